@@ -1,0 +1,69 @@
+"""The compared methods. One file a family; `build` finds the file by the arm's `family` setting.
+
+A family file has one function `adapt(model, **options)`: it receives a pretrained `Classifier`, changes it
+in place (what trains, which modules are added) and returns it. The options are its keyword arguments, so
+its signature is its schema. Families that make their own network define `network(...)` instead.
+"""
+
+import difflib
+import importlib
+import inspect
+from pathlib import Path
+
+from torch import nn
+
+from baselines.backbones import classifier
+
+FAMILIES = tuple(sorted(p.stem for p in Path(__file__).parent.glob("*.py") if p.stem not in ("__init__", "backbones")))
+MODEL_KEYS = ("backbone", "weights", "head", "batchnorm")
+
+
+class ArmError(ValueError):
+    """An arm's section that cannot be built; the message names the arm, the key, and what was expected."""
+
+
+def build(arm: str, settings: dict, *, num_classes: int, image_size: int, weights: str | None = None) -> nn.Module:
+    """The network of one arm, ready to train: what trains has `requires_grad`, all else is frozen.
+
+    Args:
+        arm: the arm's name, for messages.
+        settings: its section with the profile's defaults filled in: `family`, `backbone`, `weights`
+            ("imagenet", "random", or a safetensors file), `head`, `batchnorm`, and the family's own options.
+            A `train` section is not looked at.
+        num_classes: outputs of the network.
+        image_size: height and width of the input in pixels; the input is (batch, 3, image_size, image_size).
+        weights: replaces `settings["weights"]`, e.g. "random" where only shapes matter.
+
+    Raises:
+        ArmError: unknown family or option, or an option out of range.
+        baselines.backbones.WeightsError: the weights cannot be had or belong to another model.
+    """
+    options = {key: value for key, value in settings.items() if key != "train"}
+    family = options.pop("family", arm)
+    if family not in FAMILIES:
+        raise ArmError(f"arm {arm!r}: no family {family!r}{_near(family, FAMILIES)}; families: {', '.join(FAMILIES)}")
+    adapt = importlib.import_module(f"baselines.{family}").adapt
+    model_options = {key: options.pop(key) for key in MODEL_KEYS if key in options}
+    if weights is not None:
+        model_options["weights"] = weights
+    _check_options(arm, family, adapt, options)
+    model = classifier(num_classes=num_classes, image_size=image_size, **model_options)
+    try:
+        return adapt(model, **options)
+    except ValueError as error:
+        raise ArmError(f"arm {arm!r}: {error}") from error
+
+
+def _check_options(arm, family, adapt, options):
+    accepted = [name for name, p in inspect.signature(adapt).parameters.items() if p.kind is p.KEYWORD_ONLY]
+    for key in options:
+        if key not in accepted:
+            known = (*accepted, *MODEL_KEYS)
+            raise ArmError(
+                f"arm {arm!r}: family {family!r} has no option {key!r}{_near(key, known)}; options: {', '.join(known)}"
+            )
+
+
+def _near(name, names):
+    close = difflib.get_close_matches(str(name), names, n=2)
+    return f" (did you mean {' or '.join(repr(c) for c in close)}?)" if close else ""

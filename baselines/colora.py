@@ -1,0 +1,31 @@
+"""CoLoRA on the spatial convolutions of chosen blocks: a thin caller of the `colora` library."""
+
+import colora
+from baselines.backbones import Classifier
+
+
+def adapt(
+    model: Classifier,
+    *,
+    blocks: tuple[int, int] = (2, 5),
+    components: str = "both",
+    pointwise_bias: bool = False,
+    merge_reset: bool = False,
+) -> Classifier:
+    """`merge_reset` merges every branch into its kernel after each epoch and starts it again at zero (paper v1)."""
+    model.freeze_body()
+    config = colora.ColoraConfig(
+        target_modules=model.convolutions(blocks),
+        modules_to_save=["head"],
+        components=components,
+        pointwise_bias=pointwise_bias,
+    )
+    colora.inject(model, config)
+    if merge_reset:
+        model.epoch_end = merge_and_reset
+    return model
+
+
+def merge_and_reset(model):
+    colora.merge(model)
+    colora.reset(model)

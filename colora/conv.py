@@ -1,0 +1,238 @@
+"""`ColoraConv2d`: a convolution with a CoLoRA branch."""
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from colora.config import ColoraConfig
+from colora.digest import digest
+from colora.fused import FusedConv2d, accumulation_dtype, merged_kernel
+
+
+def refusal(module: nn.Module) -> str | None:
+    """Why `module` cannot be adapted, or None when it can."""
+    kind = type(module).__name__
+    if isinstance(module, ColoraConv2d):
+        return "it has a CoLoRA branch already"
+    if not isinstance(module, nn.Conv2d):
+        return f"it is a {kind}, and CoLoRA adapts torch.nn.Conv2d only"
+    if isinstance(module.weight, nn.parameter.UninitializedTensorMixin):
+        return f"it is a {kind} without a shape yet; run one batch through the model first"
+    for method in ("forward", "_conv_forward"):
+        if getattr(type(module), method) is not getattr(nn.Conv2d, method):
+            return f"it is a {kind}, which has its own {method}; only torch.nn.Conv2d's own computation is known"
+    if "weight" not in module._parameters:
+        return "its weight is computed (weight norm or another parametrization); remove that first"
+    if not module.weight.is_floating_point():
+        return f"its weight is {module.weight.dtype}; a floating-point kernel is needed"
+    return None
+
+
+def _transfer(source: nn.Conv2d, target: nn.Conv2d) -> None:
+    """Give `target` all of `source`: parameters (shared), hooks, attributes. The containers themselves are copied."""
+    for key, value in vars(source).items():
+        target.__dict__[key] = value.copy() if isinstance(value, dict) else value
+
+
+class ColoraConv2d(nn.Conv2d):
+    """conv2d(x; K0, b0) + depthwise(pointwise(x)), run as one convolution by K0 + dK.
+
+    dK[o,i,u,v] = depthwise[o,u,v] * pointwise[o,i] holds for every stride, dilation, padding mode and number of groups
+    (pointwise has the same groups). `weight` (O, I/groups, kh, kw) and `bias` (O,) are the frozen base under their
+    original names. New parameters: `pointwise` (O, I/groups, 1, 1), `depthwise` (O, 1, kh, kw), and, if configured,
+    `depthwise_bias` (O,) and `pointwise_bias` (O,). Make one with `from_conv`.
+
+    While merged, `weight` and `bias` hold the merged values and the base is kept aside; `state_dict` and
+    `load_state_dict` always speak of the unmerged form, so a state dict never carries the update twice.
+
+    Source: Rivera and Hoyos, arXiv:2505.18315.
+    """
+
+    config: ColoraConfig
+
+    @classmethod
+    def from_conv(cls, conv: nn.Conv2d, config: ColoraConfig | None = None) -> "ColoraConv2d":
+        """Adapt one convolution; the base parameters are shared with `conv`, and frozen.
+
+        Raises TypeError for anything but a Conv2d with torch's own forward. Uses the global random generator.
+        """
+        reason = refusal(conv)
+        if reason:
+            raise TypeError(f"ColoraConv2d.from_conv: the module cannot be adapted: {reason}")
+        config = config or ColoraConfig()
+        layer = cls.__new__(cls)
+        _transfer(conv, layer)
+        layer.config, layer.merged, layer.disabled, layer.initial_base = config, False, False, None
+        for name in ("base_weight", "base_bias"):  # filled while merged; buffers, so that they move with the model
+            layer.register_buffer(name, None, persistent=False)
+        for parameter in layer.parameters():
+            parameter.requires_grad_(False)
+        train_pointwise, train_depthwise = config.components != "depthwise", config.components != "pointwise"
+        outputs, inputs, *size = conv.weight.shape
+        layer.pointwise = nn.Parameter(conv.weight.new_empty(outputs, inputs, 1, 1), train_pointwise)
+        layer.depthwise = nn.Parameter(conv.weight.new_empty(outputs, 1, *size), train_depthwise)
+        with_bias = config.depthwise_bias and conv.bias is not None and train_depthwise
+        for name, present in (("depthwise_bias", with_bias), ("pointwise_bias", config.pointwise_bias)):
+            layer.register_parameter(name, nn.Parameter(conv.weight.new_empty(outputs)) if present else None)
+        layer.reset_branch()
+        return layer
+
+    def to_conv(self) -> nn.Conv2d:
+        """A plain Conv2d with the merged kernel; it takes over this layer's `weight` and `bias` parameters."""
+        self.merge()
+        conv = nn.Conv2d.__new__(nn.Conv2d)
+        _transfer(self, conv)
+        for name in ("pointwise", "depthwise", "pointwise_bias", "depthwise_bias"):
+            del conv._parameters[name]
+        conv._non_persistent_buffers_set = self._non_persistent_buffers_set - {"base_weight", "base_bias"}
+        for name in ("base_weight", "base_bias"):
+            del conv._buffers[name]
+        for name in ("config", "merged", "disabled", "initial_base"):
+            del conv.__dict__[name]
+        return conv
+
+    @torch.no_grad()
+    def reset_branch(self) -> None:
+        """Draw a fresh branch whose update is zero; the base is left as it is.
+
+        Pointwise is Glorot-uniform with, per group, fan_in = I/groups and fan_out = O/groups (the 1x1 convolution's own
+        fans); depthwise and biases are zero. With components="pointwise": identity depthwise and zero pointwise.
+        """
+        if self.config.components == "pointwise":
+            self.pointwise.zero_()
+            self.depthwise.zero_()
+            rows, columns = self.kernel_size
+            self.depthwise[:, :, (rows - 1) // 2, (columns - 1) // 2] = 1
+        else:
+            limit = (6 * self.groups / (self.in_channels + self.out_channels)) ** 0.5
+            self.pointwise.uniform_(-limit, limit)
+            self.depthwise.zero_()
+        for bias in (self.pointwise_bias, self.depthwise_bias):
+            if bias is not None:
+                bias.zero_()
+
+    @torch.no_grad()
+    def merge(self) -> None:
+        """Put K0 + dK (summed in float32 at least) and b0 + depthwise bias in place of the base, which is kept.
+
+        Does nothing when merged already. A pointwise bias is left out: `lost_by_merge` says how much that is.
+        """
+        if self.merged:
+            return
+        kernel, bias = self.effective()
+        self.base_weight = self.weight.detach().clone()
+        self.weight.copy_(kernel)
+        if self.bias is not None:
+            self.base_bias = self.bias.detach().clone()
+            self.bias.copy_(bias)
+        self.merged = True
+
+    @torch.no_grad()
+    def unmerge(self) -> None:
+        """Bring the kept base back, bit for bit. Does nothing when not merged."""
+        if not self.merged:
+            return
+        self.weight.copy_(self.base_weight)
+        if self.bias is not None:
+            self.bias.copy_(self.base_bias)
+        self.base_weight = self.base_bias = None
+        self.merged = False
+
+    def reset(self) -> None:
+        """Start a new zero update; when merged, from the merged kernel as the new base (merge-reset training)."""
+        if self.merged:
+            if self.initial_base is None:
+                # The adapter file names the base it belongs to by digest; this is the last moment to take it.
+                self.initial_base = {"weight": digest(self.base_weight)}
+                if self.bias is not None:
+                    self.initial_base["bias"] = digest(self.base_bias)
+            self.base_weight = self.base_bias = None
+            self.merged = False
+        self.reset_branch()
+
+    @torch.no_grad()
+    def lost_by_merge(self) -> float:
+        """Output shift that merging drops: max over channels of |pointwise_bias * sum(depthwise)|; 0 without one."""
+        if self.pointwise_bias is None:
+            return 0.0
+        return (self.pointwise_bias.double() * self.depthwise.double().sum((1, 2, 3))).abs().max().item()
+
+    def effective(self) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """K0 + dK (O, I/groups, kh, kw) and b0 + depthwise bias (O,) or None of an unmerged layer, float32 at least."""
+        kernel = merged_kernel(self.weight, self.pointwise, self.depthwise)
+        return kernel, self._effective_bias(accumulation_dtype(self.weight.dtype))
+
+    def _effective_bias(self, dtype: torch.dtype) -> torch.Tensor | None:
+        if self.bias is None or self.depthwise_bias is None:
+            return self.bias
+        return self.bias.to(dtype) + self.depthwise_bias.to(dtype)
+
+    def _padded(self, x: torch.Tensor) -> tuple[torch.Tensor, tuple[int, int]]:
+        """`x` with every padding applied that a symmetric zero padding cannot express, and the padding that is left."""
+        left, right, top, bottom = self._reversed_padding_repeated_twice
+        if self.padding_mode != "zeros":
+            return F.pad(x, (left, right, top, bottom), mode=self.padding_mode), (0, 0)
+        if left == right and top == bottom:
+            return x, (top, left)
+        return F.pad(x, (left, right, top, bottom)), (0, 0)
+
+    def two_branch(self, x: torch.Tensor) -> torch.Tensor:
+        """The defining form, with both branches as convolutions: (N, I, H, W) to (N, O, H', W'). For an unmerged layer.
+
+        Slower than `forward`, the same up to rounding; `forward` uses it only when there is a pointwise bias.
+        """
+        base = self._conv_forward(x, self.weight, self.bias)
+        z = F.conv2d(x, self.pointwise, self.pointwise_bias, groups=self.groups)
+        z, padding = self._padded(z)
+        return base + F.conv2d(
+            z, self.depthwise, self.depthwise_bias, self.stride, padding, self.dilation, self.out_channels
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(N, I, H, W) or (I, H, W) to (N, O, H', W') or (O, H', W'), as torch.nn.Conv2d."""
+        if self.disabled and self.merged:
+            return self._conv_forward(x, self.base_weight, self.base_bias)
+        if self.disabled or self.merged:
+            return self._conv_forward(x, self.weight, self.bias)
+        if self.pointwise_bias is not None:
+            return self.two_branch(x)
+        dtype = self._compute_dtype(x)
+        learns = torch.is_grad_enabled() and (self.pointwise.requires_grad or self.depthwise.requires_grad)
+        if not learns or self.weight.requires_grad or x.dim() != 4:
+            # Plain autograd: nothing of the branch to learn, or a base kernel that someone chose to train as well.
+            kernel, bias = self.effective()
+            return self._conv_forward(x.to(dtype), kernel.to(dtype), None if bias is None else bias.to(dtype))
+        bias = self._effective_bias(accumulation_dtype(self.weight.dtype))
+        x, padding = self._padded(x.to(dtype))
+        geometry = (self.stride, padding, self.dilation, self.groups)
+        return FusedConv2d.apply(
+            x, self.weight, self.pointwise, self.depthwise, None if bias is None else bias.to(dtype), geometry
+        )
+
+    def _compute_dtype(self, x: torch.Tensor) -> torch.dtype:
+        """The dtype torch.nn.Conv2d would compute in: autocast's where it is on (float64 is left alone), else x's."""
+        if x.dtype == torch.float64 or not torch.is_autocast_enabled(x.device.type):
+            if x.dtype != self.weight.dtype:
+                raise RuntimeError(
+                    f"ColoraConv2d: the input is {x.dtype} and the kernel {self.weight.dtype}; "
+                    "cast one of them, or run under torch.autocast"
+                )
+            return x.dtype
+        return torch.get_autocast_dtype(x.device.type)
+
+    def _save_to_state_dict(self, destination, prefix, keep_vars):
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        if self.merged:
+            destination[prefix + "weight"] = self.base_weight
+            if self.bias is not None:
+                destination[prefix + "bias"] = self.base_bias
+
+    def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs):
+        merged = self.merged
+        self.unmerge()
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+        if merged:
+            self.merge()
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, components={self.config.components}, merged={self.merged}"

@@ -1,0 +1,145 @@
+"""Prepared images as batches on the device: gather, augment, normalise.
+
+Images stay uint8 until they are in a batch: memory-mapped on a CPU, on the GPU as a whole when they fit there.
+All random numbers come from one CPU generator a epoch, so a run gives the same batches on every device.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+# Of ImageNet's training images, RGB in 0..1; the constants torchvision and timm use.
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A prepared data set: `images` uint8 (N, H, W) or (N, H, W, 3), `labels` int64 (N,), indices of the splits."""
+
+    images: torch.Tensor
+    labels: torch.Tensor
+    splits: dict[str, np.ndarray]
+    classes: list[str]
+
+    @property
+    def image_size(self) -> int:
+        return self.images.shape[1]
+
+
+def open_prepared(folder: Path, seed: int, device: torch.device) -> Prepared:
+    """Open what `pipelines.prepare` wrote, with the splits of one seed.
+
+    Raises:
+        FileNotFoundError: not prepared yet, or the seed has no splits there; says what to run.
+    """
+    manifest = folder / "manifest.json"
+    if not manifest.is_file():
+        raise FileNotFoundError(f"{manifest}: no prepared data; run `python -m pipelines.prepare` first")
+    classes = json.loads(manifest.read_text())["classes"]
+    # Mode "c" maps the file without reading it; copy-on-write keeps torch from warning about read-only memory.
+    images = torch.from_numpy(np.load(folder / "images.npy", mmap_mode="c", allow_pickle=False))
+    labels = torch.from_numpy(np.load(folder / "labels.npy", allow_pickle=False))
+    with np.load(folder / "splits.npz", allow_pickle=False) as stored:
+        prefix = "" if "train" in stored else f"{seed}/"
+        missing = [name for name in ("train", "val", "test") if prefix + name not in stored]
+        if missing:
+            raise FileNotFoundError(
+                f"{folder}/splits.npz: no split {prefix + missing[0]!r}; "
+                f"add seed {seed} to `seeds` and run prepare again"
+            )
+        splits = {name: stored[prefix + name] for name in ("train", "val", "test")}
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        if images.nbytes < free / 2:
+            images, labels = images.to(device), labels.to(device)
+    return Prepared(images, labels, splits, classes)
+
+
+class Batches:
+    """Batches of one split: (images float32 (B, 3, H, W) channels-last on the device, labels int64 (B,))."""
+
+    def __init__(
+        self, data: Prepared, split: str, *, batch_size: int, input: str, device: torch.device, augment: str = "none"
+    ):
+        self.data, self.device, self.augment = data, device, augment
+        self.indices = torch.from_numpy(data.splits[split])
+        self.batch_size = batch_size
+        mean, std = {
+            "imagenet": (IMAGENET_MEAN, IMAGENET_STD),
+            "unit": ((0.0,) * 3, (1.0,) * 3),
+            "raw": ((0.0,) * 3, (1 / 255,) * 3),
+        }[input]
+        shape = (1, 3, 1, 1)
+        self.mean = torch.tensor(mean, device=device).view(shape)
+        self.scale = (1 / torch.tensor(std, device=device)).view(shape)
+
+    def __len__(self) -> int:
+        return -(-len(self.indices) // self.batch_size)
+
+    def in_order(self):
+        """Every image once, in the order of the split, unaugmented."""
+        for chunk in self.indices.split(self.batch_size):
+            images, labels = self._gather(chunk)
+            yield self._normalise(images), labels
+
+    def shuffled(self, generator: torch.Generator):
+        """Every image once, in an order and with an augmentation drawn from `generator` (a CPU generator).
+
+        A last batch of one image would break BatchNorm, so it joins the one before.
+        """
+        order = self.indices[torch.randperm(len(self.indices), generator=generator)]
+        chunks = list(order.split(self.batch_size))
+        if len(chunks) > 1 and len(chunks[-1]) == 1:
+            chunks[-2:] = [torch.cat(chunks[-2:])]
+        for chunk in chunks:
+            images, labels = self._gather(chunk)
+            yield self._normalise(augmented(images, self.augment, generator)), labels
+
+    def _gather(self, chunk):
+        home = self.data.images.device
+        images = self.data.images[chunk.to(home)].to(self.device, non_blocking=True)
+        labels = self.data.labels[chunk.to(home)].to(self.device, non_blocking=True)
+        images = images.unsqueeze(1) if images.dim() == 3 else images.permute(0, 3, 1, 2)
+        return images.float().div_(255), labels
+
+    def _normalise(self, images):
+        # (B, 1, H, W) - (1, 3, 1, 1) repeats a grey image over the three channels.
+        return ((images - self.mean) * self.scale).contiguous(memory_format=torch.channels_last)
+
+
+def augmented(images: torch.Tensor, kind: str, generator: torch.Generator) -> torch.Tensor:
+    """Augment images (B, C, H, W) in 0..1; draws per image from a CPU generator.
+
+    "authors": brightness shifted by up to 0.1 on the 0..255 scale and a left-right flip of every image, as the
+    authors' cleaned script has it. "flip": each image flipped with probability 1/2. "standard": flip, then
+    rotation up to 5 degrees, shifts up to 5 % of the size, zoom up to 5 %, brightness and contrast up to 10 %.
+    """
+    if kind == "none":
+        return images
+
+    def uniform(low, high):
+        return (low + (high - low) * torch.rand(len(images), generator=generator)).to(images.device)
+
+    if kind == "authors":
+        return images.flip(-1) + uniform(-0.1 / 255, 0.1 / 255).view(-1, 1, 1, 1)
+    mirror = uniform(0, 1) < 0.5
+    if kind == "flip":
+        return torch.where(mirror.view(-1, 1, 1, 1), images.flip(-1), images)
+    if kind != "standard":
+        raise ValueError(f"augment: found {kind!r}, expected 'none', 'authors', 'flip' or 'standard'")
+    angle, zoom = uniform(-5, 5).deg2rad(), uniform(0.95, 1.05)
+    sign = torch.where(mirror, -1.0, 1.0)
+    cos, sin = angle.cos() * zoom, angle.sin() * zoom
+    # In the grid's units the image is 2 wide, so 5 % of it is 0.1.
+    affine = torch.stack([cos * sign, -sin, uniform(-0.1, 0.1), sin * sign, cos, uniform(-0.1, 0.1)], dim=1).view(
+        -1, 2, 3
+    )
+    grid = F.affine_grid(affine, list(images.shape), align_corners=False)
+    images = F.grid_sample(images, grid, padding_mode="border", align_corners=False)
+    contrast, brightness = uniform(0.9, 1.1).view(-1, 1, 1, 1), uniform(-0.1, 0.1).view(-1, 1, 1, 1)
+    mean = images.mean(dim=(1, 2, 3), keepdim=True)
+    return ((images - mean) * contrast + mean + brightness).clamp_(0, 1)

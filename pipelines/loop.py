@@ -1,0 +1,249 @@
+"""The training loop: one network, one split, one seed; best epoch by validation; resumes from its last epoch."""
+
+import math
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+import baselines
+from pipelines import records
+from pipelines.images import Batches, Prepared, open_prepared
+from pipelines.params import Params
+from pipelines.stats import accuracy, macro_auc
+
+EVAL_BATCH = {"cpu": 64, "cuda": 512}
+
+
+class Diverged(RuntimeError):
+    """The loss is no longer a number; the message says in which epoch."""
+
+
+@dataclass
+class Fit:
+    """What training leaves: a row an epoch, and the state of the best one."""
+
+    curves: list[dict] = field(default_factory=list)
+    best_epoch: int = 0
+    best_state: dict = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One pass over a split in its own order: labels (N,), softmax probabilities (N, C), and their scores."""
+
+    labels: np.ndarray
+    probabilities: np.ndarray
+    loss: float
+    acc: float
+    auc: float
+
+    def scores(self) -> dict:
+        return {"acc": self.acc, "auc": self.auc, "loss": self.loss}
+
+
+def set_up(params: Params, arm: str, seed: int, settings: dict, device: str | None = None):
+    """The device, the prepared data with the seed's splits, and the arm's network there, initialised by the seed."""
+    device = pick_device(device, deterministic=settings["train"]["deterministic"])
+    data = open_prepared(params.data_dir, seed, device)
+    seed_everything(seed, 0)
+    model = baselines.build(arm, settings, num_classes=len(data.classes), image_size=data.image_size)
+    return device, data, model.to(device, memory_format=torch.channels_last)
+
+
+def pick_device(name: str | None, *, deterministic: bool):
+    """The torch device to train on; `deterministic` also switches torch to its reproducible kernels there."""
+    device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+    if device.type == "cuda":
+        if deterministic:
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(deterministic)
+        torch.backends.cudnn.benchmark = not deterministic
+    return device
+
+
+def seed_everything(seed: int, *more: int) -> torch.Generator:
+    """Seed torch's global generators and return a CPU generator of its own, both from (seed, *more)."""
+    words = np.random.SeedSequence([seed, *more]).generate_state(2, dtype=np.uint64)
+    torch.manual_seed(int(words[0]))
+    return torch.Generator().manual_seed(int(words[1]))
+
+
+def fit(
+    model: torch.nn.Module,
+    data: Prepared,
+    train: dict,
+    *,
+    seed: int,
+    device: torch.device,
+    checkpoint: Path | None = None,
+    identity: str = "",
+    on_epoch: Callable[[dict], None] = lambda row: None,
+) -> Fit:
+    """Train for `train["epochs"]` epochs; `Fit.best_state` is the epoch with the best validation accuracy.
+
+    Args:
+        model: a network already on the device; changed in place, and left as it is after the last epoch.
+        train: the keys of `pipelines.params.Train`.
+        seed: with the epoch's number decides order and augmentation, so a resumed run equals an unbroken one.
+        checkpoint: written after every epoch, read at the start when it carries the same `identity`.
+        on_epoch: called with each new row of the curves.
+
+    Raises:
+        Diverged: the training loss of an epoch is not finite.
+    """
+    batches = _batches(data, "train", train, device, batch_size=train["batch_size"], augment=train["augment"])
+    validation = _batches(data, "val", train, device)
+    optimizer = _optimizer(model, train, device)
+    schedule = _schedule(optimizer, train, steps=len(batches) * train["epochs"])
+    state = _resume(checkpoint, identity, model, optimizer, schedule)
+
+    for epoch in range(len(state.curves) + 1, train["epochs"] + 1):
+        generator = seed_everything(seed, epoch)
+        lr = optimizer.param_groups[0]["lr"]
+        seconds, loss, acc = _one_epoch(model, batches.shuffled(generator), optimizer, schedule, train, device)
+        if not math.isfinite(loss):
+            raise Diverged(f"training loss is {loss} in epoch {epoch}; lower arm.NAME.train.lr (now {train['lr']:g})")
+        if model.epoch_end:
+            model.epoch_end(model)
+        val = evaluate(model, validation, train, device)
+        row = {
+            "epoch": epoch, "lr": lr, "train_loss": loss, "train_acc": acc,
+            "val_loss": val.loss, "val_acc": val.acc, "val_auc": val.auc, "epoch_s": seconds,
+        }  # fmt: skip
+        state.curves.append(row)
+        if _is_best(state.curves):
+            state.best_epoch = epoch
+            state.best_state = {k: v.detach().clone() for k, v in model.state_dict().items()}
+        if checkpoint and epoch < train["epochs"]:
+            _save(checkpoint, identity, model, optimizer, schedule, state)
+        on_epoch(row)
+    return state
+
+
+def _one_epoch(model, batches, optimizer, schedule, train, device):
+    """Train on the batches; returns seconds, mean loss, accuracy. Sums stay on the device: one read at the end."""
+    model.train()
+    total_loss = torch.zeros((), device=device)
+    correct = torch.zeros((), device=device, dtype=torch.long)
+    count = 0
+    start = _now(device)
+    for images, labels in batches:
+        with autocast(train, device):
+            logits = model(images)
+        loss = _loss(logits.float(), labels, train["loss"])
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        if schedule:
+            schedule.step()
+        total_loss += loss.detach() * len(labels)
+        correct += (logits.detach().argmax(1) == labels).sum()
+        count += len(labels)
+    loss, acc = total_loss.item() / count, correct.item() / count
+    return _now(device) - start, loss, acc
+
+
+def evaluate(model: torch.nn.Module, batches: Batches, train: dict, device: torch.device) -> Evaluation:
+    """Loss, accuracy and macro AUC of the network on every image of the batches' split.
+
+    Probabilities are softmax of the logits also under binary cross-entropy, so that they sum to one.
+    """
+    model.eval()
+    logits, labels = [], []
+    with torch.inference_mode(), autocast(train, device):
+        for images, batch_labels in batches.in_order():
+            logits.append(model(images).float())
+            labels.append(batch_labels)
+    logits, labels = torch.cat(logits).float(), torch.cat(labels)
+    loss = _loss(logits, labels, train["loss"]).item()
+    probabilities = logits.softmax(1).cpu().numpy()
+    labels = labels.cpu().numpy()
+    if not math.isfinite(loss):
+        raise Diverged(f"evaluation loss is {loss}; lower arm.NAME.train.lr (now {train['lr']:g})")
+    return Evaluation(
+        labels, probabilities, loss, float(accuracy(labels, probabilities)), float(macro_auc(labels, probabilities))
+    )
+
+
+def evaluate_split(model, data: Prepared, split: str, train: dict, device: torch.device) -> Evaluation:
+    """`evaluate` on one split of the data, unaugmented, in the split's own order."""
+    return evaluate(model, _batches(data, split, train, device), train, device)
+
+
+def autocast(train: dict, device: torch.device):
+    """bfloat16 autocast where the recipe asks for it and a GPU is there; CPUs compute in float32."""
+    wanted = train["precision"] == "bfloat16" and device.type == "cuda"
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=wanted)
+
+
+def _batches(data, split, train, device, batch_size=None, augment="none"):
+    return Batches(
+        data,
+        split,
+        batch_size=batch_size or EVAL_BATCH[device.type],
+        input=train["input"],
+        device=device,
+        augment=augment,
+    )
+
+
+def _loss(logits, labels, kind):
+    if kind == "binary-cross-entropy":
+        return F.binary_cross_entropy_with_logits(logits, F.one_hot(labels, logits.shape[1]).to(logits.dtype))
+    return F.cross_entropy(logits, labels)
+
+
+def _optimizer(model, train, device):
+    cls = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[train["optimizer"]]
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    return cls(parameters, lr=train["lr"], weight_decay=train["weight_decay"], fused=device.type == "cuda")
+
+
+def _schedule(optimizer, train, steps):
+    if train["schedule"] == "constant":
+        return None
+    return torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=train["lr"], total_steps=steps)
+
+
+def _is_best(curves) -> bool:
+    """The last row beats all before: higher validation accuracy, or the same with lower loss."""
+    merit = [(row["val_acc"], -row["val_loss"]) for row in curves]
+    return all(merit[-1] > earlier for earlier in merit[:-1])
+
+
+def _now(device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
+def _save(path, identity, model, optimizer, schedule, state):
+    content = {
+        "identity": identity,
+        "model": model.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "schedule": schedule.state_dict() if schedule else None,
+        "curves": state.curves,
+        "best_epoch": state.best_epoch,
+        "best_state": state.best_state,
+    }
+    records.write_atomically(path, lambda file: torch.save(content, file))
+
+
+def _resume(path, identity, model, optimizer, schedule) -> Fit:
+    if path is None or not path.is_file():
+        return Fit()
+    content = torch.load(path, map_location="cpu", weights_only=True)
+    if content["identity"] != identity:  # of other settings, data or code: start over
+        return Fit()
+    model.load_state_dict(content["model"])
+    optimizer.load_state_dict(content["optimizer"])
+    if schedule:
+        schedule.load_state_dict(content["schedule"])
+    return Fit(content["curves"], content["best_epoch"], content["best_state"])

@@ -1,0 +1,236 @@
+"""The typed form of params.yaml: every key the pipeline reads, its type, its meaning.
+
+DVC composes params.yaml from conf/ (Hydra); `load` turns it into `Params` and rejects unknown keys and
+wrong types by name. An *arm* is one configured method; its section holds only what differs from the
+profile's `model` and `train` sections.
+"""
+
+import difflib
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+
+class ParamsError(ValueError):
+    """A parameter file that cannot be used; the message names the file, the key, and what was expected."""
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Phantom(Section):
+    """Seeded generator of OCT-like B-scans; `domain` picks the scanner the pictures imitate."""
+
+    train: int = Field(gt=0)
+    val: int = Field(gt=0)
+    test: int = Field(gt=0)
+    seed: int = 0
+    domain: Literal["source", "target"] = "target"
+
+
+class Folder(Section):
+    """Class folders of images, split into patient-grouped folds."""
+
+    path: Path
+    pattern: str = r"(?P<label>[^-]+)-(?P<patient>[^-]+)-(?P<index>[^-]+)"
+    folds: int = Field(5, ge=2)
+    val_share: float = Field(0.125, gt=0, lt=1)
+
+
+class MedMNIST(Section):
+    """A 2-D MedMNIST set, by medmnist's own name and download."""
+
+    dataset: str = "octmnist"
+    cache: Path = Path("~/.medmnist")
+
+
+class Balanced(Section):
+    """The first `per_class` training images of each class."""
+
+    per_class: int = Field(7754, gt=0)
+
+
+class Distilled(Section):
+    """Per class, ascending by predictive entropy, ranks keep[0] up to but not including keep[1]."""
+
+    entropies: Path
+    keep: tuple[int, int] = (690, 7730)
+
+
+class Data(Section):
+    source: Literal["phantom", "folder", "medmnist"]
+    image_size: int = Field(gt=0)
+    mode: Literal["full", "balanced", "distilled"] = "full"
+    phantom: Phantom | None = None
+    folder: Folder | None = None
+    medmnist: MedMNIST | None = None
+    balanced: Balanced | None = None
+    distilled: Distilled | None = None
+
+    @model_validator(mode="after")
+    def _sections_present(self):
+        if getattr(self, self.source) is None:
+            raise ValueError(f"source is {self.source!r}, so a section data.{self.source} is needed")
+        if self.mode != "full" and self.balanced is None:
+            raise ValueError(f"mode {self.mode!r} needs a section data.balanced")
+        if self.mode == "distilled" and self.distilled is None:
+            raise ValueError("mode 'distilled' needs a section data.distilled")
+        return self
+
+
+class Train(Section):
+    """The training recipe. An arm may override any of these under `arm.NAME.train`."""
+
+    epochs: int = Field(gt=0)
+    batch_size: int = Field(gt=0)
+    lr: float = Field(gt=0)
+    optimizer: Literal["adamw", "adam"] = "adamw"
+    weight_decay: float = Field(1e-5, ge=0)
+    schedule: Literal["constant", "one-cycle"] = "constant"
+    loss: Literal["cross-entropy", "binary-cross-entropy"] = "cross-entropy"
+    augment: Literal["none", "authors", "flip", "standard"] = "flip"
+    input: Literal["imagenet", "unit", "raw"] = "imagenet"
+    precision: Literal["float32", "bfloat16"] = "float32"
+    deterministic: bool = True
+    save_entropies: bool = False
+
+
+class Tune(Section):
+    """Learning rates every arm tries on the validation split of one seed."""
+
+    lrs: list[float] = Field(min_length=1)
+    epochs: int = Field(gt=0)
+    seed: int = 0
+
+
+class Pretrain(Section):
+    """Train the small backbone of the quick profile on another phantom domain."""
+
+    phantom: Phantom
+    epochs: int = Field(gt=0)
+    lr: float = Field(gt=0)
+    batch_size: int = Field(gt=0)
+    seed: int = 0
+
+
+class Params(Section):
+    profile: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
+    seeds: list[int] = Field(min_length=1)
+    data: Data
+    model: dict[str, Any]
+    train: Train
+    arm: dict[str, dict[str, Any]] = Field(min_length=1)
+    tune: Tune | None = None
+    pretrain: Pretrain | None = None
+    allow_missing: bool = False
+
+    def settings(self, arm: str) -> dict[str, Any]:
+        """The arm's section with the profile's `model` and `train` filled in; `train` is a checked dict.
+
+        Raises:
+            ParamsError: no such arm, or a training key of the arm that is unknown or mistyped.
+        """
+        if arm not in self.arm:
+            raise ParamsError(
+                f"no arm {arm!r} in profile {self.profile!r}{_near(arm, self.arm)}; arms: {', '.join(self.arm)}"
+            )
+        section = self.arm[arm]
+        try:
+            train = Train(**{**self.train.model_dump(), **section.get("train", {})})
+        except ValidationError as error:
+            raise ParamsError(_explain(error, f"profile {self.profile}", Train, f"arm.{arm}.train.")) from None
+        return {**self.model, **section, "train": train.model_dump()}
+
+    @property
+    def data_dir(self) -> Path:
+        return Path("data") / self.profile
+
+    @property
+    def results_dir(self) -> Path:
+        return Path("results") / self.profile
+
+    def cell_dir(self, arm: str, seed: int) -> Path:
+        return self.results_dir / "runs" / arm / str(seed)
+
+
+def load(path: str | Path = "params.yaml") -> Params:
+    """Read and check a parameter file.
+
+    Raises:
+        ParamsError: the file is missing, is not YAML, or a key is unknown, missing or mistyped.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ParamsError(
+            f"{path}: no such file; "
+            "compose one with `dvc exp run -S profile=quick`, or name another with --profile-file"
+        )
+    try:
+        content = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise ParamsError(f"{path}: not valid YAML: {error}") from None
+    if not isinstance(content, dict):
+        raise ParamsError(f"{path}: expected a mapping of sections, found {type(content).__name__}")
+    try:
+        return Params(**content)
+    except ValidationError as error:
+        raise ParamsError(_explain(error, path, Params)) from None
+
+
+def compose(profile: str, conf: str | Path = "conf") -> Params:
+    """The parameters of `conf/profile/PROFILE.yaml`, composed by Hydra just as DVC does.
+
+    Raises:
+        ParamsError: no such profile, or a key is unknown, missing or mistyped.
+    """
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_dir
+    from omegaconf import OmegaConf
+
+    folder = Path(conf).resolve()
+    names = sorted(p.stem for p in (folder / "profile").glob("*.yaml"))
+    if profile not in names:
+        raise ParamsError(
+            f"no profile {profile!r}{_near(profile, names)}; profiles in {conf}/profile: {', '.join(names)}"
+        )
+    with initialize_config_dir(config_dir=str(folder), version_base=None):
+        content = OmegaConf.to_container(hydra_compose("config", overrides=[f"profile={profile}"]), resolve=True)
+    try:
+        return Params(**content)
+    except ValidationError as error:
+        raise ParamsError(_explain(error, f"{conf}/profile/{profile}.yaml", Params)) from None
+
+
+def _explain(error: ValidationError, where, model, prefix: str = "") -> str:
+    lines = []
+    for e in error.errors():
+        key = prefix + ".".join(str(part) for part in e["loc"])
+        if e["type"] == "extra_forbidden":
+            lines.append(f"unknown key {key!r}{_near(str(e['loc'][-1]), _fields_at(model, e['loc'][:-1]))}")
+        elif e["type"] == "missing":
+            lines.append(f"missing key {key!r}")
+        else:
+            found = "" if e["type"] == "value_error" else f", found {e['input']!r}"
+            lines.append(f"{key or 'top level'}: {e['msg'].removeprefix('Value error, ')}{found}")
+    return f"{where}: " + "; ".join(lines)
+
+
+def _fields_at(model, loc) -> list[str]:
+    """The field names of the section at `loc`, for the near-name hint."""
+    for part in loc:
+        field = getattr(model, "model_fields", {}).get(part)
+        if field is None:
+            return []
+        options = getattr(field.annotation, "__args__", (field.annotation,))
+        model = next((o for o in options if isinstance(o, type) and issubclass(o, Section)), None)
+        if model is None:
+            return []
+    return list(model.model_fields)
+
+
+def _near(name: str, names) -> str:
+    close = difflib.get_close_matches(name, list(names), n=3)
+    return f" (did you mean {' or '.join(repr(c) for c in close)}?)" if close else ""

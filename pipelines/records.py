@@ -1,0 +1,207 @@
+"""What a cell (one arm with one seed) leaves behind, and how a finished one is recognised.
+
+A cell's folder `results/<profile>/runs/<arm>/<seed>/` holds curves.csv, predictions.npz and, written last,
+record.json. Its *fingerprint* covers everything its numbers depend on: resolved settings, seed, data, weights and
+code; a folder whose record carries the right fingerprint is complete and is not trained again, wherever it was
+made. Imports neither torch nor numpy, so that checking a cell costs nothing.
+"""
+
+import ast
+import hashlib
+import json
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+SHARED_CODE = ("baselines/__init__.py", "baselines/backbones.py", "pipelines/loop.py", "pipelines/images.py")
+
+
+class RecordError(ValueError):
+    """A record that cannot be read; the message names the file and how to make it again."""
+
+
+def sha256_file(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sha256_json(value) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def code_files(family: str) -> list[Path]:
+    """The source files that decide an arm's numbers: shared code, its own family file, the library if it uses it."""
+    files = [ROOT / name for name in (*SHARED_CODE, f"baselines/{family}.py")]
+    if family == "colora":
+        files += sorted((ROOT / "colora").glob("*.py"))
+    return files
+
+
+def code_hash(files: list[Path]) -> str:
+    """Hash of what the code does: comments, docstrings and layout do not count."""
+    parts = []
+    for path in files:
+        tree = ast.parse(path.read_text(), filename=str(path))
+        for node in ast.walk(tree):
+            documented = isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef))
+            if documented and ast.get_docstring(node, clean=False) is not None:
+                node.body = node.body[1:] or [ast.Pass()]
+        parts.append([path.relative_to(ROOT).as_posix(), ast.dump(tree)])
+    return sha256_json(parts)
+
+
+def fingerprint(settings: dict, seed: int, data: dict) -> str:
+    """What a cell's numbers depend on, in one hash.
+
+    Args:
+        settings: the arm's resolved settings, `train` included.
+        seed: the cell's seed.
+        data: checksums of the prepared data (`files` of its manifest).
+
+    Raises:
+        FileNotFoundError: `settings["weights"]` names a file that is not there.
+    """
+    settings = described(settings)
+    # By content, not by name: the same weights in another place give the same cell.
+    if "weights_sha256" in settings:
+        del settings["weights"]
+    return sha256_json(
+        {"settings": settings, "seed": seed, "data": data, "code": code_hash(code_files(settings["family"]))}
+    )
+
+
+def described(settings: dict) -> dict:
+    """Settings as they go into a record: a weights file by its name and sha256, not by its place on this machine.
+
+    Raises:
+        FileNotFoundError: `settings["weights"]` names a file that is not there.
+    """
+    weights = settings.get("weights")
+    if not weights or weights in ("imagenet", "random"):
+        return dict(settings)
+    path = Path(weights).expanduser()
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"weights {weights!r}: no such file; "
+            "set `model.weights` to an existing safetensors file, 'imagenet' or 'random'"
+        )
+    return {**settings, "weights": path.name, "weights_sha256": sha256_file(path)}
+
+
+def read_record(folder: Path) -> dict | None:
+    """The record in a cell's folder, or None where there is none yet.
+
+    Raises:
+        RecordError: record.json is there but is not a JSON object.
+    """
+    path = folder / "record.json"
+    return read_json(path, f"delete {folder} and train the cell again") if path.exists() else None
+
+
+def read_json(path: Path, next_step: str) -> dict:
+    """The JSON object in a file.
+
+    Raises:
+        RecordError: the file is not a JSON object; the message ends with `next_step`.
+    """
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise RecordError(f"{path}: not readable as JSON ({error}); {next_step}") from None
+    if not isinstance(content, dict):
+        raise RecordError(f"{path}: expected a JSON object, found {type(content).__name__}; {next_step}")
+    return content
+
+
+def data_identity(folder: Path) -> dict:
+    """Checksums of the prepared arrays in `folder`: what identifies the data in a fingerprint.
+
+    Raises:
+        FileNotFoundError: nothing is prepared there.
+    """
+    path = folder / "manifest.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no prepared data; run `python -m pipelines.prepare` first")
+    files = read_json(path, "run `python -m pipelines.prepare` again")["files"]
+    return {name: entry["sha256"] for name, entry in sorted(files.items())}
+
+
+def is_complete(folder: Path, fingerprint: str) -> bool:
+    """Whether the folder holds the finished cell with this fingerprint, all files present."""
+    record = read_record(folder)
+    return (
+        record is not None
+        and record.get("status") == "complete"
+        and record.get("fingerprint") == fingerprint
+        and all((folder / name).is_file() for name in ("curves.csv", "predictions.npz"))
+    )
+
+
+def write_json(path: Path, value) -> None:
+    """Write atomically: a reader sees the old file or the whole new one, never half of it."""
+    write_atomically(path, lambda file: file.write((json.dumps(value, indent=1) + "\n").encode()))
+
+
+def write_atomically(path: Path, write) -> None:
+    """Call `write(file)` on a temporary binary file beside `path`, then rename it into place."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def environment() -> dict:
+    """Versions, machine and commit of this process, for the record. Imports torch."""
+    import datetime
+
+    import torch
+    import torchvision
+
+    gpu = torch.cuda.is_available()
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "torchvision": torchvision.__version__,
+        "platform": platform.platform(),
+        "cpu": _cpu_name(),
+        "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name() if gpu else None,
+        "cuda": torch.version.cuda if gpu else None,
+        "driver": _output("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader") if gpu else None,
+        "commit": _git("rev-parse", "HEAD"),
+        "dirty": bool(_git("status", "--porcelain", "--untracked-files=no", "--", "*.py")),
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+    }
+
+
+def _cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next(
+        (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor()
+    )
+
+
+def _git(*args) -> str | None:
+    return _output("git", "-C", str(ROOT), *args)
+
+
+def _output(*command) -> str | None:
+    """What a command prints, or None where it is not there or fails (an unpacked archive is a fine place to run)."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True)
+    except FileNotFoundError:
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None

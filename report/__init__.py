@@ -1,0 +1,1 @@
+"""Tables, figures and a page from a profile's result files; needs neither torch nor the data."""

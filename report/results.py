@@ -1,0 +1,156 @@
+"""What `pipelines.summarise` and `pipelines.prepare` left for a profile, read once and checked."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from report import style
+
+PAPER = Path(__file__).with_name("paper.csv")
+
+
+class ReportError(ValueError):
+    """A result file that is missing or not as expected; the message names it and the stage that writes it."""
+
+
+@dataclass(frozen=True)
+class Results:
+    """The frames of one profile.
+
+    arms: one row an arm (index: its name), in the order shown: by family, then as in the profile. The columns of
+        summary.json with family, backbone, planned (seeds asked for) and color. An arm without a cell has NaN.
+    cells, curves, confusion, comparisons: the CSV files of the same names; `cells` holds the holes too.
+    card: the data card, empty where there is none.
+    paper: figures of the CoLoRA paper and of those it quotes.
+    """
+
+    profile: str
+    directory: Path
+    arms: pd.DataFrame
+    cells: pd.DataFrame
+    curves: pd.DataFrame
+    confusion: pd.DataFrame
+    comparisons: pd.DataFrame
+    card: dict
+    paper: pd.DataFrame
+
+    @property
+    def complete(self) -> pd.DataFrame:
+        return self.cells[self.cells.status == "complete"]
+
+    @property
+    def holes(self) -> pd.DataFrame:
+        return self.cells[self.cells.status != "complete"]
+
+    @property
+    def reference(self) -> str | None:
+        """The arm to which times are related: the first fully fine-tuned one that has a cell."""
+        found = self.arms[(self.arms.family == "full") & (self.arms.seeds > 0)]
+        return found.index[0] if len(found) else None
+
+    @property
+    def source(self) -> str:
+        return str(self.card.get("source", "unknown"))
+
+    @property
+    def dataset(self) -> str:
+        """The data's short name: the MedMNIST flag, or the kind of source."""
+        medmnist = self.card.get("settings", {}).get("medmnist") or {}
+        return medmnist.get("dataset", "octmnist") if self.source == "medmnist" else self.source
+
+    @property
+    def label(self) -> str:
+        """What every figure says about where its numbers come from."""
+        data = {"phantom": "synthetic phantom scans", "folder": "image folder, patient-grouped folds",
+                "unknown": "data card missing"}.get(self.source, self.dataset)
+        return (f"profile {self.profile} ({data}, {span(self.complete.n_train)} training images), "
+                f"{span(self.arms.seeds)} seeds, {span(self.complete.n_test)} test images a seed")
+
+
+def load(directory: Path) -> Results:
+    """Read results/<profile>/.
+
+    Raises:
+        ReportError: a file is missing, unreadable or lacks a column.
+    """
+    directory = Path(directory)
+    summary = _json(directory / "summary.json", "python -m pipelines.summarise")
+    cells = _csv(directory / "cells.csv", ["arm", "seed", "status", "family", "backbone", "test_acc", "test_auc"])
+    card = directory / "data" / "card.json"
+    about = cells.groupby("arm", sort=False)
+    arms = pd.DataFrame.from_dict(summary, orient="index").astype(float)
+    missing = sorted(set(summary) ^ set(cells.arm))
+    if missing:
+        raise ReportError(f"{directory}: {', '.join(missing)} not in both summary.json and cells.csv; "
+                          "run `python -m pipelines.summarise` again")
+    arms = arms.assign(family=about.family.first(), backbone=about.backbone.first(), planned=about.seed.size())
+    arms = arms.astype({"seeds": int})
+    families = style.in_order(arms.family)
+    arms["color"] = arms.family.map(style.colors(families))
+    arms = arms.iloc[arms.family.map(families.index).argsort(kind="stable")]
+    return Results(
+        profile=directory.name, directory=directory, arms=arms, cells=cells,
+        curves=_csv(directory / "curves.csv", ["arm", "seed", "epoch", "val_acc"]),
+        confusion=_csv(directory / "confusion.csv", ["arm", "true", "predicted", "count"]),
+        comparisons=_csv(directory / "comparisons.csv", ["arm", "against", "reference", "difference", "lo", "hi", "seeds"]),
+        card=_json(card, "python -m pipelines.prepare") if card.is_file() else {},
+        paper=_csv(PAPER, ["arm", "backbone", "dataset", "training_set", "accuracy", "source"]),
+    )  # fmt: skip
+
+
+def counterparts(results: Results) -> pd.DataFrame:
+    """The paper's figures for the arms of this profile, a row a figure: paper.csv's columns, `arm` being ours.
+
+    A figure counts when the arm has the same name (a backbone named in it aside) and the data set is the same, or
+    OCTMNIST where the profile's own data is in no paper. The arm's backbone is preferred; where the paper has none
+    of its figures, VGG16's are shown. Figures without an accuracy are left out.
+    """
+    paper = results.paper[results.paper.accuracy.notna()]
+    paper = paper[paper.dataset == (results.dataset if results.dataset in set(paper.dataset) else "octmnist")]
+    found = []
+    for arm, row in results.arms.iterrows():
+        bare = arm.removeprefix(f"{row.backbone}-").removesuffix(f"-{row.backbone}")
+        same = paper[paper.arm == bare]
+        own = same[same.backbone == row.backbone]
+        found.append((own if len(own) else same[same.backbone == "vgg16"]).assign(arm=arm))
+    return pd.concat(found, ignore_index=True)
+
+
+def span(values) -> str:
+    """Whole numbers as one, or as a range where they differ: '5', '798-801'; zero stands for a hole and is left out."""
+    values = sorted({int(v) for v in values if pd.notna(v) and v > 0})
+    if not values:
+        return "no"
+    return f"{values[0]:,}" if values[0] == values[-1] else f"{values[0]:,}\N{EN DASH}{values[-1]:,}"
+
+
+def _json(path: Path, stage: str) -> dict:
+    try:
+        content = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise ReportError(f"{path}: no such file; run `{stage}` first") from None
+    except (OSError, ValueError) as error:
+        raise ReportError(f"{path}: not readable as JSON ({error}); run `{stage}` again") from None
+    if not isinstance(content, dict) or not content and path.name == "summary.json":
+        raise ReportError(f"{path}: expected a JSON object that is not empty; run `{stage}` again")
+    return content
+
+
+def _csv(path: Path, needed: list[str]) -> pd.DataFrame:
+    try:
+        # Words like "None" or "nan" may be class names; only an empty field is a missing value.
+        frame = pd.read_csv(path, keep_default_na=False, na_values={c: [""] for c in _header(path)})
+    except FileNotFoundError:
+        raise ReportError(f"{path}: no such file; run `python -m pipelines.summarise` first") from None
+    except (OSError, ValueError) as error:
+        raise ReportError(f"{path}: not readable as CSV ({error}); run `python -m pipelines.summarise` again") from None
+    missing = [name for name in needed if name not in frame]
+    if missing:
+        raise ReportError(f"{path}: columns {', '.join(missing)} are missing; run `python -m pipelines.summarise` again")
+    return frame
+
+
+def _header(path: Path) -> list[str]:
+    return list(pd.read_csv(path, nrows=0))

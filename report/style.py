@@ -1,0 +1,75 @@
+"""One look for all figures: colours by family, type sizes for an 800 px column, files that do not change by themselves."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt  # noqa: E402
+from matplotlib.colors import LinearSegmentedColormap  # noqa: E402
+
+WIDTH = 8.0  # inches: 800 px in the page, and a paper's text width at 85 %
+
+# Okabe & Ito's colours (black, six of the seven hues; their yellow darkened, since it vanishes on white) and a grey.
+FAMILIES = {
+    "full": ("#000000", "full fine-tuning"),
+    "transfer": ("#7A7A7A", "transfer (head only)"),
+    "bitfit": ("#56B4E9", "BitFit"),
+    "adapters": ("#009E73", "adapters"),
+    "conv_lora": ("#0072B2", "Conv-LoRA"),
+    "colora": ("#D55E00", "CoLoRA"),
+    "vit": ("#CC79A7", "ViT"),
+    "mamba": ("#E69F00", "Mamba"),
+    "kan": ("#A89B00", "KAN"),
+}
+SPARE = ("#6A3D9A", "#8C564B", "#4D4D4D", "#17806D")  # for families not listed yet
+SHADE = LinearSegmentedColormap.from_list("shade", ["#FFFFFF", "#0072B2"])
+INK, FAINT = "#222222", "#C8C8C8"
+
+RC = {
+    "font.family": "sans-serif", "font.sans-serif": ["DejaVu Sans"],  # comes with matplotlib: same on every machine
+    "font.size": 8.5, "axes.titlesize": 9, "axes.labelsize": 8.5, "xtick.labelsize": 8, "ytick.labelsize": 8,
+    "legend.fontsize": 8, "legend.frameon": False, "figure.facecolor": "white", "savefig.facecolor": "white",
+    "axes.edgecolor": "#666666", "axes.linewidth": 0.7, "axes.labelcolor": INK, "text.color": INK,
+    "xtick.color": "#444444", "ytick.color": "#444444", "xtick.major.width": 0.7, "ytick.major.width": 0.7,
+    "axes.spines.top": False, "axes.spines.right": False, "axes.titlelocation": "left", "axes.grid": False,
+    "grid.color": "#E6E6E6", "grid.linewidth": 0.6, "axes.axisbelow": True, "lines.solid_capstyle": "butt",
+    "svg.hashsalt": "colora", "svg.fonttype": "path", "pdf.fonttype": 42, "figure.dpi": 100, "savefig.dpi": 200,
+}  # fmt: skip
+
+
+def in_order(families: Iterable[str]) -> list[str]:
+    """The families present: the known ones in the order above, then others as they come."""
+    present = list(dict.fromkeys(families))
+    return [f for f in FAMILIES if f in present] + [f for f in present if f not in FAMILIES]
+
+
+def colors(families: list[str]) -> dict[str, str]:
+    """A colour for each family; families not listed above take the spare ones in turn."""
+    unknown = [f for f in families if f not in FAMILIES]
+    return {f: FAMILIES[f][0] if f in FAMILIES else SPARE[unknown.index(f) % len(SPARE)] for f in families}
+
+
+def family_name(family: str) -> str:
+    return FAMILIES[family][1] if family in FAMILIES else family
+
+
+def wrapped(name: str, width: int = 22) -> str:
+    """An arm's name on lines of at most `width` characters where hyphens allow it."""
+    lines = [""]
+    for part in name.replace("-", "-\0").split("\0"):
+        if lines[-1] and len(lines[-1]) + len(part) > width:
+            lines.append("")
+        lines[-1] += part
+    return "\n".join(lines)
+
+
+def save(figure: plt.Figure, stem: Path) -> None:
+    """Write stem.svg, .pdf and .png, free of dates, and close the figure."""
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(stem.with_suffix(".svg"), metadata={"Date": None})
+    figure.savefig(stem.with_suffix(".pdf"), metadata={"CreationDate": None})
+    figure.savefig(stem.with_suffix(".png"), metadata={"Software": None})
+    plt.close(figure)

@@ -1,0 +1,93 @@
+"""Run records as `pipelines.train` leaves them, made up: for tests of what reads them."""
+
+import json
+
+import numpy as np
+
+CLASSES = ["cnv", "dme", "drusen", "normal"]
+
+# name: (family, accuracy aimed at, trained parameters, seconds an epoch)
+ARMS = {
+    "full": ("full", 0.93, 15_583_812, 196.0),
+    "transfer": ("transfer", 0.88, 869_124, 79.0),
+    "bitfit": ("bitfit", 0.89, 873_220, 110.0),
+    "adapters": ("adapters", 0.945, 1_502_000, 150.0),
+    "conv-lora-r4": ("conv_lora", 0.94, 900_100, 140.0),
+    "conv-lora-r8": ("conv_lora", 0.943, 931_076, 141.0),
+    "conv-lora-r16": ("conv_lora", 0.949, 993_028, 143.0),
+    "conv-lora-kxk-r8": ("conv_lora", 0.947, 1_110_000, 155.0),
+    "colora-blocks1-5": ("colora", 0.955, 2_545_860, 230.0),
+    "colora-blocks2-5": ("colora", 0.957, 2_540_292, 180.0),
+    "colora-blocks3-5": ("colora", 0.952, 2_513_156, 167.0),
+    "colora-blocks4-5": ("colora", 0.94, 2_341_636, 129.0),
+    "colora-block5": ("colora", 0.935, 1_670_916, 98.0),
+    "colora-blocks2-5-merge-reset": ("colora", 0.95, 2_540_292, 181.0),
+    "colora-blocks2-5-pointwise-only": ("colora", 0.948, 2_499_332, 150.0),
+    "colora-blocks2-5-depthwise-only": ("colora", 0.92, 910_084, 117.0),
+}
+
+
+def params(arms=None, seeds=(0, 1), profile="fake", **more):
+    """A checked parameter file over some of `ARMS`."""
+    from pipelines.params import Params
+
+    phantom = {"train": 600, "val": 200, "test": 400}
+    arms = list(ARMS) if arms is None else arms
+    return Params(profile=profile, seeds=list(seeds), model={"backbone": "vgg16", "weights": "imagenet"},
+                  data={"source": "phantom", "image_size": 32, "phantom": phantom},
+                  train={"epochs": 12, "batch_size": 8, "lr": 1e-3},
+                  arm={arm: {"family": ARMS[arm][0]} for arm in arms}, **more)
+
+
+def write_cell(params, arm, seed, n_test=200, folds=False, epochs=12, environment=None):
+    """One complete cell; the same seed has the same test images in every arm."""
+    family, aim, trainable, epoch_s = ARMS[arm]
+    rng = np.random.default_rng([list(ARMS).index(arm), seed, 7])
+    images = np.random.default_rng(seed if folds else 0)
+    labels = images.permutation(np.arange(n_test) % len(CLASSES))
+    hardness = images.normal(size=(n_test, len(CLASSES)))
+    logits = 1.2 * hardness + 0.8 * rng.normal(size=hardness.shape) + np.eye(len(CLASSES))[labels] * 3.4 * (aim / 0.9) ** 6
+    probabilities = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    probabilities = probabilities.astype(np.float32)
+    accuracy = float((probabilities.argmax(1) == labels).mean())
+    epoch = np.arange(1, epochs + 1)
+    val = accuracy + 0.02 - 0.5 * np.exp(-epoch / (1.5 + rng.random())) + rng.normal(0, 0.008, epochs)
+    folder = params.cell_dir(arm, seed)
+    folder.mkdir(parents=True)
+    np.savez(folder / "predictions.npz", indices=np.arange(n_test) + (seed * n_test if folds else 0), labels=labels,
+             probabilities=probabilities)
+    lines = ["epoch,lr,train_loss,train_acc,val_loss,val_acc,val_auc,epoch_s"]
+    lines += [f"{e},0.001,{1.5 / e:.5f},{min(1.0, v + 0.02):.5f},{0.4 + 1 / e:.5f},{min(v, 1):.5f},{min(1, v + 0.04):.5f},{epoch_s:.3f}"
+              for e, v in zip(epoch, val, strict=True)]
+    (folder / "curves.csv").write_text("\n".join(lines) + "\n")
+    metrics = {"acc": accuracy, "auc": accuracy, "loss": 0.3}
+    record = {
+        "profile": params.profile, "arm": arm, "seed": seed, "status": "complete", "failure": None,
+        "fingerprint": f"{rng.integers(1 << 60):064x}", "settings": params.settings(arm),
+        "metrics": {"best_epoch": int(val.argmax()) + 1, "val": {**metrics, "acc": float(val.max())}, "test": metrics},
+        "parameters": {"trainable": trainable, "total": 15_583_812 + (trainable if family == "adapters" else 0)},
+        "timings": {"epoch_s": epoch_s * float(rng.normal(1, 0.02)), "total_s": epoch_s * epochs},
+        "memory": {"peak_bytes": int(2.4e9 + 60 * trainable)},
+        "data": {"train": 600, "val": 200, "test": n_test, "classes": CLASSES},
+        "environment": {"python": "3.12.3", "torch": "2.13.0", "torchvision": "0.28.0", "platform": "Linux", "cpu": "Some CPU",
+                        "threads": 1, "gpu": None, "driver": None, "commit": "0123456789abcdef", "dirty": False,
+                        "date": "2026-01-02T03:04:05+00:00", **(environment or {})},
+    }
+    (folder / "record.json").write_text(json.dumps(record))
+    return record
+
+
+def write_profile(params, skip=(), **options):
+    """All cells of the profile but those in `skip`, pairs (arm, seed)."""
+    for arm in params.arm:
+        for seed in params.seeds:
+            if (arm, seed) not in skip:
+                write_cell(params, arm, seed, **options)
+
+
+def edit_record(folder, change):
+    """Apply `change(record)` to a cell's record.json."""
+    path = folder / "record.json"
+    record = json.loads(path.read_text())
+    change(record)
+    path.write_text(json.dumps(record))
