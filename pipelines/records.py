@@ -6,7 +6,6 @@ code; a folder whose record carries the right fingerprint is complete and is not
 made. Imports neither torch nor numpy, so that checking a cell costs nothing.
 """
 
-import ast
 import hashlib
 import json
 import os
@@ -15,8 +14,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-SHARED_CODE = ("baselines/__init__.py", "baselines/backbones.py", "pipelines/loop.py", "pipelines/images.py")
+from pipelines.code import ROOT, code_files, code_hash, sha256_json
 
 
 class RecordError(ValueError):
@@ -26,31 +24,6 @@ class RecordError(ValueError):
 def sha256_file(path: Path) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def sha256_json(value) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
-
-
-def code_files(family: str) -> list[Path]:
-    """The source files that decide an arm's numbers: shared code, its own family file, the library if it uses it."""
-    files = [ROOT / name for name in (*SHARED_CODE, f"baselines/{family}.py")]
-    if family == "colora":
-        files += sorted((ROOT / "colora").glob("*.py"))
-    return files
-
-
-def code_hash(files: list[Path]) -> str:
-    """Hash of what the code does: comments, docstrings and layout do not count."""
-    parts = []
-    for path in files:
-        tree = ast.parse(path.read_text(), filename=str(path))
-        for node in ast.walk(tree):
-            documented = isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef))
-            if documented and ast.get_docstring(node, clean=False) is not None:
-                node.body = node.body[1:] or [ast.Pass()]
-        parts.append([path.relative_to(ROOT).as_posix(), ast.dump(tree)])
-    return sha256_json(parts)
 
 
 def fingerprint(settings: dict, seed: int, data: dict) -> str:
@@ -159,8 +132,10 @@ def write_atomically(path: Path, write) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def environment() -> dict:
-    """Versions, machine and commit of this process, for the record. Imports torch."""
+def environment(family: str) -> dict:
+    """Versions, machine and commit of this process, for the record; `dirty` when the code that decides an arm's numbers
+    differs from the commit. Imports torch.
+    """
     import datetime
 
     import torch
@@ -178,7 +153,7 @@ def environment() -> dict:
         "cuda": torch.version.cuda if gpu else None,
         "driver": _output("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader") if gpu else None,
         "commit": _git("rev-parse", "HEAD"),
-        "dirty": bool(_git("status", "--porcelain", "--untracked-files=no", "--", "*.py")),
+        "dirty": bool(_git("status", "--porcelain", "--", *map(str, code_files(family)))),
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
     }

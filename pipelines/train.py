@@ -106,7 +106,7 @@ def train_cell(
                 on_epoch=on_epoch,
             )
         except loop.Diverged as error:
-            record |= {"failure": str(error), "environment": records.environment()}
+            record |= {"failure": str(error), "environment": records.environment(settings["family"])}
             records.write_json(folder / "record.json", record)
             return record
     # The test split is touched here and nowhere else, with the epoch already chosen.
@@ -125,7 +125,7 @@ def train_cell(
             "total_s": time.perf_counter() - start,
         },
         "memory": {"peak_bytes": torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None},
-        "environment": records.environment(),
+        "environment": records.environment(settings["family"]),
     }
     write_curves(folder / "curves.csv", fit.curves)
     write_arrays(

@@ -32,7 +32,7 @@ def tuned_lr(params: Params, arm: str, settings: dict, data: dict, device: str |
         chosen = max(done, key=lambda t: (t["val_acc"], -t["val_loss"]))["lr"]
         stored = {
             "fingerprint": identity, "arm": arm, "seed": grid.seed, "epochs": grid.epochs, "chosen": chosen,
-            "trials": trials, "environment": records.environment(),
+            "trials": trials, "environment": records.environment(settings["family"]),
         }  # fmt: skip
         records.write_json(path, stored)
     return stored["chosen"]

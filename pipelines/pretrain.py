@@ -1,0 +1,74 @@
+"""Train the small backbone of the quick profile on another phantom domain, as ImageNet weights stand to OCT images.
+
+Writes the body's best-epoch state to `model.weights` (safetensors). Run `python -m pipelines.pretrain`.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from pipelines import records
+from pipelines.params import Params, ParamsError, load
+
+
+def main(argv=None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m pipelines.pretrain", description=__doc__)
+    parser.add_argument("--profile-file", default="params.yaml", help="parameters (default: %(default)s)")
+    args = parser.parse_args(argv)
+    try:
+        run(load(args.profile_file))
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def run(params: Params) -> None:
+    """Train and write the weights.
+
+    Raises:
+        ParamsError: the profile has no `pretrain` section, or `model.weights` is no file name to write to.
+    """
+    import torch
+    from safetensors.torch import save
+    from tqdm import tqdm
+
+    from baselines.backbones import classifier
+    from pipelines import loop, sources
+    from pipelines.images import Prepared
+
+    recipe = params.pretrain
+    target = params.model.get("weights")
+    if recipe is None:
+        print(f"profile {params.profile}: no pretrain section, nothing to do")
+        return
+    if not str(target).endswith(".safetensors"):
+        raise ParamsError(f"model.weights: found {target!r}, expected the .safetensors file that pretrain is to write")
+    data = params.data.model_copy(update={"source": "phantom", "phantom": recipe.phantom, "mode": "full"})
+    read = sources.read(data, [recipe.seed])
+    prepared = Prepared(torch.from_numpy(read.images), torch.from_numpy(read.labels), read.splits, read.classes)
+    train = params.train.model_copy(
+        update={"epochs": recipe.epochs, "lr": recipe.lr, "batch_size": recipe.batch_size, "schedule": "one-cycle"}
+    ).model_dump()
+    device = loop.pick_device(None, deterministic=True)
+    loop.seed_everything(recipe.seed, 0)
+    model = classifier(
+        backbone=params.model["backbone"],
+        weights="random",
+        num_classes=len(read.classes),
+        image_size=params.data.image_size,
+    ).to(device, memory_format=torch.channels_last)
+    with tqdm(total=recipe.epochs, desc="pretrain", unit="epoch", disable=None, leave=False) as bar:
+        fit = loop.fit(model, prepared, train, seed=recipe.seed, device=device, on_epoch=lambda row: bar.update())
+    body = {
+        key.removeprefix("body."): value.contiguous().cpu()
+        for key, value in fit.best_state.items()
+        if key.startswith("body.")
+    }
+    records.write_atomically(Path(target), lambda file: file.write(save(body)))
+    best = fit.curves[fit.best_epoch - 1]
+    print(f"{target}: validation accuracy {best['val_acc']:.4f} on the source domain, epoch {fit.best_epoch}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
