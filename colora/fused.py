@@ -74,9 +74,9 @@ class FusedConv2d(torch.autograd.Function):
                 if need_depthwise:
                     d_depthwise = d_depthwise.to(depthwise.dtype)
                 if need_pointwise:
-                    d_pointwise = backward_of(
-                        dz, x, small_p, (1, 1), (0, 0), (1, 1), groups, [False, True, False]
-                    )[1].to(pointwise.dtype)
+                    d_pointwise = backward_of(dz, x, small_p, (1, 1), (0, 0), (1, 1), groups, [False, True, False])[
+                        1
+                    ].to(pointwise.dtype)
             if need_bias:
                 d_bias = dy.sum((0, 2, 3))
         return dx, None, d_pointwise, d_depthwise, d_bias, None

@@ -89,12 +89,8 @@ def save_adapter(model: nn.Module, path: str | os.PathLike) -> None:
     config = next(iter(layers(model).values())).config
     changed = {name for name in contents.frozen & set(contents.owner) if contents.owner[name].initial_base is not None}
     digests = {name: _base_digest(name, contents) for name in sorted(contents.frozen)}
-    tensors = {
-        # A fresh contiguous copy of each: safetensors refuses shared memory and other layouts.
-        name: contents.tensors[name].detach().cpu().clone(memory_format=torch.contiguous_format)
-        for name in sorted(contents.required | contents.trained | changed)
-    }
-    weights = safetensors.torch.save(tensors, metadata={"format": "pt"})
+    names = contents.required | contents.trained | changed
+    weights = safetensors.torch.save({name: contents.tensors[name].contiguous() for name in sorted(names)})
     record = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
@@ -273,9 +269,9 @@ def _check_base(tensors: dict, contents: _Contents, base: dict, path: Path) -> N
     digests = base["tensors"]
     expected = (contents.trained | contents.frozen) - (set(tensors) - set(digests))
     if expected != set(digests):
+        theirs, ours = _listed(set(digests) - expected) or "nothing", _listed(expected - set(digests)) or "nothing"
         raise ValueError(
-            f"{path}: a different base model: only the adapter's base has {_listed(set(digests) - expected) or 'nothing'}, "
-            f"only this model has {_listed(expected - set(digests)) or 'nothing'}"
+            f"{path}: a different base model: only the file's base has {theirs}, only this model has {ours}"
         )
     different = {name for name in expected if _base_digest(name, contents) != digests[name]}
     if different:
