@@ -42,7 +42,10 @@ def describe(images: np.ndarray, labels: np.ndarray, splits: dict[str, np.ndarra
         seed, _, part = name.rpartition("/")
         groups[seed or "all"][part] = indices
     card = {
-        **{key: manifest[key] for key in ("origin", "settings", "classes", "count", "image_size", "channels", "folds", "patients")},
+        **{
+            key: manifest[key]
+            for key in ("origin", "settings", "classes", "count", "image_size", "channels", "folds", "patients")
+        },
         "images_sha256": manifest["files"]["images.npy"]["sha256"],
         "per_class": dict(zip(classes, np.bincount(labels, minlength=len(classes)).tolist())),
         "exact_duplicates": {
@@ -58,9 +61,7 @@ def describe(images: np.ndarray, labels: np.ndarray, splits: dict[str, np.ndarra
                 part: dict(zip(classes, np.bincount(labels[indices], minlength=len(classes)).tolist()))
                 for part, indices in parts.items()
             },
-            "duplicates_across": {
-                f"{a}-{b}": int(np.isin(copies[parts[b]], copies[parts[a]]).sum()) for a, b in pairs
-            },
+            "duplicates_across": {f"{a}-{b}": int(np.isin(copies[parts[b]], copies[parts[a]]).sum()) for a, b in pairs},
             "patients": None if patients is None else {part: len(np.unique(patients[i])) for part, i in parts.items()},
             "patients_across": None
             if patients is None
@@ -113,8 +114,10 @@ def as_markdown(card: dict) -> str:
     return "\n".join(lines)
 
 
-def draw_examples(images: np.ndarray, labels: np.ndarray, splits: dict[str, np.ndarray], classes: list[str], path: Path):
-    """Draw training images of each class, evenly spaced over the first seed's training split, a labelled row a class."""
+def draw_examples(
+    images: np.ndarray, labels: np.ndarray, splits: dict[str, np.ndarray], classes: list[str], path: Path
+):
+    """Draw a labelled row of training images a class, evenly spaced over the first seed's training split."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -126,10 +129,13 @@ def draw_examples(images: np.ndarray, labels: np.ndarray, splits: dict[str, np.n
     for label, row in enumerate(grid):
         of_class = train[labels[train] == label]
         chosen = of_class[np.unique(np.linspace(0, len(of_class) - 1, COLUMNS).round().astype(int))]
-        for axes in row:
+        for axes in row[len(chosen) :]:
             axes.set_axis_off()
         for axes, index in zip(row, chosen):
             axes.imshow(images[index], cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+            axes.set(xticks=[], yticks=[])
+            for spine in axes.spines.values():  # some scans have white corners, which would melt into the page
+                spine.set(color="0.6", linewidth=0.5)
         name = classes[label] if len(classes[label]) <= 16 else classes[label][:15] + "\N{HORIZONTAL ELLIPSIS}"
         row[0].text(-0.08, 0.5, name, transform=row[0].transAxes, ha="right", va="center", fontsize=9)
     temporary = path.with_name(f".{path.name}.partial")
@@ -141,7 +147,8 @@ def _first_copies(images: np.ndarray) -> np.ndarray:
     """For each image the index of the first one equal to it, int64 (N,)."""
     first: dict[bytes, int] = {}
     return np.array(
-        [first.setdefault(hashlib.sha256(image.tobytes()).digest(), index) for index, image in enumerate(images)], np.int64
+        [first.setdefault(hashlib.sha256(image.tobytes()).digest(), index) for index, image in enumerate(images)],
+        np.int64,
     )
 
 

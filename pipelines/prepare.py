@@ -1,10 +1,10 @@
 """Stage `prepare`: write the profile's data as plain arrays, with a manifest of checksums and a data card.
 
-    data/PROFILE/images.npy     uint8 (N, H, W) grey or (N, H, W, 3) RGB; opens memory-mapped
-    data/PROFILE/labels.npy     int64 (N,)
-    data/PROFILE/splits.npz     sorted int64 indices: train, val, test; or SEED/train, ... where the data has folds
-    data/PROFILE/manifest.json  written last: without it, or with other checksums, the rest is not trusted
-    results/PROFILE/data/       card.json, card.md, examples.png
+data/PROFILE/images.npy     uint8 (N, H, W) grey or (N, H, W, 3) RGB; opens memory-mapped
+data/PROFILE/labels.npy     int64 (N,)
+data/PROFILE/splits.npz     sorted int64 indices: train, val, test; or SEED/train, ... where the data has folds
+data/PROFILE/manifest.json  written last: without it, or with other checksums, the rest is not trusted
+results/PROFILE/data/       card.json, card.md, examples.png
 """
 
 import argparse
@@ -103,7 +103,9 @@ def _build(params, identity: dict) -> dict:
 
 
 def _identity(params) -> dict:
-    """What the arrays are made from: equal identity, equal arrays. Holds no paths, so a moved checkout keeps its data."""
+    """What the arrays are made from: equal identity, equal arrays. It holds no paths, so data may be moved."""
+    from pipelines.code import code_hash
+
     data = params.data
     settings = {"source": data.source, "image_size": data.image_size, "mode": data.mode}
     settings[data.source] = getattr(data, data.source).model_dump(mode="json")
@@ -128,7 +130,7 @@ def _identity(params) -> dict:
         "settings": settings,
         "seeds": list(params.seeds) if data.source == "folder" else None,
         "inputs": inputs,
-        "code": hashlib.sha256(b"".join(file.read_bytes() for file in code)).hexdigest(),
+        "code": code_hash(code),
     }
 
 
@@ -167,7 +169,9 @@ def write_text(path: Path, text: str) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m pipelines.prepare", description=__doc__.splitlines()[0])
-    parser.add_argument("--profile-file", default="params.yaml", metavar="FILE", help="parameters (default: params.yaml)")
+    parser.add_argument(
+        "--profile-file", default="params.yaml", metavar="FILE", help="parameters (default: params.yaml)"
+    )
     options = parser.parse_args(arguments)
 
     from pipelines.params import ParamsError, load

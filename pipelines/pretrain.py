@@ -24,11 +24,17 @@ def main(argv=None) -> int:
 
 
 def run(params: Params) -> None:
-    """Train and write the weights.
+    """Train and write the weights; without a `pretrain` section only the (empty) folder for them is made.
 
     Raises:
-        ParamsError: the profile has no `pretrain` section, or `model.weights` is no file name to write to.
+        ParamsError: `model.weights` is no file in the folder that the stage owns.
     """
+    folder = Path("weights") / params.profile
+    folder.mkdir(parents=True, exist_ok=True)
+    if params.pretrain is None:
+        print(f"profile {params.profile}: no pretrain section, nothing to train")
+        return
+
     import torch
     from safetensors.torch import save
     from tqdm import tqdm
@@ -39,11 +45,8 @@ def run(params: Params) -> None:
 
     recipe = params.pretrain
     target = params.model.get("weights")
-    if recipe is None:
-        print(f"profile {params.profile}: no pretrain section, nothing to do")
-        return
-    if not str(target).endswith(".safetensors"):
-        raise ParamsError(f"model.weights: found {target!r}, expected the .safetensors file that pretrain is to write")
+    if Path(str(target)).parent != folder:
+        raise ParamsError(f"model.weights: found {target!r}, expected a file {folder}/NAME.safetensors for pretrain to write")
     data = params.data.model_copy(update={"source": "phantom", "phantom": recipe.phantom, "mode": "full"})
     read = sources.read(data, [recipe.seed])
     prepared = Prepared(torch.from_numpy(read.images), torch.from_numpy(read.labels), read.splits, read.classes)

@@ -32,7 +32,7 @@ def fingerprint(settings: dict, seed: int, data: dict) -> str:
     Args:
         settings: the arm's resolved settings, `train` included.
         seed: the cell's seed.
-        data: checksums of the prepared data (`files` of its manifest).
+        data: checksums of the prepared data, from `data_identity`.
 
     Raises:
         FileNotFoundError: `settings["weights"]` names a file that is not there.
@@ -89,17 +89,22 @@ def read_json(path: Path, next_step: str) -> dict:
     return content
 
 
-def data_identity(folder: Path) -> dict:
-    """Checksums of the prepared arrays in `folder`: what identifies the data in a fingerprint.
+def data_identity(folder: Path, seed: int) -> dict:
+    """Checksums of the prepared data that a seed sees: images, labels, and its own splits.
 
     Raises:
-        FileNotFoundError: nothing is prepared there.
+        FileNotFoundError: nothing is prepared there, or not for this seed.
     """
     path = folder / "manifest.json"
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no prepared data; run `python -m pipelines.prepare` first")
-    files = read_json(path, "run `python -m pipelines.prepare` again")["files"]
-    return {name: entry["sha256"] for name, entry in sorted(files.items())}
+    manifest = read_json(path, "run `python -m pipelines.prepare` again")
+    splits = manifest["splits"]
+    prefix = f"{seed}/" if manifest["folds"] else ""
+    if f"{prefix}train" not in splits:
+        raise FileNotFoundError(f"{path}: no splits of seed {seed}; run `python -m pipelines.prepare` again")
+    arrays = {name: manifest["files"][name]["sha256"] for name in ("images.npy", "labels.npy")}
+    return {**arrays, **{name: splits[prefix + name] for name in ("train", "val", "test")}}
 
 
 def is_complete(folder: Path, fingerprint: str) -> bool:

@@ -11,7 +11,7 @@ from pipelines.sources import SPLITS, DataError
 def patient_folds(
     labels: np.ndarray, patients: np.ndarray, seeds: Sequence[int], folds: int, val_share: float, classes: Sequence[str]
 ) -> dict[str, np.ndarray]:
-    """Stratified splits that no patient crosses, one triple a seed: {"SEED/train": indices, "SEED/val": ..., "SEED/test": ...}.
+    """Stratified splits that no patient crosses, one triple a seed: {"SEED/train": indices, "SEED/val": ..., ...}.
 
     Seed s tests on fold s % folds of the (s // folds)-th shuffling, so `folds` consecutive seeds from a multiple of
     `folds` test every image once. `labels` is int (N,), `patients` (N,); a patient seen under two classes is one group.
@@ -29,7 +29,8 @@ def patient_folds(
         count = len(np.unique(patients[labels == label]))
         if count < folds:
             raise DataError(
-                f"class {name!r} has {count} patients, fewer than data.folder.folds = {folds}; lower the folds or add patients"
+                f"class {name!r} has {count} patients, fewer than data.folder.folds = {folds}; lower the "
+                "folds or add patients"
             )
     splits = {}
     for seed in seeds:
@@ -58,14 +59,16 @@ def check(labels: np.ndarray, splits: dict[str, np.ndarray], classes: Sequence[s
         counts = np.bincount(labels[indices], minlength=len(classes))
         if (counts == 0).any():
             missing = [classes[label] for label in np.flatnonzero(counts == 0)]
-            raise DataError(f"split {name!r} has no image of class {', '.join(missing)}; add images or change the split sizes")
+            raise DataError(
+                f"split {name!r} has no image of class {', '.join(missing)}; add images or change the split sizes"
+            )
 
 
 def select(data, labels: np.ndarray, splits: dict[str, np.ndarray], classes: Sequence[str]) -> dict[str, np.ndarray]:
-    """The splits with their training part reduced as `data.mode` says (CoLoRA paper, section on data); the rest unchanged.
+    """The splits with their training part reduced as `data.mode` says (CoLoRA paper, section on data).
 
-    full: all. balanced: the first `per_class` training images of each class, in stored order. distilled: of those, per class,
-    ascending by predictive entropy, ranks keep[0] up to but not including keep[1].
+    full: all. balanced: the first `per_class` training images of each class, in stored order. distilled: of those, per
+    class, ascending by predictive entropy, ranks keep[0] up to but not including keep[1].
 
     Raises:
         DataError: a class has too few images; the entropies are missing, of other images, or not numbers; distillation
@@ -80,7 +83,9 @@ def select(data, labels: np.ndarray, splits: dict[str, np.ndarray], classes: Seq
             indices = _balanced(labels, indices, data.balanced.per_class, classes, f" of seed {seed}" if seed else "")
             if data.mode == "distilled":
                 if seed:
-                    raise DataError("data.mode: 'distilled' needs fixed splits, but this source has folds; use 'balanced' or 'full'")
+                    raise DataError(
+                        "data.mode: 'distilled' needs fixed splits, but this source has folds; use 'balanced' or 'full'"
+                    )
                 indices = _distilled(labels, indices, data.distilled, data.balanced.per_class)
         chosen[name] = indices
     return chosen
@@ -92,8 +97,8 @@ def _balanced(labels, indices, per_class: int, classes, of: str) -> np.ndarray:
         of_class = indices[labels[indices] == label]
         if len(of_class) < per_class:
             raise DataError(
-                f"data.balanced.per_class: {per_class} asked for, but the training split{of} has {len(of_class)} images of "
-                f"class {name!r}; lower it"
+                f"data.balanced.per_class: {per_class} asked for, but the training split{of} has {len(of_class)} "
+                f"images of class {name!r}; lower it"
             )
         keep.append(of_class[:per_class])
     return np.sort(np.concatenate(keep))
@@ -102,13 +107,15 @@ def _balanced(labels, indices, per_class: int, classes, of: str) -> np.ndarray:
 def _distilled(labels, indices, distilled, per_class: int) -> np.ndarray:
     first, last = distilled.keep
     if not 0 <= first < last <= per_class:
-        raise DataError(f"data.distilled.keep: found [{first}, {last}], expected 0 <= first < last <= {per_class} (per_class)")
+        raise DataError(
+            f"data.distilled.keep: found [{first}, {last}], expected 0 <= first < last <= {per_class} (per_class)"
+        )
     covered, entropy = read_entropies(distilled.entropies)
     if not np.array_equal(covered, indices):
         raise DataError(
-            f"{distilled.entropies}: it covers {len(covered)} images, expected exactly the {len(indices)} balanced training "
-            f"images of this data ({len(np.intersect1d(covered, indices))} in common); train that cell in mode 'balanced' on "
-            "the same data with train.save_entropies: true"
+            f"{distilled.entropies}: it covers {len(covered)} images, expected exactly the {len(indices)} balanced "
+            f"training images of this data ({len(np.intersect1d(covered, indices))} in common); train that cell in "
+            "mode 'balanced' on the same data with train.save_entropies: true"
         )
     keep = []
     for label in np.unique(labels[indices]):
@@ -118,7 +125,7 @@ def _distilled(labels, indices, distilled, per_class: int) -> np.ndarray:
 
 
 def read_entropies(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Read `entropies.npz` of a cell: sorted indices int64 (M,) into images.npy, and entropies float64 (M,) in that order.
+    """Read `entropies.npz` of a cell: sorted indices int64 (M,) into images.npy, and their entropies float64 (M,).
 
     Raises:
         DataError: missing, not an npz, wrong keys, shapes or dtypes, an image twice, or an entropy that is not finite.
@@ -127,17 +134,23 @@ def read_entropies(path: Path) -> tuple[np.ndarray, np.ndarray]:
     if not path.is_file():
         raise DataError(f"data.distilled.entropies: {path}: no such file; {advice}")
     try:
-        with np.load(path, allow_pickle=False) as content:
+        # Opened here, since np.load leaves its own handle open when the archive is broken.
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as content:
             arrays = {name: content[name] for name in content.files}
     except Exception as error:
         raise DataError(f"{path}: not a readable npz file ({error}); {advice}") from None
     if not {"indices", "entropy"} <= set(arrays):
         raise DataError(f"{path}: found keys {sorted(arrays)}, expected 'indices' and 'entropy'; {advice}")
     indices, entropy = arrays["indices"], arrays["entropy"]
-    if indices.ndim != 1 or indices.shape != entropy.shape or indices.dtype.kind not in "iu" or entropy.dtype.kind != "f":
+    if (
+        indices.ndim != 1
+        or indices.shape != entropy.shape
+        or indices.dtype.kind not in "iu"
+        or entropy.dtype.kind != "f"
+    ):
         raise DataError(
-            f"{path}: found indices {indices.dtype} {indices.shape} and entropy {entropy.dtype} {entropy.shape}, expected "
-            f"integers and floats of one length; {advice}"
+            f"{path}: found indices {indices.dtype} {indices.shape} and entropy {entropy.dtype} {entropy.shape}, "
+            f"expected integers and floats of one length; {advice}"
         )
     if not np.isfinite(entropy).all():
         raise DataError(f"{path}: {np.sum(~np.isfinite(entropy))} entropies are not finite; did that cell diverge?")

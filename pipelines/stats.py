@@ -73,8 +73,15 @@ def macro_auc_draws(labels: np.ndarray, probabilities: np.ndarray, counts: np.nd
 METRICS: dict[str, Callable] = {"accuracy": accuracy_draws, "macro_auc": macro_auc_draws}
 
 
-def interval(tests: Sequence[Test], metric: str = "accuracy", *, shared: bool, draws: int = 2000,
-             level: float = 0.95, seed: int = 0) -> tuple[float, float]:
+def interval(
+    tests: Sequence[Test],
+    metric: str = "accuracy",
+    *,
+    shared: bool,
+    draws: int = 2000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> tuple[float, float]:
     """Bootstrap interval of a metric's mean over seeds.
 
     Args:
@@ -93,8 +100,16 @@ def interval(tests: Sequence[Test], metric: str = "accuracy", *, shared: bool, d
     return _quantiles(_seed_draws(values, shared, seed), level)
 
 
-def paired_difference(first: Sequence[Test], second: Sequence[Test], metric: str = "accuracy", *, shared: bool,
-                      draws: int = 2000, level: float = 0.95, seed: int = 0) -> tuple[float, float, float]:
+def paired_difference(
+    first: Sequence[Test],
+    second: Sequence[Test],
+    metric: str = "accuracy",
+    *,
+    shared: bool,
+    draws: int = 2000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> tuple[float, float, float]:
     """Mean over seeds of metric(first) - metric(second), with its bootstrap interval.
 
     Entry s of both sequences is the same seed on the same images in the same order, so every draw uses the
@@ -113,8 +128,12 @@ def paired_difference(first: Sequence[Test], second: Sequence[Test], metric: str
             raise ValueError(f"paired_difference: test {place} has other labels on each side; pair the same images")
     ours, theirs = _image_draws([first, second], metric, shared, draws, seed)
     everything = [np.ones((1, len(labels)), np.int64) for labels, _ in first]
-    mean = np.mean([METRICS[metric](*a, n)[0] - METRICS[metric](*b, n)[0]
-                    for a, b, n in zip(first, second, everything, strict=True)])
+    mean = np.mean(
+        [
+            METRICS[metric](*a, n)[0] - METRICS[metric](*b, n)[0]
+            for a, b, n in zip(first, second, everything, strict=True)
+        ]
+    )
     return float(mean), *_quantiles(_seed_draws(ours - theirs, shared, seed), level)
 
 

@@ -14,29 +14,25 @@ Written to results/<profile>/:
 
 import argparse
 import sys
-import zipfile
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from pipelines import stats
+from pipelines.cells import CURVE_COLUMNS, SummaryError, check_same_settings, common_classes, get, read_cells
 from pipelines.params import Params, ParamsError, load
-from pipelines.records import RecordError, read_record, write_atomically, write_json
+from pipelines.records import RecordError, write_atomically, write_json
 
-CURVE_COLUMNS = ["epoch", "lr", "train_loss", "train_acc", "val_loss", "val_acc", "val_auc", "epoch_s"]
-ENVIRONMENT = ["python", "torch", "torchvision", "timm", "platform", "cpu", "threads", "gpu", "driver", "cuda",
-               "commit", "dirty", "date"]
+ENVIRONMENT = (
+    "python", "torch", "torchvision", "timm", "platform", "cpu", "threads", "gpu", "driver", "cuda", "commit", "dirty", "date",
+)  # fmt: skip
 REFERENCES = ("full", "transfer")
 
 
-class SummaryError(ValueError):
-    """A cell that cannot be summarised; the message names it, what is wrong, and how to make it again."""
-
-
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m pipelines.summarise", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m pipelines.summarise", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--profile-file", default="params.yaml", help="composed parameters (default: %(default)s)")
     options = parser.parse_args(arguments)
     try:
@@ -55,133 +51,40 @@ def summarise(params: Params) -> dict[str, dict]:
             with different settings; or arms to be compared were tested on different images.
     """
     cells, holes = read_cells(params)
-    rows = [_row(params, arm, seed, cells.get((arm, seed)), holes.get((arm, seed)))
-            for arm in params.arm for seed in params.seeds]
+    rows = [
+        _row(params, arm, seed, cells.get((arm, seed)), holes.get((arm, seed)))
+        for arm in params.arm
+        for seed in params.seeds
+    ]
     by_arm = {arm: [cells[arm, seed] for seed in params.seeds if (arm, seed) in cells] for arm in params.arm}
     for arm, own in by_arm.items():
-        _same_settings(arm, own)
-    classes = _classes(cells)
+        check_same_settings(arm, own)
+    classes = common_classes(cells)
     summary = {arm: arm_summary(own) for arm, own in by_arm.items()}
     frames = {
         "cells": pd.DataFrame(rows).astype({name: "Int64" for name in _INTEGERS}),
-        "curves": pd.concat([cell["curves"].assign(arm=arm, seed=seed) for (arm, seed), cell in cells.items()])
-        [["arm", "seed", *CURVE_COLUMNS]] if cells else pd.DataFrame(columns=["arm", "seed", *CURVE_COLUMNS]),
+        "curves": pd.concat([cell["curves"].assign(arm=arm, seed=seed) for (arm, seed), cell in cells.items()])[
+            ["arm", "seed", *CURVE_COLUMNS]
+        ]
+        if cells
+        else pd.DataFrame(columns=["arm", "seed", *CURVE_COLUMNS]),
         "confusion": pd.DataFrame(_confusion(by_arm, classes), columns=["arm", "true", "predicted", "count"]),
-        "comparisons": pd.DataFrame(compare(params, by_arm), columns=[
-            "arm", "against", "reference", "difference", "lo", "hi", "seeds", "test_images"]),
+        "comparisons": pd.DataFrame(
+            compare(params, by_arm),
+            columns=["arm", "against", "reference", "difference", "lo", "hi", "seeds", "test_images"],
+        ),
     }
     for name, frame in frames.items():
         text = frame.to_csv(index=False, float_format="%.6g", lineterminator="\n")
         write_atomically(params.results_dir / f"{name}.csv", lambda file, text=text: file.write(text.encode()))
     write_json(params.results_dir / "summary.json", summary)
-    for (arm, seed), why in holes.items():
-        print(f"hole: arm {arm}, seed {seed}: {why['failure']}", file=sys.stderr)
     print(f"{len(cells)} of {len(rows)} cells summarised in {params.results_dir}")
+    if holes:
+        print(
+            "holes (reasons in cells.csv): "
+            + ", ".join(f"{arm} seed {seed} {why['status']}" for (arm, seed), why in holes.items())
+        )
     return summary
-
-
-def read_cells(params: Params) -> tuple[dict, dict]:
-    """Every cell of the profile, checked: ({(arm, seed): cell}, {(arm, seed): {"status", "failure"}}).
-
-    A cell is its record with "curves" (a frame), "labels" (N,), "probabilities" (N, C) and "indices" (N,) added, the
-    last three in ascending order of indices.
-
-    Raises:
-        SummaryError: unless `allow_missing`, the cells that cannot be used, all of them at once.
-    """
-    cells, holes = {}, {}
-    for arm in params.arm:
-        for seed in params.seeds:
-            folder = params.cell_dir(arm, seed)
-            try:
-                record = read_record(folder)
-                if record is None:
-                    holes[arm, seed] = {"status": "missing", "failure": f"{folder / 'record.json'} is not there"}
-                elif record.get("status") != "complete":
-                    failure = record.get("failure") or f"status is {record.get('status')!r}, not 'complete'"
-                    holes[arm, seed] = {"status": "failed", "failure": str(failure)}
-                else:
-                    cells[arm, seed] = _read_cell(folder, record, params.profile, arm, seed)
-            except (RecordError, SummaryError) as error:
-                holes[arm, seed] = {"status": "malformed", "failure": str(error)}
-    if holes and not params.allow_missing:
-        shown = [f"  arm {arm}, seed {seed}: {why['status']}: {why['failure']}\n"
-                 f"    rerun: python -m pipelines.train --arm {arm} --seed {seed}"
-                 for (arm, seed), why in list(holes.items())[:8]]
-        more = f"\n  and {len(holes) - 8} more" if len(holes) > 8 else ""
-        raise SummaryError(f"profile {params.profile!r}: {len(holes)} of {len(params.arm) * len(params.seeds)} cells "
-                           "cannot be used (set `allow_missing: true` to report them as holes)\n"
-                           + "\n".join(shown) + more)
-    return cells, holes
-
-
-_REQUIRED = {
-    "settings": dict, "settings.family": str, "settings.train": dict, "data.classes": list,
-    "metrics.best_epoch": int, "parameters.trainable": int, "parameters.total": int, "environment": dict,
-    **{f"metrics.{split}.{name}": (int, float) for split in ("val", "test") for name in ("acc", "auc", "loss")},
-    **{f"data.{split}": int for split in ("train", "val", "test")},
-}
-
-
-def _read_cell(folder: Path, record: dict, profile: str, arm: str, seed: int) -> dict:
-    path = folder / "record.json"
-    for key, kind in _REQUIRED.items():
-        value = _get(record, key)
-        if not isinstance(value, kind):
-            expected = " or ".join(k.__name__ for k in (kind if isinstance(kind, tuple) else (kind,)))
-            raise SummaryError(f"{path}: {key} should be {expected}, found {value!r}")
-    for key, expected in (("profile", profile), ("arm", arm), ("seed", seed)):
-        if record.get(key) != expected:
-            raise SummaryError(f"{path}: {key} should be {expected!r}, as its folder says; found {record.get(key)!r}")
-    indices, labels, probabilities = _read_predictions(folder / "predictions.npz", len(record["data"]["classes"]))
-    if len(labels) != record["data"]["test"]:
-        raise SummaryError(f"{folder / 'predictions.npz'}: {len(labels)} images, but the record says data.test = "
-                           f"{record['data']['test']}")
-    recomputed = stats.accuracy(labels, probabilities)
-    if abs(recomputed - record["metrics"]["test"]["acc"]) > 1e-6:
-        raise SummaryError(f"{path}: metrics.test.acc is {record['metrics']['test']['acc']}, but predictions.npz gives "
-                           f"{recomputed}; the two are not of one run")
-    return {**record, "curves": _read_curves(folder / "curves.csv"), "indices": indices, "labels": labels,
-            "probabilities": probabilities, "test_auc": stats.macro_auc(labels, probabilities)}
-
-
-def _read_predictions(path: Path, n_classes: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            indices, labels, probabilities = (archive[name] for name in ("indices", "labels", "probabilities"))
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise SummaryError(f"{path}: not readable as an archive of indices, labels and probabilities ({error})") from None
-    if labels.ndim != 1 or labels.shape != indices.shape or probabilities.shape != (len(labels), n_classes):
-        raise SummaryError(f"{path}: shapes of indices, labels, probabilities are {indices.shape}, {labels.shape}, "
-                           f"{probabilities.shape}; expected (N,), (N,), (N, {n_classes})")
-    if not (np.issubdtype(indices.dtype, np.integer) and np.issubdtype(labels.dtype, np.integer)):
-        raise SummaryError(f"{path}: indices and labels should be integers, found {indices.dtype} and {labels.dtype}")
-    if not len(labels):
-        raise SummaryError(f"{path}: no test image")
-    if labels.min() < 0 or labels.max() >= n_classes:
-        raise SummaryError(f"{path}: labels run from {labels.min()} to {labels.max()}; expected 0 to {n_classes - 1}")
-    if len(np.unique(indices)) != len(indices):
-        raise SummaryError(f"{path}: a test image occurs twice in indices")
-    probabilities = probabilities.astype(np.float64)
-    worst = np.abs(probabilities.sum(1) - 1).max()
-    if not worst < 1e-4 or probabilities.min() < 0:  # `not <` also catches NaN
-        raise SummaryError(f"{path}: rows of probabilities should be positive and sum to 1; the sums are off by {worst:.3g}")
-    order = np.argsort(indices)
-    return indices[order], labels[order], probabilities[order]
-
-
-def _read_curves(path: Path) -> pd.DataFrame:
-    try:
-        frame = pd.read_csv(path)
-    except (OSError, ValueError) as error:  # pandas' parser errors are ValueErrors
-        raise SummaryError(f"{path}: not readable as CSV ({error})") from None
-    missing = [name for name in CURVE_COLUMNS if name not in frame]
-    if missing or frame.empty:
-        raise SummaryError(f"{path}: {f'columns {missing} are missing' if missing else 'no epoch'}; "
-                           f"expected {', '.join(CURVE_COLUMNS)}, a row an epoch")
-    if not all(pd.api.types.is_numeric_dtype(frame[name]) for name in CURVE_COLUMNS):
-        raise SummaryError(f"{path}: every column should hold numbers; found {dict(frame.dtypes.astype(str))}")
-    return frame[CURVE_COLUMNS]
 
 
 def arm_summary(cells: list[dict]) -> dict:
@@ -194,21 +97,44 @@ def arm_summary(cells: list[dict]) -> dict:
     shared = _shared(cells)
     acc_lo, acc_hi = stats.interval(tests, "accuracy", shared=shared)
     auc_lo, auc_hi = stats.interval(tests, "macro_auc", shared=shared)
-    epoch_s = [s for cell in cells if (s := _get(cell, "timings.epoch_s")) is not None]
+    epoch_s = [s for cell in cells if (s := get(cell, "timings.epoch_s")) is not None]
     several = len(cells) > 1
     values = {
-        "acc_mean": acc.mean(), "acc_sd": acc.std(ddof=1) if several else None, "acc_lo": acc_lo, "acc_hi": acc_hi,
-        "acc_max": acc.max(), "auc_mean": auc.mean(), "auc_sd": auc.std(ddof=1) if several else None,
-        "auc_lo": auc_lo, "auc_hi": auc_hi, "trainable": cells[0]["parameters"]["trainable"],
-        "total": cells[0]["parameters"]["total"], "epoch_s": np.median(epoch_s) if epoch_s else None,
+        "acc_mean": acc.mean(),
+        "acc_sd": acc.std(ddof=1) if several else None,
+        "acc_lo": acc_lo,
+        "acc_hi": acc_hi,
+        "acc_max": acc.max(),
+        "auc_mean": auc.mean(),
+        "auc_sd": auc.std(ddof=1) if several else None,
+        "auc_lo": auc_lo,
+        "auc_hi": auc_hi,
+        "trainable": cells[0]["parameters"]["trainable"],
+        "total": cells[0]["parameters"]["total"],
+        "epoch_s": np.median(epoch_s) if epoch_s else None,
         "best_epoch_mean": np.mean([cell["metrics"]["best_epoch"] for cell in cells]),
-        "lr": _get(cells[0], "settings.train.lr"), "seeds": len(cells),
+        "lr": get(cells[0], "settings.train.lr"),
+        "seeds": len(cells),
     }
     return {name: _plain(values[name]) for name in (*_SUMMARY, "seeds")}
 
 
-_SUMMARY = ("acc_mean", "acc_sd", "acc_lo", "acc_hi", "acc_max", "auc_mean", "auc_sd", "auc_lo", "auc_hi",
-            "trainable", "total", "epoch_s", "best_epoch_mean", "lr")
+_SUMMARY = (
+    "acc_mean",
+    "acc_sd",
+    "acc_lo",
+    "acc_hi",
+    "acc_max",
+    "auc_mean",
+    "auc_sd",
+    "auc_lo",
+    "auc_hi",
+    "trainable",
+    "total",
+    "epoch_s",
+    "best_epoch_mean",
+    "lr",
+)
 
 
 def compare(params: Params, by_arm: dict[str, list[dict]]) -> list[dict]:
@@ -221,20 +147,36 @@ def compare(params: Params, by_arm: dict[str, list[dict]]) -> list[dict]:
     settings = {arm: params.settings(arm) for arm in by_arm}
     for arm, own in by_arm.items():
         for family in REFERENCES:
-            reference = next((other for other in by_arm if settings[other].get("family") == family
-                              and settings[other].get("backbone") == settings[arm].get("backbone")), None)
+            reference = next(
+                (
+                    other
+                    for other in by_arm
+                    if settings[other].get("family") == family
+                    and settings[other].get("backbone") == settings[arm].get("backbone")
+                ),
+                None,
+            )
             if reference is None or settings[arm].get("family") == family:
                 continue
             others = {cell["seed"]: cell for cell in by_arm[reference]}
             pairs = [(cell, others[cell["seed"]]) for cell in own if cell["seed"] in others]
             for a, b in pairs:
                 if not (np.array_equal(a["indices"], b["indices"]) and np.array_equal(a["labels"], b["labels"])):
-                    raise SummaryError(f"arms {arm} and {reference}, seed {a['seed']}: tested on different images, so they "
-                                       "cannot be paired; run both on the same prepared data")
-            row = {"arm": arm, "against": family, "reference": reference, "seeds": len(pairs),
-                   "test_images": sum(len(a["labels"]) for a, _ in pairs)}
+                    raise SummaryError(
+                        f"arms {arm} and {reference}, seed {a['seed']}: tested on different images, so they "
+                        "cannot be paired; run both on the same prepared data"
+                    )
+            row = {
+                "arm": arm,
+                "against": family,
+                "reference": reference,
+                "seeds": len(pairs),
+                "test_images": sum(len(a["labels"]) for a, _ in pairs),
+            }
             if pairs:
-                sides = [[(cell["labels"], cell["probabilities"]) for cell in side] for side in zip(*pairs, strict=True)]
+                sides = [
+                    [(cell["labels"], cell["probabilities"]) for cell in side] for side in zip(*pairs, strict=True)
+                ]
                 shared = _shared([a for a, _ in pairs])
                 row["difference"], row["lo"], row["hi"] = stats.paired_difference(*sides, shared=shared)
                 row["test_images"] = len(sides[0][0][0]) if shared else row["test_images"]
@@ -245,24 +187,6 @@ def compare(params: Params, by_arm: dict[str, list[dict]]) -> list[dict]:
 def _shared(cells: list[dict]) -> bool:
     """Whether all seeds were tested on the same images."""
     return all(np.array_equal(cell["indices"], cells[0]["indices"]) for cell in cells)
-
-
-def _same_settings(arm: str, cells: list[dict]) -> None:
-    for cell in cells[1:]:
-        for key in ("settings", "parameters"):
-            if cell[key] != cells[0][key]:
-                differing = sorted(k for k in {*cell[key], *cells[0][key]} if cell[key].get(k) != cells[0][key].get(k))
-                raise SummaryError(
-                    f"arm {arm}: seeds {cells[0]['seed']} and {cell['seed']} differ in {key}: {', '.join(differing)}; "
-                    f"rerun the older one: python -m pipelines.train --arm {arm} --seed SEED")
-
-
-def _classes(cells: dict) -> list[str]:
-    found = {tuple(map(str, cell["data"]["classes"])): key for key, cell in cells.items()}
-    if len(found) > 1:
-        raise SummaryError("cells have different classes: " + "; ".join(
-            f"arm {arm}, seed {seed}: {', '.join(names)}" for names, (arm, seed) in found.items()))
-    return list(next(iter(found), ()))
 
 
 def _confusion(by_arm: dict[str, list[dict]], classes: list[str]) -> list[tuple]:
@@ -277,33 +201,37 @@ def _confusion(by_arm: dict[str, list[dict]], classes: list[str]) -> list[tuple]
 
 
 _CELL_COLUMNS = {
-    "lr": "settings.train.lr", "epochs": "settings.train.epochs", "best_epoch": "metrics.best_epoch",
+    "lr": "settings.train.lr",
+    "epochs": "settings.train.epochs",
+    "best_epoch": "metrics.best_epoch",
     **{f"{split}_{name}": f"metrics.{split}.{name}" for split in ("val", "test") for name in ("acc", "auc", "loss")},
-    "trainable": "parameters.trainable", "total": "parameters.total", "epoch_s": "timings.epoch_s",
-    "total_s": "timings.total_s", "peak_bytes": "memory.peak_bytes", "n_train": "data.train", "n_val": "data.val",
-    "n_test": "data.test", "fingerprint": "fingerprint",
+    "trainable": "parameters.trainable",
+    "total": "parameters.total",
+    "epoch_s": "timings.epoch_s",
+    "total_s": "timings.total_s",
+    "peak_bytes": "memory.peak_bytes",
+    "n_train": "data.train",
+    "n_val": "data.val",
+    "n_test": "data.test",
+    "fingerprint": "fingerprint",
 }
 _INTEGERS = ("epochs", "best_epoch", "trainable", "total", "peak_bytes", "n_train", "n_val", "n_test", "threads")
 
 
 def _row(params: Params, arm: str, seed: int, cell: dict | None, hole: dict | None) -> dict:
     settings = cell["settings"] if cell else params.settings(arm)
-    row = {"arm": arm, "seed": seed, "status": "complete" if cell else hole["status"],
-           **{key: settings.get(key) for key in ("family", "backbone", "weights")}}
-    row |= {name: _get(cell, key) if cell else None for name, key in _CELL_COLUMNS.items()}
+    row = {
+        "arm": arm,
+        "seed": seed,
+        "status": "complete" if cell else hole["status"],
+        **{key: settings.get(key) for key in ("family", "backbone", "weights")},
+    }
+    row |= {name: get(cell, key) if cell else None for name, key in _CELL_COLUMNS.items()}
     if cell:
         row["test_auc"] = cell["test_auc"]  # from the predictions, as in summary.json
     row |= {name: cell["environment"].get(name) if cell else None for name in ENVIRONMENT}
     # Of a message over several lines the first says what happened.
     return row | {"failure": hole["failure"].splitlines()[0] if hole and hole["failure"] else None}
-
-
-def _get(record: dict, key: str):
-    """The value at a dotted key, or None where a step of the way is absent."""
-    value = record
-    for part in key.split("."):
-        value = value.get(part) if isinstance(value, dict) else None
-    return value
 
 
 def _plain(value):

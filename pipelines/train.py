@@ -27,8 +27,8 @@ def main(argv=None) -> int:
     try:
         params = load(args.profile_file)
         return run(params, args.arm, args.seed or params.seeds, args.device)
-    except (ParamsError, records.RecordError, FileNotFoundError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
+    except (ValueError, FileNotFoundError) as error:
+        print(f"error: {args.arm}: {error}", file=sys.stderr)
         return 1
 
 
@@ -40,15 +40,14 @@ def run(params: Params, arm: str, seeds: list[int], device: str | None = None) -
             f"seed {unknown[0]} is not one of profile {params.profile!r}: {params.seeds}; add it to `seeds`"
         )
     settings = params.settings(arm)
-    data = records.data_identity(params.data_dir)
     if params.tune:
         from pipelines.tune import tuned_lr
 
-        settings["train"]["lr"] = tuned_lr(params, arm, settings, data, device)
+        settings["train"]["lr"] = tuned_lr(params, arm, settings, device)
     failed = 0
     for seed in seeds:
         folder = params.cell_dir(arm, seed)
-        fingerprint = records.fingerprint(settings, seed, data)
+        fingerprint = records.fingerprint(settings, seed, records.data_identity(params.data_dir, seed))
         if records.is_complete(folder, fingerprint):
             print(f"{arm} seed {seed}: complete, kept")
             continue

@@ -7,12 +7,12 @@ from pipelines import records
 from pipelines.params import Params
 
 
-def tuned_lr(params: Params, arm: str, settings: dict, data: dict, device: str | None = None) -> float:
+def tuned_lr(params: Params, arm: str, settings: dict, device: str | None = None) -> float:
     """The learning rate with the best validation accuracy (ties: lower loss); trains the trials that are missing."""
     grid = params.tune
     path = params.results_dir / "runs" / arm / "tune.json"
     settings = {**settings, "train": {**settings["train"], "epochs": grid.epochs, "lr": grid.lrs}}
-    identity = records.fingerprint(settings, grid.seed, data)
+    identity = records.fingerprint(settings, grid.seed, records.data_identity(params.data_dir, grid.seed))
     stored = records.read_json(path, "delete it and tune again") if path.exists() else None
     if not stored or stored.get("fingerprint") != identity:
         trials = []

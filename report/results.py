@@ -20,7 +20,8 @@ class Results:
     """The frames of one profile.
 
     arms: one row an arm (index: its name), in the order shown: by family, then as in the profile. The columns of
-        summary.json with family, backbone, planned (seeds asked for) and color. An arm without a cell has NaN.
+        summary.json with family, backbone, planned (seeds asked for), color, ink (for text), and shown: the name, with
+        '(4/5)' behind it where only four of five seeds are there. An arm without a cell has NaN.
     cells, curves, confusion, comparisons: the CSV files of the same names; `cells` holds the holes too.
     card: the data card, empty where there is none.
     paper: figures of the CoLoRA paper and of those it quotes.
@@ -52,7 +53,8 @@ class Results:
 
     @property
     def source(self) -> str:
-        return str(self.card.get("source", "unknown"))
+        """The kind of data source: 'phantom', 'folder', 'medmnist'; 'unknown' without a data card."""
+        return str(self.card.get("settings", {}).get("source", "unknown"))
 
     @property
     def dataset(self) -> str:
@@ -62,11 +64,21 @@ class Results:
 
     @property
     def label(self) -> str:
-        """What every figure says about where its numbers come from."""
-        data = {"phantom": "synthetic phantom scans", "folder": "image folder, patient-grouped folds",
-                "unknown": "data card missing"}.get(self.source, self.dataset)
-        return (f"profile {self.profile} ({data}, {span(self.complete.n_train)} training images), "
-                f"{span(self.arms.seeds)} seeds, {span(self.complete.n_test)} test images a seed")
+        """What every figure of test results says about where its numbers come from."""
+        return self.describe("test")
+
+    def describe(self, split: str) -> str:
+        """Profile, data, and the numbers of seeds and of the split's images."""
+        data = {
+            "phantom": "synthetic phantom scans",
+            "folder": "image folder, patient-grouped folds",
+            "unknown": "data card missing",
+        }.get(self.source, self.dataset)
+        kind = {"val": "validation"}.get(split, split)
+        return (
+            f"profile {self.profile} ({data}; {span(self.complete.n_train)} training images), "
+            f"{span(self.arms.seeds)} seeds, {span(self.complete[f'n_{split}'])} {kind} images a seed"
+        )
 
 
 def load(directory: Path) -> Results:
@@ -83,18 +95,25 @@ def load(directory: Path) -> Results:
     arms = pd.DataFrame.from_dict(summary, orient="index").astype(float)
     missing = sorted(set(summary) ^ set(cells.arm))
     if missing:
-        raise ReportError(f"{directory}: {', '.join(missing)} not in both summary.json and cells.csv; "
-                          "run `python -m pipelines.summarise` again")
+        raise ReportError(
+            f"{directory}: {', '.join(missing)} not in both summary.json and cells.csv; "
+            "run `python -m pipelines.summarise` again"
+        )
     arms = arms.assign(family=about.family.first(), backbone=about.backbone.first(), planned=about.seed.size())
     arms = arms.astype({"seeds": int})
+    arms["shown"] = [
+        name if found == planned else f"{name} ({found}/{planned})"
+        for name, found, planned in zip(arms.index, arms.seeds, arms.planned, strict=True)
+    ]
     families = style.in_order(arms.family)
     arms["color"] = arms.family.map(style.colors(families))
+    arms["ink"] = arms.color.map(style.ink)
     arms = arms.iloc[arms.family.map(families.index).argsort(kind="stable")]
     return Results(
         profile=directory.name, directory=directory, arms=arms, cells=cells,
         curves=_csv(directory / "curves.csv", ["arm", "seed", "epoch", "val_acc"]),
         confusion=_csv(directory / "confusion.csv", ["arm", "true", "predicted", "count"]),
-        comparisons=_csv(directory / "comparisons.csv", ["arm", "against", "reference", "difference", "lo", "hi", "seeds"]),
+        comparisons=_csv(directory / "comparisons.csv", ["arm", "against", "reference", "difference", "lo", "hi"]),
         card=_json(card, "python -m pipelines.prepare") if card.is_file() else {},
         paper=_csv(PAPER, ["arm", "backbone", "dataset", "training_set", "accuracy", "source"]),
     )  # fmt: skip
@@ -148,7 +167,9 @@ def _csv(path: Path, needed: list[str]) -> pd.DataFrame:
         raise ReportError(f"{path}: not readable as CSV ({error}); run `python -m pipelines.summarise` again") from None
     missing = [name for name in needed if name not in frame]
     if missing:
-        raise ReportError(f"{path}: columns {', '.join(missing)} are missing; run `python -m pipelines.summarise` again")
+        raise ReportError(
+            f"{path}: columns {', '.join(missing)} are missing; run `python -m pipelines.summarise` again"
+        )
     return frame
 
 

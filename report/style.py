@@ -1,5 +1,6 @@
-"""One look for all figures: colours by family, type sizes for an 800 px column, files that do not change by themselves."""
+"""One look for all figures: colours by family, type for an 800 px column, files that change only with their data."""
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -8,7 +9,8 @@ import matplotlib
 matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt  # noqa: E402
-from matplotlib.colors import LinearSegmentedColormap  # noqa: E402
+import numpy as np  # noqa: E402
+from matplotlib.colors import LinearSegmentedColormap, to_hex, to_rgb  # noqa: E402
 
 WIDTH = 8.0  # inches: 800 px in the page, and a paper's text width at 85 %
 
@@ -52,18 +54,48 @@ def colors(families: list[str]) -> dict[str, str]:
     return {f: FAMILIES[f][0] if f in FAMILIES else SPARE[unknown.index(f) % len(SPARE)] for f in families}
 
 
+def ink(color: str) -> str:
+    """The colour darkened until text in it stands out from white by 4.5 : 1, WCAG 2.2's contrast for small text."""
+    rgb = np.array(to_rgb(color))
+    while True:
+        linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+        if 1.05 / (linear @ [0.2126, 0.7152, 0.0722] + 0.05) >= 4.5:
+            return to_hex(rgb)
+        rgb = rgb * 0.97
+
+
 def family_name(family: str) -> str:
     return FAMILIES[family][1] if family in FAMILIES else family
 
 
 def wrapped(name: str, width: int = 22) -> str:
-    """An arm's name on lines of at most `width` characters where hyphens allow it."""
-    lines = [""]
-    for part in name.replace("-", "-\0").split("\0"):
-        if lines[-1] and len(lines[-1]) + len(part) > width:
-            lines.append("")
-        lines[-1] += part
-    return "\n".join(lines)
+    """An arm's name on as few lines of at most `width` characters as hyphens allow, the lines about equally long."""
+    parts = re.split(r"(?<=-)(?!\d)|(?<= )", name)  # a range of numbers such as 2-5 stays whole
+
+    def lines(limit: int) -> list[str]:
+        filled = [""]
+        for part in parts:
+            if filled[-1] and len(filled[-1] + part.rstrip()) > limit:
+                filled.append("")
+            filled[-1] += part
+        return filled
+
+    fewest = len(lines(width))
+    narrowest = next(n for n in range(1, width + 1) if len(lines(n)) <= fewest)
+    return "\n".join(line.rstrip() for line in lines(narrowest))
+
+
+def millions(value: float) -> str:
+    """A parameter count in three digits: '869k', '2.54M'."""
+    for unit, sign in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= unit:
+            return f"{value / unit:.3g}{sign}"
+    return f"{value:.3g}"
+
+
+def three_digits(value: float) -> str:
+    """A positive number to three digits, trailing zeros kept: '0.0412', '2.30', '78.1', '1234'."""
+    return f"{value:.{max(0, 2 - int(np.floor(np.log10(value))))}f}" if value > 0 else "0"
 
 
 def save(figure: plt.Figure, stem: Path) -> None:

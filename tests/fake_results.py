@@ -33,10 +33,15 @@ def params(arms=None, seeds=(0, 1), profile="fake", **more):
 
     phantom = {"train": 600, "val": 200, "test": 400}
     arms = list(ARMS) if arms is None else arms
-    return Params(profile=profile, seeds=list(seeds), model={"backbone": "vgg16", "weights": "imagenet"},
-                  data={"source": "phantom", "image_size": 32, "phantom": phantom},
-                  train={"epochs": 12, "batch_size": 8, "lr": 1e-3},
-                  arm={arm: {"family": ARMS[arm][0]} for arm in arms}, **more)
+    return Params(
+        profile=profile,
+        seeds=list(seeds),
+        model={"backbone": "vgg16", "weights": "imagenet"},
+        data={"source": "phantom", "image_size": 32, "phantom": phantom},
+        train={"epochs": 12, "batch_size": 8, "lr": 1e-3},
+        arm={arm: {"family": ARMS[arm][0]} for arm in arms},
+        **more,
+    )
 
 
 def write_cell(params, arm, seed, n_test=200, folds=False, epochs=12, environment=None):
@@ -46,7 +51,9 @@ def write_cell(params, arm, seed, n_test=200, folds=False, epochs=12, environmen
     images = np.random.default_rng(seed if folds else 0)
     labels = images.permutation(np.arange(n_test) % len(CLASSES))
     hardness = images.normal(size=(n_test, len(CLASSES)))
-    logits = 1.2 * hardness + 0.8 * rng.normal(size=hardness.shape) + np.eye(len(CLASSES))[labels] * 3.4 * (aim / 0.9) ** 6
+    logits = (
+        1.2 * hardness + 0.8 * rng.normal(size=hardness.shape) + np.eye(len(CLASSES))[labels] * 3.4 * (aim / 0.9) ** 6
+    )
     probabilities = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     probabilities = probabilities.astype(np.float32)
     accuracy = float((probabilities.argmax(1) == labels).mean())
@@ -54,24 +61,47 @@ def write_cell(params, arm, seed, n_test=200, folds=False, epochs=12, environmen
     val = accuracy + 0.02 - 0.5 * np.exp(-epoch / (1.5 + rng.random())) + rng.normal(0, 0.008, epochs)
     folder = params.cell_dir(arm, seed)
     folder.mkdir(parents=True)
-    np.savez(folder / "predictions.npz", indices=np.arange(n_test) + (seed * n_test if folds else 0), labels=labels,
-             probabilities=probabilities)
+    np.savez(
+        folder / "predictions.npz",
+        indices=np.arange(n_test) + (seed * n_test if folds else 0),
+        labels=labels,
+        probabilities=probabilities,
+    )
     lines = ["epoch,lr,train_loss,train_acc,val_loss,val_acc,val_auc,epoch_s"]
-    lines += [f"{e},0.001,{1.5 / e:.5f},{min(1.0, v + 0.02):.5f},{0.4 + 1 / e:.5f},{min(v, 1):.5f},{min(1, v + 0.04):.5f},{epoch_s:.3f}"
-              for e, v in zip(epoch, val, strict=True)]
+    lines += [
+        f"{e},0.001,{1.5 / e:.5f},{min(1.0, v + 0.02):.5f},{0.4 + 1 / e:.5f},{min(v, 1):.5f},{min(1, v + 0.04):.5f},"
+        f"{epoch_s:.3f}"
+        for e, v in zip(epoch, val, strict=True)
+    ]
     (folder / "curves.csv").write_text("\n".join(lines) + "\n")
     metrics = {"acc": accuracy, "auc": accuracy, "loss": 0.3}
     record = {
-        "profile": params.profile, "arm": arm, "seed": seed, "status": "complete", "failure": None,
-        "fingerprint": f"{rng.integers(1 << 60):064x}", "settings": params.settings(arm),
+        "profile": params.profile,
+        "arm": arm,
+        "seed": seed,
+        "status": "complete",
+        "failure": None,
+        "fingerprint": f"{rng.integers(1 << 60):064x}",
+        "settings": params.settings(arm),
         "metrics": {"best_epoch": int(val.argmax()) + 1, "val": {**metrics, "acc": float(val.max())}, "test": metrics},
         "parameters": {"trainable": trainable, "total": 15_583_812 + (trainable if family == "adapters" else 0)},
         "timings": {"epoch_s": epoch_s * float(rng.normal(1, 0.02)), "total_s": epoch_s * epochs},
         "memory": {"peak_bytes": int(2.4e9 + 60 * trainable)},
         "data": {"train": 600, "val": 200, "test": n_test, "classes": CLASSES},
-        "environment": {"python": "3.12.3", "torch": "2.13.0", "torchvision": "0.28.0", "platform": "Linux", "cpu": "Some CPU",
-                        "threads": 1, "gpu": None, "driver": None, "commit": "0123456789abcdef", "dirty": False,
-                        "date": "2026-01-02T03:04:05+00:00", **(environment or {})},
+        "environment": {
+            "python": "3.12.3",
+            "torch": "2.13.0",
+            "torchvision": "0.28.0",
+            "platform": "Linux",
+            "cpu": "Some CPU",
+            "threads": 1,
+            "gpu": None,
+            "driver": None,
+            "commit": "0123456789abcdef",
+            "dirty": False,
+            "date": "2026-01-02T03:04:05+00:00",
+            **(environment or {}),
+        },
     }
     (folder / "record.json").write_text(json.dumps(record))
     return record

@@ -26,12 +26,12 @@ COLOUR_MODES = {"P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"}
 def read(data, seeds: Sequence[int], allocate: Allocate) -> Dataset:
     """Read every image of `data.folder.path` and split it by patients into `data.folder.folds` folds.
 
-    Classes are the sorted names of the subfolders; images are in the order of class, then name. When every pixel of every
-    image is grey the array is (N, H, W), else (N, H, W, 3). Alpha is dropped; 16-bit grey is scaled to 8 bits.
+    Classes are the sorted names of the subfolders; images are in the order of class, then name. When every pixel of
+    every image is grey the array is (N, H, W), else (N, H, W, 3). Alpha is dropped; 16-bit grey is scaled to 8 bits.
 
     Raises:
-        DataError: no such folder, an empty class, an image that cannot be read or is too large, a name without a patient,
-            a link that leaves the folder, or too few patients for the folds.
+        DataError: no such folder, an empty class, an image that cannot be read or is too large, a name without a
+            patient, a link that leaves the folder, or too few patients for the folds.
     """
     root = data.folder.path.expanduser()
     classes, files = scan(root)
@@ -73,22 +73,26 @@ def scan(root: Path) -> tuple[list[str], list[Path]]:
     """
     if not root.is_dir():
         found = "a file" if root.exists() else "nothing"
-        raise DataError(f"data.folder.path: {root}: expected a folder with one subfolder a class, found {found}; set the key")
+        raise DataError(
+            f"data.folder.path: {root}: expected a folder with one subfolder a class, found {found}; set the key"
+        )
     inside = root.resolve()
     classes = sorted(entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
     if len(classes) < 2:
         raise DataError(f"data.folder.path: {root}: expected at least two class subfolders, found {len(classes)}")
     files = []
     for name in classes:
-        found = sorted(e for e in (root / name).iterdir() if e.suffix.lower() in SUFFIXES and not e.name.startswith("."))
+        found = sorted(
+            e for e in (root / name).iterdir() if e.suffix.lower() in SUFFIXES and not e.name.startswith(".")
+        )
         for file in found:
             # A link may point anywhere on the machine; what is read must lie in the folder that was named.
             if not file.resolve().is_relative_to(inside):
                 raise DataError(f"{file}: a link to {file.resolve()}, outside {root}; copy the image into the folder")
         if not found:
             raise DataError(
-                f"{root / name}: the class is empty: no file ends in {', '.join(sorted(SUFFIXES))}; images must lie directly "
-                "in it; add some or remove the folder"
+                f"{root / name}: the class is empty: no file ends in {', '.join(sorted(SUFFIXES))}; images must lie "
+                "directly in it; add some or remove the folder"
             )
         files += found
     return classes, files
@@ -98,8 +102,8 @@ def patient_ids(files: Sequence[Path], pattern: str) -> np.ndarray:
     """The patient of each file, (N,) str: group `patient` of `pattern`, which must match the whole name without suffix.
 
     Raises:
-        DataError: the pattern is no regular expression, has no such group, or does not match a name; or its group `label`
-            differs from the folder the file is in.
+        DataError: the pattern is no regular expression, has no such group, or does not match a name; or its group
+            `label` differs from the folder the file is in.
     """
     key = f"data.folder.pattern {pattern!r}"
     try:
@@ -112,15 +116,17 @@ def patient_ids(files: Sequence[Path], pattern: str) -> np.ndarray:
     missed = [file for file, match in zip(files, matches) if match is None]
     if missed:
         how_many = "no file name" if len(missed) == len(files) else f"not {len(missed)} of {len(files)} file names"
-        raise DataError(f"{key}: it matches {how_many}, for instance {missed[0].stem!r}; change the pattern or the names")
+        raise DataError(
+            f"{key}: it matches {how_many}, for instance {missed[0].stem!r}; change the pattern or the names"
+        )
     for file, match in zip(files, matches):
         if not match["patient"]:
             raise DataError(f"{key}: it reads an empty patient id from {file.stem!r}")
         label = match["label"] if "label" in compiled.groupindex else None
         if label is not None and label != file.parent.name:
             raise DataError(
-                f"{file}: its name says {label!r} but it lies in {file.parent.name!r}; move it, or leave the group `label` "
-                "out of data.folder.pattern when names carry no class"
+                f"{file}: its name says {label!r} but it lies in {file.parent.name!r}; move it, or leave the group "
+                "`label` out of data.folder.pattern when names carry no class"
             )
     return np.array([match["patient"] for match in matches])
 
@@ -148,7 +154,9 @@ def load_image(file: Path, size: int) -> np.ndarray:
         if getattr(image, "n_frames", 1) != 1:
             raise DataError(f"{file}: it holds {image.n_frames} frames, expected one; save the frames as single images")
         if image.mode not in GREY_MODES | COLOUR_MODES and not image.mode.startswith("I;16"):
-            raise DataError(f"{file}: pixel mode {image.mode!r} is not supported; save it as 8- or 16-bit grey or as RGB")
+            raise DataError(
+                f"{file}: pixel mode {image.mode!r} is not supported; save it as 8- or 16-bit grey or as RGB"
+            )
         try:
             return _square(ImageOps.exif_transpose(image), size)
         except Exception as error:
@@ -162,6 +170,8 @@ def _square(image: Image.Image, size: int) -> np.ndarray:
     image = image.convert("L" if image.mode in GREY_MODES else "RGB")
     side = min(image.size)
     left, top = (image.width - side) // 2, (image.height - side) // 2
+    # Taking the square as a box lets the filter read the scan beyond its edge, where there is one: without the made-up
+    # border a separate crop would give, the outermost two pixels differ from one by under a grey level on average.
     box = (left, top, left + side, top + side)
     array = np.asarray(image.resize((size, size), Image.Resampling.BICUBIC, box=box))
     if array.ndim == 3 and (array == array[..., :1]).all():

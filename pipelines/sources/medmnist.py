@@ -1,6 +1,7 @@
 """The 2-D MedMNIST sets (Yang et al., Scientific Data 10, 41, 2023) with their own splits, download and checksums.
 
-The archives are read member by member straight into `images.npy`: OCTMNIST at 224 px is over 5 GB and is never held in memory.
+The archives are read member by member straight into `images.npy`: OCTMNIST at 224 px is over 5 GB and is never held in
+memory.
 """
 
 import difflib
@@ -28,8 +29,8 @@ def read(data, seeds: Sequence[int], allocate: Allocate) -> Dataset:
     Downloads into `data.medmnist.cache` what is not there yet.
 
     Raises:
-        DataError: unknown set or size, a set with several labels an image, no network, a file that fails its checksum, or an
-            archive whose members, shapes, types or labels are not what the set's description says.
+        DataError: unknown set or size, a set with several labels an image, no network, a file that fails its checksum,
+            or an archive whose members, shapes, types or labels are not what the set's description says.
     """
     info = describe(data.medmnist.dataset, data.image_size)
     path = fetch(data.medmnist.dataset, info, data.image_size, data.medmnist.cache.expanduser())
@@ -56,7 +57,9 @@ def describe(dataset: str, size: int) -> dict:
     try:
         from medmnist import INFO
     except ImportError as error:
-        raise DataError(f"data.source: 'medmnist' needs the package medmnist ({error}); install it with the extra [suite]") from None
+        raise DataError(
+            f"data.source: 'medmnist' needs the package medmnist ({error}); install it with the extra [suite]"
+        ) from None
     flat = [name for name in INFO if not name.endswith("3d")]
     if dataset not in flat:
         near = difflib.get_close_matches(dataset, flat, n=2)
@@ -65,11 +68,13 @@ def describe(dataset: str, size: int) -> dict:
     info = INFO[dataset]
     if info["task"] not in TASKS:
         raise DataError(
-            f"data.medmnist.dataset: {dataset} is a {info['task']} task, expected one label an image; choose another set"
+            f"data.medmnist.dataset: {dataset} is a {info['task']} task, expected one label an image; choose another"
         )
     suffix = "" if size == 28 else f"_{size}"
     if size not in SIZES or f"url{suffix}" not in info:
-        raise DataError(f"data.image_size: {size}, but MedMNIST has {', '.join(map(str, SIZES))} px; choose one of these")
+        raise DataError(
+            f"data.image_size: {size}, but MedMNIST has {', '.join(map(str, SIZES))} px; choose one of these"
+        )
     return {**info, "url": info[f"url{suffix}"], "md5": info[f"MD5{suffix}"], "suffix": suffix}
 
 
@@ -85,8 +90,8 @@ def fetch(dataset: str, info: dict, size: int, cache: Path) -> Path:
             found = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
         if found != info["md5"]:
             raise DataError(
-                f"{path}: checksum mismatch: MD5 {found}, expected {info['md5']} ({path.stat().st_size:,} bytes); it is "
-                "damaged or was not fully downloaded: delete it and run again"
+                f"{path}: checksum mismatch: MD5 {found}, expected {info['md5']} ({path.stat().st_size:,} bytes); it "
+                "is damaged or was not fully downloaded: delete it and run again"
             )
         return path
     manual = f"or fetch {info['url']} elsewhere and place it at {path}"
@@ -126,17 +131,21 @@ def read_archive(path: Path, size: int, channels: int, classes: int, allocate: A
     """Copy a MedMNIST archive into one array.
 
     Returns:
-        images uint8 (N, size, size) for 1 channel or (N, size, size, 3), labels int64 (N,), splits {"train", "val", "test": indices}.
+        images uint8 (N, size, size) for 1 channel or (N, size, size, 3), labels int64 (N,),
+        splits {"train", "val", "test": indices}.
 
     Raises:
-        DataError: not a zip archive, damaged or cut short, a member missing, or a shape, type or label that does not fit.
+        DataError: not a zip archive, damaged or cut short, a member missing, or a shape, type or label that does not
+            fit.
     """
     try:
         with zipfile.ZipFile(path) as archive:
             names = {f"{split}_{kind}" for split in SPLITS for kind in ("images", "labels")}
             found = {name.removesuffix(".npy") for name in archive.namelist()}
             if missing := sorted(names - found):
-                raise DataError(f"{path}: lacks {', '.join(missing)}, found {sorted(found)}; is it a 2-D MedMNIST archive?")
+                raise DataError(
+                    f"{path}: lacks {', '.join(missing)}, found {sorted(found)}; is it a 2-D MedMNIST archive?"
+                )
             labels = {split: _labels(path, archive, split, classes) for split in SPLITS}
             images = allocate((sum(map(len, labels.values())), size, size) + ((3,) if channels == 3 else ()))
             splits, start = {}, 0
@@ -168,12 +177,14 @@ def _copy(path: Path, archive: zipfile.ZipFile, name: str, target: np.ndarray) -
     with archive.open(f"{name}.npy") as file:
         shape, dtype = _header(path, name, file)
         if dtype != np.uint8 or shape != target.shape:
-            raise DataError(f"{path}: {name}: found {dtype} {shape}, expected uint8 {target.shape} as its labels and size say")
+            raise DataError(
+                f"{path}: {name}: found {dtype} {shape}, expected uint8 {target.shape} as its labels and size say"
+            )
         _fill(path, name, file, target)
 
 
 def _header(path: Path, name: str, file) -> tuple[tuple[int, ...], np.dtype]:
-    """Shape and type of an open .npy member, leaving `file` at its data. Objects are refused: they would be unpickled."""
+    """Shape and type of an open .npy member, leaving `file` at its data. Objects are refused: they are pickles."""
     try:
         version = np.lib.format.read_magic(file)
         reader = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version]
@@ -181,7 +192,9 @@ def _header(path: Path, name: str, file) -> tuple[tuple[int, ...], np.dtype]:
     except (ValueError, KeyError) as error:
         raise DataError(f"{path}: {name}: not a .npy array ({error})") from None
     if dtype.hasobject or (fortran and math.prod(shape[1:]) > 1):
-        raise DataError(f"{path}: {name}: found {dtype} {shape}, fortran order {fortran}; expected plain numbers in C order")
+        raise DataError(
+            f"{path}: {name}: found {dtype} {shape}, fortran order {fortran}; expected plain numbers in C order"
+        )
     return shape, dtype
 
 
@@ -194,7 +207,9 @@ def _fill(path: Path, name: str, file, target: np.ndarray) -> None:
     while position < len(buffer):
         count = file.readinto(buffer[position : position + CHUNK])
         if not count:
-            raise DataError(f"{path}: {name}: truncated: {position:,} of {len(buffer):,} bytes; delete it and run again")
+            raise DataError(
+                f"{path}: {name}: truncated: {position:,} of {len(buffer):,} bytes; delete it and run again"
+            )
         position += count
     if file.read(1):
         raise DataError(f"{path}: {name}: more data than its shape {target.shape} says; delete it and run again")

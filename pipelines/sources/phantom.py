@@ -1,9 +1,9 @@
 """A seeded generator of OCT-like retinal B-scans: data for trying the whole pipeline without any download.
 
-A scan is a stack of layers under a dark vitreous, with a foveal pit, speckle and vessel shadows. The classes differ as the real
-ones do: CNV lifts the pigment epithelium (RPE) by reflective tissue with fluid over it, DME swells the retina and opens dark
-cysts in it, drusen are small bumps under the RPE. The strength of a lesion varies down to nearly invisible, so the classes
-overlap. It imitates, it does not simulate: results on it say nothing about patients.
+A scan is a stack of layers under a dark vitreous, with a foveal pit, speckle and vessel shadows. The classes differ as
+the real ones do: CNV lifts the pigment epithelium (RPE) by reflective tissue with fluid over it, DME swells the retina
+and opens dark cysts in it, drusen are small bumps under the RPE. The strength of a lesion varies down to nearly
+invisible, so the classes overlap. It imitates, it does not simulate: results on it say nothing about patients.
 
 Lengths are fractions of the image height (depths, thicknesses) or of half its width (positions across, in -1..1).
 """
@@ -19,8 +19,8 @@ CLASSES = ["CNV", "DME", "DRUSEN", "NORMAL"]
 CYSTS = 7
 OUTER_NUCLEAR = 4  # its place in LAYERS
 BUMPS = 7
-# From the inner limiting membrane down: share of the retina's thickness, how much of it the foveal pit takes away, how much
-# swelling it takes up, reflectivity. In order: nerve fibres, ganglion cells and inner plexiform, inner nuclear,
+# From the inner limiting membrane down: share of the retina's thickness, how much of it the foveal pit takes away, how
+# much swelling it takes up, reflectivity. In order: nerve fibres, ganglion cells and inner plexiform, inner nuclear,
 # outer plexiform, outer nuclear, ellipsoid zone, outer segments.
 LAYERS = np.array(
     [
@@ -58,7 +58,7 @@ SCANNERS = {
 
 
 def read(data, seeds: Sequence[int], allocate: Allocate) -> Dataset:
-    """Scans as `data.phantom` asks, in the order train, val, test; the splits are the same for all `seeds` of a profile.
+    """Scans as `data.phantom` asks, in the order train, val, test; the splits are the same for all `seeds`.
 
     Raises:
         DataError: a split smaller than the number of classes.
@@ -88,7 +88,7 @@ def generate(settings, image_size: int, allocate: Allocate = lambda shape: np.ze
             raise DataError(f"data.phantom.{split}: {count} images cannot hold {len(CLASSES)} classes; raise it")
     images = allocate((sum(counts.values()), image_size, image_size))
     labels = np.concatenate([np.arange(count) % len(CLASSES) for count in counts.values()]).astype(np.int64)
-    chunk = max(1, 2**20 // _render_size(image_size) ** 2)
+    chunk = _chunk(image_size)
     splits, start = {}, 0
     for number, (split, count) in enumerate(counts.items()):
         splits[split] = np.arange(start, start + count, dtype=np.int64)
@@ -96,7 +96,8 @@ def generate(settings, image_size: int, allocate: Allocate = lambda shape: np.ze
             members = np.arange(first, min(first + chunk, count))
             # One stream an image: more or fewer images of one split leave all others as they are.
             streams = [
-                np.random.default_rng([settings.seed, list(SCANNERS).index(settings.domain), number, int(i)]) for i in members
+                np.random.default_rng([settings.seed, list(SCANNERS).index(settings.domain), number, int(i)])
+                for i in members
             ]
             where = slice(start + members[0], start + members[-1] + 1)
             images[where] = render(labels[where], streams, image_size, SCANNERS[settings.domain])
@@ -107,16 +108,17 @@ def generate(settings, image_size: int, allocate: Allocate = lambda shape: np.ze
 def render(labels: np.ndarray, streams: Sequence[np.random.Generator], image_size: int, scanner: Scanner) -> np.ndarray:
     """Draw one scan a label from its own random stream: uint8 (B, image_size, image_size)."""
     size = _render_size(image_size)
-    uniforms = iter(np.stack([stream.random(128) for stream in streams]).T.astype(np.float32))
+    # Double precision throughout: last-digit differences between processors then never reach the 8-bit result.
+    uniforms = iter(np.stack([stream.random(128) for stream in streams]).T)
 
     def between(low, high):
         """One uniform number an image, (B, 1): each call takes the next of the image's stream."""
         return low + (high - low) * next(uniforms)[:, None]
 
-    texture = np.stack([stream.standard_normal((12, 12), np.float32) for stream in streams])
-    speckle = np.stack([stream.standard_gamma(scanner.looks, (size, size), np.float32) for stream in streams])
-    x = np.linspace(-1, 1, size, dtype=np.float32)[None]
-    y = ((np.arange(size, dtype=np.float32) + 0.5) / size)[None, :, None]
+    texture = np.stack([stream.standard_normal((12, 12)) for stream in streams])
+    speckle = np.stack([stream.standard_gamma(scanner.looks, (size, size)) for stream in streams])
+    x = np.linspace(-1, 1, size)[None]
+    y = ((np.arange(size) + 0.5) / size)[None, :, None]
 
     def below(curve):
         """1 under a curve (B, size), 0 over it, and the covered part of the pixel on it."""
@@ -150,7 +152,7 @@ def render(labels: np.ndarray, streams: Sequence[np.random.Generator], image_siz
     pit = pit * (1 - 0.7 * np.minimum(1, swelling / 0.12))
 
     # Boundaries, from the RPE upwards.
-    share, thinned, swollen, reflectivity = LAYERS.T.astype(np.float32)
+    share, thinned, swollen, reflectivity = LAYERS.T
     rpe_top = bruch - lift - 0.035
     boundaries, edge = [], rpe_top - fluid
     for layer in reversed(range(len(LAYERS))):
@@ -163,7 +165,7 @@ def render(labels: np.ndarray, streams: Sequence[np.random.Generator], image_siz
 
     # Reflectivity, painted from the vitreous down: each boundary adds the step to what lies under it.
     grain = _smooth(texture, size)
-    scan = np.full((len(labels), size, size), VITREOUS, np.float32)
+    scan = np.full((len(labels), size, size), VITREOUS)
     steps = np.diff(np.concatenate([[VITREOUS], reflectivity, [FLUID]]))
     for boundary, step in zip([*boundaries, rpe_top - fluid], steps):
         scan += step * below(boundary)
@@ -178,7 +180,7 @@ def render(labels: np.ndarray, streams: Sequence[np.random.Generator], image_siz
 
     # Shadows of vessels, below the inner retina; then what the device adds.
     shade = np.ones_like(bruch)
-    for number in range(4):
+    for _ in range(4):
         present = between(0, 1) < 0.55
         shade = shade * (1 - present * between(0.2, 0.6) * bell(between(-1, 1), between(0.015, 0.05)))
     shade = shade * (1 - 0.35 * np.minimum(1, membrane / 0.08))
@@ -224,10 +226,15 @@ def _smooth(coarse: np.ndarray, size: int) -> np.ndarray:
     """Bilinear enlargement of a coarse random field (B, n, n) to (B, size, size)."""
     n = coarse.shape[1]
     position = np.linspace(0, n - 1, size)
-    weights = np.clip(1 - np.abs(position[:, None] - np.arange(n)), 0, None).astype(np.float32)
+    weights = np.clip(1 - np.abs(position[:, None] - np.arange(n)), 0, None)
     return weights @ coarse @ weights.T
 
 
 def _render_size(image_size: int) -> int:
-    """The first multiple of the image size that is at least 64: small images are averages of larger ones, as real ones are."""
+    """The first multiple of the image size that is at least 64: small images are averages of larger ones."""
     return image_size * -(-64 // image_size)
+
+
+def _chunk(image_size: int) -> int:
+    """How many scans to draw at once: few enough that the arrays stay small (8 MB each)."""
+    return max(1, 2**20 // _render_size(image_size) ** 2)

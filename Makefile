@@ -1,0 +1,33 @@
+# `make repro` trains and reports, `make test` tests; both set up .venv first and can be repeated.
+PYTHON ?= python3
+PROFILE ?= quick
+UV_VERSION = 0.13.9
+BIN = .venv/bin
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.PHONY: repro test report lock clean
+
+repro: .venv/installed
+	dvc exp run --quiet -S profile=$(PROFILE)
+	@echo "report: report/$(PROFILE)/README.md"
+
+test: .venv/installed
+	python -m pytest
+
+# The report again, from results/ alone: needs no data, no weights, no training.
+report: .venv/installed
+	python -m report --profile $(PROFILE)
+
+.venv/installed: requirements.lock
+	$(PYTHON) -c 'import sys; sys.exit("Python >= 3.11 is needed, found " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock
+	touch $@
+
+lock:
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --extra suite --extra test --generate-hashes \
+		--no-emit-index-url --no-annotate --no-header pyproject.toml -o requirements.lock
+
+clean:
+	rm -rf .venv data checkpoints weights

@@ -1,0 +1,179 @@
+"""Read the finished cells of a profile back, and refuse what is not one whole and consistent run."""
+
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from pipelines import stats
+from pipelines.params import Params
+from pipelines.records import RecordError, read_record
+
+CURVE_COLUMNS = ["epoch", "lr", "train_loss", "train_acc", "val_loss", "val_acc", "val_auc", "epoch_s"]
+
+
+class SummaryError(ValueError):
+    """A cell that cannot be summarised; the message names it, what is wrong, and how to make it again."""
+
+
+def read_cells(params: Params) -> tuple[dict, dict]:
+    """Every cell of the profile, checked: ({(arm, seed): cell}, {(arm, seed): {"status", "failure"}}).
+
+    A cell is its record with "curves" (a frame), "labels" (N,), "probabilities" (N, C) and "indices" (N,) added, the
+    last three in ascending order of indices.
+
+    Raises:
+        SummaryError: unless `allow_missing`, the cells that cannot be used, all of them at once.
+    """
+    cells, holes = {}, {}
+    for arm in params.arm:
+        for seed in params.seeds:
+            folder = params.cell_dir(arm, seed)
+            try:
+                record = read_record(folder)
+                if record is None:
+                    holes[arm, seed] = {"status": "missing", "failure": f"{folder / 'record.json'} is not there"}
+                elif record.get("status") != "complete":
+                    failure = record.get("failure") or f"status is {record.get('status')!r}, not 'complete'"
+                    holes[arm, seed] = {"status": "failed", "failure": str(failure)}
+                else:
+                    cells[arm, seed] = _read_cell(folder, record, params.profile, arm, seed)
+            except (RecordError, SummaryError) as error:
+                holes[arm, seed] = {"status": "malformed", "failure": str(error)}
+    if holes and not params.allow_missing:
+        shown = [
+            f"  arm {arm}, seed {seed}: {why['status']}: {why['failure']}\n"
+            f"    rerun: python -m pipelines.train --arm {arm} --seed {seed}"
+            for (arm, seed), why in list(holes.items())[:8]
+        ]
+        more = f"\n  and {len(holes) - 8} more" if len(holes) > 8 else ""
+        raise SummaryError(
+            f"profile {params.profile!r}: {len(holes)} of {len(params.arm) * len(params.seeds)} cells "
+            "cannot be used (set `allow_missing: true` to report them as holes)\n" + "\n".join(shown) + more
+        )
+    return cells, holes
+
+
+_REQUIRED = {
+    "settings": dict,
+    "settings.family": str,
+    "settings.train": dict,
+    "data.classes": list,
+    "metrics.best_epoch": int,
+    "parameters.trainable": int,
+    "parameters.total": int,
+    "environment": dict,
+    **{f"metrics.{split}.{name}": (int, float) for split in ("val", "test") for name in ("acc", "auc", "loss")},
+    **{f"data.{split}": int for split in ("train", "val", "test")},
+}
+
+
+def _read_cell(folder: Path, record: dict, profile: str, arm: str, seed: int) -> dict:
+    path = folder / "record.json"
+    for key, kind in _REQUIRED.items():
+        value = get(record, key)
+        if not isinstance(value, kind):
+            expected = " or ".join(k.__name__ for k in (kind if isinstance(kind, tuple) else (kind,)))
+            raise SummaryError(f"{path}: {key} should be {expected}, found {value!r}")
+    for key, expected in (("profile", profile), ("arm", arm), ("seed", seed)):
+        if record.get(key) != expected:
+            raise SummaryError(f"{path}: {key} should be {expected!r}, as its folder says; found {record.get(key)!r}")
+    indices, labels, probabilities = _read_predictions(folder / "predictions.npz", len(record["data"]["classes"]))
+    if len(labels) != record["data"]["test"]:
+        raise SummaryError(
+            f"{folder / 'predictions.npz'}: {len(labels)} images, but the record says data.test = "
+            f"{record['data']['test']}"
+        )
+    recomputed = stats.accuracy(labels, probabilities)
+    if abs(recomputed - record["metrics"]["test"]["acc"]) > 1e-6:
+        raise SummaryError(
+            f"{path}: metrics.test.acc is {record['metrics']['test']['acc']}, but predictions.npz gives "
+            f"{recomputed}; the two are not of one run"
+        )
+    return {
+        **record,
+        "curves": _read_curves(folder / "curves.csv"),
+        "indices": indices,
+        "labels": labels,
+        "probabilities": probabilities,
+        "test_auc": stats.macro_auc(labels, probabilities),
+    }
+
+
+def _read_predictions(path: Path, n_classes: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            indices, labels, probabilities = (archive[name] for name in ("indices", "labels", "probabilities"))
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise SummaryError(
+            f"{path}: not readable as an archive of indices, labels and probabilities ({error})"
+        ) from None
+    if labels.ndim != 1 or labels.shape != indices.shape or probabilities.shape != (len(labels), n_classes):
+        raise SummaryError(
+            f"{path}: shapes of indices, labels, probabilities are {indices.shape}, {labels.shape}, "
+            f"{probabilities.shape}; expected (N,), (N,), (N, {n_classes})"
+        )
+    if not (np.issubdtype(indices.dtype, np.integer) and np.issubdtype(labels.dtype, np.integer)):
+        raise SummaryError(f"{path}: indices and labels should be integers, found {indices.dtype} and {labels.dtype}")
+    if not len(labels):
+        raise SummaryError(f"{path}: no test image")
+    if labels.min() < 0 or labels.max() >= n_classes:
+        raise SummaryError(f"{path}: labels run from {labels.min()} to {labels.max()}; expected 0 to {n_classes - 1}")
+    if len(np.unique(indices)) != len(indices):
+        raise SummaryError(f"{path}: a test image occurs twice in indices")
+    probabilities = probabilities.astype(np.float64)
+    worst = np.abs(probabilities.sum(1) - 1).max()
+    if not worst < 1e-4 or probabilities.min() < 0:  # `not <` also catches NaN
+        raise SummaryError(
+            f"{path}: rows of probabilities should be positive and sum to 1; the sums are off by {worst:.3g}"
+        )
+    order = np.argsort(indices)
+    return indices[order], labels[order], probabilities[order]
+
+
+def _read_curves(path: Path) -> pd.DataFrame:
+    try:
+        frame = pd.read_csv(path)
+    except (OSError, ValueError) as error:  # pandas' parser errors are ValueErrors
+        raise SummaryError(f"{path}: not readable as CSV ({error})") from None
+    missing = [name for name in CURVE_COLUMNS if name not in frame]
+    if missing or frame.empty:
+        raise SummaryError(
+            f"{path}: {f'columns {missing} are missing' if missing else 'no epoch'}; "
+            f"expected {', '.join(CURVE_COLUMNS)}, a row an epoch"
+        )
+    if not all(pd.api.types.is_numeric_dtype(frame[name]) for name in CURVE_COLUMNS):
+        raise SummaryError(f"{path}: every column should hold numbers; found {dict(frame.dtypes.astype(str))}")
+    return frame[CURVE_COLUMNS]
+
+
+def check_same_settings(arm: str, cells: list[dict]) -> None:
+    """Raises SummaryError when cells of one arm were run with different settings: their mean would mean nothing."""
+    for cell in cells[1:]:
+        for key in ("settings", "parameters"):
+            if cell[key] != cells[0][key]:
+                differing = sorted(k for k in {*cell[key], *cells[0][key]} if cell[key].get(k) != cells[0][key].get(k))
+                raise SummaryError(
+                    f"arm {arm}: seeds {cells[0]['seed']} and {cell['seed']} differ in {key}: {', '.join(differing)}; "
+                    f"rerun the older one: python -m pipelines.train --arm {arm} --seed SEED"
+                )
+
+
+def common_classes(cells: dict) -> list[str]:
+    """The class names all cells share; raises SummaryError when they do not."""
+    found = {tuple(map(str, cell["data"]["classes"])): key for key, cell in cells.items()}
+    if len(found) > 1:
+        raise SummaryError(
+            "cells have different classes: "
+            + "; ".join(f"arm {arm}, seed {seed}: {', '.join(names)}" for names, (arm, seed) in found.items())
+        )
+    return list(next(iter(found), ()))
+
+
+def get(record: dict, key: str):
+    """The value at a dotted key, or None where a step of the way is absent."""
+    value = record
+    for part in key.split("."):
+        value = value.get(part) if isinstance(value, dict) else None
+    return value

@@ -1,0 +1,112 @@
+"""What the figures share: an arm a row, or a panel an arm, with titles and legends in the same places."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+
+from report import style
+
+ROW = 0.235  # inches a row in figures with an arm a row
+
+
+def abbreviated(name: str) -> str:
+    """A class name that fits a tick: as it is up to ten characters, else its words' initials or its start."""
+    name = str(name)
+    if len(name) <= 10:
+        return name
+    words = name.replace("-", " ").replace("_", " ").split()
+    return "".join(w[0] for w in words).upper() if len(words) > 1 else name[:9] + "."
+
+
+def rows(arms: pd.DataFrame) -> dict[str, float]:
+    """The height of each arm's row, from the top down, with a gap between families."""
+    new_family = (arms.family != arms.family.shift()).cumsum() - 1
+    return dict(zip(arms.index, -np.arange(len(arms)) - 0.45 * new_family.to_numpy(), strict=True))
+
+
+def arm_rows(results, y, xlabels, title, arms=None, right=0.868, legend=0):
+    """Panels side by side, an arm a row, names at the left in the family's colour; room for `legend` lines below."""
+    arms = results.arms if arms is None else arms
+    rows = max(y.values()) - min(y.values()) + 1
+    bottom = 0.5 + 0.19 * legend + 0.1 * (legend > 0)
+    height = ROW * rows + 0.6 + bottom
+    figure, axes = plt.subplots(1, len(xlabels), figsize=(style.WIDTH, height), sharey=True, squeeze=False)
+    left = min(0.34, 0.045 + 0.0088 * max(map(len, arms.shown)))
+    figure.subplots_adjust(left=left, right=right, top=1 - 0.58 / height, bottom=bottom / height, wspace=0.46)
+    for axis, label in zip(axes[0], xlabels, strict=True):
+        axis.set(xlabel=label, yticks=list(y.values()), ylim=(min(y.values()) - 0.6, max(y.values()) + 0.6))
+        axis.tick_params(axis="y", length=0)
+        axis.spines["left"].set_visible(False)
+        axis.grid(axis="x")
+    axes[0, 0].set_yticklabels(arms.shown)
+    for label, color in zip(axes[0, 0].get_yticklabels(), arms.ink, strict=True):
+        label.set_color(color)
+    title(figure, title)
+    return figure, list(axes[0])
+
+
+def grid(results, panel, title, xlabel, ylabel, *, columns, bottom, label):
+    """A panel an arm, titled with its name. In inches: `panel` height, `bottom` margin, and where the x `label` stands."""
+    n = len(results.arms)
+    rows = -(-n // columns)
+    columns = -(-n // rows)
+    titles = [style.wrapped(name, 92 // columns) for name in results.arms.shown]
+    gap = 0.13 + 0.12 * (1 + max(title.count("\n") for title in titles))
+    height = (panel + gap) * rows + bottom + 0.48
+    figure, axes = plt.subplots(rows, columns, figsize=(style.WIDTH, height), sharex=True, sharey=True, squeeze=False)
+    figure.subplots_adjust(
+        left=0.085, right=0.985, top=1 - (0.48 + gap) / height, bottom=bottom / height, wspace=0.1, hspace=gap / panel
+    )
+    for place, axis in enumerate(axes.flat):
+        if place >= n:
+            axis.set_visible(False)
+            continue
+        axis.set_title(titles[place], color=results.arms.ink.iloc[place], fontsize=7.8, linespacing=1.08, pad=3)
+        if place + columns >= n:  # the lowest of its column, which need not be in the last row
+            axis.tick_params(axis="x", labelbottom=True)
+    figure.supxlabel(xlabel, fontsize=8.5, y=label / height, va="center")
+    figure.supylabel(ylabel, fontsize=8.5, x=0.012)
+    title(figure, title)
+    return figure, list(axes.flat)[:n]
+
+
+def title(figure: plt.Figure, text: str) -> None:
+    first, second = text.split("\n", 1)
+    height = figure.get_figheight()
+    figure.text(0.012, 1 - 0.1 / height, first, fontsize=10, weight="bold", va="top")
+    figure.text(0.012, 1 - 0.29 / height, second, fontsize=8, va="top", color="#555555")
+
+
+def legend_below(figure, handles, columns=4) -> None:
+    figure.legend(
+        handles=handles,
+        loc="lower center",
+        ncols=columns,
+        bbox_to_anchor=(0.5, 0.04 / figure.get_figheight()),
+        handlelength=1.6,
+        columnspacing=1.6,
+        borderaxespad=0.0,
+    )
+
+
+def no_result(axis, height: float) -> None:
+    axis.annotate(
+        "no result",
+        (0.01, height),
+        xycoords=axis.get_yaxis_transform(),
+        va="center",
+        fontsize=7.5,
+        color="#777777",
+        style="italic",
+    )
+
+
+def spread(values: np.ndarray) -> np.ndarray:
+    """Small offsets that part equal values, the same at every run."""
+    return np.linspace(-0.16, 0.16, len(values)) if len(values) > 1 else np.zeros(len(values))
+
+
+def unit_limit(axis) -> None:
+    """Neither accuracy nor AUC goes beyond one; leave the room of half a marker."""
+    low, high = axis.get_xlim()
+    axis.set_xlim(low, min(high, 1 + 0.02 * (1 - low)))

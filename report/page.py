@@ -1,0 +1,203 @@
+"""The report's page: what was found in sentences, tables and figures, the data card, where it all came from."""
+
+import re
+
+import pandas as pd
+
+from report import tables
+from report.results import Results, counterparts, span
+from report.tables import Table
+
+CAPTIONS = {
+    "accuracy": "Every seed is a dot. The dashed line is the mean of full fine-tuning. Behind a name, (4/5) means "
+                "that four of five seeds have a result.",
+    "parameters": "Trained parameters include the head.",
+    "learning_curves": "The epoch kept for the test is the one with the highest validation accuracy, seed by seed. The "
+                       "lowest first epochs may lie below the panels.",
+    "cost": "An epoch's time is the median over its seed's epochs after the first, training only. {machines}",
+    "confusion": "Rows are true classes and sum to 100 %, up to rounding.{abbreviations}",
+    "beside_paper": "{comparability}",
+}  # fmt: skip
+TITLES = {
+    "accuracy": "Accuracy and AUC", "parameters": "Accuracy and trained parameters",
+    "learning_curves": "Learning curves",
+    "cost": "Cost of training", "confusion": "Confusion matrices", "beside_paper": "Beside the paper",
+}  # fmt: skip
+BELOW = {
+    "accuracy": ["main", "comparisons"],
+    "cost": ["cost"],
+    "confusion": ["recall"],
+    "beside_paper": ["beside_paper"],
+}
+
+
+def render(results: Results, written: dict[str, Table], drawn: list[str]) -> str:
+    """The whole page in Markdown; tables and figures are those that exist."""
+    parts = [f"# Report: profile `{results.profile}`", about_data(results), *findings(results)]
+    if "holes" in written:
+        parts.append(
+            f"**{len(results.holes)} of {len(results.cells)} cells have no result** "
+            f"([list](#cells-without-a-result)); tables and figures show where."
+        )
+    for name in TITLES:
+        below = [t for t in BELOW.get(name, []) if t in written]
+        if name not in drawn and not below:
+            continue
+        parts.append(f"## {TITLES[name]}")
+        if name in drawn:
+            parts += [f"![{TITLES[name]}](figures/{name}.png)", _caption(results, name)]
+        for table in below:
+            parts += [
+                tables.markdown(written[table]).rstrip(),
+                f"{written[table].note} ({_files('tables', table, 'csv', 'tex')})",
+            ]
+    if "holes" in written:
+        parts += ["## Cells without a result", tables.markdown(written["holes"]).rstrip(), written["holes"].note]
+    parts += data_card(results)
+    parts += ["## Provenance", provenance(results)]
+    return "\n\n".join(parts) + "\n"
+
+
+def about_data(results: Results) -> str:
+    """Whose images these are, and what may be concluded from them."""
+    train, val, test = (span(results.complete[f"n_{split}"]) for split in ("train", "val", "test"))
+    sizes = f"{train} training, {val} validation and {test} test images a seed"
+    if results.source == "phantom":
+        return (
+            f"Data: synthetic phantom scans, {sizes}. They exercise the whole pipeline in minutes; results on them say "
+            "nothing about real OCT images."
+        )
+    if results.source == "folder":
+        return (
+            f"Data: a folder of images split into patient-grouped folds, {sizes}. **This is a small-data problem "
+            f"({train} training images), not OCTMNIST** (97,477): its figures are not to be set against published "
+            "OCTMNIST results."
+        )
+    if results.source == "medmnist":
+        return f"Data: {results.dataset} of MedMNIST, {sizes}."
+    return (
+        f"Data: {sizes}. No data card was found, so their source is not stated here; run `python -m pipelines.prepare`."
+    )
+
+
+def findings(results: Results) -> list[str]:
+    """The comparison in sentences, computed."""
+    arms = results.arms[results.arms.seeds > 0]
+    if arms.empty:
+        return ["No arm has a result yet."]
+    best = arms.acc_mean.idxmax()
+    first = (
+        f"{len(results.arms)} arms, {span(results.arms.planned)} seeds each. The highest mean test accuracy is "
+        f"{arms.acc_mean[best]:.3f} {tables.interval(arms.acc_lo[best], arms.acc_hi[best])} (`{best}`)."
+    )
+    lines = [first]
+    chosen = chosen_colora(results)
+    if chosen:
+        row = arms.loc[chosen]
+        text = (
+            f"The CoLoRA arm with the best validation accuracy, `{chosen}`, trains "
+            f"{100 * row.trainable / row.total:.1f} % of its {row.total:,.0f} parameters and reaches {row.acc_mean:.3f} "
+            f"{tables.interval(row.acc_lo, row.acc_hi)} on the test images."
+        )
+        pairs = results.comparisons[(results.comparisons.arm == chosen) & results.comparisons.difference.notna()]
+        for pair in pairs.itertuples():
+            if pair.lo > 0:
+                verdict = "higher, and the interval excludes zero"
+            elif pair.hi < 0:
+                verdict = "lower, and the interval excludes zero"
+            else:
+                verdict = "no difference shown: the interval includes zero"
+            text += (
+                f" Against `{pair.reference}` the difference is {tables.signed(pair.difference)} "
+                f"{tables.interval(pair.lo, pair.hi, plus=True)}: {verdict}."
+            )
+        if results.reference and row.epoch_s > 0 and arms.epoch_s[results.reference] > 0:
+            times = row.epoch_s / arms.epoch_s[results.reference]
+            text += f" An epoch takes {times:.2f} times as long as with `{results.reference}`."
+        lines.append(text)
+    if (results.arms.planned < 5).any():
+        lines.append(
+            f"With {span(results.arms.planned)} seeds the part of an interval that comes from seeds is itself uncertain."
+        )
+    return ["\n".join(f"- {line}" for line in lines)]
+
+
+def chosen_colora(results: Results) -> str | None:
+    """The CoLoRA arm with the best mean validation accuracy: choosing it on the test images would flatter it."""
+    cells = results.complete[results.complete.family == "colora"]
+    return cells.groupby("arm", sort=False).val_acc.mean().idxmax() if len(cells) else None
+
+
+def data_card(results: Results) -> list[str]:
+    """data/card.md, its headings lowered to fit below this page's, its links turned to where it lies."""
+    path = results.directory / "data" / "card.md"
+    if not path.is_file():
+        return []
+    card = path.read_text(encoding="utf-8").strip()
+    card = re.sub(r"^# .*\n+", "", card)
+    card = re.sub(r"^(#+) ", r"#\1 ", card, flags=re.MULTILINE)
+    card = re.sub(r"\]\((?![a-z]+:|#)", f"](../../results/{results.profile}/data/", card)
+    return ["## Data card", card]
+
+
+def provenance(results: Results) -> str:
+    """Versions, machines, commits and dates of the runs, each with how many cells it stands for."""
+    cells = results.complete
+    rows = []
+    for column, name in (
+        ("commit", "Commit"),
+        ("dirty", "Uncommitted changes"),
+        ("python", "Python"),
+        ("torch", "torch"),
+        ("torchvision", "torchvision"),
+        ("timm", "timm"),
+        ("cuda", "CUDA"),
+        ("gpu", "GPU"),
+        ("driver", "Driver"),
+        ("cpu", "CPU"),
+        ("threads", "Threads"),
+        ("platform", "Platform"),
+    ):
+        if column not in cells or cells[column].isna().all():
+            continue
+        counts = cells[column].astype(object).where(cells[column].notna(), "none").map(_short).value_counts(sort=False)
+        shown = [
+            value if len(counts) == 1 else f"{value} ({n} cell{'s' * (n != 1)})" for value, n in sorted(counts.items())
+        ]
+        rows.append({"What": name, "Value": "; ".join(shown)})
+    dates = sorted(cells["date"].dropna().astype(str).str[:10]) if "date" in cells else []
+    if dates:
+        rows.append({"What": "Run", "Value": dates[0] if dates[0] == dates[-1] else f"{dates[0]} to {dates[-1]}"})
+    rows.append(
+        {
+            "What": "Cells",
+            "Value": f"{len(cells)} complete of {len(results.cells)}; records in "
+            f"results/{results.profile}/runs/ARM/SEED/record.json",
+        }
+    )
+    text = pd.DataFrame(rows)
+    return tables.markdown(Table("provenance", "", "", text, text, left=2)).rstrip()
+
+
+def _short(value) -> str:
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    text = {"True": "yes", "False": "no"}.get(str(value), str(value))
+    return text[:12] if re.fullmatch(r"[0-9a-f]{40}", text) else text
+
+
+def _caption(results: Results, name: str) -> str:
+    from report.layout import abbreviated
+
+    classes = dict.fromkeys(results.confusion["true"].astype(str))
+    short = [f"{abbreviated(c)} {c}" for c in classes if abbreviated(c) != c]
+    text = CAPTIONS[name].format(
+        machines=tables.machines(results),
+        comparability=tables.comparability(results) if len(counterparts(results)) else "",
+        abbreviations=f" Abbreviated: {', '.join(short)}." if short else "",
+    )
+    return f"*{text}* ({_files('figures', name, 'svg', 'pdf')})"
+
+
+def _files(folder: str, name: str, *suffixes: str) -> str:
+    return ", ".join(f"[{suffix.upper()}]({folder}/{name}.{suffix})" for suffix in suffixes)

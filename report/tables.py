@@ -1,0 +1,301 @@
+"""The tables of the report, each as Markdown, CSV and LaTeX (booktabs).
+
+A table is a frame of raw numbers (written as CSV) and the same as text, holes being dashes (Markdown and LaTeX).
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from report.results import Results, counterparts
+from report.style import three_digits
+
+DASH = "\N{EM DASH}"
+
+
+@dataclass(frozen=True)
+class Table:
+    """name: the files' stem. title: what it shows, of which results. note: how to read it. raw: numbers. text: strings.
+
+    left: how many columns, from the first, hold words and are set flush left.
+    """
+
+    name: str
+    title: str
+    note: str
+    raw: pd.DataFrame
+    text: pd.DataFrame
+    left: int = 1
+
+
+def write_all(results: Results, directory: Path) -> dict[str, Table]:
+    """Write every table that has rows to directory/<name>.md, .csv and .tex; returns them by name.
+
+    The files of a table that has no rows now are removed.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    written = {}
+    for make in (main, comparisons, recall, cost, beside_paper, holes):
+        table = make(results)
+        files = {suffix: directory / f"{table.name}.{suffix}" for suffix in ("md", "csv", "tex")}
+        if table.raw.empty:
+            for path in files.values():
+                path.unlink(missing_ok=True)
+            continue
+        files["md"].write_text(f"{markdown(table)}\n{table.title}. {table.note}\n", encoding="utf-8")
+        files["csv"].write_text(
+            table.raw.to_csv(index=False, float_format="%.6g", lineterminator="\n"), encoding="utf-8"
+        )
+        files["tex"].write_text(latex(table), encoding="utf-8")
+        written[table.name] = table
+    return written
+
+
+def main(results: Results) -> Table:
+    """Accuracy, AUC, parameters and time of every arm."""
+    arms = results.arms
+    raw = (
+        arms[
+            [
+                "family",
+                "backbone",
+                "trainable",
+                "total",
+                "lr",
+                "seeds",
+                "planned",
+                "acc_mean",
+                "acc_sd",
+                "acc_lo",
+                "acc_hi",
+                "acc_max",
+                "auc_mean",
+                "auc_sd",
+                "auc_lo",
+                "auc_hi",
+                "best_epoch_mean",
+                "epoch_s",
+            ]
+        ]
+        .rename_axis("arm")
+        .reset_index()
+    )
+    text = pd.DataFrame({
+        "Arm": arms.index,
+        "Backbone": arms.backbone.fillna(DASH),
+        "Trained": [count(v) for v in arms.trainable],
+        "Total": [count(v) for v in arms.total],
+        "LR": [number(v, "g") for v in arms.lr],
+        "Seeds": [f"{n}" if n == p else f"{n} of {p}" for n, p in zip(arms.seeds, arms.planned, strict=True)],
+        "Accuracy": [mean_sd(m, s, 3) for m, s in zip(arms.acc_mean, arms.acc_sd, strict=True)],
+        "95 % interval": [interval(lo, hi) for lo, hi in zip(arms.acc_lo, arms.acc_hi, strict=True)],
+        "AUC": [mean_sd(m, s, 4) for m, s in zip(arms.auc_mean, arms.auc_sd, strict=True)],
+        "s/epoch": [seconds(v) for v in arms.epoch_s],
+    })  # fmt: skip
+    note = (
+        "Mean ± sample standard deviation over seeds; the interval is a 95 % bootstrap interval of the mean accuracy "
+        "over seeds and test images. Trained and total: parameters. LR: learning rate. s/epoch: seconds of a training "
+        "epoch, without validation and the first epoch."
+    )
+    return Table("main", f"Test results: {results.label}", note, raw, text, left=2)
+
+
+def comparisons(results: Results) -> Table:
+    """Paired accuracy differences from full fine-tuning and from transfer."""
+    raw = results.comparisons
+    heads = {"full": "Minus full fine-tuning", "transfer": "Minus transfer"}
+    rows: dict[str, dict[str, str]] = {}
+    for row in raw.itertuples():
+        shown = DASH if pd.isna(row.difference) else f"{signed(row.difference)} {interval(row.lo, row.hi, plus=True)}"
+        rows.setdefault(row.arm, {})[heads[row.against]] = shown
+    text = pd.DataFrame(
+        [
+            {"Arm": arm, **{h: rows[arm].get(h, DASH) for h in heads.values()}}
+            for arm in results.arms.index
+            if arm in rows
+        ]
+    )
+    note = (
+        "Paired by seed and test image, against the reference arm on the same backbone. The intervals are not adjusted "
+        "for the number of comparisons."
+    )
+    return Table(
+        "comparisons",
+        f"Difference in test accuracy, with its 95 % bootstrap interval: {results.label}",
+        note,
+        raw,
+        text,
+    )
+
+
+def recall(results: Results) -> Table:
+    """Share of each true class that is recognised."""
+    table = results.confusion.assign(
+        true=results.confusion["true"].astype(str), predicted=results.confusion.predicted.astype(str)
+    )
+    classes = list(dict.fromkeys(table["true"]))
+    total = table.groupby(["arm", "true"])["count"].sum().unstack().reindex(index=results.arms.index, columns=classes)
+    hits = table[table["true"] == table.predicted].groupby(["arm", "true"])["count"].sum().unstack()
+    share = hits.reindex(index=results.arms.index, columns=classes) / total
+    text = share.map(lambda v: number(v, ".3f")).rename_axis("Arm", axis=0).rename_axis(None, axis=1).reset_index()
+    raw = share.rename_axis("arm", axis=0).rename_axis(None, axis=1).reset_index()
+    return Table(
+        "recall",
+        f"Recall by class: {results.label}",
+        "Share of a true class that is recognised, over all seeds.",
+        raw if classes else raw.iloc[:0],
+        text,
+    )
+
+
+def cost(results: Results) -> Table:
+    """Time and memory, also as a multiple of full fine-tuning."""
+    cells = (
+        results.complete.groupby("arm")[["epoch_s", "total_s", "peak_bytes"]]
+        .median()
+        .reindex(results.arms.index)
+        .astype(float)
+    )
+    ratio = cells / cells.loc[results.reference] if results.reference else cells * float("nan")
+    whole = results.reference or "full"
+    raw = pd.DataFrame({
+        "arm": cells.index, "epoch_s": cells.epoch_s, "epoch_relative": ratio.epoch_s, "total_s": cells.total_s,
+        "peak_gib": cells.peak_bytes / 2**30, "peak_relative": ratio.peak_bytes,
+    })  # fmt: skip
+    text = pd.DataFrame({
+        "Arm": cells.index, "s/epoch": [seconds(v) for v in raw.epoch_s],
+        f"Time × {whole}": [number(v, ".2f") for v in raw.epoch_relative],
+        "Cell, s": [number(v, ",.0f") for v in raw.total_s],
+    })  # fmt: skip
+    if raw.peak_gib.notna().any():
+        text["Peak memory, GiB"] = [number(v, ".3f") for v in raw.peak_gib]
+        text[f"Memory × {whole}"] = [number(v, ".2f") for v in raw.peak_relative]
+    note = f"Cell: a whole cell, with validation and test. Memory: peak allocation on the GPU. {machines(results)}"
+    return Table("cost", f"Cost of training, medians over seeds: {results.label}", note, raw, text)
+
+
+def beside_paper(results: Results) -> Table:
+    """Measured accuracy beside every figure of the paper for an arm of the same name."""
+    paper = counterparts(results)
+    ours = results.arms.reindex(paper.arm).reset_index(drop=True)
+    raw = pd.DataFrame({
+        "arm": paper.arm, "measured_backbone": ours.backbone, "measured_accuracy": ours.acc_mean,
+        "measured_lo": ours.acc_lo,
+        "measured_hi": ours.acc_hi, "measured_auc": ours.auc_mean, "paper_backbone": paper.backbone,
+        "paper_dataset": paper.dataset, "paper_training_set": paper.training_set, "paper_accuracy": paper.accuracy,
+        "paper_accuracy_sd": paper.accuracy_sd, "paper_auc": paper.auc, "source": paper.source,
+    })  # fmt: skip
+    text = pd.DataFrame({
+        "Arm": raw.arm, "Paper's setting": [f"{b}, {d}, {t}" for b, d, t in
+                                            zip(paper.backbone, paper.dataset, paper.training_set, strict=True)],
+        "Source": raw.source,
+        "Paper's accuracy": [mean_sd(m, s, 3) for m, s in zip(raw.paper_accuracy, raw.paper_accuracy_sd, strict=True)],
+        "Measured": [f"{number(m, '.3f')} {interval(lo, hi)}" if pd.notna(m) else DASH
+                     for m, lo, hi in zip(raw.measured_accuracy, raw.measured_lo, raw.measured_hi, strict=True)],
+        "Paper's AUC": [number(v, ".3f") for v in raw.paper_auc],
+        "Measured AUC": [number(v, ".3f") for v in raw.measured_auc],
+    })  # fmt: skip
+    title = f"The paper's figures beside those measured here, with their 95 % interval (measured: {results.label})"
+    return Table("beside_paper", title, comparability(results), raw, text, left=3)
+
+
+def holes(results: Results) -> Table:
+    """Cells without a result."""
+    raw = results.holes[["arm", "seed", "status", "failure"]]
+    text = raw.fillna(DASH).astype(str).rename(columns=str.capitalize)
+    note = "The figures of these arms come from the seeds that remain."
+    return Table("holes", f"Cells without a result (profile {results.profile})", note, raw, text, left=4)
+
+
+def comparability(results: Results) -> str:
+    """What separates the measured figures from the paper's."""
+    known = set(results.paper.dataset)
+    backbones = sorted({str(b) for b in results.arms.backbone.dropna()} - {"vgg16"})
+    if results.dataset in known and not backbones:
+        return "Same data set and backbone; training details differ where the settings in the run records do."
+    parts = [] if results.dataset in known else ["on other data than OCTMNIST"]
+    parts += [f"with {', '.join(backbones)} where the paper mostly has vgg16"] if backbones else []
+    return f"The measured figures are {' and '.join(parts)}: the order of the arms may be compared, the values may not."
+
+
+def machines(results: Results) -> str:
+    """On what the times were taken, with a warning where that is more than one kind of machine."""
+    cells = results.complete
+    names = sorted(
+        {
+            f"{row.gpu}" if pd.notna(row.gpu) else f"{row.cpu}, {row.threads:.0f} thread{'s' * (row.threads != 1)}"
+            for row in cells.itertuples()
+            if pd.notna(row.gpu) or pd.notna(row.threads)
+        }
+    )
+    if len(names) > 1:
+        return f"Taken on different machines ({'; '.join(names)}): times are comparable within one of them only."
+    return f"Taken on: {names[0]}." if names else "The machine was not recorded."
+
+
+def markdown(table: Table) -> str:
+    """A pipe table; numbers flush right."""
+    escape = str.maketrans({"|": "\\|", "<": "&lt;", ">": "&gt;", "\n": " "})
+    rows = [
+        [str(cell).translate(escape) for cell in row]
+        for row in [table.text.columns, *table.text.itertuples(index=False)]
+    ]
+    rule = ["---" if i < table.left else "---:" for i in range(len(rows[0]))]
+    return "\n".join("| " + " | ".join(row) + " |" for row in [rows[0], rule, *rows[1:]]) + "\n"
+
+
+def latex(table: Table) -> str:
+    r"""A `table` environment; needs \usepackage{booktabs}."""
+    rows = [" & ".join(tex(cell) for cell in row) + r" \\" for row in table.text.itertuples(index=False)]
+    caption = tex(f"{table.title}. {table.note}")
+    columns = "l" * table.left + "r" * (table.text.shape[1] - table.left)
+    return "\n".join([
+        r"\begin{table}", r"\centering", rf"\caption{{{caption}}}", rf"\label{{tab:{table.name.replace('_', '-')}}}",
+        rf"\begin{{tabular}}{{{columns}}}", r"\toprule",
+        " & ".join(tex(c) for c in table.text.columns) + r" \\", r"\midrule",
+        *rows, r"\bottomrule", r"\end{tabular}", r"\end{table}", "",
+    ])  # fmt: skip
+
+
+_TEX = {
+    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}", "±": r"$\pm$",
+    "×": r"$\times$", "\N{MINUS SIGN}": "$-$", "\N{EN DASH}": "--", DASH: "---", "\n": " ",
+}  # fmt: skip
+
+
+def tex(text) -> str:
+    """Text with every character that LaTeX would read as a command escaped."""
+    return "".join(_TEX.get(c, c) for c in str(text))
+
+
+def number(value, form: str) -> str:
+    return DASH if pd.isna(value) else format(value, form)
+
+
+def seconds(value) -> str:
+    return DASH if pd.isna(value) else three_digits(value)
+
+
+def count(value) -> str:
+    """A parameter count in full, thousands parted by commas: these are checked to the last digit."""
+    return DASH if pd.isna(value) else f"{int(value):,}"
+
+
+def signed(value: float) -> str:
+    """Three decimals with a sign; a minus sign, not a hyphen."""
+    text = f"{value:+.3f}".replace("-", "\N{MINUS SIGN}")
+    return "0.000" if text[1:] == "0.000" else text
+
+
+def mean_sd(mean, sd, digits: int) -> str:
+    if pd.isna(mean):
+        return DASH
+    return f"{mean:.{digits}f}" if pd.isna(sd) else f"{mean:.{digits}f} ± {sd:.{digits}f}"
+
+
+def interval(low, high, *, plus: bool = False) -> str:
+    if pd.isna(low):
+        return DASH
+    return f"[{signed(low)}, {signed(high)}]" if plus else f"[{low:.3f}, {high:.3f}]"

@@ -1,0 +1,77 @@
+"""Shared by all tests: two threads at most, and a tiny prepared data set."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+SHARED = Path(__file__).parents[2] / "shared"
+
+
+def write_prepared(folder: Path, images: np.ndarray, labels: np.ndarray, splits: dict[str, np.ndarray]) -> None:
+    """Write arrays in the format of `pipelines.prepare`."""
+    folder.mkdir(parents=True)
+    np.save(folder / "images.npy", images)
+    np.save(folder / "labels.npy", labels.astype(np.int64))
+    np.savez(folder / "splits.npz", **splits)
+
+    def digest(content):
+        return hashlib.sha256(content).hexdigest()
+
+    manifest = {
+        "classes": [f"class{c}" for c in range(int(labels.max()) + 1)],
+        "folds": None if "train" in splits else 2,
+        "files": {name: {"sha256": digest((folder / name).read_bytes())} for name in ("images.npy", "labels.npy")},
+        "splits": {name: digest(indices.tobytes()) for name, indices in splits.items()},
+    }
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
+def bright_quadrants(count: int, size: int = 32, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Noisy grey images whose label is the row and shade of a bright stripe: easy, and not undone by a flip."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 4, count)
+    images = rng.normal(80, 25, (count, size, size))
+    for image, label in zip(images, labels):
+        row = size // 4 if label % 2 else size // 2
+        image[row : row + 4] += 60 if label < 2 else -60
+    return np.clip(images, 0, 255).astype(np.uint8), labels
+
+
+@pytest.fixture
+def workdir(tmp_path, monkeypatch):
+    """A folder of its own as the working directory: the pipeline's paths are relative to it."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def prepared(workdir):
+    """data/tiny with 96 training, 32 validation and 32 test images."""
+    images, labels = bright_quadrants(160)
+    splits = {"train": np.arange(96), "val": np.arange(96, 128), "test": np.arange(128, 160)}
+    write_prepared(workdir / "data" / "tiny", images, labels, splits)
+    return workdir / "data" / "tiny"
+
+
+def tiny_params(**changes) -> dict:
+    """A profile on `prepared` with one cheap arm of each family, random weights, two epochs."""
+    content = {
+        "profile": "tiny",
+        "seeds": [0, 1],
+        "data": {"source": "phantom", "image_size": 32, "phantom": {"train": 96, "val": 32, "test": 32}},
+        "model": {"backbone": "smallcnn", "weights": "random"},
+        "train": {"epochs": 2, "batch_size": 16, "lr": 2e-3, "input": "unit"},
+        "arm": {
+            "full": {"family": "full"},
+            "transfer": {"family": "transfer"},
+            "bitfit": {"family": "bitfit"},
+            "adapters": {"family": "adapters"},
+            "conv-lora-r8": {"family": "conv_lora", "rank": 8, "alpha": 16},
+            "colora-blocks2-5": {"family": "colora", "blocks": [2, 5]},
+        },
+    }
+    content.update(changes)
+    return content

@@ -1,0 +1,251 @@
+"""Arms: what trains, what stays, and that each computes what its paper says."""
+
+import copy
+
+import pytest
+import torch
+import torchvision
+from peft import LoraConfig, inject_adapter_in_model
+from safetensors.torch import save_file
+from torch import nn
+
+import baselines
+from baselines.backbones import WeightsError, classifier
+from baselines.conv_lora import ConvLora
+from tests.conftest import SHARED, tiny_params
+
+ARMS = {
+    **tiny_params()["arm"],
+    "conv-lora-kxk": {"family": "conv_lora", "rank": 4, "alpha": 8, "form": "kxk"},
+    "colora-merge-reset": {"family": "colora", "merge_reset": True},
+    "colora-pointwise": {"family": "colora", "components": "pointwise"},
+    "colora-depthwise": {"family": "colora", "components": "depthwise"},
+    "colora-pointwise-bias": {"family": "colora", "pointwise_bias": True},
+}
+
+
+def build(section, backbone="smallcnn", **options):
+    settings = {"backbone": backbone, "weights": "random", **section}
+    torch.manual_seed(0)
+    return baselines.build("an-arm", settings, num_classes=4, image_size=32, **options)
+
+
+def images(count=4):
+    return torch.randn(count, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("backbone", ["smallcnn", "resnet18"])
+@pytest.mark.parametrize("arm", ARMS)
+def test_a_step_moves_exactly_what_trains(arm, backbone):
+    model = build(ARMS[arm], backbone).train()
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    # Adam's steps do not shrink with the gradient, which a deep random network in evaluation mode makes very small.
+    optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=1e-3)
+    # Two steps: branches that start at zero pass no gradient to their first factor in the first one.
+    for _ in range(2):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(images()), torch.arange(4)).backward()
+        optimizer.step()
+    moved = {name for name, p in model.named_parameters() if not torch.equal(p, before[name])}
+    trained = {name for name, p in model.named_parameters() if p.requires_grad}
+    assert moved <= trained
+    # A ReLU or a dead unit may leave a small bias where it is, but not a whole weight tensor.
+    assert {name for name in trained - moved if "weight" in name} == set()
+
+
+@pytest.mark.parametrize("arm", [name for name, section in ARMS.items() if section["family"] != "full"])
+def test_every_update_is_zero_at_the_start(arm):
+    model = build(ARMS[arm]).eval()
+    plain = build({"family": "transfer"}).eval()
+    plain.head.load_state_dict(model.head.state_dict())
+    torch.testing.assert_close(model(images()), plain(images()), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("policy, moves", [("frozen", False), ("updated", True)])
+@pytest.mark.parametrize("arm", [name for name, section in ARMS.items() if section["family"] != "full"])
+def test_one_batchnorm_policy_for_every_arm_that_freezes_the_body(arm, policy, moves):
+    model = build({**ARMS[arm], "batchnorm": policy})
+    before = copy.deepcopy(dict(model.named_buffers()))
+    model.train()
+    model(images())
+    assert any(not torch.equal(b, before[name]) for name, b in model.named_buffers()) is moves
+
+
+def test_full_fine_tuning_always_updates_batchnorm():
+    model = build({"family": "full", "batchnorm": "frozen"}).train()
+    before = copy.deepcopy(dict(model.named_buffers()))
+    model(images())
+    assert any(not torch.equal(b, before[name]) for name, b in model.named_buffers())
+
+
+def test_frozen_prefix_is_run_without_a_graph():
+    model = build({"family": "colora", "blocks": [4, 5]}, "vgg16")
+    seen = {}
+    for name, module in model.named_modules():
+        module.register_forward_hook(lambda m, i, out, name=name: seen.__setitem__(name, out.requires_grad))
+    model(images())
+    assert not any(seen[name] for name in model.block_modules((1, 3)))
+    assert all(seen[name] for name in model.block_modules((4, 5)))
+
+
+@pytest.mark.parametrize("backbone", ["smallcnn", "resnet18", "resnet50", "vgg16"])
+def test_blocks_cover_every_spatial_convolution_once(backbone):
+    model = build({"family": "full"}, backbone)
+    names = [n for b in range(1, 6) for n in model.convolutions((b, b))]
+    expected = [
+        n for n, m in model.named_modules() if isinstance(m, nn.Conv2d) and m.kernel_size != (1, 1) and "head" not in n
+    ]
+    assert names == expected == model.convolutions((1, 5))
+
+
+def test_vgg16_blocks_are_the_papers():
+    model = build({"family": "full"}, "vgg16")
+    assert [len(model.convolutions((b, b))) for b in range(1, 6)] == [2, 2, 3, 3, 3]
+
+
+@pytest.mark.parametrize("rank, alpha", [(4, 8), (16, 16)])
+def test_kxk_conv_lora_is_pefts(rank, alpha):
+    """A peft LoraConfig on the same convolutions gives the same function, scaling included."""
+    torch.manual_seed(0)
+    base = nn.Sequential(nn.Conv2d(3, 8, 3, stride=2, padding=1), nn.ReLU(), nn.Conv2d(8, 6, 3, padding=1))
+    ours = copy.deepcopy(base)
+    theirs = inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=alpha, target_modules=["0", "2"]), base)
+    for index in (0, 2):
+        ours[index] = ConvLora(ours[index], rank, alpha, "kxk")
+        nn.init.normal_(ours[index].up.weight)
+        theirs[index].lora_A["default"].weight.data.copy_(ours[index].down.weight)
+        theirs[index].lora_B["default"].weight.data.copy_(ours[index].up.weight)
+    torch.testing.assert_close(ours(images()), theirs(images()))
+
+
+def test_1x1_conv_lora_updates_the_kernels_centre_only():
+    """In float64: the branch equals a dense convolution whose kernel is up @ down at the centre tap."""
+    base = nn.Conv2d(3, 5, 3, stride=2, padding=1, bias=False).double()
+    lora = ConvLora(base, 2, 4, "1x1").double()
+    nn.init.normal_(lora.up.weight)
+    kernel = base.weight.detach().clone()
+    kernel[:, :, 1, 1] += 4 / 2 * (lora.up.weight[:, :, 0, 0] @ lora.down.weight[:, :, 0, 0])
+    x = images().double()
+    torch.testing.assert_close(lora(x), nn.functional.conv2d(x, kernel, stride=2, padding=1), rtol=0, atol=1e-12)
+
+
+def test_1x1_conv_lora_refuses_a_convolution_it_cannot_follow():
+    with pytest.raises(ValueError, match="keeps the image's size"):
+        ConvLora(nn.Conv2d(3, 4, 3), 2, 2, "1x1")
+
+
+def test_merge_reset_keeps_the_function_and_starts_the_branch_again():
+    model = build({"family": "colora", "merge_reset": True}).eval()
+    with torch.no_grad():
+        for name, p in model.named_parameters():
+            if "depthwise" in name:
+                p.normal_()
+    before = model(images())
+    model.epoch_end(model)
+    torch.testing.assert_close(model(images()), before, rtol=1e-4, atol=1e-5)
+    assert all((p == 0).all() for name, p in model.named_parameters() if name.endswith("depthwise"))
+
+
+def test_features_equal_torchvisions_with_the_same_weights(tmp_path):
+    torch.manual_seed(0)
+    net = torchvision.models.resnet18().eval()
+    path = tmp_path / "resnet18.safetensors"
+    save_file(net.state_dict(), path)
+    model = classifier(backbone="resnet18", weights=str(path), head="linear", num_classes=4, image_size=64).eval()
+    net.fc = model.head[2]
+    x = torch.randn(2, 3, 64, 64)
+    torch.testing.assert_close(model(x), net(x))
+
+
+def save(folder, change):
+    state = {k: v for k, v in classifier(backbone="smallcnn", weights="random", num_classes=4, image_size=32).body.state_dict().items()}
+    change(state)
+    path = folder / "w.safetensors"
+    save_file(state, path)
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        (lambda s: s.pop("block1.0.weight"), ["1 keys missing", "block1.0.weight"]),
+        (lambda s: s.update(extra=torch.zeros(1)), ["1 unknown keys", "extra"]),
+        (lambda s: s.update({"block1.0.weight": torch.zeros(2, 2)}), ["shapes differ", "block1.0.weight", "(2, 2)"]),
+    ],
+)
+def test_weights_of_another_model_are_refused(tmp_path, change, words):
+    path = save(tmp_path, change)
+    with pytest.raises(WeightsError) as error:
+        build({"family": "full"}, weights=path)
+    for word in [path, "smallcnn", *words]:
+        assert word in str(error.value)
+
+
+def test_half_precision_weights_are_cast(tmp_path):
+    path = save(tmp_path, lambda s: s.update({k: v.half() for k, v in s.items() if v.is_floating_point()}))
+    assert {p.dtype for p in build({"family": "full"}, weights=path).parameters()} == {torch.float32}
+
+
+def test_weights_are_never_a_silent_random_start(tmp_path):
+    with pytest.raises(WeightsError, match="no weights given for smallcnn.*'random'"):
+        build({"family": "full", "weights": None})
+    with pytest.raises(WeightsError, match="no such file"):
+        build({"family": "full", "weights": str(tmp_path / "none.safetensors")})
+    (tmp_path / "bad.safetensors").write_bytes(b"not a safetensors file")
+    with pytest.raises(WeightsError, match="not a readable safetensors file"):
+        build({"family": "full", "weights": str(tmp_path / "bad.safetensors")})
+    with pytest.raises(WeightsError, match="torchvision has none for 'smallcnn'"):
+        build({"family": "full", "weights": "imagenet"})
+
+
+def test_imagenet_weights_offline_say_how_to_get_them(tmp_path, monkeypatch):
+    def offline(*args, **kwargs):
+        raise OSError("no route to host")
+
+    monkeypatch.setattr("torch.hub.download_url_to_file", offline)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    with pytest.raises(WeightsError, match="no route to host.*put the file under .*checkpoints") as error:
+        build({"family": "full", "weights": "imagenet"}, "resnet18")
+    assert "resnet18" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "section, words",
+    [
+        ({"family": "colra"}, "no family 'colra'.*'colora'"),
+        ({"family": "colora", "block": [1, 2]}, "no option 'block'.*'blocks'"),
+        ({"family": "colora", "blocks": [0, 5]}, r"blocks: found \[0, 5\].*1 <= first"),
+        ({"family": "colora", "blocks": [5, 2]}, r"blocks: found \[5, 2\]"),
+        ({"family": "conv_lora", "rank": 0, "alpha": 1}, "rank: found 0"),
+        ({"family": "conv_lora", "rank": 1, "alpha": 1, "form": "3x3"}, "form: found '3x3'"),
+        ({"family": "adapters", "reduction": 1000}, "reduction: found 1000, expected 1 to"),
+    ],
+)
+def test_a_wrong_section_is_named_with_the_arm(section, words):
+    with pytest.raises(baselines.ArmError, match=f"an-arm.*{words}"):
+        build(section)
+
+
+@pytest.mark.parametrize(
+    "section, words",
+    [
+        ({"backbone": "resnet81"}, "backbone: no 'resnet81'.*resnet18"),
+        ({"head": "deep"}, "head: found 'deep'"),
+        ({"batchnorm": "off"}, "batchnorm: found 'off'"),
+    ],
+)
+def test_a_wrong_model_setting_is_named(section, words):
+    with pytest.raises(ValueError, match=words):
+        build({"family": "full", **section})
+
+
+def test_an_image_too_small_for_the_backbone_says_so():
+    with pytest.raises(ValueError, match="vgg16 cannot take 16 px"):
+        baselines.build("a", {"family": "full", "backbone": "vgg16", "weights": "random"}, num_classes=4, image_size=16)
+
+
+@pytest.mark.skipif(not (SHARED / "weights").is_dir(), reason="no real weights beside the checkout")
+@pytest.mark.parametrize("name, backbone", [("resnet18_pqf_small", "resnet18"), ("resnet50_pqf_large", "resnet50")])
+def test_real_imagenet_weights_load(name, backbone):
+    model = build({"family": "transfer"}, backbone, weights=str(SHARED / "weights" / f"{name}.fp16.safetensors"))
+    assert torch.isfinite(model.eval()(images())).all()

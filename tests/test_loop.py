@@ -1,0 +1,158 @@
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import log_loss, roc_auc_score
+
+import baselines
+from pipelines import loop
+from pipelines.images import open_prepared
+from pipelines.params import Params, Train
+from tests.conftest import tiny_params
+
+CPU = torch.device("cpu")
+
+
+def recipe(**changes):
+    base = {"epochs": 3, "batch_size": 16, "lr": 2e-3, "input": "unit"}
+    return Train(**{**base, **changes}).model_dump()
+
+
+def network(section=None):
+    torch.manual_seed(0)
+    settings = {"backbone": "smallcnn", "weights": "random", "family": "full", **(section or {})}
+    return baselines.build("arm", settings, num_classes=4, image_size=32).to(memory_format=torch.channels_last)
+
+
+def run(folder, train, section=None, **options):
+    model = network(section)
+    return model, loop.fit(model, open_prepared(folder, 0, CPU), train, seed=0, device=CPU, **options)
+
+
+def numbers(fit):
+    """The curves without the seconds."""
+    return [{k: v for k, v in row.items() if k != "epoch_s"} for row in fit.curves]
+
+
+def test_full_fine_tuning_learns(prepared):
+    _, fit = run(prepared, recipe(epochs=6))
+    assert fit.curves[-1]["train_loss"] < 0.5 * fit.curves[0]["train_loss"]
+    assert max(row["val_acc"] for row in fit.curves) > 0.8  # chance is 0.25
+
+
+def test_the_same_seed_gives_the_same_numbers_and_another_seed_others(prepared):
+    _, first = run(prepared, recipe())
+    _, again = run(prepared, recipe())
+    assert numbers(first) == numbers(again)
+    data = open_prepared(prepared, 0, CPU)
+    other = loop.fit(network(), data, recipe(), seed=1, device=CPU)
+    assert numbers(first) != numbers(other)
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.mark.parametrize(
+    "section, schedule, after",
+    [
+        ({}, "constant", 1),
+        ({}, "one-cycle", 2),
+        ({"family": "colora", "merge_reset": True}, "one-cycle", 1),
+    ],
+    ids=["full", "full-one-cycle", "merge-reset"],
+)
+def test_a_run_killed_after_an_epoch_ends_as_the_unbroken_one(prepared, tmp_path, schedule, section, after):
+    train = recipe(schedule=schedule, augment="standard")
+    _, whole = run(prepared, train, section)
+
+    def kill(row):
+        if row["epoch"] == after:
+            raise Killed
+
+    checkpoint = tmp_path / "checkpoint.pt"
+    with pytest.raises(Killed):
+        run(prepared, train, section, checkpoint=checkpoint, identity="x", on_epoch=kill)
+    torch.manual_seed(99)  # what a new process would find is not what the old one left
+    _, resumed = run(prepared, train, section, checkpoint=checkpoint, identity="x")
+    assert numbers(resumed) == numbers(whole)
+    assert resumed.best_epoch == whole.best_epoch
+    for name, tensor in whole.best_state.items():
+        assert torch.equal(tensor, resumed.best_state[name]), name
+
+
+def test_a_checkpoint_of_other_settings_is_not_continued(prepared, tmp_path):
+    checkpoint = tmp_path / "checkpoint.pt"
+    run(prepared, recipe(), checkpoint=checkpoint, identity="old")
+    seen = []
+    run(prepared, recipe(), checkpoint=checkpoint, identity="new", on_epoch=lambda row: seen.append(row["epoch"]))
+    assert seen == [1, 2, 3]
+
+
+def test_best_epoch_is_the_first_with_the_highest_accuracy_and_lowest_loss(prepared):
+    model, fit = run(prepared, recipe(epochs=4))
+    merit = [(row["val_acc"], -row["val_loss"]) for row in fit.curves]
+    assert fit.best_epoch == merit.index(max(merit)) + 1
+    model.load_state_dict(fit.best_state)
+    val = loop.evaluate_split(model, open_prepared(prepared, 0, CPU), "val", recipe(), CPU)
+    assert (val.acc, val.loss) == (merit[fit.best_epoch - 1][0], -merit[fit.best_epoch - 1][1])
+
+
+def test_evaluation_scores_equal_sklearns(prepared):
+    model, _ = run(prepared, recipe(epochs=1))
+    seen = loop.evaluate_split(model, open_prepared(prepared, 0, CPU), "test", recipe(), CPU)
+    np.testing.assert_array_equal(seen.labels, np.load(prepared / "labels.npy")[128:])
+    np.testing.assert_allclose(seen.probabilities.sum(1), 1, atol=1e-6)
+    assert seen.acc == np.mean(seen.probabilities.argmax(1) == seen.labels)
+    exact = seen.probabilities.astype(np.float64)
+    exact /= exact.sum(1, keepdims=True)
+    assert seen.loss == pytest.approx(log_loss(seen.labels, exact), rel=1e-5)
+    assert seen.auc == pytest.approx(roc_auc_score(seen.labels, exact, multi_class="ovr"), abs=1e-6)
+
+
+def test_binary_cross_entropy_is_the_mean_over_images_and_classes():
+    logits = torch.randn(5, 4, dtype=torch.float64)
+    labels = torch.tensor([0, 1, 2, 3, 0])
+    p = 1 / (1 + np.exp(-logits.numpy()))
+    truth = np.eye(4)[labels]
+    expected = -np.mean(truth * np.log(p) + (1 - truth) * np.log(1 - p))
+    assert loop._loss(logits, labels, "binary-cross-entropy").item() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adamw"])
+def test_the_authors_recipe_trains(prepared, optimizer):
+    train = recipe(loss="binary-cross-entropy", augment="authors", optimizer=optimizer, epochs=4)
+    _, fit = run(prepared, train)
+    assert fit.curves[-1]["train_loss"] < fit.curves[0]["train_loss"]
+
+
+def test_one_cycle_starts_low_and_ends_lower(prepared):
+    _, fit = run(prepared, recipe(schedule="one-cycle", epochs=5, lr=1e-2))
+    rates = [row["lr"] for row in fit.curves]
+    assert rates[0] == pytest.approx(1e-2 / 25) and max(rates) > 5e-3 and rates[-1] < rates[1]
+
+
+def test_a_loss_that_is_no_number_stops_the_run(prepared):
+    model = network()
+    with torch.no_grad():
+        model.head[-1].weight.fill_(float("nan"))
+    with pytest.raises(loop.Diverged, match=r"training loss is nan in epoch 1; lower arm.NAME.train.lr \(now 0.002\)"):
+        loop.fit(model, open_prepared(prepared, 0, CPU), recipe(), seed=0, device=CPU)
+
+
+def test_test_images_are_not_read_while_training(prepared):
+    """Spoil every test image: the curves must not change."""
+    _, clean = run(prepared, recipe())
+    images = np.load(prepared / "images.npy", mmap_mode="r+")
+    images[128:] = 0
+    images.flush()
+    _, spoiled = run(prepared, recipe())
+    assert numbers(clean) == numbers(spoiled)
+
+
+def test_set_up_draws_the_same_network_for_the_same_seed(prepared):
+    params = Params(**tiny_params())
+    heads = []
+    for seed in (0, 0, 1):
+        _, _, model = loop.set_up(params, "transfer", seed, params.settings("transfer"), "cpu")
+        heads.append(model.head[0].weight.detach().clone())
+    assert torch.equal(heads[0], heads[1]) and not torch.equal(heads[0], heads[2])

@@ -1,0 +1,61 @@
+"""The parameter table of the paper, and where it does not hold."""
+
+import json
+
+import pytest
+
+from pipelines import parameters
+from pipelines.params import compose
+
+# arXiv:2505.18315 and its repository: head and all counts are sums over VGG16's layers.
+PAPER = {
+    "transfer": 869_124,
+    "full": 15_583_812,
+    "bitfit": 873_348,
+    "bitfit-blocks2-5": 873_220,
+    "conv-lora-r4": 900_100,
+    "conv-lora-r8": 931_076,
+    "conv-lora-r16": 993_028,
+    "colora-blocks1-5": 2_545_860,
+    "colora-blocks2-5": 2_540_292,
+    "colora-blocks3-5": 2_513_156,
+    "colora-blocks4-5": 2_341_636,
+    "colora-block5": 1_670_916,
+    "colora-blocks2-5-pointwise-bias": 2_544_388,
+}
+
+
+@pytest.fixture(scope="module")
+def counts():
+    return parameters.count(compose("paper"))
+
+
+@pytest.mark.parametrize("arm", PAPER)
+def test_trainable_counts_equal_the_papers(counts, arm):
+    assert counts[arm]["trainable"] == PAPER[arm]
+
+
+def test_reported_pointwise_only_count_is_that_of_depthwise_only(counts):
+    """The paper reports 0.91M for "pointwise only"; a pointwise update has 2.50M, a depthwise one 0.91M."""
+    assert round(counts["colora-blocks2-5-depthwise-only"]["trainable"] / 1e6, 2) == 0.91
+    assert round(counts["colora-blocks2-5-pointwise-only"]["trainable"] / 1e6, 2) == 2.50
+
+
+def test_vgg16_convolutions_and_head_add_up(counts):
+    assert counts["full"]["total"] == counts["transfer"]["total"] == 14_714_688 + 869_124
+
+
+def test_table_and_json_name_every_arm(capsys):
+    assert parameters.main(["--profile", "oct1k", "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert list(shown) == list(compose("oct1k").arm)
+    # torchvision's ResNet-18 without fc, and the head on its 512 x 4 x 4 map.
+    total = 11_689_512 - 513_000 + (512 * 128 + 128) + (2048 * 128 + 128) + (128 * 4 + 4)
+    assert shown["full"] == {"trainable": total, "total": total, "backbone": "resnet18"}
+    assert parameters.main(["--profile", "oct1k"]) == 0
+    assert f"{total:,}" in capsys.readouterr().out
+
+
+def test_unknown_profile_is_an_error_without_traceback(capsys):
+    assert parameters.main(["--profile", "papr"]) == 1
+    assert "did you mean 'paper'" in capsys.readouterr().err

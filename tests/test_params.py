@@ -1,0 +1,89 @@
+import pytest
+import yaml
+
+from pipelines.params import Params, ParamsError, compose, load
+from tests.conftest import tiny_params
+
+
+@pytest.mark.parametrize("profile", ["quick", "oct1k", "paper", "paper-distilled"])
+def test_every_profile_composes_and_its_arms_resolve(profile):
+    params = compose(profile)
+    assert params.profile == profile
+    for arm in params.arm:
+        assert params.settings(arm)["train"]["epochs"] > 0
+
+
+def test_committed_params_are_the_composed_quick_profile():
+    assert load("params.yaml") == compose("quick")
+
+
+def test_distilled_profile_differs_from_paper_in_its_data_only():
+    paper, distilled = compose("paper"), compose("paper-distilled")
+    assert distilled.data.mode == "distilled" and paper.data.mode == "balanced"
+    assert distilled.model_copy(update={"profile": "paper", "data": paper.data}) == paper
+
+
+def test_settings_are_the_arms_difference_over_the_defaults():
+    content = tiny_params(arm={"full": {"family": "full", "backbone": "vgg16", "train": {"lr": 0.5}}})
+    settings = Params(**content).settings("full")
+    assert settings["backbone"] == "vgg16" and settings["weights"] == "random"
+    assert settings["train"]["lr"] == 0.5 and settings["train"]["epochs"] == 2
+
+
+def test_seed_zero_is_a_seed():
+    assert Params(**tiny_params(seeds=[0])).seeds == [0]
+
+
+def write(folder, change):
+    content = tiny_params()
+    change(content)
+    path = folder / "params.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        (lambda c: c["train"].update(epocs=3), ["train.epocs", "'epochs'"]),
+        (lambda c: c["data"]["phantom"].update(tran=3), ["data.phantom.tran", "'train'"]),
+        (lambda c: c["train"].update(epochs="many"), ["train.epochs", "'many'", "integer"]),
+        (lambda c: c["train"].update(lr=-1.0), ["train.lr", "greater than 0", "-1.0"]),
+        (lambda c: c["train"].update(loss="hinge"), ["train.loss", "cross-entropy", "'hinge'"]),
+        (lambda c: c.pop("seeds"), ["missing key 'seeds'"]),
+        (lambda c: c.update(seeds=[]), ["seeds", "at least 1"]),
+        (lambda c: c["data"].update(source="folder"), ["data.folder"]),
+        (lambda c: c["data"].update(mode="balanced"), ["data.balanced"]),
+        (lambda c: c.update(profile="../up"), ["profile", "../up"]),
+    ],
+)
+def test_a_wrong_key_is_named_with_the_file(tmp_path, change, words):
+    path = write(tmp_path, change)
+    with pytest.raises(ParamsError) as error:
+        load(path)
+    for word in [str(path), *words]:
+        assert word in str(error.value)
+
+
+def test_a_wrong_key_in_an_arms_recipe_is_named(tmp_path):
+    path = write(tmp_path, lambda c: c["arm"]["full"].update(train={"lr": "fast"}))
+    with pytest.raises(ParamsError, match=r"arm\.full\.train\.lr.*'fast'"):
+        load(path).settings("full")
+
+
+def test_an_unknown_arm_or_profile_lists_near_names():
+    with pytest.raises(ParamsError, match="did you mean 'transfer'"):
+        Params(**tiny_params()).settings("transfr")
+    with pytest.raises(ParamsError, match="did you mean 'quick'"):
+        compose("quik")
+
+
+def test_a_file_that_is_no_mapping_or_missing_says_so(tmp_path):
+    with pytest.raises(ParamsError, match="no such file"):
+        load(tmp_path / "none.yaml")
+    (tmp_path / "list.yaml").write_text("- 1\n")
+    with pytest.raises(ParamsError, match="expected a mapping"):
+        load(tmp_path / "list.yaml")
+    (tmp_path / "bad.yaml").write_text("a: [1\n")
+    with pytest.raises(ParamsError, match="not valid YAML"):
+        load(tmp_path / "bad.yaml")

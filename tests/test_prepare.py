@@ -1,0 +1,267 @@
+"""The stage as a whole: what it writes, when it keeps it, and how it ends on bad input."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from pipelines import prepare as stage
+from pipelines.params import Params
+from pipelines.sources import DataError
+
+PHANTOM = {"source": "phantom", "image_size": 16, "phantom": {"train": 12, "val": 8, "test": 8}}
+
+
+def content(data=PHANTOM, seeds=(0, 1)):
+    return {
+        "profile": "tiny",
+        "seeds": list(seeds),
+        "data": data,
+        "model": {},
+        "train": {"epochs": 1, "batch_size": 1, "lr": 1.0},
+        "arm": {"full": {}},
+    }
+
+
+def run(data=PHANTOM, seeds=(0, 1)):
+    return stage.prepare(Params(**content(data, seeds)))
+
+
+@pytest.fixture(autouse=True)
+def workplace(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def scans(workplace):
+    """Two classes of nine patients, two images each; patients 7 and 8 occur in both."""
+    rng = np.random.default_rng(0)
+    for start, name in ((0, "A"), (7, "B")):
+        folder = workplace / "scans" / name
+        folder.mkdir(parents=True)
+        for patient in range(start, start + 9):
+            for index in range(2):
+                pixels = rng.integers(0, 256, (20, 24), dtype=np.uint8)
+                Image.fromarray(pixels).save(folder / f"{name}-{patient}-{index}.png")
+    settings = {"path": "scans", "folds": 3, "val_share": 0.25}
+    return {"source": "folder", "image_size": 16, "folder": settings}
+
+
+def identity(path):
+    """Changes whenever the file is written anew."""
+    status = Path(path).stat()
+    return status.st_ino, status.st_mtime_ns
+
+
+def test_writes_arrays_that_open_memory_mapped_and_a_manifest_that_describes_them():
+    manifest = run()
+    images = np.load("data/tiny/images.npy", mmap_mode="r", allow_pickle=False)
+    labels = np.load("data/tiny/labels.npy", allow_pickle=False)
+    assert isinstance(images, np.memmap) and images.dtype == np.uint8 and images.flags["C_CONTIGUOUS"]
+    assert images.shape == (28, 16, 16) and labels.shape == (28,) and labels.dtype == np.int64
+    with np.load("data/tiny/splits.npz", allow_pickle=False) as splits:
+        assert {name: splits[name].dtype for name in splits} == dict.fromkeys(("train", "val", "test"), np.int64)
+        assert sorted(np.concatenate([splits[name] for name in splits]).tolist()) == list(range(28))
+    assert manifest == json.loads(Path("data/tiny/manifest.json").read_text())
+    assert manifest["classes"] == ["CNV", "DME", "DRUSEN", "NORMAL"]
+    assert (manifest["count"], manifest["image_size"], manifest["channels"]) == (28, 16, 1)
+    assert manifest["files"]["images.npy"]["shape"] == [28, 16, 16]
+    for name, facts in manifest["files"].items():
+        listed = subprocess.run(["sha256sum", f"data/tiny/{name}"], capture_output=True, text=True, check=True).stdout
+        assert facts["sha256"] == listed.split()[0]
+    assert sorted(path.name for path in Path("data/tiny").iterdir()) == [
+        "images.npy",
+        "labels.npy",
+        "manifest.json",
+        "splits.npz",
+    ]
+    assert sorted(path.name for path in Path("results/tiny/data").iterdir()) == ["card.json", "card.md", "examples.png"]
+
+
+def test_folder_gives_every_seed_its_folds_and_keeps_patients_apart(scans):
+    manifest = run(scans, seeds=[0, 2, 4])
+    patients = np.array(manifest["patient_of_image"])
+    assert manifest["folds"] == 3 and manifest["patients"] == 16 == len(set(patients))
+    with np.load("data/tiny/splits.npz", allow_pickle=False) as splits:
+        assert list(splits) == [f"{seed}/{part}" for seed in (0, 2, 4) for part in ("train", "val", "test")]
+        for seed in (0, 2, 4):
+            owners = [set(patients[splits[f"{seed}/{part}"]]) for part in ("train", "val", "test")]
+            assert sum(map(len, owners)) == 16
+    card = json.loads(Path("results/tiny/data/card.json").read_text())
+    assert all(set(facts["patients_across"].values()) == {0} for facts in card["seeds"].values())
+
+
+def test_two_runs_write_the_same_bytes(scans, monkeypatch, tmp_path):
+    run(scans)
+    first = {path: path.read_bytes() for folder in ("data", "results") for path in Path(folder).rglob("*.*")}
+    other = tmp_path / "elsewhere"
+    other.mkdir()
+    (other / "scans").symlink_to(tmp_path / "scans")
+    monkeypatch.chdir(other)
+    scans["folder"]["path"] = str(other / "scans")
+    run(scans)
+    assert len(first) == 7
+    for path, body in first.items():
+        assert path.read_bytes() == body, path
+        assert str(tmp_path).encode() not in body
+
+
+def test_finished_data_is_kept():
+    run()
+    before = identity("data/tiny/images.npy")
+    run()
+    assert identity("data/tiny/images.npy") == before
+
+
+def spoil_manifest(folder):
+    (folder / "manifest.json").write_text('{"source": "phan')
+
+
+def remove_manifest(folder):
+    (folder / "manifest.json").unlink()
+
+
+def flip_a_byte(folder):
+    content = bytearray((folder / "images.npy").read_bytes())
+    content[-1] ^= 1
+    (folder / "images.npy").write_bytes(bytes(content))
+
+
+def cut_labels(folder):
+    (folder / "labels.npy").write_bytes((folder / "labels.npy").read_bytes()[:-8])
+
+
+def remove_splits(folder):
+    (folder / "splits.npz").unlink()
+
+
+@pytest.mark.parametrize("damage", [spoil_manifest, remove_manifest, flip_a_byte, cut_labels, remove_splits])
+def test_half_written_or_damaged_data_is_built_again(damage):
+    first = run()
+    before = identity("data/tiny/images.npy")
+    damage(Path("data/tiny"))
+    assert run() == first
+    assert identity("data/tiny/images.npy") != before
+
+
+def test_changed_settings_build_again():
+    first = run()
+    second = run({**PHANTOM, "phantom": {**PHANTOM["phantom"], "seed": 1}})
+    assert second["files"]["images.npy"]["sha256"] != first["files"]["images.npy"]["sha256"]
+    third = run({**PHANTOM, "mode": "balanced", "balanced": {"per_class": 2}})
+    assert third["files"]["images.npy"]["sha256"] == first["files"]["images.npy"]["sha256"]
+    with np.load("data/tiny/splits.npz", allow_pickle=False) as splits:
+        assert len(splits["train"]) == 8
+
+
+def test_seeds_matter_only_where_the_data_has_folds_and_leave_other_seeds_alone(scans):
+    run(seeds=[0])
+    before = identity("data/tiny/images.npy")
+    run(seeds=[0, 5])
+    assert identity("data/tiny/images.npy") == before
+    first = run(scans, seeds=[0])
+    second = run(scans, seeds=[0, 5])
+    assert "5/train" in second["splits"]
+    assert {name: second["splits"][name] for name in first["splits"]} == first["splits"]
+
+
+def test_changed_folder_builds_again_and_a_vanished_one_keeps_what_is_there(scans, workplace):
+    first = run(scans)
+    Image.new("L", (30, 30), 7).save(workplace / "scans" / "A" / "A-3-9.png")
+    second = run(scans)
+    assert second["count"] == first["count"] + 1
+    (workplace / "scans").rename(workplace / "gone")
+    assert run(scans) == second
+    with pytest.raises(DataError, match="scans: expected a folder"):
+        run({**scans, "image_size": 20})
+
+
+def test_distilled_follows_its_entropies(workplace):
+    indices = np.arange(8)
+    np.savez("entropies.npz", indices=indices, entropy=np.linspace(0, 1, 8))
+    data = {
+        **PHANTOM,
+        "mode": "distilled",
+        "balanced": {"per_class": 2},
+        "distilled": {"entropies": "entropies.npz", "keep": [0, 1]},
+    }
+    run(data)
+    with np.load("data/tiny/splits.npz", allow_pickle=False) as splits:
+        assert splits["train"].tolist() == [0, 1, 2, 3]
+    np.savez("entropies.npz", indices=indices, entropy=np.linspace(1, 0, 8))
+    run(data)
+    with np.load("data/tiny/splits.npz", allow_pickle=False) as splits:
+        assert splits["train"].tolist() == [4, 5, 6, 7]
+
+
+def test_a_failed_build_leaves_no_manifest_and_no_scraps(scans, workplace):
+    run(scans)
+    (workplace / "scans" / "B" / "B-8-1.png").write_bytes(b"")
+    with pytest.raises(DataError, match="B-8-1.png: the file is empty"):
+        run(scans)
+    left = {path.name for path in Path("data/tiny").iterdir()}
+    assert "manifest.json" not in left and not any(name.startswith(".") for name in left)
+
+
+def test_old_images_stay_readable_while_new_ones_are_written():
+    run()
+    mapped = np.load("data/tiny/images.npy", mmap_mode="r", allow_pickle=False)
+    before = np.array(mapped)
+    run({**PHANTOM, "phantom": {**PHANTOM["phantom"], "seed": 1}})
+    np.testing.assert_array_equal(mapped, before)
+
+
+def test_command_line_succeeds_and_then_says_that_it_kept_the_data(capsys):
+    Path("params.yaml").write_text(yaml.safe_dump(content()))
+    assert stage.main([]) == 0
+    assert "28 images written" in capsys.readouterr().out
+    assert stage.main(["--profile-file", "params.yaml"]) == 0
+    assert "kept" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ({"source": "folder", "image_size": 16, "folder": {"path": "absent"}}, "error: data.folder.path: absent: "),
+        ({"source": "folder", "image_size": 16}, "error: params.yaml: "),
+    ],
+)
+def test_command_line_reports_errors_in_one_line_without_a_traceback(capsys, data, message):
+    Path("params.yaml").write_text(yaml.safe_dump(content(data)))
+    assert stage.main([]) == 1
+    captured = capsys.readouterr()
+    assert captured.err.startswith(message) and captured.err.count("\n") == 1 and captured.out == ""
+
+
+def test_help_loads_nothing_heavy():
+    code = (
+        "import sys, pipelines.prepare as p\n"
+        "try: p.main(['--help'])\n"
+        "except SystemExit: pass\n"
+        "heavy = ('numpy', 'PIL', 'pydantic', 'medmnist', 'torch', 'sklearn')\n"
+        "print('loaded:', [name for name in heavy if name in sys.modules])"
+    )
+    root = Path(__file__).parents[1]
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=root)
+    assert "--profile-file" in result.stdout and result.stdout.rstrip().endswith("loaded: []")
+
+
+def test_preparing_loads_neither_torch_nor_medmnist_nor_dvc(scans):
+    """A machine that only prepares, or only trains, lacks some of them."""
+    Path("params.yaml").write_text(yaml.safe_dump(content(scans)))
+    code = (
+        "import sys, pipelines.prepare as p\n"
+        "assert p.main([]) == 0\n"
+        "print('loaded:', [name for name in ('torch', 'medmnist', 'dvc') if name in sys.modules])"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.rstrip().endswith("loaded: []")

@@ -1,0 +1,112 @@
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from pipelines import code, records
+from tests.conftest import bright_quadrants, write_prepared
+
+SETTINGS = {"family": "full", "backbone": "resnet18", "weights": "random", "train": {"lr": 0.1}}
+DATA = {"images.npy": "aa"}
+
+
+def test_fingerprint_covers_settings_seed_and_data():
+    base = records.fingerprint(SETTINGS, 0, DATA)
+    assert records.fingerprint(dict(reversed(SETTINGS.items())), 0, DATA) == base  # order is no difference
+    assert records.fingerprint({**SETTINGS, "train": {"lr": 0.2}}, 0, DATA) != base
+    assert records.fingerprint(SETTINGS, 1, DATA) != base
+    assert records.fingerprint(SETTINGS, 0, {"images.npy": "bb"}) != base
+
+
+def test_weights_count_by_content_not_by_place(tmp_path):
+    one, two = tmp_path / "one.safetensors", tmp_path / "two.safetensors"
+    one.write_bytes(b"abc")
+    two.write_bytes(b"abc")
+    same = [records.fingerprint({**SETTINGS, "weights": str(p)}, 0, DATA) for p in (one, two)]
+    assert same[0] == same[1]
+    two.write_bytes(b"abd")
+    assert records.fingerprint({**SETTINGS, "weights": str(two)}, 0, DATA) != same[0]
+    described = records.described({**SETTINGS, "weights": str(one)})
+    assert described["weights"] == "one.safetensors" and str(tmp_path) not in json.dumps(described)
+
+
+def source(tmp_path, monkeypatch, text):
+    monkeypatch.setattr(code, "ROOT", tmp_path)
+    path = tmp_path / "a.py"
+    path.write_text(text)
+    return code.code_hash([path])
+
+
+def test_comments_docstrings_and_layout_are_no_change_of_code(tmp_path, monkeypatch):
+    base = source(tmp_path, monkeypatch, "def f(x):\n    return x + 1\n")
+    assert source(tmp_path, monkeypatch, '"""Doc."""\n\n\ndef f(x):  # why\n    """Doc."""\n    return (x\n      + 1)\n') == base
+    assert source(tmp_path, monkeypatch, "def f(x):\n    return x + 2\n") != base
+    assert source(tmp_path, monkeypatch, "def f(x, y=None):\n    return x + 1\n") != base
+
+
+def test_the_library_counts_for_colora_alone():
+    assert any("colora/fused.py" in str(p) for p in code.code_files("colora"))
+    assert not any("/colora/" in str(p) for p in code.code_files("full"))
+    assert {"full", "transfer", "bitfit", "adapters", "conv_lora", "colora"} <= set(code.families())
+
+
+def complete(folder, fingerprint="f"):
+    folder.mkdir()
+    (folder / "curves.csv").write_text("x")
+    (folder / "predictions.npz").write_text("x")
+    records.write_json(folder / "record.json", {"status": "complete", "fingerprint": fingerprint})
+
+
+def test_a_cell_is_complete_only_with_every_file_and_the_right_fingerprint(tmp_path):
+    folder = tmp_path / "cell"
+    assert not records.is_complete(folder, "f")
+    complete(folder)
+    assert records.is_complete(folder, "f") and not records.is_complete(folder, "g")
+    (folder / "predictions.npz").unlink()
+    assert not records.is_complete(folder, "f")
+
+
+def test_a_failed_cell_is_not_complete(tmp_path):
+    records.write_json(tmp_path / "c" / "record.json", {"status": "failed", "fingerprint": "f"})
+    assert not records.is_complete(tmp_path / "c", "f")
+
+
+def test_a_write_that_breaks_leaves_the_old_file_and_no_other(tmp_path):
+    path = tmp_path / "record.json"
+    records.write_json(path, {"a": 1})
+
+    def breaks(file):
+        file.write(b"half")
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        records.write_atomically(path, breaks)
+    assert json.loads(path.read_text()) == {"a": 1} and list(tmp_path.iterdir()) == [path]
+
+
+def test_json_of_the_wrong_kind_is_refused(tmp_path):
+    (tmp_path / "record.json").write_text("[1]")
+    with pytest.raises(records.RecordError, match="expected a JSON object, found list"):
+        records.read_record(tmp_path)
+
+
+def test_looking_at_a_cell_needs_neither_torch_nor_dvc():
+    """Complete cells must cost nothing: `--help` and the fingerprint import no heavy package."""
+    probe = "import sys, pipelines.train, pipelines.tune, pipelines.records; print([m for m in ('torch', 'numpy', 'dvc', 'medmnist') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, cwd=code.ROOT, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_a_seeds_data_are_its_own_splits(tmp_path):
+    """So that adding a seed to a profile makes no finished cell stale."""
+    images, labels = bright_quadrants(12)
+    splits = {f"{s}/{name}": np.array([s, s + 4]) for s in (0, 1) for name in ("train", "val", "test")}
+    write_prepared(tmp_path / "two", images, labels, splits)
+    only = {name: indices for name, indices in splits.items() if name.startswith("0/")}
+    write_prepared(tmp_path / "one", images, labels, only)
+    assert records.data_identity(tmp_path / "one", 0) == records.data_identity(tmp_path / "two", 0)
+    assert records.data_identity(tmp_path / "two", 1) != records.data_identity(tmp_path / "two", 0)
+    with pytest.raises(FileNotFoundError, match="no splits of seed 1"):
+        records.data_identity(tmp_path / "one", 1)

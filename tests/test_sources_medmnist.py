@@ -1,0 +1,255 @@
+"""The MedMNIST source on small archives made here; the download is tried against a server on this machine."""
+
+import hashlib
+import io
+import zipfile
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from pipelines import prepare as stage
+from pipelines.params import MedMNIST, Params
+from pipelines.sources import DataError, medmnist
+
+CLASSES = 4
+
+
+def arrays(size=28, channels=1, counts=(12, 8, 4), seed=0, column=True):
+    rng = np.random.default_rng(seed)
+    content = {}
+    for split, count in zip(("train", "val", "test"), counts, strict=True):
+        shape = (count, size, size) + ((3,) if channels == 3 else ())
+        content[f"{split}_images"] = rng.integers(0, 256, shape, dtype=np.uint8)
+        labels = (np.arange(count) % CLASSES).astype(np.uint8)
+        content[f"{split}_labels"] = labels[:, None] if column else labels
+    return content
+
+
+def saved(path, content, save=np.savez_compressed):
+    save(path, **content)
+    return path
+
+
+def read(path, size=28, channels=1):
+    return medmnist.read_archive(path, size, channels, CLASSES, lambda shape: np.zeros(shape, np.uint8))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("column", [True, False], ids=["labels (N, 1)", "labels (N,)"])
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_reads_what_numpy_reads(tmp_path, monkeypatch, channels, column, save):
+    monkeypatch.setattr(medmnist, "CHUNK", 1000)  # so that an array takes many reads
+    content = arrays(channels=channels, column=column)
+    images, labels, splits = read(saved(tmp_path / "set.npz", content, save), channels=channels)
+    assert images.shape[1:] == ((28, 28) if channels == 1 else (28, 28, 3)) and labels.dtype == np.int64
+    for split in ("train", "val", "test"):
+        np.testing.assert_array_equal(images[splits[split]], content[f"{split}_images"])
+        np.testing.assert_array_equal(labels[splits[split]], content[f"{split}_labels"].ravel())
+
+
+def changed(**changes):
+    return {**arrays(), **changes}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({k: v for k, v in arrays().items() if k != "val_labels"}, "lacks val_labels"),
+        (changed(train_images=np.zeros((12, 64, 64), np.uint8)), r"train_images: found uint8 \(12, 64, 64\), expected"),
+        (changed(train_images=np.zeros((12, 28, 28, 3), np.uint8)), r"found uint8 \(12, 28, 28, 3\), expected"),
+        (changed(train_images=np.zeros((12, 28, 28))), "train_images: found float64"),
+        (changed(test_images=np.zeros((5, 28, 28), np.uint8)), r"test_images: found uint8 \(5, 28, 28\)"),
+        (changed(val_labels=np.zeros((8, 2), np.uint8)), r"val_labels: found uint8 \(8, 2\)"),
+        (changed(val_labels=np.zeros(8)), "val_labels: found float64"),
+        (changed(test_labels=np.array([0, 1, 2, 4])), "test_labels: labels from 0 to 4, expected 0 to 3"),
+        (changed(test_labels=np.array([0, 1, 2, -1])), "test_labels: labels from -1 to 2"),
+        (changed(test_labels=np.array([[0], ["x"], [None], [1]], object)), "expected plain numbers"),
+        (changed(train_images=np.asfortranarray(arrays()["train_images"])), "fortran order True"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_unfit_content_is_named(tmp_path, content, message):
+    path = saved(tmp_path / "set.npz", content)
+    with pytest.raises(DataError, match=f"set.npz: .*{message}"):
+        read(path)
+
+
+def test_archive_cut_short_is_named(tmp_path):
+    path = saved(tmp_path / "set.npz", arrays())
+    path.write_bytes(path.read_bytes()[:-3000])
+    with pytest.raises(DataError, match="set.npz: damaged or truncated archive .*delete it"):
+        read(path)
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_flipped_byte_is_noticed(tmp_path, save):
+    path = saved(tmp_path / "set.npz", arrays(), save)
+    content = bytearray(path.read_bytes())
+    content[4000] ^= 0xFF
+    path.write_bytes(bytes(content))
+    with pytest.raises(DataError, match="set.npz: damaged or truncated"):
+        read(path)
+
+
+@pytest.mark.parametrize(("extra", "message"), [(-50, "truncated"), (50, "more data than its shape")])
+def test_member_shorter_or_longer_than_it_says(tmp_path, extra, message):
+    path = tmp_path / "set.npz"
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, array in arrays().items():
+            stream = io.BytesIO()
+            np.save(stream, array)
+            body = stream.getvalue()
+            if name == "val_images":
+                body = body[:extra] if extra < 0 else body + bytes(extra)
+            archive.writestr(f"{name}.npy", body)
+    with pytest.raises(DataError, match=f"val_images: {message}"):
+        read(path)
+
+
+def test_member_that_is_no_array(tmp_path):
+    path = saved(tmp_path / "set.npz", {k: v for k, v in arrays().items() if k != "val_images"})
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("val_images.npy", b"hello, this is text")
+    with pytest.raises(DataError, match="val_images: not a .npy array"):
+        read(path)
+
+
+def section(cache, dataset="octmnist", size=28):
+    return SimpleNamespace(medmnist=MedMNIST(dataset=dataset, cache=cache), image_size=size)
+
+
+def read_source(data):
+    return medmnist.read(data, [0], lambda shape: np.zeros(shape, np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("dataset", "size", "message"),
+    [
+        ("octmnst", 28, r"data\.medmnist\.dataset: no 2-D set 'octmnst'; did you mean octmnist"),
+        ("organmnist3d", 28, "no 2-D set 'organmnist3d'"),
+        ("chestmnist", 28, "chestmnist is a multi-label, binary-class task"),
+        ("octmnist", 32, r"data\.image_size: 32, but MedMNIST has 28, 64, 128, 224"),
+    ],
+)
+def test_set_or_size_that_is_not_there(tmp_path, dataset, size, message):
+    with pytest.raises(DataError, match=message):
+        read_source(section(tmp_path, dataset, size))
+
+
+def test_every_single_label_set_and_size_is_described():
+    names = ["path", "derma", "oct", "pneumonia", "retina", "breast", "blood", "tissue", "organa", "organc", "organs"]
+    for name in names:
+        for size in (28, 64, 128, 224):
+            info = medmnist.describe(f"{name}mnist", size)
+            assert len(info["md5"]) == 32 and info["n_channels"] in (1, 3)
+            assert (f"mnist_{size}.npz" in info["url"]) == (size != 28)
+    oct_classes = medmnist.describe("octmnist", 28)["label"]
+    assert [text.split()[0] for text in oct_classes.values()] == ["choroidal", "diabetic", "drusen", "normal"]
+
+
+@pytest.fixture
+def published(tmp_path, monkeypatch):
+    """Make octmnist at 64 px a small archive on a local server; gives the file there, the cache and the entry."""
+    import medmnist as package
+
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, *arguments):
+            pass
+
+    shelf, cache = tmp_path / "shelf", tmp_path / "cache"
+    shelf.mkdir()
+    file = saved(shelf / "octmnist_64.npz", arrays(size=64))
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(shelf)))
+    Thread(target=server.serve_forever, daemon=True).start()
+    entry = {
+        **package.INFO["octmnist"],
+        "url_64": f"http://127.0.0.1:{server.server_port}/octmnist_64.npz",
+        "MD5_64": hashlib.md5(file.read_bytes()).hexdigest(),
+    }
+    monkeypatch.setitem(package.INFO, "octmnist", entry)
+    yield SimpleNamespace(file=file, cache=cache, entry=entry)
+    server.shutdown()
+    server.server_close()
+
+
+def test_downloads_once_then_uses_the_cache(published):
+    first = read_source(section(published.cache, size=64))
+    np.testing.assert_array_equal(first.images[first.splits["test"]], arrays(size=64)["test_images"])
+    assert first.classes[3] == "normal" and first.origin["licence"] == "CC BY 4.0"
+    assert [path.name for path in published.cache.iterdir()] == ["octmnist_64.npz"]
+    published.file.unlink()
+    np.testing.assert_array_equal(read_source(section(published.cache, size=64)).images, first.images)
+
+
+def test_file_in_the_cache_that_fails_its_checksum_is_never_used(published):
+    published.cache.mkdir()
+    saved(published.cache / "octmnist_64.npz", arrays(size=64, seed=1))
+    with pytest.raises(DataError, match=r"octmnist_64.npz: checksum mismatch: MD5 .*, expected .*delete it and run"):
+        read_source(section(published.cache, size=64))
+
+
+def test_download_that_fails_its_checksum_leaves_nothing(published):
+    published.entry["MD5_64"] = "0" * 32
+    with pytest.raises(DataError, match="checksum mismatch: the download's MD5 is not 0000"):
+        read_source(section(published.cache, size=64))
+    assert list(published.cache.iterdir()) == []
+
+
+def test_no_network_names_the_url_and_where_to_place_the_file(published):
+    # Port 9 (discard) of this machine answers nothing, as an absent network does.
+    published.entry["url_64"] = "http://127.0.0.1:9/octmnist_64.npz"
+    with pytest.raises(DataError, match=r"http://127.0.0.1:9/.*download failed .*place it at .*octmnist_64.npz"):
+        read_source(section(published.cache, size=64))
+    assert list(published.cache.iterdir()) == []
+
+
+def test_interrupted_download_stays_an_interrupt(published, monkeypatch):
+    """medmnist turns every exception into advice about the network, Ctrl-C included."""
+    import torchvision.datasets.utils
+
+    def interrupted(*arguments, **more):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(torchvision.datasets.utils, "download_url", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        read_source(section(published.cache, size=64))
+    assert list(published.cache.iterdir()) == []
+
+
+def test_cache_that_cannot_be_written_is_named(published):
+    published.cache.write_text("a file where the folder should be")
+    with pytest.raises(DataError, match=r"data\.medmnist\.cache: .*cannot be written"):
+        read_source(section(published.cache, size=64))
+
+
+def test_prepare_writes_the_set_and_names_an_empty_class(published, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    params = Params(
+        profile="tiny",
+        seeds=[0],
+        data={
+            "source": "medmnist",
+            "image_size": 64,
+            "medmnist": {"cache": str(published.cache)},
+            "mode": "balanced",
+            "balanced": {"per_class": 2},
+        },
+        model={},
+        train={"epochs": 1, "batch_size": 1, "lr": 1.0},
+        arm={"full": {}},
+    )
+    manifest = stage.prepare(params)
+    assert manifest["count"] == 24 and "cache" not in str(manifest["settings"])
+    with np.load("data/tiny/splits.npz", allow_pickle=False) as splits:
+        assert len(splits["train"]) == 8 and len(splits["val"]) == 8
+
+    spoiled = {**arrays(size=64), "val_labels": np.zeros((8, 1), np.uint8)}
+    saved(published.cache / "octmnist_64.npz", spoiled)
+    published.entry["MD5_64"] = hashlib.md5((published.cache / "octmnist_64.npz").read_bytes()).hexdigest()
+    (tmp_path / "data" / "tiny" / "manifest.json").unlink()
+    with pytest.raises(DataError, match="split 'val' has no image of class diabetic"):
+        stage.prepare(params)

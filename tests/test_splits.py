@@ -1,0 +1,197 @@
+"""Splits: patients stay together, folds cover everything, and the paper's subsets are what it says."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from pipelines import splits
+from pipelines.params import Balanced, Distilled
+from pipelines.sources import DataError
+
+CLASSES = ["A", "B", "C"]
+
+
+def cohort(patients=60, seed=0):
+    """Labels and patients, images per patient uneven, a few patients under two classes."""
+    rng = np.random.default_rng(seed)
+    labels, ids = [], []
+    for patient in range(patients):
+        for _ in range(rng.integers(1, 5)):
+            labels.append(patient % 3 if rng.random() < 0.9 else (patient + 1) % 3)
+            ids.append(f"p{patient}")
+    return np.array(labels, np.int64), np.array(ids)
+
+
+def test_patients_never_cross_and_every_image_is_used_once_a_seed():
+    labels, patients = cohort()
+    made = splits.patient_folds(labels, patients, range(7), 5, 0.2, CLASSES)
+    assert list(made) == [f"{seed}/{part}" for seed in range(7) for part in ("train", "val", "test")]
+    for seed in range(7):
+        parts = [made[f"{seed}/{part}"] for part in ("train", "val", "test")]
+        assert sorted(np.concatenate(parts).tolist()) == list(range(len(labels)))
+        owners = [set(patients[part]) for part in parts]
+        assert not (owners[0] & owners[1] or owners[0] & owners[2] or owners[1] & owners[2])
+        assert all((np.diff(part) > 0).all() and part.dtype == np.int64 for part in parts)
+
+
+def test_folds_of_one_repetition_test_every_image_once_and_the_next_repetition_shuffles_anew():
+    labels, patients = cohort()
+    made = splits.patient_folds(labels, patients, range(10), 5, 0.2, CLASSES)
+    for start in (0, 5):
+        tested = np.concatenate([made[f"{seed}/test"] for seed in range(start, start + 5)])
+        assert sorted(tested.tolist()) == list(range(len(labels)))
+    assert made["0/test"].tolist() != made["5/test"].tolist()
+
+
+def test_splits_are_stratified_and_near_their_sizes():
+    labels, patients = cohort(patients=300)
+    made = splits.patient_folds(labels, patients, [3], 5, 0.125, CLASSES)
+    overall = np.bincount(labels) / len(labels)
+    for part, share in (("train", 0.7), ("val", 0.1), ("test", 0.2)):
+        indices = made[f"3/{part}"]
+        assert abs(len(indices) / len(labels) - share) < 0.02
+        assert np.abs(np.bincount(labels[indices]) / len(indices) - overall).max() < 0.03
+
+
+def test_a_seed_gets_the_same_splits_whatever_other_seeds_there_are():
+    labels, patients = cohort()
+    alone = splits.patient_folds(labels, patients, [4], 5, 0.2, CLASSES)
+    among = splits.patient_folds(labels, patients, [0, 4, 9], 5, 0.2, CLASSES)
+    for name, indices in alone.items():
+        np.testing.assert_array_equal(among[name], indices)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"seeds": [-1]}, "seeds: -1 is negative"),
+        ({"val_share": 0.8}, r"data\.folder\.val_share: 0\.8 leaves too little"),
+        ({"val_share": 0.001}, "seed 0: a class has .* fewer than the 1000 parts"),
+        ({"folds": 40}, r"class '.' has \d+ patients, fewer than data\.folder\.folds = 40"),
+    ],
+)
+def test_impossible_folds_are_explained(changes, message):
+    labels, patients = cohort()
+    settings = {"seeds": [0], "folds": 5, "val_share": 0.2, **changes}
+    with pytest.raises(DataError, match=message):
+        splits.patient_folds(labels, patients, **settings, classes=CLASSES)
+
+
+def test_a_split_that_lacks_a_class_is_named():
+    with pytest.raises(DataError, match="split 'val' has no image of class B, C"):
+        splits.check(np.array([0, 1, 2, 0]), {"train": np.arange(3), "val": np.array([3])}, CLASSES)
+
+
+def fixed():
+    """12 images in train, classes in turn, then 3 in val and 3 in test."""
+    labels = np.arange(18) % 3
+    return labels, {"train": np.arange(12), "val": np.arange(12, 15), "test": np.arange(15, 18)}
+
+
+def balanced(per_class=3, **more):
+    return SimpleNamespace(mode="balanced", balanced=Balanced(per_class=per_class), **more)
+
+
+def distilled(path, keep=(1, 3)):
+    return SimpleNamespace(
+        mode="distilled", balanced=Balanced(per_class=3), distilled=Distilled(entropies=path, keep=keep)
+    )
+
+
+def test_balanced_keeps_the_first_of_each_class_in_stored_order():
+    labels = np.array([0, 0, 1, 0, 2, 0, 1, 2, 1, 2])
+    chosen = splits.select(balanced(2), labels, {"train": np.arange(10), "val": np.array([9])}, CLASSES)
+    assert chosen["train"].tolist() == [0, 1, 2, 4, 6, 7]
+    assert chosen["val"].tolist() == [9]
+
+
+def test_balanced_works_on_the_training_part_of_every_seed():
+    labels, patients = cohort()
+    made = splits.patient_folds(labels, patients, [0, 1], 5, 0.2, CLASSES)
+    chosen = splits.select(balanced(5), labels, made, CLASSES)
+    for seed in (0, 1):
+        assert np.bincount(labels[chosen[f"{seed}/train"]]).tolist() == [5, 5, 5]
+        assert set(chosen[f"{seed}/train"]) <= set(made[f"{seed}/train"])
+        np.testing.assert_array_equal(chosen[f"{seed}/test"], made[f"{seed}/test"])
+
+
+def test_balanced_with_too_few_images_names_the_class():
+    labels, made = fixed()
+    with pytest.raises(DataError, match=r"data\.balanced\.per_class: 5 asked .* has 4 images of class 'A'"):
+        splits.select(balanced(5), labels, made, CLASSES)
+
+
+def test_full_changes_nothing():
+    labels, made = fixed()
+    assert splits.select(SimpleNamespace(mode="full"), labels, made, CLASSES) is made
+
+
+def test_distilled_keeps_the_asked_ranks_of_each_class_with_ties_in_stored_order(tmp_path):
+    labels, made = fixed()
+    # Balanced keeps images 0..8: class A is 0, 3, 6; B is 1, 4, 7; C is 2, 5, 8.
+    entropy = np.array([0.9, 0.5, 0.1, 0.2, 0.5, 0.3, 0.4, 0.5, 0.2])
+    order = np.random.default_rng(0).permutation(9)  # a cell may store them in any order
+    np.savez(tmp_path / "entropies.npz", indices=order, entropy=entropy[order])
+    chosen = splits.select(distilled(tmp_path / "entropies.npz"), labels, made, CLASSES)
+    # Ascending: A 3, 6, 0 -> 6, 0; B ties 1, 4, 7 -> 4, 7; C 2, 8, 5 -> 8, 5.
+    assert chosen["train"].tolist() == [0, 4, 5, 6, 7, 8]
+    assert chosen["test"].tolist() == made["test"].tolist()
+
+
+def test_the_papers_ranks_give_the_papers_counts(tmp_path):
+    """7,754 a class balanced, ranks 690..7,729 kept: 7,040 a class, 28,160 in all."""
+    labels = np.arange(4 * 7800) % 4
+    data = SimpleNamespace(
+        mode="distilled", balanced=Balanced(), distilled=Distilled(entropies=tmp_path / "entropies.npz")
+    )
+    indices = np.arange(4 * 7754)
+    np.savez(data.distilled.entropies, indices=indices, entropy=np.random.default_rng(0).random(len(indices)))
+    chosen = splits.select(data, labels, {"train": np.arange(len(labels))}, list("ABCD"))
+    assert len(chosen["train"]) == 28160
+    assert np.bincount(labels[chosen["train"]]).tolist() == [7040] * 4
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (
+            {"indices": np.arange(8), "entropy": np.zeros(8)},
+            r"covers 8 images, expected exactly the 9 .*save_entropies",
+        ),
+        ({"indices": np.arange(1, 10), "entropy": np.zeros(9)}, r"covers 9 images.*\(8 in common\)"),
+        ({"indices": np.arange(9)}, r"found keys \['indices'\]"),
+        ({"indices": np.arange(9), "entropy": np.zeros(7)}, "of one length"),
+        ({"indices": np.arange(9.0), "entropy": np.zeros(9)}, "expected integers and floats"),
+        ({"indices": np.arange(9), "entropy": np.full(9, np.nan)}, "9 entropies are not finite"),
+        ({"indices": np.r_[0, 0:8], "entropy": np.zeros(9)}, "an image occurs twice"),
+        ({"indices": np.arange(9), "entropy": np.array([None] * 9)}, "not a readable npz file"),
+    ],
+)
+def test_unfit_entropies_name_the_file(tmp_path, content, message):
+    path = tmp_path / "entropies.npz"
+    np.savez(path, **content)
+    with pytest.raises(DataError, match=f"entropies.npz: .*{message}"):
+        splits.select(distilled(path), *fixed(), CLASSES)
+
+
+def test_missing_or_broken_entropies_say_how_to_get_them(tmp_path):
+    with pytest.raises(DataError, match=r"absent.npz: no such file; train the cell .*save_entropies: true"):
+        splits.select(distilled(Path(tmp_path / "absent.npz")), *fixed(), CLASSES)
+    (tmp_path / "cut.npz").write_bytes(b"PK\x03\x04")
+    with pytest.raises(DataError, match="cut.npz: not a readable npz"):
+        splits.select(distilled(tmp_path / "cut.npz"), *fixed(), CLASSES)
+
+
+@pytest.mark.parametrize("keep", [(2, 2), (-1, 2), (0, 4)])
+def test_ranks_outside_the_class_are_refused(tmp_path, keep):
+    with pytest.raises(DataError, match=r"data\.distilled\.keep: .*<= 3 \(per_class\)"):
+        splits.select(distilled(tmp_path / "entropies.npz", keep), *fixed(), CLASSES)
+
+
+def test_distilled_with_folds_is_refused(tmp_path):
+    labels, patients = cohort()
+    made = splits.patient_folds(labels, patients, [0], 5, 0.2, CLASSES)
+    with pytest.raises(DataError, match=r"data\.mode: 'distilled' needs fixed splits"):
+        splits.select(distilled(tmp_path / "entropies.npz"), labels, made, CLASSES)

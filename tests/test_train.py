@@ -1,0 +1,175 @@
+import json
+
+import numpy as np
+import pytest
+import yaml
+
+from pipelines import records, train, tune
+from pipelines.params import Params, ParamsError
+from tests.conftest import tiny_params
+
+
+def profile(folder, **changes):
+    content = tiny_params(**changes)
+    (folder / "params.yaml").write_text(yaml.safe_dump(content))
+    return Params(**content)
+
+
+def read(arm, seed=0):
+    return json.loads((train.Path("results/tiny/runs") / arm / str(seed) / "record.json").read_text())
+
+
+def without_times(record):
+    record = dict(record)
+    for key in ("timings", "environment"):
+        record.pop(key)
+    return record
+
+
+def test_a_cell_leaves_its_record_curves_and_predictions(prepared, workdir, capsys):
+    params = profile(workdir)
+    assert train.main(["--arm", "colora-blocks2-5", "--seed", "0"]) == 0
+    record, folder = read("colora-blocks2-5"), params.cell_dir("colora-blocks2-5", 0)
+    assert record["status"] == "complete" and record["failure"] is None
+    assert record["settings"]["blocks"] == [2, 5] and record["settings"]["train"]["lr"] == 2e-3
+    assert record["data"] == {"train": 96, "val": 32, "test": 32, "classes": ["class0", "class1", "class2", "class3"]}
+    assert 0 < record["parameters"]["trainable"] < record["parameters"]["total"]
+    assert {"python", "torch", "cpu", "threads", "gpu", "commit", "date"} <= set(record["environment"])
+    with np.load(folder / "predictions.npz", allow_pickle=False) as predictions:
+        assert predictions["indices"].tolist() == list(range(128, 160))
+        acc = np.mean(predictions["probabilities"].argmax(1) == predictions["labels"])
+    assert acc == record["metrics"]["test"]["acc"]
+    curves = (folder / "curves.csv").read_text().splitlines()
+    assert curves[0] == "epoch,lr,train_loss,train_acc,val_loss,val_acc,val_auc,epoch_s" and len(curves) == 3
+    assert not list((workdir / "checkpoints").rglob("*.pt"))
+    assert "colora-blocks2-5 seed 0: accuracy" in capsys.readouterr().out
+
+
+def test_the_same_seed_gives_an_identical_record(prepared, workdir):
+    params = profile(workdir)
+    train.run(params, "adapters", [0])
+    first, predictions = read("adapters"), (params.cell_dir("adapters", 0) / "predictions.npz").read_bytes()
+    (params.cell_dir("adapters", 0) / "record.json").unlink()
+    train.run(params, "adapters", [0])
+    assert without_times(read("adapters")) == without_times(first)
+    assert (params.cell_dir("adapters", 0) / "predictions.npz").read_bytes() == predictions
+
+
+def test_a_complete_cell_is_kept_and_a_stale_one_trained_again(prepared, workdir, capsys):
+    params = profile(workdir)
+    train.run(params, "transfer", [0])
+    date = read("transfer")["environment"]["date"]
+    capsys.readouterr()
+    train.run(params, "transfer", [0])
+    assert "complete, kept" in capsys.readouterr().out and read("transfer")["environment"]["date"] == date
+    changed = profile(workdir, train={"epochs": 1, "batch_size": 16, "lr": 2e-3, "input": "unit"})
+    train.run(changed, "transfer", [0])
+    assert read("transfer")["settings"]["train"]["epochs"] == 1
+
+
+def test_all_seeds_of_the_profile_by_default(prepared, workdir):
+    profile(workdir)
+    assert train.main(["--arm", "transfer"]) == 0
+    assert read("transfer", 0)["seed"] == 0 and read("transfer", 1)["seed"] == 1
+
+
+def test_a_diverging_cell_leaves_a_record_of_why_and_does_not_stop_the_others(prepared, workdir, monkeypatch, capsys):
+    profile(workdir)
+    from pipelines import loop
+
+    fit = loop.fit
+
+    def diverges_for_seed_0(*args, seed, **kwargs):
+        if seed == 0:
+            raise loop.Diverged("training loss is nan in epoch 1")
+        return fit(*args, seed=seed, **kwargs)
+
+    monkeypatch.setattr(loop, "fit", diverges_for_seed_0)
+    assert train.main(["--arm", "transfer"]) == 1
+    failed = read("transfer", 0)
+    assert failed["status"] == "failed" and "nan in epoch 1" in failed["failure"] and failed["metrics"] is None
+    assert read("transfer", 1)["status"] == "complete"
+    assert "seed 0: training loss is nan" in capsys.readouterr().err
+
+
+def test_entropies_of_the_training_images_on_request(prepared, workdir):
+    content = tiny_params()
+    params = profile(workdir, train={**content["train"], "save_entropies": True})
+    train.run(params, "transfer", [0])
+    with np.load(params.cell_dir("transfer", 0) / "entropies.npz", allow_pickle=False) as stored:
+        assert stored["indices"].tolist() == list(range(96))
+        assert ((stored["entropy"] > 0) & (stored["entropy"] <= np.log(4) + 1e-9)).all()
+
+
+def test_entropy_against_scipy():
+    from scipy.stats import entropy
+
+    p = np.array([[0.25] * 4, [1, 0, 0, 0], [0.5, 0.25, 0.125, 0.125]])
+    np.testing.assert_allclose(train.entropy(p), entropy(p, axis=1), atol=1e-15)
+
+
+def test_tuning_tries_the_same_rates_and_keeps_the_best_on_validation(prepared, workdir):
+    params = profile(workdir, tune={"lrs": [1e-6, 5e-3], "epochs": 2, "seed": 1})
+    train.run(params, "full", [0])
+    trials = json.loads((params.results_dir / "runs/full/tune.json").read_text())
+    assert [t["lr"] for t in trials["trials"]] == [1e-6, 5e-3] and trials["seed"] == 1
+    best = max(trials["trials"], key=lambda t: (t["val_acc"], -t["val_loss"]))
+    assert trials["chosen"] == best["lr"] == 5e-3  # 1e-6 in two epochs goes nowhere
+    assert read("full")["settings"]["train"]["lr"] == 5e-3
+
+
+def test_tuning_is_not_done_again_and_survives_a_rate_that_diverges(prepared, workdir, monkeypatch):
+    from pipelines import loop
+
+    params = profile(workdir, tune={"lrs": [1e-3, 1e30], "epochs": 1})
+    settings = params.settings("full")
+    assert tune.tuned_lr(params, "full", settings) == 1e-3
+    trials = json.loads((params.results_dir / "runs/full/tune.json").read_text())["trials"]
+    assert "loss is" in trials[1]["failure"]
+
+    monkeypatch.setattr(loop, "fit", None)  # a second call trains nothing
+    assert tune.tuned_lr(params, "full", settings) == 1e-3
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (["--arm", "colora-block2-5"], "did you mean 'colora-blocks2-5'"),
+        (["--arm", "full", "--seed", "7"], "seed 7 is not one of profile 'tiny': [0, 1]"),
+        (["--arm", "full", "--profile-file", "none.yaml"], "none.yaml: no such file"),
+    ],
+)
+def test_wrong_arguments_are_errors_without_traceback(prepared, workdir, capsys, arguments, words):
+    profile(workdir)
+    assert train.main(arguments) == 1
+    assert words in capsys.readouterr().err
+
+
+def test_an_arm_that_cannot_be_built_is_named(prepared, workdir, capsys):
+    profile(workdir, arm={"odd": {"family": "full", "backbone": "resnet81"}})
+    assert train.main(["--arm", "odd"]) == 1
+    message = capsys.readouterr().err
+    assert "odd" in message and "resnet81" in message and "resnet18" in message
+
+
+def test_missing_data_or_weights_say_what_to_do(workdir, prepared, capsys):
+    profile(workdir, profile="other")
+    assert train.main(["--arm", "full"]) == 1
+    assert "python -m pipelines.prepare" in capsys.readouterr().err
+    profile(workdir, model={"backbone": "smallcnn", "weights": "none.safetensors"})
+    assert train.main(["--arm", "full"]) == 1
+    assert "none.safetensors" in capsys.readouterr().err
+
+
+def test_an_unreadable_record_is_an_error_that_names_it(prepared, workdir, capsys):
+    params = profile(workdir)
+    folder = params.cell_dir("full", 0)
+    folder.mkdir(parents=True)
+    (folder / "record.json").write_text("{")
+    with pytest.raises(records.RecordError, match="record.json: not readable.*train the cell again"):
+        train.run(params, "full", [0])
+
+
+def test_unknown_arm_raises_before_anything_is_imported():
+    with pytest.raises(ParamsError):
+        train.run(Params(**tiny_params()), "none", [0])
