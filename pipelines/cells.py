@@ -103,7 +103,7 @@ def _read_cell(folder: Path, record: dict, profile: str, arm: str, seed: int) ->
 
 def _read_predictions(path: Path, n_classes: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
             indices, labels, probabilities = (archive[name] for name in ("indices", "labels", "probabilities"))
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise SummaryError(

@@ -24,7 +24,8 @@ from pipelines.params import Params, ParamsError, load
 from pipelines.records import RecordError, write_atomically, write_json
 
 ENVIRONMENT = (
-    "python", "torch", "torchvision", "timm", "platform", "cpu", "threads", "gpu", "driver", "cuda", "commit", "dirty", "date",
+    "python", "torch", "torchvision", "timm", "platform", "cpu", "threads", "gpu", "driver", "cuda", "commit",
+    "dirty", "date",
 )  # fmt: skip
 REFERENCES = ("full", "transfer")
 

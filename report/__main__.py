@@ -8,7 +8,7 @@ from pathlib import Path
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m report",
-        description="Write report/PROFILE/ (README.md, tables/, figures/) from results/PROFILE/; needs no torch or data.",
+        description="Write report/PROFILE/ (README.md, tables/, figures/) from results/PROFILE/; needs no torch.",
     )
     parser.add_argument(
         "--profile-file", default="params.yaml", help="parameters naming the profile (default: %(default)s)"

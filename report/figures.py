@@ -154,7 +154,7 @@ def parameters(results: Results) -> plt.Figure | None:
     axis.xaxis.set_minor_formatter(NullFormatter())
     axis.grid(axis="y")
     figure.subplots_adjust(left=0.085, right=0.985, top=1 - 0.58 / height, bottom=0.5 / height)
-    layout.title(figure, f"Accuracy against trained parameters (bar: 95 % interval)\n{results.label}")
+    layout.write_title(figure, f"Accuracy against trained parameters (bar: 95 % interval)\n{results.label}")
     _name_points(figure, axis, arms)
     return figure
 

@@ -41,12 +41,12 @@ def arm_rows(results, y, xlabels, title, arms=None, right=0.868, legend=0):
     axes[0, 0].set_yticklabels(arms.shown)
     for label, color in zip(axes[0, 0].get_yticklabels(), arms.ink, strict=True):
         label.set_color(color)
-    title(figure, title)
+    write_title(figure, title)
     return figure, list(axes[0])
 
 
 def grid(results, panel, title, xlabel, ylabel, *, columns, bottom, label):
-    """A panel an arm, titled with its name. In inches: `panel` height, `bottom` margin, and where the x `label` stands."""
+    """A panel an arm, titled with its name; `panel`, `bottom`, `label`: inches of panel, margin, x label."""
     n = len(results.arms)
     rows = -(-n // columns)
     columns = -(-n // rows)
@@ -66,11 +66,11 @@ def grid(results, panel, title, xlabel, ylabel, *, columns, bottom, label):
             axis.tick_params(axis="x", labelbottom=True)
     figure.supxlabel(xlabel, fontsize=8.5, y=label / height, va="center")
     figure.supylabel(ylabel, fontsize=8.5, x=0.012)
-    title(figure, title)
+    write_title(figure, title)
     return figure, list(axes.flat)[:n]
 
 
-def title(figure: plt.Figure, text: str) -> None:
+def write_title(figure: plt.Figure, text: str) -> None:
     first, second = text.split("\n", 1)
     height = figure.get_figheight()
     figure.text(0.012, 1 - 0.1 / height, first, fontsize=10, weight="bold", va="top")

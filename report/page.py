@@ -96,8 +96,8 @@ def findings(results: Results) -> list[str]:
         row = arms.loc[chosen]
         text = (
             f"The CoLoRA arm with the best validation accuracy, `{chosen}`, trains "
-            f"{100 * row.trainable / row.total:.1f} % of its {row.total:,.0f} parameters and reaches {row.acc_mean:.3f} "
-            f"{tables.interval(row.acc_lo, row.acc_hi)} on the test images."
+            f"{100 * row.trainable / row.total:.1f} % of its {row.total:,.0f} parameters and reaches "
+            f"{row.acc_mean:.3f} {tables.interval(row.acc_lo, row.acc_hi)} on the test images."
         )
         pairs = results.comparisons[(results.comparisons.arm == chosen) & results.comparisons.difference.notna()]
         for pair in pairs.itertuples():
@@ -117,7 +117,7 @@ def findings(results: Results) -> list[str]:
         lines.append(text)
     if (results.arms.planned < 5).any():
         lines.append(
-            f"With {span(results.arms.planned)} seeds the part of an interval that comes from seeds is itself uncertain."
+            f"With {span(results.arms.planned)} seeds the part of an interval that is due to seeds is itself uncertain."
         )
     return ["\n".join(f"- {line}" for line in lines)]
 

@@ -59,6 +59,7 @@ def write_cell(params, arm, seed, n_test=200, folds=False, epochs=12, environmen
     accuracy = float((probabilities.argmax(1) == labels).mean())
     epoch = np.arange(1, epochs + 1)
     val = accuracy + 0.02 - 0.5 * np.exp(-epoch / (1.5 + rng.random())) + rng.normal(0, 0.008, epochs)
+    val = np.clip(val, 0, 1)
     folder = params.cell_dir(arm, seed)
     folder.mkdir(parents=True)
     np.savez(
@@ -69,7 +70,7 @@ def write_cell(params, arm, seed, n_test=200, folds=False, epochs=12, environmen
     )
     lines = ["epoch,lr,train_loss,train_acc,val_loss,val_acc,val_auc,epoch_s"]
     lines += [
-        f"{e},0.001,{1.5 / e:.5f},{min(1.0, v + 0.02):.5f},{0.4 + 1 / e:.5f},{min(v, 1):.5f},{min(1, v + 0.04):.5f},"
+        f"{e},0.001,{1.5 / e:.5f},{min(1.0, v + 0.02):.5f},{0.4 + 1 / e:.5f},{v:.5f},{min(1, v + 0.04):.5f},"
         f"{epoch_s:.3f}"
         for e, v in zip(epoch, val, strict=True)
     ]
