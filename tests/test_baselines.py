@@ -158,7 +158,12 @@ def test_features_equal_torchvisions_with_the_same_weights(tmp_path):
 
 
 def save(folder, change):
-    state = {k: v for k, v in classifier(backbone="smallcnn", weights="random", num_classes=4, image_size=32).body.state_dict().items()}
+    state = {
+        k: v
+        for k, v in classifier(backbone="smallcnn", weights="random", num_classes=4, image_size=32)
+        .body.state_dict()
+        .items()
+    }
     change(state)
     path = folder / "w.safetensors"
     save_file(state, path)

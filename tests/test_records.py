@@ -41,7 +41,10 @@ def source(tmp_path, monkeypatch, text):
 
 def test_comments_docstrings_and_layout_are_no_change_of_code(tmp_path, monkeypatch):
     base = source(tmp_path, monkeypatch, "def f(x):\n    return x + 1\n")
-    assert source(tmp_path, monkeypatch, '"""Doc."""\n\n\ndef f(x):  # why\n    """Doc."""\n    return (x\n      + 1)\n') == base
+    assert (
+        source(tmp_path, monkeypatch, '"""Doc."""\n\n\ndef f(x):  # why\n    """Doc."""\n    return (x\n      + 1)\n')
+        == base
+    )
     assert source(tmp_path, monkeypatch, "def f(x):\n    return x + 2\n") != base
     assert source(tmp_path, monkeypatch, "def f(x, y=None):\n    return x + 1\n") != base
 

@@ -75,8 +75,10 @@ def test_default_takes_kernels_larger_than_1x1_in_place(model, x):
     [
         ({"target_modules": ["conv"]}, ["first.conv", "second.conv"]),
         ({"target_modules": ["first.conv", "stem"]}, ["stem", "first.conv"]),
-        ({"target_modules": r"(first|again|squ.*)(\.conv)?", "exclude_modules": ["first", "again"]},
-         ["first.conv", "squeeze"]),
+        (
+            {"target_modules": r"(first|again|squ.*)(\.conv)?", "exclude_modules": ["first", "again"]},
+            ["first.conv", "squeeze"],
+        ),
         ({"target_modules": ["squeeze"]}, ["squeeze"]),
         ({"target_modules": r".*\.conv"}, ["first.conv", "second.conv"]),
         ({"exclude_modules": ["second.conv"]}, ["stem", "first.conv"]),

@@ -67,9 +67,7 @@ def test_round_trip_into_the_plain_base(saved):
     before = outputs(loaded)
     assert colora.load_adapter(loaded, path) is loaded
     assert torch.equal(outputs(loaded), outputs(model)) and not torch.allclose(outputs(loaded), before, atol=1e-3)
-    for (name, one), (other_name, other) in zip(
-        loaded.state_dict().items(), model.state_dict().items(), strict=True
-    ):
+    for (name, one), (other_name, other) in zip(loaded.state_dict().items(), model.state_dict().items(), strict=True):
         assert name == other_name and torch.equal(one, other)
     learning = [{n for n, p in m.named_parameters() if p.requires_grad} for m in (loaded, model)]
     assert learning[0] == learning[1]

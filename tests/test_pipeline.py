@@ -1,0 +1,134 @@
+"""The pipeline as DVC sees it: a copy of the project, run once with three small arms, then asked what a change touches."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+from pipelines.code import ROOT
+from tests.conftest import tiny_params
+
+CODE = ("baselines", "colora", "pipelines", "report", "dvc.yaml", ".dvcignore")
+
+
+def dvc(folder, *arguments):
+    done = subprocess.run(
+        [sys.executable, "-m", "dvc", *arguments], cwd=folder, capture_output=True, text=True, stdin=subprocess.DEVNULL
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def changed(folder) -> set[str]:
+    """Stages that DVC itself reports as changed."""
+    return set(json.loads(dvc(folder, "status", "--json")))
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("project")
+    for name in CODE:
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "quick", "oct1k"))
+        else:
+            shutil.copy(ROOT / name, folder / name)
+    arms = {name: tiny_params()["arm"][name] for name in ("full", "transfer", "colora-blocks2-5")}
+    content = tiny_params(arm=arms, tune=None, pretrain=None, allow_missing=False)
+    content["train"]["epochs"] = 1
+    (folder / "params.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
+    subprocess.run(["git", "init", "-q"], cwd=folder, check=True)
+    dvc(folder, "init", "-q")
+    (folder / ".dvc" / "plots").mkdir(exist_ok=True)
+    for template in (ROOT / ".dvc" / "plots").glob("*.json"):
+        shutil.copy(template, folder / ".dvc" / "plots")
+    dvc(folder, "config", "core.analytics", "false")
+    dvc(folder, "repro")
+    return folder
+
+
+@pytest.fixture
+def edit(ran):
+    """Edit a file of the project for one test."""
+    kept = {}
+
+    def change(name, old, new):
+        path = ran / name
+        kept.setdefault(path, path.read_text())
+        assert old in path.read_text()
+        path.write_text(path.read_text().replace(old, new))
+
+    yield change
+    for path, text in kept.items():
+        path.write_text(text)
+    dvc(ran, "repro", "code")
+
+
+def test_a_run_leaves_results_and_report_and_nothing_to_do(ran):
+    summary = json.loads((ran / "results/tiny/summary.json").read_text())
+    assert list(summary) == ["full", "transfer", "colora-blocks2-5"]
+    assert all(arm["seeds"] == 2 and 0 <= arm["acc_mean"] <= 1 for arm in summary.values())
+    assert (ran / "report/tiny/README.md").is_file()
+    assert changed(ran) == set()
+    assert "up to date" in dvc(ran, "repro")
+
+
+def test_metrics_and_plots_have_every_arm(ran):
+    shown = json.loads(dvc(ran, "metrics", "show", "--json"))
+    (values,) = [entry["data"] for entry in shown[""]["data"].values()]
+    assert set(values) == {"full", "transfer", "colora-blocks2-5"}
+    dvc(ran, "plots", "show", "--out", "plots")
+    page = (ran / "plots" / "index.html").read_text()
+    assert all(arm in page for arm in values)
+
+
+def test_one_arms_setting_reruns_that_arm_alone(ran, edit):
+    edit("params.yaml", "  transfer:\n    family: transfer", "  transfer:\n    train: {lr: 0.01}\n    family: transfer")
+    assert changed(ran) == {"train@transfer"}
+    dry = dvc(ran, "repro", "--dry")
+    assert "Running stage 'train@transfer'" in dry and "Running stage 'train@full'" not in dry
+
+
+def test_the_recipe_reruns_every_arm_but_not_the_data(ran, edit):
+    edit("params.yaml", "batch_size: 16", "batch_size: 8")
+    stages = changed(ran)
+    assert {"train@full", "train@transfer", "train@colora-blocks2-5"} <= stages and "prepare" not in stages
+
+
+@pytest.mark.parametrize(
+    "name, old, new, arms",
+    [
+        ("colora/fused.py", '"""The convolution', '"""A convolution', set()),
+        (
+            "colora/fused.py",
+            "[need_pointwise, need_depthwise, False]",
+            "[True, need_depthwise, False]",
+            {"train@colora-blocks2-5"},
+        ),
+        ("baselines/transfer.py", "return model", "return model.train()", {"train@transfer"}),
+        (
+            "baselines/backbones.py",
+            "(16, 32, 64, 96, 128)",
+            "(16, 32, 64, 96, 160)",
+            {"train@full", "train@transfer", "train@colora-blocks2-5"},
+        ),
+    ],
+    ids=["docstring", "library", "family", "shared"],
+)
+def test_code_reruns_the_arms_whose_numbers_it_decides(ran, edit, name, old, new, arms):
+    edit(name, old, new)
+    assert "code" in changed(ran)
+    dvc(ran, "repro", "code")
+    assert {stage for stage in changed(ran) if stage.startswith("train")} == arms
+
+
+def test_cells_made_elsewhere_are_recorded_without_training(ran):
+    """Throw DVC's record of a stage away, as for cells copied from another machine."""
+    lock = yaml.safe_load((ran / "dvc.lock").read_text())
+    del lock["stages"]["train@full"]
+    (ran / "dvc.lock").write_text(yaml.safe_dump(lock))
+    out = dvc(ran, "repro", "train@full")
+    assert out.count("complete, kept") == 2
+    assert changed(ran) == set()

@@ -1,0 +1,331 @@
+"""The report on made-up results: its files against the results, holes, errors, and looks that can be computed."""
+
+import csv
+import json
+import re
+import shutil
+from pathlib import Path
+from xml.etree import ElementTree
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from pipelines.summarise import summarise
+from report import figures, labels, layout, style, tables
+from report.__main__ import build, main
+from report.results import ReportError, counterparts, load, span
+from tests import fake_results as fake
+
+ROOT = Path(__file__).parents[1]
+FIGURES = ["accuracy", "beside_paper", "confusion", "cost", "learning_curves", "parameters"]
+
+
+def write_results(where, arms, monkeypatch, source="folder", skip=(), **options):
+    """Summarised made-up results, with a data card; returns their folder."""
+    monkeypatch.chdir(where)
+    params = fake.params(arms, allow_missing=bool(skip), **options)
+    fake.write_profile(params, skip=skip, n_test=80)
+    summarise(params)
+    data = params.results_dir / "data"
+    data.mkdir()
+    (data / "card.json").write_text(json.dumps({"settings": {"source": source}}))
+    (data / "card.md").write_text("# Data card\n\n- Source: made up\n\n## Counts\n\n![examples](examples.png)\n")
+    return where / params.results_dir
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    """A report over five arms and two seeds, one cell and one whole arm missing: (results folder, report folder)."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        where = tmp_path_factory.mktemp("report")
+        arms = ["full", "transfer", "bitfit", "colora-blocks2-5", "colora-blocks2-5-merge-reset"]
+        skip = [("bitfit", 0), ("bitfit", 1), ("transfer", 1)]
+        results = write_results(where, arms, monkeypatch, skip=skip)
+        build(results, where / "report" / "fake")
+        return results, where / "report" / "fake"
+
+
+@pytest.fixture
+def quick_figures(monkeypatch):
+    """Drawing without encoding, which takes most of the time: the files are there but empty."""
+
+    def save(figure, stem):
+        stem.parent.mkdir(parents=True, exist_ok=True)
+        for suffix in (".svg", ".pdf", ".png"):
+            stem.with_suffix(suffix).touch()
+        plt.close(figure)
+
+    monkeypatch.setattr(style, "save", save)
+
+
+def read_rows(path):
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_figures_are_there_in_three_formats(built):
+    _, out = built
+    assert sorted(path.name for path in (out / "figures").iterdir()) == sorted(
+        f"{name}.{suffix}" for name in FIGURES for suffix in ("pdf", "png", "svg")
+    )
+    for name in FIGURES:
+        with Image.open(out / "figures" / f"{name}.png") as image:
+            assert image.width == 1600 and np.asarray(image.convert("L")).std() > 5
+        ElementTree.parse(out / "figures" / f"{name}.svg")
+        assert (out / "figures" / f"{name}.pdf").read_bytes().startswith(b"%PDF-")
+
+
+def test_report_is_the_same_at_every_build(built, tmp_path):
+    results, out = built
+    build(results, tmp_path / "again")
+    for path in sorted(p for p in out.rglob("*") if p.is_file()):
+        assert path.read_bytes() == (tmp_path / "again" / path.relative_to(out)).read_bytes(), path.name
+
+
+def test_main_table_holds_the_summary(built):
+    results, out = built
+    summary = json.loads((results / "summary.json").read_text())
+    raw = {row["arm"]: row for row in read_rows(out / "tables" / "main.csv")}
+    assert set(raw) == set(summary)
+    for arm, own in summary.items():
+        for name in ("acc_mean", "acc_lo", "acc_hi", "auc_mean", "epoch_s", "trainable", "total"):
+            assert (
+                raw[arm][name] == ""
+                if own[name] is None
+                else float(raw[arm][name]) == pytest.approx(own[name], rel=1e-5)
+            )
+    lines = (out / "tables" / "main.md").read_text().splitlines()
+    own = summary["colora-blocks2-5"]
+    (line,) = [line for line in lines if line.startswith("| colora-blocks2-5 |")]
+    assert "2,540,292 | 15,583,812" in line
+    assert f"{own['acc_mean']:.3f} ± {own['acc_sd']:.3f} | [{own['acc_lo']:.3f}, {own['acc_hi']:.3f}]" in line
+    assert len({line.count(" | ") for line in lines if line.startswith("|")}) == 1
+
+
+def test_recall_is_the_diagonal_over_the_row(built):
+    results, out = built
+    counts = pd.read_csv(results / "confusion.csv").query("arm == 'full' and true == 'dme'")
+    hits = counts.set_index("predicted")["count"]["dme"]
+    rows = {row["arm"]: row for row in read_rows(out / "tables" / "recall.csv")}
+    assert float(rows["full"]["dme"]) == pytest.approx(hits / counts["count"].sum(), rel=1e-5)
+    assert rows["bitfit"]["dme"] == ""
+
+
+def test_holes_are_seen(built):
+    results, out = built
+    assert load(results).arms.shown.tolist() == [
+        "full", "transfer (1/2)", "bitfit (0/2)", "colora-blocks2-5", "colora-blocks2-5-merge-reset",
+    ]  # fmt: skip
+    assert [(row["arm"], row["seed"]) for row in read_rows(out / "tables" / "holes.csv")] == [
+        ("transfer", "1"), ("bitfit", "0"), ("bitfit", "1"),
+    ]  # fmt: skip
+    page = (out / "README.md").read_text()
+    assert "**3 of 10 cells have no result**" in page
+    assert re.search(r"^\| bitfit \| vgg16 \| — \| — \| — \| 0 of 2 \| — \|", page, re.MULTILINE)
+    figure = figures.accuracy(load(results))
+    assert [text.get_text() for text in figure.axes[0].texts].count("no result") == 1
+    plt.close(figure)
+
+
+def test_page_links_to_files_that_are_there(built):
+    results, out = built
+    page = (out / "README.md").read_text()
+    targets = re.findall(r"\]\((?!#)([^)]+)\)", page)
+    assert len(targets) > 20
+    (results / "data" / "examples.png").touch()
+    assert [t for t in targets if not (out / t).exists()] == []
+
+
+def test_page_says_what_the_data_are(built, tmp_path, monkeypatch, quick_figures):
+    assert "not OCTMNIST" in (built[1] / "README.md").read_text()
+    assert "(600 training images)" in (built[1] / "README.md").read_text()
+    results = write_results(tmp_path, ["transfer"], monkeypatch, source="phantom", seeds=(0,))
+    page = build(results, tmp_path / "out").read_text()
+    assert "say nothing about real OCT images" in page
+    assert (
+        "± " not in page.split("## Beside the paper")[0].split("| transfer |")[1].split("\n")[0]
+    )  # one seed: no deviation
+
+
+def test_findings_choose_the_colora_arm_on_validation(built):
+    results = load(built[0])
+    val = results.complete.groupby("arm").val_acc.mean()
+    chosen = max(["colora-blocks2-5", "colora-blocks2-5-merge-reset"], key=lambda arm: val[arm])
+    page = (built[1] / "README.md").read_text()
+    assert f"best validation accuracy, `{chosen}`" in page
+    row = results.comparisons[(results.comparisons.arm == chosen) & (results.comparisons.against == "full")].iloc[0]
+    sign = "+" if row.difference > 0 else "\N{MINUS SIGN}"
+    assert f"Against `full` the difference is {sign}{abs(row.difference):.3f}" in page
+
+
+def test_tables_and_figures_without_content_are_removed(tmp_path, monkeypatch, quick_figures):
+    results = write_results(tmp_path, ["full", "transfer"], monkeypatch, skip=[("full", 1)])
+    build(results, tmp_path / "out")
+    assert (tmp_path / "out" / "tables" / "holes.md").exists()
+    shutil.rmtree(results)
+    results = write_results(tmp_path, ["colora-blocks2-5-merge-reset"], monkeypatch)
+    page = build(results, tmp_path / "out").read_text()
+    left = {path.stem for path in (tmp_path / "out").rglob("*.*")}
+    assert "holes" not in left and "beside_paper" not in left  # the paper has no figure for that arm
+    assert "Beside the paper" not in page
+
+
+def test_no_result_at_all_still_makes_a_report(tmp_path, monkeypatch, quick_figures):
+    results = write_results(tmp_path, ["full"], monkeypatch, seeds=(0,), skip=[("full", 0)])
+    page = build(results, tmp_path / "out").read_text()
+    assert "No arm has a result yet" in page and "1 of 1 cells have no result" in page
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("summary.json", None, "no such file; run `python -m pipelines.summarise` first"),
+        ("summary.json", "{", "not readable as JSON"),
+        ("summary.json", "{}", "not empty"),
+        ("cells.csv", None, "no such file"),
+        ("cells.csv", "arm,seed\nfull,0\n", "columns status, family"),
+        ("cells.csv", "", "not readable as CSV"),
+        ("comparisons.csv", None, "no such file"),
+        ("data/card.json", "[", "run `python -m pipelines.prepare` again"),
+    ],
+)
+def test_result_files_that_cannot_be_used(built, tmp_path, name, content, message):
+    results = shutil.copytree(built[0], tmp_path / "fake", ignore=shutil.ignore_patterns("runs"))
+    (results / name).unlink() if content is None else (results / name).write_text(content)
+    with pytest.raises(ReportError, match=message) as caught:
+        load(results)
+    assert name.split("/")[-1] in str(caught.value)
+
+
+def test_arms_of_summary_and_cells_must_agree(built, tmp_path):
+    results = shutil.copytree(built[0], tmp_path / "fake", ignore=shutil.ignore_patterns("runs"))
+    summary = json.loads((results / "summary.json").read_text())
+    (results / "summary.json").write_text(json.dumps({**summary, "vit": summary["full"]}))
+    with pytest.raises(ReportError, match="vit not in both"):
+        load(results)
+
+
+def test_command_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["--profile", "absent"]) == 1
+    assert capsys.readouterr().err.startswith("error: results/absent/summary.json: no such file")
+    assert main([]) == 1
+    assert "params.yaml" in capsys.readouterr().err
+
+
+def test_latex_escapes_what_would_be_a_command():
+    text = pd.DataFrame({"Arm_1": ["a_b & 50 % of $x$ {#} ~^\\"], "±": ["0.1 ± 0.2"]})
+    code = tables.latex(tables.Table("t_1", "A & B", "100 %", text, text))
+    assert (
+        r"a\_b \& 50 \% of \$x\$ \{\#\} \textasciitilde{}\textasciicircum{}\textbackslash{} & 0.1 $\pm$ 0.2 \\" in code
+    )
+    assert r"Arm\_1 & $\pm$ \\" in code and r"\caption{A \& B. 100 \%}" in code
+    assert code.count(r"\begin") == code.count(r"\end") == 2
+    assert all(rule in code for rule in (r"\toprule", r"\midrule", r"\bottomrule"))
+    assert code.isascii()
+
+
+def test_markdown_keeps_a_bar_in_its_cell():
+    text = pd.DataFrame({"A": ["x|y"], "B": ["<b>"]})
+    assert tables.markdown(tables.Table("t", "", "", text, text)).splitlines() == [
+        "| A | B |", "| --- | ---: |", "| x\\|y | &lt;b&gt; |",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(0.0123, "+0.012"), (-0.5, "\N{MINUS SIGN}0.500"), (0.0001, "0.000"), (-0.0001, "0.000")]
+)
+def test_differences_have_a_sign(value, text):
+    assert tables.signed(value) == text
+
+
+@pytest.mark.parametrize(("values", "text"), [([5, 5], "5"), ([3, 0, 5], "3–5"), ([97477], "97,477"), ([np.nan], "no")])
+def test_span(values, text):
+    assert span(values) == text
+
+
+@pytest.mark.parametrize("value", [0.0412, 2.3, 78.13, 199.4, 1234.0])
+def test_three_digits_round_trip(value):
+    assert float(style.three_digits(value)) == pytest.approx(value, rel=0.005)
+    assert len(style.three_digits(value).replace(".", "").lstrip("0")) >= 3
+
+
+def test_names_wrap_at_hyphens_but_not_in_ranges():
+    for name in fake.ARMS:
+        lines = style.wrapped(name, 22).split("\n")
+        assert "".join(lines) == name and max(map(len, lines)) <= 22
+        assert not re.search(r"\d-\n\d", style.wrapped(name, 22))
+
+
+def test_class_names_fit_their_ticks():
+    assert layout.abbreviated("drusen") == "drusen"
+    assert layout.abbreviated("choroidal neovascularization") == "CN"
+    assert len(layout.abbreviated("pneumonoultramicroscopic")) == 10
+
+
+def test_colors_differ_and_text_stands_out():
+    families = [*style.FAMILIES, "new", "newer"]
+    colors = style.colors(families)
+    assert len(set(colors.values())) == len(families)
+    assert style.in_order(["newer", "colora", "full"]) == ["full", "colora", "newer"]
+    for color in colors.values():
+        channels = [int(style.ink(color)[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        linear = [c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+        assert 1.05 / (0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2] + 0.05) > 4.4
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_names_of_points_do_not_overlap(seed):
+    rng = np.random.default_rng(seed)
+    n, area = 24, (6.5, 4.0)
+    points = np.c_[rng.choice([1.0, 2.5, 2.55, 5.5], n) + rng.normal(0, 0.1, n), rng.normal(3.0, 0.3, n).clip(0.2, 3.8)]
+    sizes = np.c_[rng.uniform(0.3, 1.6, n), np.full(n, 0.125)]
+    corners = labels.place(points, sizes, np.c_[points[:, 1] - 0.2, points[:, 1] + 0.2], area)
+    assert (corners >= 0).all() and (corners + sizes <= np.array(area)).all()
+    for i in range(n):
+        for j in range(i):
+            apart = (corners[i] >= corners[j] + sizes[j]).any() or (corners[j] >= corners[i] + sizes[i]).any()
+            assert apart, (i, j)
+
+
+def test_counterparts_prefer_the_backbone(built, tmp_path):
+    results = shutil.copytree(built[0], tmp_path / "fake", ignore=shutil.ignore_patterns("runs"))
+    found = counterparts(load(results))
+    assert sorted(found[found.arm == "transfer"].accuracy) == [0.894, 0.916, 0.933]  # the paper's three for VGG16
+    assert "colora-blocks2-5-merge-reset" not in set(found.arm)
+    cells = (results / "cells.csv").read_text()
+    (results / "cells.csv").write_text(cells.replace("vgg16", "resnet50"))
+    found = counterparts(load(results))
+    assert found[found.arm == "transfer"].accuracy.tolist() == [0.903]
+    assert "resnet50" in tables.comparability(load(results))
+
+
+def test_paper_figures_are_those_given():
+    given = ROOT.parent / "shared" / "reference" / "paper_results.csv"
+    if not given.is_file():
+        pytest.skip(f"{given.name} is not beside this checkout")
+    theirs, ours = pd.read_csv(given), pd.read_csv(ROOT / "report" / "paper.csv")
+    for old, new in (("acc", "accuracy"), ("acc_sd", "accuracy_sd"), ("auc", "auc"), ("memory_gib", "memory_gib"),
+                     ("epoch_min", "epoch_min"), ("trainable_m", "trainable_m")):  # fmt: skip
+        stated = theirs[["backbone", "method", old]].dropna()
+        stated["method"] = stated.method.str.replace(r"-a\d+$", "", regex=True)
+        restated = ours[["backbone", "arm", new]].dropna()
+        assert sorted(map(tuple, stated.to_numpy())) == sorted(map(tuple, restated.to_numpy())), old
+
+
+@pytest.mark.parametrize(
+    ("template", "file", "x", "y"),
+    [("learning_curves", "curves.csv", "epoch", "val_acc"), ("arms", "cells.csv", "test_acc", "arm")],
+)
+def test_dvc_templates_fill(built, template, file, x, y):
+    from dvc_render.vega import VegaRenderer
+
+    points = [{**row, "rev": "workspace"} for row in read_rows(built[0] / file)]
+    renderer = VegaRenderer(points, "plot", template=str(ROOT / ".dvc" / "plots" / f"{template}.json"), x=x, y=y)
+    filled = renderer.get_filled_template()
+    assert filled["data"]["values"] == points
+    assert "<DVC_METRIC" not in json.dumps(filled)
+    assert f"datum['{y if template == 'learning_curves' else x}']" in json.dumps(filled)

@@ -1,0 +1,236 @@
+"""`summarise` on made-up cells: its numbers against the predictions, its refusals, its holes."""
+
+import csv
+import json
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from sklearn.metrics import confusion_matrix
+
+from pipelines.cells import SummaryError
+from pipelines.summarise import main, summarise
+from tests import fake_results as fake
+
+ROOT = Path(__file__).parents[1]
+ARMS = ["full", "transfer", "colora-blocks2-5"]
+FILES = ("summary.json", "cells.csv", "curves.csv", "confusion.csv", "comparisons.csv")
+
+
+@pytest.fixture(autouse=True)
+def _work_in(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def rows(params, name):
+    with open(params.results_dir / name, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def predictions(params, arm, seed):
+    with np.load(params.cell_dir(arm, seed) / "predictions.npz") as archive:
+        return archive["labels"], archive["probabilities"]
+
+
+def accuracies(params, arm):
+    return [float((p.argmax(1) == y).mean()) for y, p in (predictions(params, arm, s) for s in params.seeds)]
+
+
+@pytest.mark.parametrize("folds", [False, True])
+def test_numbers_are_those_of_the_predictions(folds):
+    params = fake.params(ARMS, seeds=(0, 1, 5))
+    fake.write_profile(params, folds=folds)
+    assert summarise(params).keys() == set(ARMS)
+    summary = json.loads((params.results_dir / "summary.json").read_text())
+    assert list(summary) == ARMS
+    for arm in ARMS:
+        values, own = accuracies(params, arm), summary[arm]
+        assert own["acc_mean"] == pytest.approx(statistics.mean(values), rel=1e-5)
+        assert own["acc_sd"] == pytest.approx(statistics.stdev(values), rel=1e-5)
+        assert own["acc_max"] == pytest.approx(max(values), rel=1e-5)
+        assert own["acc_lo"] < own["acc_mean"] < own["acc_hi"]
+        assert own["auc_lo"] < own["auc_mean"] < own["auc_hi"]
+        assert (own["trainable"], own["seeds"]) == (fake.ARMS[arm][2], 3)
+    y, p = (np.concatenate(part) for part in zip(*(predictions(params, "full", s) for s in params.seeds)))
+    counts = [int(r["count"]) for r in rows(params, "confusion.csv") if r["arm"] == "full"]
+    assert counts == confusion_matrix(y, p.argmax(1)).ravel().tolist()
+    found = {(r["arm"], r["against"]): float(r["difference"]) for r in rows(params, "comparisons.csv")}
+    assert len(found) == 4  # every arm but itself against full and transfer
+    gap = np.mean(accuracies(params, "colora-blocks2-5")) - np.mean(accuracies(params, "full"))
+    assert found["colora-blocks2-5", "full"] == pytest.approx(gap, abs=1e-6)
+    assert {(r["arm"], r["seed"]) for r in rows(params, "cells.csv")} == {(a, s) for a in ARMS for s in ("0", "1", "5")}
+    assert len(rows(params, "curves.csv")) == 3 * 3 * 12
+
+
+def test_files_are_the_same_at_every_run():
+    params = fake.params(ARMS)
+    fake.write_profile(params)
+    summarise(params)
+    first = {name: (params.results_dir / name).read_bytes() for name in FILES}
+    summarise(params)
+    assert first == {name: (params.results_dir / name).read_bytes() for name in FILES}
+
+
+def test_cells_outside_the_profile_are_not_read():
+    params = fake.params(ARMS)
+    fake.write_profile(params)
+    alone = summarise(params)
+    more = fake.params([*ARMS, "bitfit"], seeds=(0, 1, 2))
+    fake.write_cell(more, "bitfit", 0)
+    fake.write_cell(more, "full", 2)
+    assert summarise(params) == alone
+
+
+def test_one_seed_has_no_standard_deviation():
+    params = fake.params(["full"], seeds=(0,))
+    fake.write_profile(params)
+    own = summarise(params)["full"]
+    assert own["acc_sd"] is None and own["auc_sd"] is None and own["seeds"] == 1
+    assert json.loads((params.results_dir / "summary.json").read_text(), parse_constant=pytest.fail)
+
+
+def test_missing_cell_is_named_with_the_command_that_makes_it():
+    params = fake.params(ARMS)
+    fake.write_profile(params, skip=[("transfer", 1)])
+    with pytest.raises(SummaryError, match=r"1 of 6 cells") as caught:
+        summarise(params)
+    assert "python -m pipelines.train --arm transfer --seed 1" in str(caught.value)
+    assert not (params.results_dir / "summary.json").exists()
+
+
+def test_holes_where_they_are_allowed():
+    params = fake.params([*ARMS, "bitfit"], seeds=(0, 1, 2), allow_missing=True)
+    fake.write_profile(params, skip=[("transfer", 1), *[("bitfit", s) for s in params.seeds]])
+    fake.edit_record(params.cell_dir("full", 2), lambda r: r.update(status="failed", failure="loss is nan in epoch 3"))
+    (params.cell_dir("full", 1) / "curves.csv").write_text("epoch\n1\n")
+    summary = summarise(params)
+    assert {arm: own["seeds"] for arm, own in summary.items()} == {
+        "full": 1, "transfer": 2, "colora-blocks2-5": 3, "bitfit": 0,
+    }  # fmt: skip
+    assert all(value is None for name, value in summary["bitfit"].items() if name != "seeds")
+    cells = {(r["arm"], r["seed"]): r for r in rows(params, "cells.csv")}
+    assert len(cells) == 12
+    assert cells["transfer", "1"]["status"] == cells["bitfit", "0"]["status"] == "missing"
+    assert cells["bitfit", "0"]["family"] == "bitfit" and cells["bitfit", "0"]["test_acc"] == ""
+    assert (cells["full", "2"]["status"], cells["full", "2"]["failure"]) == ("failed", "loss is nan in epoch 3")
+    assert cells["full", "1"]["status"] == "malformed" and "curves.csv" in cells["full", "1"]["failure"]
+    pairs = {(r["arm"], r["against"]): r for r in rows(params, "comparisons.csv")}
+    assert pairs["colora-blocks2-5", "full"]["seeds"] == "1"
+    assert pairs["bitfit", "full"]["seeds"] == "0" and pairs["bitfit", "full"]["difference"] == ""
+
+
+def test_no_cell_at_all_where_holes_are_allowed():
+    params = fake.params(ARMS, allow_missing=True)
+    assert all(own["seeds"] == 0 for own in summarise(params).values())
+    assert len(rows(params, "cells.csv")) == 6 and rows(params, "curves.csv") == []
+
+
+def change_predictions(change):
+    def spoil(folder):
+        with np.load(folder / "predictions.npz") as archive:
+            arrays = dict(archive)
+        change(arrays)
+        np.savez(folder / "predictions.npz", **arrays)
+
+    return spoil
+
+
+def change_record(change):
+    return lambda folder: fake.edit_record(folder, change)
+
+
+def set_row(name, row, value):
+    return change_predictions(lambda a: a[name].__setitem__(row, value))
+
+
+def truncate(folder):
+    path = folder / "predictions.npz"
+    path.write_bytes(path.read_bytes()[:500])
+
+
+def pickled(folder):
+    np.savez(folder / "predictions.npz", indices=np.array([{}]), labels=np.array([{}]), probabilities=np.array([{}]))
+
+
+SPOILS = {
+    "failed": (change_record(lambda r: r.update(status="failed", failure="loss is nan")), "failed: loss is nan"),
+    "accuracy": (change_record(lambda r: r["metrics"]["test"].update(acc=0.5)), "metrics.test.acc is 0.5"),
+    "key": (
+        change_record(lambda r: r["parameters"].pop("trainable")),
+        "parameters.trainable should be int, found None",
+    ),
+    "metrics": (change_record(lambda r: r.update(metrics=None)), "metrics.best_epoch should be int"),
+    "arm": (change_record(lambda r: r.update(arm="transfer")), "arm should be 'full'"),
+    "seed": (change_record(lambda r: r.update(seed=0)), "seed should be 1"),
+    "count": (change_record(lambda r: r["data"].update(test=7)), "200 images, but the record says data.test = 7"),
+    "json": (lambda folder: (folder / "record.json").write_text('{"arm": '), "not readable as JSON"),
+    "sum": (set_row("probabilities", 3, 0.5), "sum to 1"),
+    "nan": (set_row("probabilities", 3, np.nan), "sum to 1"),
+    "negative": (set_row("probabilities", 3, [-1, 1, 1, 0]), "sum to 1"),
+    "label": (set_row("labels", 3, 4), "labels run from 0 to 4; expected 0 to 3"),
+    "twice": (set_row("indices", 3, 4), "occurs twice"),
+    "shape": (change_predictions(lambda a: a.update(labels=a["labels"][:-1])), "shapes of indices, labels"),
+    "classes": (change_predictions(lambda a: a.update(probabilities=a["probabilities"][:, :3])), r"expected \(N,\)"),
+    "kind": (change_predictions(lambda a: a.update(labels=a["labels"] + 0.0)), "should be integers"),
+    "array": (change_predictions(lambda a: a.pop("labels")), "not readable as an archive"),
+    "truncated": (truncate, "not readable as an archive"),
+    "pickled": (pickled, "not readable as an archive"),
+    "absent": (lambda folder: (folder / "predictions.npz").unlink(), "not readable as an archive"),
+    "columns": (lambda folder: (folder / "curves.csv").write_text("epoch,lr\n1,2\n"), "'train_loss'"),
+    "empty": (lambda folder: (folder / "curves.csv").write_text(""), "curves.csv: not readable as CSV"),
+}
+
+
+@pytest.mark.parametrize("spoil", SPOILS)
+def test_malformed_cell_is_named(spoil):
+    params = fake.params(["full"])
+    fake.write_profile(params)
+    change, message = SPOILS[spoil]
+    change(params.cell_dir("full", 1))
+    with pytest.raises(SummaryError, match=message) as caught:
+        summarise(params)
+    assert "--arm full --seed 1" in str(caught.value)
+
+
+def test_seeds_run_with_different_settings_are_refused():
+    params = fake.params(["full"])
+    fake.write_profile(params)
+    fake.edit_record(params.cell_dir("full", 1), lambda r: r["settings"].update(weights="random"))
+    with pytest.raises(SummaryError, match="arm full: seeds 0 and 1 differ in settings: weights"):
+        summarise(params)
+
+
+def test_arms_tested_on_different_images_are_not_paired():
+    params = fake.params(ARMS)
+    fake.write_profile(params)
+    change_predictions(lambda a: a.update(indices=a["indices"] + 1))(params.cell_dir("colora-blocks2-5", 1))
+    with pytest.raises(SummaryError, match="arms colora-blocks2-5 and full, seed 1: tested on different images"):
+        summarise(params)
+
+
+def test_order_of_test_images_does_not_matter():
+    params = fake.params(ARMS)
+    fake.write_profile(params)
+    before = summarise(params)
+    turn = change_predictions(lambda a: a.update({name: array[::-1] for name, array in a.items()}))
+    turn(params.cell_dir("full", 0))
+    assert summarise(params) == before
+
+
+def test_command_line(capsys):
+    params = fake.params(["full"])
+    Path("params.yaml").write_text(yaml.safe_dump(params.model_dump(mode="json", exclude_none=True)))
+    assert main([]) == 1
+    assert capsys.readouterr().err.startswith("error: profile 'fake': 2 of 2 cells cannot be used")
+    fake.write_profile(params)
+    assert main([]) == 0
+    assert "2 of 2 cells summarised" in capsys.readouterr().out
+
+
+def test_torch_is_not_imported():
+    code = "import sys, pipelines.summarise, report.figures, report.page; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
