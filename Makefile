@@ -8,7 +8,8 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 .PHONY: repro test report lock clean
 
 repro: .venv/installed
-	dvc exp run --quiet -S profile=$(PROFILE)
+	python -m pipelines.params $(PROFILE)
+	dvc repro
 	@echo "report: report/$(PROFILE)/README.md"
 
 test: .venv/installed

@@ -3,9 +3,12 @@
 DVC composes params.yaml from conf/ (Hydra); `load` turns it into `Params` and rejects unknown keys and
 wrong types by name. An *arm* is one configured method; its section holds only what differs from the
 profile's `model` and `train` sections.
+
+`python -m pipelines.params PROFILE` composes params.yaml for `dvc repro`, as `dvc exp run -S profile=PROFILE` does.
 """
 
 import difflib
+import sys
 from pathlib import Path
 from typing import Any, Literal
 
@@ -191,17 +194,33 @@ def compose(profile: str, conf: str | Path = "conf") -> Params:
     from omegaconf import OmegaConf
 
     folder = Path(conf).resolve()
-    names = sorted(p.stem for p in (folder / "profile").glob("*.yaml"))
-    if profile not in names:
-        raise ParamsError(
-            f"no profile {profile!r}{_near(profile, names)}; profiles in {conf}/profile: {', '.join(names)}"
-        )
+    _check_profile(profile, folder)
     with initialize_config_dir(config_dir=str(folder), version_base=None):
         content = OmegaConf.to_container(hydra_compose("config", overrides=[f"profile={profile}"]), resolve=True)
     try:
         return Params(**content)
     except ValidationError as error:
         raise ParamsError(_explain(error, f"{conf}/profile/{profile}.yaml", Params)) from None
+
+
+def write(profile: str, path: str | Path = "params.yaml", conf: str | Path = "conf") -> None:
+    """Compose a profile into `path` with DVC's own Hydra support, so that both write the same text.
+
+    Raises:
+        ParamsError: as `compose`.
+    """
+    from dvc.utils.hydra import compose_and_dump
+
+    compose(profile, conf)
+    compose_and_dump(str(path), str(Path(conf).resolve()), None, "config", "", [f"profile={profile}"])
+
+
+def _check_profile(profile, folder):
+    names = sorted(p.stem for p in (folder / "profile").glob("*.yaml"))
+    if profile not in names:
+        raise ParamsError(
+            f"no profile {profile!r}{_near(profile, names)}; profiles in {folder.name}/profile: {', '.join(names)}"
+        )
 
 
 def _explain(error: ValidationError, where, model, prefix: str = "") -> str:
@@ -234,3 +253,20 @@ def _fields_at(model, loc) -> list[str]:
 def _near(name: str, names) -> str:
     close = difflib.get_close_matches(name, list(names), n=3)
     return f" (did you mean {' or '.join(repr(c) for c in close)}?)" if close else ""
+
+
+def main(argv=None) -> int:
+    import argparse
+
+    parser = argparse.ArgumentParser(prog="python -m pipelines.params", description="Compose params.yaml from conf/.")
+    parser.add_argument("profile", help="a profile of conf/profile")
+    try:
+        write(parser.parse_args(argv).profile)
+    except ParamsError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -46,7 +46,7 @@ def run(params: Params) -> None:
     recipe = params.pretrain
     target = params.model.get("weights")
     if Path(str(target)).parent != folder:
-        raise ParamsError(f"model.weights: found {target!r}, expected a file {folder}/NAME.safetensors for pretrain to write")
+        raise ParamsError(f"model.weights: found {target!r}, expected {folder}/NAME.safetensors for pretrain to write")
     data = params.data.model_copy(update={"source": "phantom", "phantom": recipe.phantom, "mode": "full"})
     read = sources.read(data, [recipe.seed])
     prepared = Prepared(torch.from_numpy(read.images), torch.from_numpy(read.labels), read.splits, read.classes)

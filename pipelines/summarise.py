@@ -9,6 +9,7 @@ Written to results/<profile>/:
     cells.csv        one row a cell: settings, metrics, cost, environment
     curves.csv       arm, seed, epoch, ...: every cell's learning curve
     confusion.csv    arm, true, predicted, count: test images, summed over seeds
+    tuning.csv       arm, lr, val_acc, val_loss, chosen, failure: every trial of the learning-rate grid
     comparisons.csv  each arm against `full` and `transfer` on the same backbone: paired accuracy difference
 """
 
@@ -21,7 +22,7 @@ import pandas as pd
 from pipelines import stats
 from pipelines.cells import CURVE_COLUMNS, SummaryError, check_same_settings, common_classes, get, read_cells
 from pipelines.params import Params, ParamsError, load
-from pipelines.records import RecordError, write_atomically, write_json
+from pipelines.records import RecordError, read_json, write_atomically, write_json
 
 ENVIRONMENT = (
     "python", "torch", "torchvision", "timm", "platform", "cpu", "threads", "gpu", "driver", "cuda", "commit",
@@ -70,6 +71,7 @@ def summarise(params: Params) -> dict[str, dict]:
         if cells
         else pd.DataFrame(columns=["arm", "seed", *CURVE_COLUMNS]),
         "confusion": pd.DataFrame(_confusion(by_arm, classes), columns=["arm", "true", "predicted", "count"]),
+        "tuning": pd.DataFrame(_tuning(params), columns=["arm", "lr", "val_acc", "val_loss", "chosen", "failure"]),
         "comparisons": pd.DataFrame(
             compare(params, by_arm),
             columns=["arm", "against", "reference", "difference", "lo", "hi", "seeds", "test_images"],
@@ -86,6 +88,26 @@ def summarise(params: Params) -> dict[str, dict]:
             + ", ".join(f"{arm} seed {seed} {why['status']}" for (arm, seed), why in holes.items())
         )
     return summary
+
+
+def _tuning(params: Params) -> list[dict]:
+    """The trials that `pipelines.tune` recorded; none where the profile does not tune."""
+    rows = []
+    for arm in params.arm if params.tune else ():
+        path = params.results_dir / "runs" / arm / "tune.json"
+        if not path.exists():
+            if params.allow_missing:
+                continue
+            raise SummaryError(f"{path}: no such file; run `python -m pipelines.train --arm {arm}`")
+        tuned = read_json(path, f"delete it and run `python -m pipelines.train --arm {arm}`")
+        try:
+            trials = [
+                {name: trial[name] for name in ("lr", "val_acc", "val_loss", "failure")} for trial in tuned["trials"]
+            ]
+            rows += [{"arm": arm, "chosen": trial["lr"] == tuned["chosen"], **trial} for trial in trials]
+        except (KeyError, TypeError) as error:
+            raise SummaryError(f"{path}: not a tuning record ({error!r}); delete it and train the arm again") from None
+    return rows
 
 
 def arm_summary(cells: list[dict]) -> dict:

@@ -19,13 +19,18 @@ CAPTIONS = {
     "beside_paper": "{comparability}",
 }  # fmt: skip
 TITLES = {
-    "accuracy": "Accuracy and AUC", "parameters": "Accuracy and trained parameters",
+    "accuracy": "Accuracy and AUC",
+    "parameters": "Accuracy and trained parameters",
     "learning_curves": "Learning curves",
-    "cost": "Cost of training", "confusion": "Confusion matrices", "beside_paper": "Beside the paper",
+    "cost": "Cost of training",
+    "tuning": "Learning rates",
+    "confusion": "Confusion matrices",
+    "beside_paper": "Beside the paper",
 }  # fmt: skip
 BELOW = {
     "accuracy": ["main", "comparisons"],
     "cost": ["cost"],
+    "tuning": ["tuning"],
     "confusion": ["recall"],
     "beside_paper": ["beside_paper"],
 }

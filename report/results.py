@@ -22,7 +22,7 @@ class Results:
     arms: one row an arm (index: its name), in the order shown: by family, then as in the profile. The columns of
         summary.json with family, backbone, planned (seeds asked for), color, ink (for text), and shown: the name, with
         '(4/5)' behind it where only four of five seeds are there. An arm without a cell has NaN.
-    cells, curves, confusion, comparisons: the CSV files of the same names; `cells` holds the holes too.
+    cells, curves, confusion, comparisons, tuning: the CSV files of the same names; `cells` holds the holes too.
     card: the data card, empty where there is none.
     paper: figures of the CoLoRA paper and of those it quotes.
     """
@@ -34,6 +34,7 @@ class Results:
     curves: pd.DataFrame
     confusion: pd.DataFrame
     comparisons: pd.DataFrame
+    tuning: pd.DataFrame
     card: dict
     paper: pd.DataFrame
 
@@ -114,6 +115,7 @@ def load(directory: Path) -> Results:
         curves=_csv(directory / "curves.csv", ["arm", "seed", "epoch", "val_acc"]),
         confusion=_csv(directory / "confusion.csv", ["arm", "true", "predicted", "count"]),
         comparisons=_csv(directory / "comparisons.csv", ["arm", "against", "reference", "difference", "lo", "hi"]),
+        tuning=_csv(directory / "tuning.csv", ["arm", "lr", "val_acc", "chosen"]),
         card=_json(card, "python -m pipelines.prepare") if card.is_file() else {},
         paper=_csv(PAPER, ["arm", "backbone", "dataset", "training_set", "accuracy", "source"]),
     )  # fmt: skip

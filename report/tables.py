@@ -36,7 +36,7 @@ def write_all(results: Results, directory: Path) -> dict[str, Table]:
     """
     directory.mkdir(parents=True, exist_ok=True)
     written = {}
-    for make in (main, comparisons, recall, cost, beside_paper, holes):
+    for make in (main, comparisons, recall, cost, beside_paper, tuning, holes):
         table = make(results)
         files = {suffix: directory / f"{table.name}.{suffix}" for suffix in ("md", "csv", "tex")}
         if table.raw.empty:
@@ -127,6 +127,27 @@ def comparisons(results: Results) -> Table:
         raw,
         text,
     )
+
+
+def tuning(results: Results) -> Table:
+    """Validation accuracy at every learning rate of the grid."""
+    raw = results.tuning
+    rates = sorted(raw.lr.unique())
+    rows = []
+    at_edge = []
+    for arm in [name for name in results.arms.index if name in set(raw.arm)]:
+        own = raw[raw.arm == arm].set_index("lr")
+        cells = {}
+        for rate in rates:
+            shown = number(own.val_acc.get(rate, float("nan")), ".3f")
+            cells[number(rate, "g")] = f"{shown} *" if own.chosen.get(rate, False) else shown
+        rows.append({"Arm": arm, **cells})
+        if len(rates) > 1 and own.chosen.get(rates[-1], False):
+            at_edge.append(arm)
+    note = "Best validation accuracy of a short run at each learning rate, on one seed; * marks the rate chosen."
+    if at_edge:
+        note += f" At the largest rate tried, where a larger one might do better: {', '.join(at_edge)}."
+    return Table("tuning", "Learning rates tried", note, raw, pd.DataFrame(rows))
 
 
 def recall(results: Results) -> Table:

@@ -1,7 +1,9 @@
+from pathlib import Path
+
 import pytest
 import yaml
 
-from pipelines.params import Params, ParamsError, compose, load
+from pipelines.params import Params, ParamsError, compose, load, main, write
 from tests.conftest import tiny_params
 
 
@@ -13,8 +15,11 @@ def test_every_profile_composes_and_its_arms_resolve(profile):
         assert params.settings(arm)["train"]["epochs"] > 0
 
 
-def test_committed_params_are_the_composed_quick_profile():
-    assert load("params.yaml") == compose("quick")
+def test_committed_params_are_the_composed_quick_profile(tmp_path, capsys):
+    write("quick", tmp_path / "params.yaml")
+    assert (tmp_path / "params.yaml").read_text() == Path("params.yaml").read_text()
+    assert load(tmp_path / "params.yaml") == compose("quick")
+    assert main(["quik"]) == 1 and "did you mean 'quick'" in capsys.readouterr().err
 
 
 def test_distilled_profile_differs_from_paper_in_its_data_only():
@@ -34,7 +39,7 @@ def test_seed_zero_is_a_seed():
     assert Params(**tiny_params(seeds=[0])).seeds == [0]
 
 
-def write(folder, change):
+def write_changed(folder, change):
     content = tiny_params()
     change(content)
     path = folder / "params.yaml"
@@ -58,7 +63,7 @@ def write(folder, change):
     ],
 )
 def test_a_wrong_key_is_named_with_the_file(tmp_path, change, words):
-    path = write(tmp_path, change)
+    path = write_changed(tmp_path, change)
     with pytest.raises(ParamsError) as error:
         load(path)
     for word in [str(path), *words]:
@@ -66,7 +71,7 @@ def test_a_wrong_key_is_named_with_the_file(tmp_path, change, words):
 
 
 def test_a_wrong_key_in_an_arms_recipe_is_named(tmp_path):
-    path = write(tmp_path, lambda c: c["arm"]["full"].update(train={"lr": "fast"}))
+    path = write_changed(tmp_path, lambda c: c["arm"]["full"].update(train={"lr": "fast"}))
     with pytest.raises(ParamsError, match=r"arm\.full\.train\.lr.*'fast'"):
         load(path).settings("full")
 

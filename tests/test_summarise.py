@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import statistics
 import subprocess
 import sys
@@ -13,7 +14,9 @@ import yaml
 from sklearn.metrics import confusion_matrix
 
 from pipelines.cells import SummaryError
+from pipelines.params import Tune
 from pipelines.summarise import main, summarise
+from report.__main__ import build
 from tests import fake_results as fake
 
 ROOT = Path(__file__).parents[1]
@@ -234,3 +237,50 @@ def test_command_line(capsys):
 def test_torch_is_not_imported():
     code = "import sys, pipelines.summarise, report.figures, report.page; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
+
+
+def with_tuning(arms=ARMS):
+    params = fake.params(arms, seeds=(0, 1))
+    params = params.model_copy(update={"tune": Tune(lrs=[1e-3, 1e-2, 1e-1], epochs=1)})
+    fake.write_profile(params)
+    for arm, chosen in zip(arms, (1e-3, 1e-2, 1e-2), strict=True):
+        trials = [
+            {"lr": 1e-3, "val_acc": 0.7, "val_loss": 0.9, "best_epoch": 1, "failure": None},
+            {"lr": 1e-2, "val_acc": 0.8, "val_loss": 0.8, "best_epoch": 1, "failure": None},
+            {"lr": 1e-1, "val_acc": None, "val_loss": None, "best_epoch": None, "failure": "training loss is nan"},
+        ]
+        path = params.results_dir / "runs" / arm / "tune.json"
+        path.write_text(json.dumps({"chosen": chosen, "trials": trials}))
+    return params
+
+
+def test_every_tuning_trial_is_listed_with_the_chosen_one():
+    params = with_tuning()
+    summarise(params)
+    listed = rows(params, "tuning.csv")
+    assert len(listed) == 9 and [row["lr"] for row in listed if row["chosen"] == "True"] == ["0.001", "0.01", "0.01"]
+    assert listed[2] == {
+        "arm": "full", "lr": "0.1", "val_acc": "", "val_loss": "", "chosen": "False", "failure": "training loss is nan"
+    }  # fmt: skip
+    page = build(params.results_dir, Path("out")).read_text()
+    assert re.search(r"\| full +\| 0.700 \* +\| 0.800 +\| — ", page)
+
+
+def test_a_rate_at_the_edge_of_the_grid_is_pointed_out():
+    params = with_tuning()
+    path = params.results_dir / "runs" / "transfer" / "tune.json"
+    path.write_text(path.read_text().replace('"chosen": 0.01', '"chosen": 0.1'))
+    summarise(params)
+    page = build(params.results_dir, Path("out")).read_text()
+    assert "where a larger one might do better: transfer." in page
+
+
+def test_a_missing_or_odd_tuning_record_is_named():
+    params = with_tuning()
+    path = params.results_dir / "runs" / "full" / "tune.json"
+    path.write_text(json.dumps({"chosen": 1}))
+    with pytest.raises(SummaryError, match="full/tune.json: not a tuning record"):
+        summarise(params)
+    path.unlink()
+    with pytest.raises(SummaryError, match="full/tune.json: no such file.*--arm full"):
+        summarise(params)
