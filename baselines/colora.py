@@ -27,5 +27,6 @@ def adapt(
 
 
 def merge_and_reset(model):
+    """The optimizer keeps its moments of the branch that is merged away."""
     colora.merge(model)
     colora.reset(model)
