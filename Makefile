@@ -5,7 +5,7 @@ UV_VERSION = 0.13.9
 BIN = .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: repro test report lock clean
+.PHONY: repro test report lock
 
 repro: .venv/installed
 	python -m pipelines.params $(PROFILE)
@@ -29,6 +29,3 @@ report: .venv/installed
 lock:
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --extra suite --extra test --generate-hashes \
 		--no-emit-index-url --no-annotate --no-header pyproject.toml -o requirements.lock
-
-clean:
-	rm -rf .venv data checkpoints weights

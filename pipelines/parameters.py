@@ -7,7 +7,7 @@ import argparse
 import json
 import sys
 
-from pipelines.params import Params, compose, load
+from pipelines.params import Params, ParamsError, compose, load
 
 
 def main(argv=None) -> int:
@@ -15,10 +15,11 @@ def main(argv=None) -> int:
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--profile", help="a profile of conf/profile, whatever is active")
     which.add_argument("--profile-file", default="params.yaml", help="parameters (default: %(default)s)")
+    parser.add_argument("--classes", type=int, default=4, help="outputs of the networks (default: %(default)s)")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     args = parser.parse_args(argv)
     try:
-        counts = count(compose(args.profile) if args.profile else load(args.profile_file))
+        counts = count(compose(args.profile) if args.profile else load(args.profile_file), args.classes)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -47,10 +48,13 @@ def count(params: Params, num_classes: int = 4) -> dict[str, dict]:
     counts = {}
     for arm in params.arm:
         settings = params.settings(arm)
-        with torch.device("meta"):  # shapes without memory
-            model = baselines.build(
-                arm, settings, num_classes=num_classes, image_size=params.data.image_size, weights="random"
-            )
+        try:
+            with torch.device("meta"):  # shapes without memory
+                model = baselines.build(
+                    arm, settings, num_classes=num_classes, image_size=params.data.image_size, weights="random"
+                )
+        except TypeError as error:
+            raise ParamsError(f"arm.{arm}: an option is missing or of the wrong type: {error}") from error
         counts[arm] = {**count_parameters(model), "backbone": settings["backbone"]}
     return counts
 

@@ -10,10 +10,12 @@ profile's `model` and `train` sections.
 import difflib
 import sys
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from pipelines import code
 
 
 class ParamsError(ValueError):
@@ -110,7 +112,7 @@ class Tune(Section):
 
 
 class Pretrain(Section):
-    """Train the small backbone of the quick profile on another phantom domain."""
+    """Train the small backbone of the quick profile on another phantom domain, whatever recipe the arms have."""
 
     phantom: Phantom
     epochs: int = Field(gt=0)
@@ -121,7 +123,7 @@ class Pretrain(Section):
 
 class Params(Section):
     profile: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
-    seeds: list[int] = Field(min_length=1)
+    seeds: list[Annotated[int, Field(ge=0)]] = Field(min_length=1)
     data: Data
     model: dict[str, Any]
     train: Train
@@ -129,6 +131,14 @@ class Params(Section):
     tune: Tune | None = None
     pretrain: Pretrain | None = None
     allow_missing: bool = False
+
+    @model_validator(mode="after")
+    def _seeds_fit(self):
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"seeds: each counts once, found {self.seeds}")
+        if self.tune and self.tune.seed not in self.seeds:
+            raise ValueError(f"tune.seed: expected one of seeds {self.seeds}, found {self.tune.seed}")
+        return self
 
     def settings(self, arm: str) -> dict[str, Any]:
         """The arm's section with the profile's `model` and `train` filled in; `train` is a checked dict.
@@ -141,8 +151,23 @@ class Params(Section):
                 f"no arm {arm!r} in profile {self.profile!r}{_near(arm, self.arm)}; arms: {', '.join(self.arm)}"
             )
         section = self.arm[arm]
+        families = code.families()
+        if section.get("family") not in families:
+            found = section.get("family")
+            raise ParamsError(
+                f"arm.{arm}.family: found {found!r}{_near(str(found), families)}; expected one of {', '.join(families)}"
+            )
+        if "backbone" not in {**self.model, **section}:
+            raise ParamsError(f"arm.{arm}: no backbone; set model.backbone")
+        for key in ("backbone", "weights", "head", "batchnorm"):
+            value = {**self.model, **section}.get(key, "")
+            if not isinstance(value, str):
+                raise ParamsError(f"arm.{arm}: {key} is {value!r} (model.{key} or its own), expected a word or a path")
+        changes = section.get("train", {})
+        if not isinstance(changes, dict):
+            raise ParamsError(f"arm.{arm}.train: found {changes!r}, expected a mapping of training keys")
         try:
-            train = Train(**{**self.train.model_dump(), **section.get("train", {})})
+            train = Train(**{**self.train.model_dump(), **changes})
         except ValidationError as error:
             raise ParamsError(_explain(error, f"profile {self.profile}", Train, f"arm.{arm}.train.")) from None
         return {**self.model, **section, "train": train.model_dump()}

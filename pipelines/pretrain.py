@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from pipelines import records
-from pipelines.params import Params, ParamsError, load
+from pipelines.params import Params, ParamsError, Train, load
 
 
 def main(argv=None) -> int:
@@ -50,8 +50,12 @@ def run(params: Params) -> None:
     data = params.data.model_copy(update={"source": "phantom", "phantom": recipe.phantom, "mode": "full"})
     read = sources.read(data, [recipe.seed])
     prepared = Prepared(torch.from_numpy(read.images), torch.from_numpy(read.labels), read.splits, read.classes)
-    train = params.train.model_copy(
-        update={"epochs": recipe.epochs, "lr": recipe.lr, "batch_size": recipe.batch_size, "schedule": "one-cycle"}
+    train = Train(
+        epochs=recipe.epochs,
+        lr=recipe.lr,
+        batch_size=recipe.batch_size,
+        schedule="one-cycle",
+        input=params.train.input,
     ).model_dump()
     device = loop.pick_device(None, deterministic=True)
     loop.seed_everything(recipe.seed, 0)

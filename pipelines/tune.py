@@ -1,6 +1,8 @@
 """Choose an arm's learning rate on the validation split: the same grid, epochs and seed for every arm.
 
-All trials are recorded in `results/<profile>/runs/<arm>/tune.json`; test images are never looked at.
+All trials are recorded in `results/<profile>/runs/<arm>/tune.json`. The tuning seed's test images are never looked at.
+Where the data have folds, only that seed's are unseen: other seeds' test images are among those tuned on. An arm whose
+own section sets `train.lr` is not tuned.
 """
 
 from pipelines import records
@@ -40,9 +42,10 @@ def tuned_lr(params: Params, arm: str, settings: dict, device: str | None = None
 
 def _trial(params, arm, train, settings, device):
     from pipelines import loop
+    from pipelines.train import set_up
 
     seed = params.tune.seed
-    device, data, model = loop.set_up(params, arm, seed, settings, device)
+    device, data, model = set_up(params, arm, seed, settings, device)
     trial = {"lr": train["lr"], "val_acc": None, "val_loss": None, "best_epoch": None, "failure": None}
     try:
         fit = loop.fit(model, data, train, seed=seed, device=device)

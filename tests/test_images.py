@@ -18,7 +18,12 @@ def batches(folder, split="train", **options):
 
 
 def test_images_stay_on_disk_until_asked_for(prepared):
+    """What is written to the file after opening is what a batch sees: nothing was read before."""
     data = open_prepared(prepared, 0, CPU)
+    stored = np.load(prepared / "images.npy", mmap_mode="r+")
+    stored[7] = 200
+    stored.flush()
+    assert (data.images[7] == 200).all()
     assert data.images.dtype == torch.uint8 and data.images.shape == (160, 32, 32)
     assert data.classes == ["class0", "class1", "class2", "class3"] and data.image_size == 32
 

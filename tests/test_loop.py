@@ -5,8 +5,9 @@ from sklearn.metrics import log_loss, roc_auc_score
 
 import baselines
 from pipelines import loop
-from pipelines.images import open_prepared
-from pipelines.params import Params, Train
+from pipelines.images import Prepared, open_prepared
+from pipelines.params import Params, Phantom, Train
+from pipelines.sources import phantom
 from tests.conftest import tiny_params
 
 CPU = torch.device("cpu")
@@ -156,3 +157,12 @@ def test_set_up_draws_the_same_network_for_the_same_seed(prepared):
         _, _, model = loop.set_up(params, "transfer", seed, params.settings("transfer"), "cpu")
         heads.append(model.head[0].weight.detach().clone())
     assert torch.equal(heads[0], heads[1]) and not torch.equal(heads[0], heads[2])
+
+
+def test_a_small_cnn_learns_the_phantom_but_not_to_the_end():
+    """Chance is 0.25; some lesions are too faint to see, so that nothing gets them all."""
+    images, labels, splits = phantom.generate(Phantom(train=600, val=200, test=4), 32)
+    data = Prepared(torch.from_numpy(images), torch.from_numpy(labels), splits, ["CNV", "DME", "DRUSEN", "NORMAL"])
+    train = recipe(epochs=8, batch_size=32, schedule="one-cycle", augment="flip")
+    fit = loop.fit(network(), data, train, seed=0, device=CPU)
+    assert 0.5 < fit.curves[-1]["val_acc"] < 0.97

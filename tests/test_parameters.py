@@ -56,6 +56,12 @@ def test_table_and_json_name_every_arm(capsys):
     assert f"{total:,}" in capsys.readouterr().out
 
 
+def test_classes_are_counted():
+    arms = compose("oct1k").arm
+    two, nine = (parameters.count(compose("oct1k"), num_classes=n) for n in (2, 9))
+    assert all(nine[arm]["trainable"] - two[arm]["trainable"] == 7 * 129 for arm in arms)
+
+
 def test_unknown_profile_is_an_error_without_traceback(capsys):
     assert parameters.main(["--profile", "papr"]) == 1
     assert "did you mean 'paper'" in capsys.readouterr().err

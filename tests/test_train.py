@@ -145,6 +145,33 @@ def test_wrong_arguments_are_errors_without_traceback(prepared, workdir, capsys,
     assert words in capsys.readouterr().err
 
 
+def test_an_arm_with_a_rate_of_its_own_is_not_tuned(prepared, workdir):
+    arms = {"full": {"family": "full", "train": {"lr": 0.0005}}}
+    params = profile(workdir, arm=arms, tune={"lrs": [1e-3], "epochs": 1})
+    train.run(params, "full", [0])
+    assert read("full")["settings"]["train"]["lr"] == 0.0005
+    assert not (params.results_dir / "runs/full/tune.json").exists()
+
+
+def test_a_failed_cell_is_a_hole_where_the_profile_allows_holes(prepared, workdir, monkeypatch, capsys):
+    from pipelines import loop
+
+    def diverges(*args, **kwargs):
+        raise loop.Diverged("training loss is nan in epoch 1")
+
+    monkeypatch.setattr(loop, "fit", diverges)
+    assert train.run(profile(workdir), "transfer", [0]) == 1
+    assert train.run(profile(workdir, allow_missing=True), "transfer", [0]) == 0
+    assert "training loss is nan" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("section", [{"family": "conv_lora", "alpha": 1}, {"family": "colora", "blocks": 5}])
+def test_an_option_missing_or_of_the_wrong_type_is_named_with_the_arm(prepared, workdir, capsys, section):
+    profile(workdir, arm={"odd": section})
+    assert train.main(["--arm", "odd"]) == 1
+    assert "arm.odd: an option is missing or of the wrong type" in capsys.readouterr().err
+
+
 def test_an_arm_that_cannot_be_built_is_named(prepared, workdir, capsys):
     profile(workdir, arm={"odd": {"family": "full", "backbone": "resnet81"}})
     assert train.main(["--arm", "odd"]) == 1

@@ -1,6 +1,6 @@
 """Where images come from. Each source is one module with `read(data, seeds, allocate) -> Dataset`.
 
-To add one: write that module, name it in `SOURCES`, and give it a section in `pipelines.params.Data`.
+To add one: write that module, and in `pipelines.params.Data` name it under `source` and give it a section.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-SOURCES = ("phantom", "folder", "medmnist")
 SPLITS = ("train", "val", "test")
 
 # Given a shape, returns a zeroed, writable uint8 array of it (on disk in `prepare`, in memory in tests).
