@@ -15,6 +15,7 @@ Written to results/<profile>/:
 
 import argparse
 import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -25,7 +26,7 @@ from pipelines.params import Params, ParamsError, load
 from pipelines.records import RecordError, read_json, write_atomically, write_json
 
 ENVIRONMENT = (
-    "python", "torch", "torchvision", "timm", "platform", "cpu", "threads", "gpu", "driver", "cuda", "commit",
+    "python", "torch", "torchvision", "platform", "cpu", "threads", "gpu", "driver", "cuda", "commit",
     "dirty", "date",
 )  # fmt: skip
 REFERENCES = ("full", "transfer")
@@ -93,7 +94,8 @@ def summarise(params: Params) -> dict[str, dict]:
 def _tuning(params: Params) -> list[dict]:
     """The trials that `pipelines.tune` recorded; none where the profile does not tune."""
     rows = []
-    for arm in params.arm if params.tune else ():
+    tuned_arms = [arm for arm, section in params.arm.items() if params.tune and "lr" not in section.get("train", {})]
+    for arm in tuned_arms:
         path = params.results_dir / "runs" / arm / "tune.json"
         if not path.exists():
             if params.allow_missing:
@@ -224,6 +226,7 @@ def _confusion(by_arm: dict[str, list[dict]], classes: list[str]) -> list[tuple]
 
 
 _CELL_COLUMNS = {
+    "weights_sha256": "settings.weights_sha256",
     "lr": "settings.train.lr",
     "epochs": "settings.train.epochs",
     "best_epoch": "metrics.best_epoch",
@@ -232,13 +235,12 @@ _CELL_COLUMNS = {
     "total": "parameters.total",
     "epoch_s": "timings.epoch_s",
     "total_s": "timings.total_s",
-    "peak_bytes": "memory.peak_bytes",
     "n_train": "data.train",
     "n_val": "data.val",
     "n_test": "data.test",
     "fingerprint": "fingerprint",
 }
-_INTEGERS = ("epochs", "best_epoch", "trainable", "total", "peak_bytes", "n_train", "n_val", "n_test", "threads")
+_INTEGERS = ("epochs", "best_epoch", "trainable", "total", "n_train", "n_val", "n_test", "threads")
 
 
 def _row(params: Params, arm: str, seed: int, cell: dict | None, hole: dict | None) -> dict:
@@ -247,7 +249,9 @@ def _row(params: Params, arm: str, seed: int, cell: dict | None, hole: dict | No
         "arm": arm,
         "seed": seed,
         "status": "complete" if cell else hole["status"],
-        **{key: settings.get(key) for key in ("family", "backbone", "weights")},
+        **{key: settings.get(key) for key in ("family", "backbone")},
+        # As in the records: a hole's settings still say where on this machine the file lies.
+        "weights": Path(settings["weights"]).name if settings.get("weights") else None,
     }
     row |= {name: get(cell, key) if cell else None for name, key in _CELL_COLUMNS.items()}
     if cell:

@@ -183,52 +183,42 @@ def _name_points(figure, axis, arms) -> None:
 
 
 def cost(results: Results) -> plt.Figure | None:
-    """Seconds a training epoch, and peak GPU memory where it was recorded; each also relative to full fine-tuning."""
-    panels = [("epoch_s", "Training time, s an epoch", 1.0), ("peak_bytes", "Peak GPU memory, GiB", 2.0**-30)]
-    panels = [p for p in panels if results.complete[p[0]].notna().any()]
-    if not panels:
+    """Seconds a training epoch, also relative to full fine-tuning."""
+    cells = results.complete.dropna(subset="epoch_s").groupby("arm").epoch_s
+    medians = cells.median()
+    if medians.empty:
         return None
     y = layout.rows(results.arms)
-    figure, axes = layout.arm_rows(
+    figure, (axis,) = layout.arm_rows(
         results,
         y,
-        [label for _, label, _ in panels],
+        ["Training time, s an epoch"],
         f"Cost of training (bar: median over seeds; dot: one seed; × relative to {results.reference or 'full'})"
         f"\n{results.label}",
     )
-    for axis, (column, _, unit) in zip(axes, panels, strict=True):
-        medians = results.complete.groupby("arm")[column].median() * unit
-        whole = medians.get(results.reference, np.nan)
-        for arm, row in results.arms.iterrows():
-            value = medians.get(arm, np.nan)
-            if pd.isna(value):
-                layout.no_result(axis, y[arm])
-                continue
-            seeds = results.complete.loc[results.complete.arm == arm, column].dropna().to_numpy(float) * unit
-            axis.barh(y[arm], value, height=0.62, color=row.color, alpha=0.32, lw=0)
-            axis.plot(
-                seeds,
-                y[arm] + layout.spread(seeds),
-                "o",
-                ms=3.2,
-                mfc="white",
-                mec=row.color,
-                mew=0.8,
-                zorder=3,
-                clip_on=False,
-            )
-            times = "" if pd.isna(whole) else f"  {value / whole:.2f}×"
-            axis.annotate(
-                f"{style.three_digits(value)}{times}",
-                (1.015, y[arm]),
-                xycoords=axis.get_yaxis_transform(),
-                va="center",
-                fontsize=7.5,
-                color=row.ink,
-                annotation_clip=False,
-            )
-        axis.set_xlim(0, None)
-        axis.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
+    whole = medians.get(results.reference, np.nan)
+    for arm, row in results.arms.iterrows():
+        if arm not in medians:
+            layout.no_result(axis, y[arm])
+            continue
+        seeds = cells.get_group(arm).to_numpy()
+        axis.barh(y[arm], medians[arm], height=0.62, color=row.color, alpha=0.32, lw=0)
+        axis.plot(
+            seeds, y[arm] + layout.spread(seeds), "o", ms=3.2, mfc="white", mec=row.color, mew=0.8, zorder=3,
+            clip_on=False,
+        )  # fmt: skip
+        times = "" if pd.isna(whole) else f"  {medians[arm] / whole:.2f}×"
+        axis.annotate(
+            f"{style.three_digits(medians[arm])}{times}",
+            (1.015, y[arm]),
+            xycoords=axis.get_yaxis_transform(),
+            va="center",
+            fontsize=7.5,
+            color=row.ink,
+            annotation_clip=False,
+        )
+    axis.set_xlim(0, None)
+    axis.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
     return figure
 
 

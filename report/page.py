@@ -14,7 +14,8 @@ CAPTIONS = {
     "parameters": "Trained parameters include the head.",
     "learning_curves": "The epoch kept for the test is the one with the highest validation accuracy, seed by seed. The "
                        "lowest first epochs may lie below the panels.",
-    "cost": "An epoch's time is the median over its seed's epochs after the first, training only. {machines}",
+    "cost": "An epoch's time is the median over its seed's epochs after the first, training only. {machines} "
+            + tables.SIDE_BY_SIDE,
     "confusion": "Rows are true classes and sum to 100 %, up to rounding.{abbreviations}",
     "beside_paper": "{comparability}",
 }  # fmt: skip
@@ -64,7 +65,11 @@ def render(results: Results, written: dict[str, Table], drawn: list[str]) -> str
 
 
 def about_data(results: Results) -> str:
-    """Whose images these are, and what may be concluded from them."""
+    """Whose images these are, what may be concluded from them, and the weights that training started from."""
+    return f"{_data(results)} {_weights(results)}".rstrip()
+
+
+def _data(results: Results) -> str:
     train, val, test = (span(results.complete[f"n_{split}"]) for split in ("train", "val", "test"))
     sizes = f"{train} training, {val} validation and {test} test images a seed"
     if results.source == "phantom":
@@ -83,6 +88,16 @@ def about_data(results: Results) -> str:
     return (
         f"Data: {sizes}. No data card was found, so their source is not stated here; run `python -m pipelines.prepare`."
     )
+
+
+def _weights(results: Results) -> str:
+    """The pretrained weights by name; where arms differ, with the arms of all but the most common."""
+    arms = results.complete.drop_duplicates("arm").dropna(subset="weights").groupby("weights").arm.agg(list)
+    named = [f"`{name}`" for name in arms.index]
+    if len(arms) > 1:
+        most = arms.map(len).idxmax()
+        named = [f"`{most}`"] + [f"`{name}` ({', '.join(arms[name])})" for name in arms.index.drop(most)]
+    return f"Weights: {', '.join(named)}." if named else ""
 
 
 def findings(results: Results) -> list[str]:
@@ -116,9 +131,6 @@ def findings(results: Results) -> list[str]:
                 f" Against `{pair.reference}` the difference is {tables.signed(pair.difference)} "
                 f"{tables.interval(pair.lo, pair.hi, plus=True)}: {verdict}."
             )
-        if results.reference and row.epoch_s > 0 and arms.epoch_s[results.reference] > 0:
-            times = row.epoch_s / arms.epoch_s[results.reference]
-            text += f" An epoch takes {times:.2f} times as long as with `{results.reference}`."
         lines.append(text)
     if (results.arms.planned < 5).any():
         lines.append(
@@ -146,16 +158,18 @@ def data_card(results: Results) -> list[str]:
 
 
 def provenance(results: Results) -> str:
-    """Versions, machines, commits and dates of the runs, each with how many cells it stands for."""
+    """Weights, versions, machines, commits and dates of the runs, each with how many cells it stands for."""
     cells = results.complete
+    hashes = cells.weights_sha256.map(lambda sha: "" if pd.isna(sha) else f" (sha256 {sha[:12]})")
+    cells = cells.assign(weights=cells.weights.mask(cells.weights.notna(), cells.weights.astype(str) + hashes))
     rows = []
     for column, name in (
+        ("weights", "Weights"),
         ("commit", "Commit"),
         ("dirty", "Uncommitted changes"),
         ("python", "Python"),
         ("torch", "torch"),
         ("torchvision", "torchvision"),
-        ("timm", "timm"),
         ("cuda", "CUDA"),
         ("gpu", "GPU"),
         ("driver", "Driver"),

@@ -9,6 +9,10 @@ import pandas as pd
 from report import style
 
 PAPER = Path(__file__).with_name("paper.csv")
+_CELLS = [
+    "arm", "seed", "status", "family", "backbone", "weights", "weights_sha256", "test_acc", "test_auc", "epoch_s",
+    "total_s",
+]  # fmt: skip
 
 
 class ReportError(ValueError):
@@ -64,6 +68,11 @@ class Results:
         return medmnist.get("dataset", "octmnist") if self.source == "medmnist" else self.source
 
     @property
+    def folds(self) -> bool:
+        """Whether seeds test different folds of the images, patients kept together; only folders are split so."""
+        return self.source == "folder"
+
+    @property
     def label(self) -> str:
         """What every figure of test results says about where its numbers come from."""
         return self.describe("test")
@@ -90,7 +99,7 @@ def load(directory: Path) -> Results:
     """
     directory = Path(directory)
     summary = _json(directory / "summary.json", "python -m pipelines.summarise")
-    cells = _csv(directory / "cells.csv", ["arm", "seed", "status", "family", "backbone", "test_acc", "test_auc"])
+    cells = _csv(directory / "cells.csv", _CELLS)
     card = directory / "data" / "card.json"
     about = cells.groupby("arm", sort=False)
     arms = pd.DataFrame.from_dict(summary, orient="index").astype(float)

@@ -16,19 +16,19 @@ WIDTH = 8.0  # inches: 800 px in the page, and a paper's text width at 85 %
 
 # Okabe & Ito's colours (black, six of the seven hues; their yellow darkened, since it vanishes on white) and a grey.
 FAMILIES = {
-    "full": ("#000000", "full fine-tuning"),
-    "transfer": ("#7A7A7A", "transfer (head only)"),
-    "bitfit": ("#56B4E9", "BitFit"),
-    "adapters": ("#009E73", "adapters"),
-    "conv_lora": ("#0072B2", "Conv-LoRA"),
-    "colora": ("#D55E00", "CoLoRA"),
-    "vit": ("#CC79A7", "ViT"),
-    "mamba": ("#E69F00", "Mamba"),
-    "kan": ("#A89B00", "KAN"),
+    "full": "#000000",
+    "transfer": "#7A7A7A",
+    "bitfit": "#56B4E9",
+    "adapters": "#009E73",
+    "conv_lora": "#0072B2",
+    "colora": "#D55E00",
+    "vit": "#CC79A7",
+    "mamba": "#E69F00",
+    "kan": "#A89B00",
 }
 SPARE = ("#6A3D9A", "#8C564B", "#4D4D4D", "#17806D")  # for families not listed yet
 SHADE = LinearSegmentedColormap.from_list("shade", ["#FFFFFF", "#0072B2"])
-INK, FAINT = "#222222", "#C8C8C8"
+INK = "#222222"
 
 RC = {
     "font.family": "sans-serif", "font.sans-serif": ["DejaVu Sans"],  # comes with matplotlib: same on every machine
@@ -51,7 +51,7 @@ def in_order(families: Iterable[str]) -> list[str]:
 def colors(families: list[str]) -> dict[str, str]:
     """A colour for each family; families not listed above take the spare ones in turn."""
     unknown = [f for f in families if f not in FAMILIES]
-    return {f: FAMILIES[f][0] if f in FAMILIES else SPARE[unknown.index(f) % len(SPARE)] for f in families}
+    return {f: FAMILIES[f] if f in FAMILIES else SPARE[unknown.index(f) % len(SPARE)] for f in families}
 
 
 def ink(color: str) -> str:
@@ -62,10 +62,6 @@ def ink(color: str) -> str:
         if 1.05 / (linear @ [0.2126, 0.7152, 0.0722] + 0.05) >= 4.5:
             return to_hex(rgb)
         rgb = rgb * 0.97
-
-
-def family_name(family: str) -> str:
-    return FAMILIES[family][1] if family in FAMILIES else family
 
 
 def wrapped(name: str, width: int = 22) -> str:

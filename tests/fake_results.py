@@ -87,7 +87,6 @@ def write_cell(params, arm, seed, n_test=200, folds=False, epochs=12, environmen
         "metrics": {"best_epoch": int(val.argmax()) + 1, "val": {**metrics, "acc": float(val.max())}, "test": metrics},
         "parameters": {"trainable": trainable, "total": 15_583_812 + (trainable if family == "adapters" else 0)},
         "timings": {"epoch_s": epoch_s * float(rng.normal(1, 0.02)), "total_s": epoch_s * epochs},
-        "memory": {"peak_bytes": int(2.4e9 + 60 * trainable)},
         "data": {"train": 600, "val": 200, "test": n_test, "classes": CLASSES},
         "environment": {
             "python": "3.12.3",

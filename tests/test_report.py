@@ -16,6 +16,7 @@ from PIL import Image
 from pipelines.summarise import summarise
 from report import figures, labels, layout, style, tables
 from report.__main__ import build, main
+from report.page import about_data, provenance
 from report.results import ReportError, counterparts, load, span
 from tests import fake_results as fake
 
@@ -31,7 +32,9 @@ def write_results(where, arms, monkeypatch, source="folder", skip=(), **options)
     summarise(params)
     data = params.results_dir / "data"
     data.mkdir()
-    (data / "card.json").write_text(json.dumps({"settings": {"source": source}}))
+    patients = 633 if source == "folder" else None
+    card = {"settings": {"source": source}, "count": 1000, "patients": patients}
+    (data / "card.json").write_text(json.dumps(card))
     (data / "card.md").write_text("# Data card\n\n- Source: made up\n\n## Counts\n\n![examples](examples.png)\n")
     return where / params.results_dir
 
@@ -145,6 +148,7 @@ def test_page_says_what_the_data_are(built, tmp_path, monkeypatch, quick_figures
     results = write_results(tmp_path, ["transfer"], monkeypatch, source="phantom", seeds=(0,))
     page = build(results, tmp_path / "out").read_text()
     assert "say nothing about real OCT images" in page
+    assert "Images are resampled" not in page and "counts adapter branches before they are merged" in page
     assert (
         "± " not in page.split("## Beside the paper")[0].split("| transfer |")[1].split("\n")[0]
     )  # one seed: no deviation
@@ -247,6 +251,37 @@ def test_span(values, text):
     assert span(values) == text
 
 
+def test_weights_are_named(built, tmp_path):
+    text = (built[1] / "README.md").read_text()
+    assert " Weights: `imagenet`." in text.split("\n- ")[0] and "| Weights | imagenet |" in text
+    results = shutil.copytree(built[0], tmp_path / "fake", ignore=shutil.ignore_patterns("runs"))
+    cells = pd.read_csv(results / "cells.csv")
+    own = cells.arm == "transfer"
+    sha = "a10f5da3f42bfbd5" + 48 * "0"
+    cells = cells.assign(weights_sha256=np.where(own, sha, None), weights=np.where(own, "w.safetensors", "imagenet"))
+    cells.to_csv(results / "cells.csv", index=False)
+    found = load(results)
+    assert about_data(found).endswith(" Weights: `imagenet`, `w.safetensors` (transfer).")
+    line = "| Weights | imagenet (6 cells); w.safetensors (sha256 a10f5da3f42b) (1 cell) |"
+    assert line in provenance(found).splitlines()
+
+
+def test_cost_shows_the_range_over_seeds(built):
+    results, out = built
+    seconds = load(results).complete.query("arm == 'full'").epoch_s.sort_values().tolist()
+    (row,) = [row for row in read_rows(out / "tables" / "cost.csv") if row["arm"] == "full"]
+    stated = [float(row[name]) for name in ("epoch_s_min", "epoch_s", "epoch_s_max", "epoch_relative")]
+    assert stated == pytest.approx([seconds[0], sum(seconds) / 2, seconds[1], 1], rel=1e-5)
+    text = (out / "README.md").read_text()
+    assert f"| {sum(seconds) / 2:.0f} | {seconds[0]:.0f} to {seconds[1]:.0f} | 1.00 |" in text
+    assert text.count("look at the spread between seeds before comparing arms") == 2  # under figure and table
+    assert "emory" not in text and "times as long" not in text
+
+
+def test_folds_qualify_the_intervals(built):
+    assert "a patient may have several (here 1,000 images of 633)" in (built[1] / "README.md").read_text()
+
+
 @pytest.mark.parametrize("value", [0.0412, 2.3, 78.13, 199.4, 1234.0])
 def test_three_digits_round_trip(value):
     assert float(style.three_digits(value)) == pytest.approx(value, rel=0.005)
@@ -303,6 +338,14 @@ def test_counterparts_prefer_the_backbone(built, tmp_path):
     assert "resnet50" in tables.comparability(load(results))
 
 
+def test_the_papers_pointwise_only_stands_beside_depthwise_only(tmp_path, monkeypatch):
+    arms = ["colora-blocks2-5-pointwise-only", "colora-blocks2-5-depthwise-only"]
+    results = load(write_results(tmp_path, arms, monkeypatch, seeds=(0,)))
+    found = counterparts(results)
+    assert found[["arm", "accuracy", "trainable_m"]].to_numpy().tolist() == [[arms[1], 0.933, 0.91]]
+    assert "it is a depthwise-only one (910,084" in tables.beside_paper(results).note
+
+
 def test_paper_figures_are_those_given():
     given = ROOT.parent / "shared" / "reference" / "paper_results.csv"
     if not given.is_file():
@@ -312,6 +355,8 @@ def test_paper_figures_are_those_given():
                      ("epoch_min", "epoch_min"), ("trainable_m", "trainable_m")):  # fmt: skip
         stated = theirs[["backbone", "method", old]].dropna()
         stated["method"] = stated.method.str.replace(r"-a\d+$", "", regex=True)
+        # By its count, what they call pointwise-only is depthwise-only.
+        stated["method"] = stated.method.str.replace("pointwise-only", "depthwise-only")
         restated = ours[["backbone", "arm", new]].dropna()
         assert sorted(map(tuple, stated.to_numpy())) == sorted(map(tuple, restated.to_numpy())), old
 

@@ -16,7 +16,9 @@ from sklearn.metrics import confusion_matrix
 from pipelines.cells import SummaryError
 from pipelines.params import Tune
 from pipelines.summarise import main, summarise
+from report import tables
 from report.__main__ import build
+from report.results import load
 from tests import fake_results as fake
 
 ROOT = Path(__file__).parents[1]
@@ -103,6 +105,17 @@ def test_missing_cell_is_named_with_the_command_that_makes_it():
         summarise(params)
     assert "python -m pipelines.train --arm transfer --seed 1" in str(caught.value)
     assert not (params.results_dir / "summary.json").exists()
+
+
+def test_weights_are_listed_without_their_place():
+    params = fake.params(["full"], allow_missing=True)
+    params.model["weights"] = "../elsewhere/w.safetensors"
+    fake.write_profile(params, skip=[("full", 1)])
+    described = {"weights": "w.safetensors", "weights_sha256": "ab" * 32}
+    fake.edit_record(params.cell_dir("full", 0), lambda r: r["settings"].update(described))
+    summarise(params)
+    listed = [(r["weights"], r["weights_sha256"]) for r in rows(params, "cells.csv")]
+    assert listed == [("w.safetensors", "ab" * 32), ("w.safetensors", "")]
 
 
 def test_holes_where_they_are_allowed():
@@ -272,7 +285,10 @@ def test_a_rate_at_the_edge_of_the_grid_is_pointed_out():
     path.write_text(path.read_text().replace('"chosen": 0.01', '"chosen": 0.1'))
     summarise(params)
     page = build(params.results_dir, Path("out")).read_text()
-    assert "where a larger one might do better: transfer." in page
+    assert "where a larger one might do better: transfer." in page and "With folds" not in page
+    (params.results_dir / "data").mkdir()
+    (params.results_dir / "data" / "card.json").write_text('{"settings": {"source": "folder"}}')
+    assert "the rate was chosen with some sight of them" in tables.tuning(load(params.results_dir)).note
 
 
 def test_a_missing_or_odd_tuning_record_is_named():
