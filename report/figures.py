@@ -59,15 +59,7 @@ def accuracy(results: Results) -> plt.Figure:
             )
             axis.plot(row[f"{short}_mean"], y[arm], "|", ms=11, mew=2.2, color=row.color, zorder=4)
             sd = "" if pd.isna(row[f"{short}_sd"]) else f" ± {row[f'{short}_sd']:.{digits}f}"
-            axis.annotate(
-                f"{row[f'{short}_mean']:.{digits}f}{sd}",
-                (1.015, y[arm]),
-                xycoords=axis.get_yaxis_transform(),
-                va="center",
-                fontsize=7.5,
-                color=row.ink,
-                annotation_clip=False,
-            )
+            layout.write_beside(axis, y[arm], f"{row[f'{short}_mean']:.{digits}f}{sd}", row.ink)
         if results.reference:
             axis.axvline(
                 results.arms.loc[results.reference, f"{short}_mean"], color="black", lw=0.7, ls=(0, (4, 3)), zorder=1
@@ -208,15 +200,7 @@ def cost(results: Results) -> plt.Figure | None:
             clip_on=False,
         )  # fmt: skip
         times = "" if pd.isna(whole) else f"  {medians[arm] / whole:.2f}×"
-        axis.annotate(
-            f"{style.three_digits(medians[arm])}{times}",
-            (1.015, y[arm]),
-            xycoords=axis.get_yaxis_transform(),
-            va="center",
-            fontsize=7.5,
-            color=row.ink,
-            annotation_clip=False,
-        )
+        layout.write_beside(axis, y[arm], f"{style.three_digits(medians[arm])}{times}", row.ink)
     axis.set_xlim(0, None)
     axis.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
     return figure

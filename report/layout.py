@@ -110,3 +110,16 @@ def unit_limit(axis) -> None:
     """Neither accuracy nor AUC goes beyond one; leave the room of half a marker."""
     low, high = axis.get_xlim()
     axis.set_xlim(low, min(high, 1 + 0.02 * (1 - low)))
+
+
+def write_beside(axis, y: float, text: str, ink: str) -> None:
+    """Write a row's value at the right of the panel, level with it."""
+    axis.annotate(
+        text,
+        (1.015, y),
+        xycoords=axis.get_yaxis_transform(),
+        va="center",
+        fontsize=7.5,
+        color=ink,
+        annotation_clip=False,
+    )
