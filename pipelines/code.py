@@ -44,6 +44,8 @@ def code_hash(files: list[Path]) -> str:
 
 def _plain(node):
     """A syntax tree as lists, without empty fields: `ast.dump` differs between Python versions, this does not."""
+    if isinstance(node, ast.JoinedStr):  # Python 3.12.1 puts empty strings between the parts of an f-string
+        node.values = [part for part in node.values if not (isinstance(part, ast.Constant) and part.value == "")]
     if isinstance(node, ast.AST):
         fields = [[name, _plain(value)] for name, value in ast.iter_fields(node) if value is not None and value != []]
         return [type(node).__name__, *fields]

@@ -114,3 +114,9 @@ def test_a_seeds_data_are_its_own_splits(tmp_path):
     assert records.data_identity(tmp_path / "two", 1) != records.data_identity(tmp_path / "two", 0)
     with pytest.raises(FileNotFoundError, match="no splits of seed 1"):
         records.data_identity(tmp_path / "one", 1)
+
+
+def test_the_hash_of_code_does_not_depend_on_the_version_of_python(tmp_path, monkeypatch):
+    """Cells may come from a machine with another Python; this value was the same on 3.11, 3.12 and 3.13."""
+    text = 'class A:\n    def f(self, x=None, *a, **k):\n        return f"{x!r:>{k}} and {a}", lambda: ...\n'
+    assert source(tmp_path, monkeypatch, text) == ("0cdba0a71672ded1868489e6c9b5390a3e131fd61ed17e2b7e9f3ec8ef6c0957")
