@@ -1,8 +1,12 @@
 """The compared methods. One file a family; `build` finds the file by the arm's `family` setting.
 
-A family file has one function `adapt(model, **options)`: it receives a pretrained `Classifier`, changes it
-in place (what trains, which modules are added) and returns it. The options are its keyword arguments, so
-its signature is its schema. Families that make their own network define `network(...)` instead.
+A family file has one of two functions, whose keyword arguments are its options and so its schema:
+
+    adapt(model, *, options)                        changes a pretrained `Classifier` in place (what trains, which
+                                                    modules are added) and returns it
+    network(*, num_classes, image_size, options)    makes a network of its own, all of which trains, from scratch
+
+`backbones/` holds the pretrained networks, `layers/` what several families are made of.
 """
 
 import difflib
@@ -14,7 +18,7 @@ from torch import nn
 
 from baselines.backbones import classifier
 
-FAMILIES = tuple(sorted(p.stem for p in Path(__file__).parent.glob("*.py") if p.stem not in ("__init__", "backbones")))
+FAMILIES = tuple(sorted(p.stem for p in Path(__file__).parent.glob("*.py") if p.stem != "__init__"))
 MODEL_KEYS = ("backbone", "weights", "head", "batchnorm")
 
 
@@ -35,33 +39,54 @@ def build(arm: str, settings: dict, *, num_classes: int, image_size: int, weight
         weights: replaces `settings["weights"]`, e.g. "random" where only shapes matter.
 
     Raises:
-        ArmError: unknown family or option, or an option out of range.
+        ArmError: unknown family or option, an option out of range, or a package that is not installed.
         baselines.backbones.WeightsError: the weights cannot be had or belong to another model.
     """
     options = {key: value for key, value in settings.items() if key != "train"}
     family = options.pop("family", arm)
     if family not in FAMILIES:
         raise ArmError(f"arm {arm!r}: no family {family!r}{_near(family, FAMILIES)}; families: {', '.join(FAMILIES)}")
-    adapt = importlib.import_module(f"baselines.{family}").adapt
+    module = importlib.import_module(f"baselines.{family}")
     model_options = {key: options.pop(key) for key in MODEL_KEYS if key in options}
     if weights is not None:
         model_options["weights"] = weights
-    _check_options(arm, family, adapt, options)
-    model = classifier(num_classes=num_classes, image_size=image_size, **model_options)
+    make = getattr(module, "network", None)
+    _check_options(arm, family, make or module.adapt, options, () if make else MODEL_KEYS)
+    if make:
+        _check_from_scratch(arm, family, model_options)
     try:
-        return adapt(model, **options)
-    except ValueError as error:
-        raise ArmError(f"arm {arm!r}: {error}") from error
+        model = None if make else classifier(num_classes=num_classes, image_size=image_size, **model_options)
+        try:
+            if make:
+                return make(num_classes=num_classes, image_size=image_size, **options)
+            return module.adapt(model, **options)
+        except ValueError as error:
+            raise ArmError(f"arm {arm!r}: {error}") from error
+    except ModuleNotFoundError as error:
+        raise ArmError(
+            f"arm {arm!r} needs the package {error.name!r}, which is not installed; `pip install {error.name}`"
+        ) from error
 
 
-def _check_options(arm, family, adapt, options):
-    accepted = [name for name, p in inspect.signature(adapt).parameters.items() if p.kind is p.KEYWORD_ONLY]
+def _check_options(arm, family, make, options, model_keys):
+    accepted = [name for name, p in inspect.signature(make).parameters.items() if p.kind is p.KEYWORD_ONLY]
+    accepted = [name for name in accepted if name not in ("num_classes", "image_size")]
     for key in options:
         if key not in accepted:
-            known = (*accepted, *MODEL_KEYS)
+            known = (*accepted, *model_keys)
             raise ArmError(
                 f"arm {arm!r}: family {family!r} has no option {key!r}{_near(key, known)}; options: {', '.join(known)}"
             )
+
+
+def _check_from_scratch(arm, family, model_options):
+    """A network of a family's own has no pretrained weights: asking for some must not pass unnoticed."""
+    found = model_options.get("weights", "random")
+    if found != "random":
+        raise ArmError(
+            f"arm {arm!r}: family {family!r} trains from scratch, found weights {found!r}; "
+            "leave `weights` out or say 'random'"
+        )
 
 
 def _near(name, names):

@@ -211,14 +211,16 @@ class ColoraConv2d(nn.Conv2d):
 
     def _compute_dtype(self, x: torch.Tensor) -> torch.dtype:
         """The dtype torch.nn.Conv2d would compute in: autocast's where it is on (float64 is left alone), else x's."""
-        if x.dtype == torch.float64 or not torch.is_autocast_enabled(x.device.type):
+        device = x.device.type
+        autocast = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)  # not for meta
+        if x.dtype == torch.float64 or not autocast:
             if x.dtype != self.weight.dtype:
                 raise RuntimeError(
                     f"ColoraConv2d: the input is {x.dtype} and the kernel {self.weight.dtype}; "
                     "cast one of them, or run under torch.autocast"
                 )
             return x.dtype
-        return torch.get_autocast_dtype(x.device.type)
+        return torch.get_autocast_dtype(device)
 
     def _save_to_state_dict(self, destination, prefix, keep_vars):
         super()._save_to_state_dict(destination, prefix, keep_vars)

@@ -67,6 +67,7 @@ _REQUIRED = {
     **{f"metrics.{split}.{name}": (int, float) for split in ("val", "test") for name in ("acc", "auc", "loss")},
     **{f"data.{split}": int for split in ("train", "val", "test")},
 }
+_OPTIONAL = {"parameters.flops": int}  # records made before it was counted have none
 
 
 def _read_cell(folder: Path, record: dict, profile: str, arm: str, seed: int) -> dict:
@@ -76,6 +77,10 @@ def _read_cell(folder: Path, record: dict, profile: str, arm: str, seed: int) ->
         if not isinstance(value, kind):
             expected = " or ".join(k.__name__ for k in (kind if isinstance(kind, tuple) else (kind,)))
             raise SummaryError(f"{path}: {key} should be {expected}, found {value!r}")
+    for key, kind in _OPTIONAL.items():
+        value = get(record, key)
+        if value is not None and not isinstance(value, kind):
+            raise SummaryError(f"{path}: {key} should be {kind.__name__} or absent, found {value!r}")
     for key, expected in (("profile", profile), ("arm", arm), ("seed", seed)):
         if record.get(key) != expected:
             raise SummaryError(f"{path}: {key} should be {expected!r}, as its folder says; found {record.get(key)!r}")
@@ -152,12 +157,22 @@ def check_same_settings(arm: str, cells: list[dict]) -> None:
     """Raises SummaryError when cells of one arm were run with different settings: their mean would mean nothing."""
     for cell in cells[1:]:
         for key in ("settings", "parameters"):
-            if cell[key] != cells[0][key]:
-                differing = sorted(k for k in {*cell[key], *cells[0][key]} if cell[key].get(k) != cells[0][key].get(k))
+            differing = _differing(key, cells[0], cell)
+            if differing:
                 raise SummaryError(
                     f"arm {arm}: seeds {cells[0]['seed']} and {cell['seed']} differ in {key}: {', '.join(differing)}; "
                     f"rerun the older one: python -m pipelines.train --arm {arm} --seed SEED"
                 )
+
+
+def _differing(key: str, a: dict, b: dict) -> list[str]:
+    """The names under `key` whose values differ between two records; an optional one only where both state it."""
+    found = sorted(name for name in {*a[key], *b[key]} if a[key].get(name) != b[key].get(name))
+    return [
+        name
+        for name in found
+        if f"{key}.{name}" not in _OPTIONAL or None not in (a[key].get(name), b[key].get(name))
+    ]
 
 
 def common_classes(cells: dict) -> list[str]:

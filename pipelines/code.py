@@ -6,27 +6,53 @@ edited comment reruns nothing, and a change in `colora/` reruns the CoLoRA arms 
 """
 
 import ast
+import functools
 import hashlib
 import json
 import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-SHARED = ("baselines/__init__.py", "baselines/backbones.py", "pipelines/loop.py", "pipelines/images.py")
+SHARED = ("baselines/__init__.py", "pipelines/loop.py", "pipelines/images.py", "pipelines/metrics.py")
 
 
-def families() -> list[str]:
-    """Names of the arm families: the files of baselines/ that are not shared by all."""
-    shared = {Path(name).stem for name in SHARED}
-    return sorted(path.stem for path in (ROOT / "baselines").glob("*.py") if path.stem not in shared)
+@functools.cache
+def families() -> dict[str, str]:
+    """Each arm family, a file of baselines/, and its function: "adapt" or, for a network of its own, "network"."""
+    found = {}
+    for path in sorted((ROOT / "baselines").glob("*.py")):
+        if path.stem != "__init__":
+            names = {node.name for node in ast.parse(path.read_text()).body if isinstance(node, ast.FunctionDef)}
+            found[path.stem] = "network" if "network" in names else "adapt"
+    return found
 
 
 def code_files(family: str) -> list[Path]:
-    """The source files that decide an arm's numbers: shared code, its own family file, the library if it uses it."""
-    files = [ROOT / name for name in (*SHARED, f"baselines/{family}.py")]
-    if family == "colora":
-        files += sorted((ROOT / "colora").glob("*.py"))
-    return files
+    """The source files that decide an arm's numbers: what all share, its family's file, and what that imports."""
+    files = {ROOT / name for name in SHARED}
+    waiting = [ROOT / "baselines" / f"{family}.py"]
+    while waiting:
+        path = waiting.pop()
+        if path not in files:
+            files.add(path)
+            waiting += _imports(path)
+    return sorted(files)
+
+
+def _imports(path: Path) -> list[Path]:
+    """The files of baselines/ and colora/ that a file imports, at its top or inside its functions."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(), filename=str(path))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    found = []
+    for name in names:
+        if name.startswith(("baselines.", "colora.")) or name == "colora":
+            place = ROOT / name.replace(".", "/")
+            found += [file for file in (place.with_suffix(".py"), place / "__init__.py") if file.is_file()]
+    return found
 
 
 def code_hash(files: list[Path]) -> str:

@@ -71,6 +71,7 @@ class Batches:
         mean, std = {
             "imagenet": (IMAGENET_MEAN, IMAGENET_STD),
             "unit": ((0.0,) * 3, (1.0,) * 3),
+            "half": ((0.5,) * 3, (0.5,) * 3),
             "raw": ((0.0,) * 3, (1 / 255,) * 3),
         }[input]
         shape = (1, 3, 1, 1)

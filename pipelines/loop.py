@@ -14,10 +14,8 @@ from torch.nn import functional as F
 import baselines
 from pipelines import records
 from pipelines.images import Batches, Prepared, open_prepared
+from pipelines.metrics import accuracy, macro_auc
 from pipelines.params import Params
-from pipelines.stats import accuracy, macro_auc
-
-EVAL_BATCH = {"cpu": 64, "cuda": 512}
 
 
 class Diverged(RuntimeError):
@@ -102,6 +100,7 @@ def fit(
     optimizer = _optimizer(model, train, device)
     schedule = _schedule(optimizer, train, steps=len(batches) * train["epochs"])
     state = _resume(checkpoint, identity, model, optimizer, schedule)
+    epoch_end = getattr(model, "epoch_end", None)  # what an arm does between epochs, such as merging
 
     for epoch in range(len(state.curves) + 1, train["epochs"] + 1):
         generator = seed_everything(seed, epoch)
@@ -109,8 +108,8 @@ def fit(
         seconds, loss, acc = _one_epoch(model, batches.shuffled(generator), optimizer, schedule, train, device)
         if not math.isfinite(loss):
             raise Diverged(f"training loss is {loss} in epoch {epoch}; lower arm.NAME.train.lr (now {train['lr']:g})")
-        if model.epoch_end:
-            model.epoch_end(model)
+        if epoch_end:
+            epoch_end(model)
         val = evaluate(model, validation, train, device)
         row = {
             "epoch": epoch, "lr": lr, "train_loss": loss, "train_acc": acc,
@@ -177,16 +176,15 @@ def evaluate_split(model, data: Prepared, split: str, train: dict, device: torch
 
 
 def autocast(train: dict, device: torch.device):
-    """bfloat16 autocast where the recipe asks for it and a GPU is there; CPUs compute in float32."""
-    wanted = train["precision"] == "bfloat16" and device.type == "cuda"
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=wanted)
+    """bfloat16 autocast where the recipe asks for it, on a CPU too: new ones have instructions for it."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=train["precision"] == "bfloat16")
 
 
 def _batches(data, split, train, device, batch_size=None, augment="none"):
     return Batches(
         data,
         split,
-        batch_size=batch_size or EVAL_BATCH[device.type],
+        batch_size=batch_size or train["eval_batch_size"],
         input=train["input"],
         device=device,
         augment=augment,
@@ -208,6 +206,8 @@ def _optimizer(model, train, device):
 def _schedule(optimizer, train, steps):
     if train["schedule"] == "constant":
         return None
+    if train["schedule"] == "step":
+        return torch.optim.lr_scheduler.MultiStepLR(optimizer, [steps // 2, steps * 3 // 4])
     return torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=train["lr"], total_steps=steps)
 
 

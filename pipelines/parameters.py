@@ -1,4 +1,7 @@
-"""Trained and total parameters of every arm of a profile; needs no weights and computes nothing.
+"""Parameters and FLOPs of every arm of a profile; needs no weights and computes nothing.
+
+FLOPs are those of the forward pass of one image, two a multiply-accumulate, as torch counts them: matrix products,
+convolutions and attention, and 9 a state and step of a selective scan; elementwise work is left out.
 
 Run `python -m pipelines.parameters [--profile NAME | --profile-file FILE] [--json]`.
 """
@@ -11,7 +14,9 @@ from pipelines.params import Params, ParamsError, compose, load
 
 
 def main(argv=None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m pipelines.parameters", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m pipelines.parameters", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--profile", help="a profile of conf/profile, whatever is active")
     which.add_argument("--profile-file", default="params.yaml", help="parameters (default: %(default)s)")
@@ -27,36 +32,59 @@ def main(argv=None) -> int:
         print(json.dumps(counts, indent=1))
     else:
         width = max(map(len, counts))
-        print(f"{'arm':{width}}  {'backbone':10}  {'trainable':>12}  {'total':>12}  {'share':>7}")
+        backbone = max(len(c["backbone"]) for c in counts.values())
+        print(f"{'arm':{width}}  {'backbone':{backbone}}  {'trainable':>12}  {'total':>12}  {'share':>7}  {'MFLOPs':>10}")
         for arm, c in counts.items():
-            share = c["trainable"] / c["total"]
-            print(f"{arm:{width}}  {c['backbone']:10}  {c['trainable']:12,}  {c['total']:12,}  {share:7.2%}")
+            share, mega = c["trainable"] / c["total"], c["flops"] / 1e6
+            print(
+                f"{arm:{width}}  {c['backbone']:{backbone}}  {c['trainable']:12,}  {c['total']:12,}  {share:7.2%}  "
+                f"{mega:10,.1f}"
+            )
     return 0
 
 
 def count(params: Params, num_classes: int = 4) -> dict[str, dict]:
-    """`{arm: {"trainable": n, "total": n, "backbone": name}}` for every arm of the profile.
+    """`{arm: {"trainable": n, "total": n, "flops": n, "backbone": name}}` for every arm of the profile.
 
     Raises:
         ParamsError, baselines.ArmError: an arm's section is wrong.
     """
-    import torch
-
-    import baselines
-    from pipelines.train import count_parameters
-
     counts = {}
     for arm in params.arm:
         settings = params.settings(arm)
-        try:
-            with torch.device("meta"):  # shapes without memory
-                model = baselines.build(
-                    arm, settings, num_classes=num_classes, image_size=params.data.image_size, weights="random"
-                )
-        except TypeError as error:
-            raise ParamsError(f"arm.{arm}: an option is missing or of the wrong type: {error}") from error
-        counts[arm] = {**count_parameters(model), "backbone": settings["backbone"]}
+        counts[arm] = {
+            **count_arm(arm, settings, num_classes=num_classes, image_size=params.data.image_size),
+            "backbone": settings["backbone"],
+        }
     return counts
+
+
+def count_arm(arm: str, settings: dict, *, num_classes: int, image_size: int) -> dict[str, int]:
+    """Trained and all parameters of an arm, and the FLOPs of a forward pass of one image, from shapes alone.
+
+    Raises:
+        ParamsError, baselines.ArmError: the arm's section is wrong.
+    """
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    import baselines
+
+    try:
+        with torch.device("meta"):  # shapes without memory
+            model = baselines.build(
+                arm, settings, num_classes=num_classes, image_size=image_size, weights="random"
+            ).eval()
+            with FlopCounterMode(display=False) as counter, torch.no_grad():
+                model(torch.empty(1, 3, image_size, image_size))
+    except TypeError as error:
+        raise ParamsError(f"arm.{arm}: an option is missing or of the wrong type: {error}") from error
+    sizes = [(p.numel(), p.requires_grad) for p in model.parameters()]
+    return {
+        "trainable": sum(n for n, trained in sizes if trained),
+        "total": sum(n for n, _ in sizes),
+        "flops": counter.get_total_flops(),
+    }
 
 
 if __name__ == "__main__":

@@ -91,20 +91,22 @@ class Train(Section):
 
     epochs: int = Field(gt=0)
     batch_size: int = Field(gt=0)
+    eval_batch_size: int = Field(128, gt=0)
     lr: float = Field(gt=0)
     optimizer: Literal["adamw", "adam"] = "adamw"
     weight_decay: float = Field(1e-5, ge=0)
-    schedule: Literal["constant", "one-cycle"] = "constant"
+    schedule: Literal["constant", "one-cycle", "step"] = "constant"
     loss: Literal["cross-entropy", "binary-cross-entropy"] = "cross-entropy"
     augment: Literal["none", "authors", "flip", "standard"] = "flip"
-    input: Literal["imagenet", "unit", "raw"] = "imagenet"
+    input: Literal["imagenet", "unit", "half", "raw"] = "imagenet"
     precision: Literal["float32", "bfloat16"] = "float32"
     deterministic: bool = True
     save_entropies: bool = False
 
 
 class Tune(Section):
-    """Learning rates every arm tries on the validation split of one seed."""
+    """Learning rates that every arm tries on the validation split of one seed; without this section the rate is
+    `train.lr`, as it is for an arm whose own section states one."""
 
     lrs: list[float] = Field(min_length=1)
     epochs: int = Field(gt=0)
@@ -112,8 +114,9 @@ class Tune(Section):
 
 
 class Pretrain(Section):
-    """Train the small backbone of the quick profile on another phantom domain, whatever recipe the arms have."""
+    """Train the small backbones of the quick profile on another phantom domain, whatever recipe the arms have."""
 
+    backbones: list[str] = Field(min_length=1)
     phantom: Phantom
     epochs: int = Field(gt=0)
     lr: float = Field(gt=0)
@@ -143,6 +146,8 @@ class Params(Section):
     def settings(self, arm: str) -> dict[str, Any]:
         """The arm's section with the profile's `model` and `train` filled in; `train` is a checked dict.
 
+        `model.weights` is one word or path for all, or one a backbone; here it is the one of the arm's backbone.
+
         Raises:
             ParamsError: no such arm, or a training key of the arm that is unknown or mistyped.
         """
@@ -151,16 +156,26 @@ class Params(Section):
                 f"no arm {arm!r} in profile {self.profile!r}{_near(arm, self.arm)}; arms: {', '.join(self.arm)}"
             )
         section = self.arm[arm]
-        families = code.families()
-        if section.get("family") not in families:
-            found = section.get("family")
+        family, families = section.get("family"), code.families()
+        if family not in families:
             raise ParamsError(
-                f"arm.{arm}.family: found {found!r}{_near(str(found), families)}; expected one of {', '.join(families)}"
+                f"arm.{arm}.family: found {family!r}{_near(str(family), families)}; "
+                f"expected one of {', '.join(families)}"
             )
-        if "backbone" not in {**self.model, **section}:
+        # A family with a network of its own has nothing of the profile's backbone.
+        model = self.model if families[family] == "adapt" else {"backbone": family, "weights": "random"}
+        found = {**model, **section}
+        if "backbone" not in found:
             raise ParamsError(f"arm.{arm}: no backbone; set model.backbone")
+        if isinstance(found.get("weights"), dict):
+            if found["backbone"] not in found["weights"]:
+                raise ParamsError(
+                    f"arm.{arm}: model.weights has none for backbone {found['backbone']!r}, only for "
+                    f"{', '.join(map(repr, found['weights']))}; add it, or set arm.{arm}.weights"
+                )
+            found["weights"] = found["weights"][found["backbone"]]
         for key in ("backbone", "weights", "head", "batchnorm"):
-            value = {**self.model, **section}.get(key, "")
+            value = found.get(key, "")
             if not isinstance(value, str):
                 raise ParamsError(f"arm.{arm}: {key} is {value!r} (model.{key} or its own), expected a word or a path")
         changes = section.get("train", {})
@@ -170,7 +185,15 @@ class Params(Section):
             train = Train(**{**self.train.model_dump(), **changes})
         except ValidationError as error:
             raise ParamsError(_explain(error, f"profile {self.profile}", Train, f"arm.{arm}.train.")) from None
-        return {**self.model, **section, "train": train.model_dump()}
+        return {**found, "train": train.model_dump()}
+
+    def tuned(self, arm: str) -> bool:
+        """Whether the arm's learning rate is chosen by `pipelines.tune` rather than stated."""
+        return self.tune is not None and "lr" not in self.arm[arm].get("train", {})
+
+    def tune_file(self, arm: str) -> Path:
+        """Where `pipelines.tune` records an arm's trials and its choice."""
+        return self.results_dir / "tune" / f"{arm}.json"
 
     @property
     def data_dir(self) -> Path:

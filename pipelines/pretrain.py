@@ -1,6 +1,6 @@
-"""Train the small backbone of the quick profile on another phantom domain, as ImageNet weights stand to OCT images.
+"""Train the small backbones of the quick profile on another phantom domain, as ImageNet weights stand to OCT images.
 
-Writes the body's best-epoch state to `model.weights` (safetensors). Run `python -m pipelines.pretrain`.
+Writes each body's best-epoch state to weights/PROFILE/BACKBONE.safetensors. Run `python -m pipelines.pretrain`.
 """
 
 import argparse
@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from pipelines import records
-from pipelines.params import Params, ParamsError, Train, load
+from pipelines.params import Params, Train, load
 
 
 def main(argv=None) -> int:
@@ -24,11 +24,7 @@ def main(argv=None) -> int:
 
 
 def run(params: Params) -> None:
-    """Train and write the weights; without a `pretrain` section only the (empty) folder for them is made.
-
-    Raises:
-        ParamsError: `model.weights` is no file in the folder that the stage owns.
-    """
+    """Train and write the weights; without a `pretrain` section only the (empty) folder for them is made."""
     folder = Path("weights") / params.profile
     folder.mkdir(parents=True, exist_ok=True)
     if params.pretrain is None:
@@ -36,20 +32,27 @@ def run(params: Params) -> None:
         return
 
     import torch
+
+    from pipelines import sources
+    from pipelines.images import Prepared
+
+    recipe = params.pretrain
+    data = params.data.model_copy(update={"source": "phantom", "phantom": recipe.phantom, "mode": "full"})
+    read = sources.read(data, [recipe.seed])
+    prepared = Prepared(torch.from_numpy(read.images), torch.from_numpy(read.labels), read.splits, read.classes)
+    for backbone in recipe.backbones:
+        _train(params, prepared, backbone, folder / f"{backbone}.safetensors")
+
+
+def _train(params: Params, data, backbone: str, target: Path) -> None:
+    import torch
     from safetensors.torch import save
     from tqdm import tqdm
 
     from baselines.backbones import classifier
-    from pipelines import loop, sources
-    from pipelines.images import Prepared
+    from pipelines import loop
 
     recipe = params.pretrain
-    target = params.model.get("weights")
-    if Path(str(target)).parent != folder:
-        raise ParamsError(f"model.weights: found {target!r}, expected {folder}/NAME.safetensors for pretrain to write")
-    data = params.data.model_copy(update={"source": "phantom", "phantom": recipe.phantom, "mode": "full"})
-    read = sources.read(data, [recipe.seed])
-    prepared = Prepared(torch.from_numpy(read.images), torch.from_numpy(read.labels), read.splits, read.classes)
     train = Train(
         epochs=recipe.epochs,
         lr=recipe.lr,
@@ -60,19 +63,16 @@ def run(params: Params) -> None:
     device = loop.pick_device(None, deterministic=True)
     loop.seed_everything(recipe.seed, 0)
     model = classifier(
-        backbone=params.model["backbone"],
-        weights="random",
-        num_classes=len(read.classes),
-        image_size=params.data.image_size,
+        backbone=backbone, weights="random", num_classes=len(data.classes), image_size=params.data.image_size
     ).to(device, memory_format=torch.channels_last)
-    with tqdm(total=recipe.epochs, desc="pretrain", unit="epoch", disable=None, leave=False) as bar:
-        fit = loop.fit(model, prepared, train, seed=recipe.seed, device=device, on_epoch=lambda row: bar.update())
+    with tqdm(total=recipe.epochs, desc=f"pretrain {backbone}", unit="epoch", disable=None, leave=False) as bar:
+        fit = loop.fit(model, data, train, seed=recipe.seed, device=device, on_epoch=lambda row: bar.update())
     body = {
         key.removeprefix("body."): value.contiguous().cpu()
         for key, value in fit.best_state.items()
         if key.startswith("body.")
     }
-    records.write_atomically(Path(target), lambda file: file.write(save(body)))
+    records.write_atomically(target, lambda file: file.write(save(body)))
     best = fit.curves[fit.best_epoch - 1]
     print(f"{target}: validation accuracy {best['val_acc']:.4f} on the source domain, epoch {fit.best_epoch}")
 

@@ -26,13 +26,14 @@ def sha256_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def fingerprint(settings: dict, seed: int, data: dict) -> str:
+def fingerprint(settings: dict, seed: int, data: dict, *more_code: Path) -> str:
     """What a cell's numbers depend on, in one hash.
 
     Args:
         settings: the arm's resolved settings, `train` included.
         seed: the cell's seed.
         data: checksums of the prepared data, from `data_identity`.
+        more_code: source files that count beside those of the arm's family.
 
     Raises:
         FileNotFoundError: `settings["weights"]` names a file that is not there.
@@ -41,9 +42,8 @@ def fingerprint(settings: dict, seed: int, data: dict) -> str:
     # By content, not by name: the same weights in another place give the same cell.
     if "weights_sha256" in settings:
         del settings["weights"]
-    return sha256_json(
-        {"settings": settings, "seed": seed, "data": data, "code": code_hash(code_files(settings["family"]))}
-    )
+    code = code_hash([*code_files(settings["family"]), *more_code])
+    return sha256_json({"settings": settings, "seed": seed, "data": data, "code": code})
 
 
 def described(settings: dict) -> dict:

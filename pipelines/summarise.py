@@ -10,7 +10,8 @@ Written to results/<profile>/:
     curves.csv       arm, seed, epoch, ...: every cell's learning curve
     confusion.csv    arm, true, predicted, count: test images, summed over seeds
     tuning.csv       arm, lr, val_acc, val_loss, chosen, failure: every trial of the learning-rate grid
-    comparisons.csv  each arm against `full` and `transfer` on the same backbone: paired accuracy difference
+    comparisons.csv  each arm against `full` and `transfer` on its backbone: paired accuracy difference; `reference`
+                     names the other arm, which for a network trained from scratch is the profile's first one
 """
 
 import argparse
@@ -92,23 +93,24 @@ def summarise(params: Params) -> dict[str, dict]:
 
 
 def _tuning(params: Params) -> list[dict]:
-    """The trials that `pipelines.tune` recorded; none where the profile does not tune."""
+    """The trials that `pipelines.tune` recorded; none where the profile does not tune or an arm states its rate."""
     rows = []
     tuned_arms = [arm for arm, section in params.arm.items() if params.tune and "lr" not in section.get("train", {})]
     for arm in tuned_arms:
-        path = params.results_dir / "runs" / arm / "tune.json"
+        path = params.results_dir / "tune" / f"{arm}.json"
+        command = f"`python -m pipelines.tune --arm {arm}`"
         if not path.exists():
             if params.allow_missing:
                 continue
-            raise SummaryError(f"{path}: no such file; run `python -m pipelines.train --arm {arm}`")
-        tuned = read_json(path, f"delete it and run `python -m pipelines.train --arm {arm}`")
+            raise SummaryError(f"{path}: no such file; run {command}")
+        tuned = read_json(path, f"delete it and run {command}")
         try:
             trials = [
                 {name: trial[name] for name in ("lr", "val_acc", "val_loss", "failure")} for trial in tuned["trials"]
             ]
             rows += [{"arm": arm, "chosen": trial["lr"] == tuned["chosen"], **trial} for trial in trials]
         except (KeyError, TypeError) as error:
-            raise SummaryError(f"{path}: not a tuning record ({error!r}); delete it and train the arm again") from None
+            raise SummaryError(f"{path}: not a tuning record ({error!r}); delete it and run {command}") from None
     return rows
 
 
@@ -136,6 +138,7 @@ def arm_summary(cells: list[dict]) -> dict:
         "auc_hi": auc_hi,
         "trainable": cells[0]["parameters"]["trainable"],
         "total": cells[0]["parameters"]["total"],
+        "flops": next((n for cell in cells if (n := get(cell, "parameters.flops")) is not None), None),
         "epoch_s": np.median(epoch_s) if epoch_s else None,
         "best_epoch_mean": np.mean([cell["metrics"]["best_epoch"] for cell in cells]),
         "lr": get(cells[0], "settings.train.lr"),
@@ -156,6 +159,7 @@ _SUMMARY = (
     "auc_hi",
     "trainable",
     "total",
+    "flops",
     "epoch_s",
     "best_epoch_mean",
     "lr",
@@ -163,26 +167,16 @@ _SUMMARY = (
 
 
 def compare(params: Params, by_arm: dict[str, list[dict]]) -> list[dict]:
-    """Each arm's paired accuracy difference from the `full` and the `transfer` arm on its backbone.
+    """Each arm's paired accuracy difference from its references (see `references`).
 
     Raises:
         SummaryError: the two arms saw different test images under one seed.
     """
     rows = []
-    settings = {arm: params.settings(arm) for arm in by_arm}
+    # What the runs say, where there are any: networks trained from scratch have a backbone of their own there.
+    settings = {arm: own[0]["settings"] if own else params.settings(arm) for arm, own in by_arm.items()}
     for arm, own in by_arm.items():
-        for family in REFERENCES:
-            reference = next(
-                (
-                    other
-                    for other in by_arm
-                    if settings[other].get("family") == family
-                    and settings[other].get("backbone") == settings[arm].get("backbone")
-                ),
-                None,
-            )
-            if reference is None or settings[arm].get("family") == family:
-                continue
+        for family, reference in references(arm, settings).items():
             others = {cell["seed"]: cell for cell in by_arm[reference]}
             pairs = [(cell, others[cell["seed"]]) for cell in own if cell["seed"] in others]
             for a, b in pairs:
@@ -209,6 +203,28 @@ def compare(params: Params, by_arm: dict[str, list[dict]]) -> list[dict]:
     return rows
 
 
+def references(arm: str, settings: dict[str, dict]) -> dict[str, str]:
+    """The arms that an arm is compared with, by family: the first `full` and the first `transfer` arm on its backbone.
+
+    A network trained from scratch on whose backbone there is no other such arm is compared with the first of the
+    profile, whatever their backbone. No arm is compared with itself, but a second `full` arm is with the first.
+
+    Args:
+        arm: one of the keys of `settings`.
+        settings: every arm's settings, in the profile's order.
+    """
+
+    def first(candidates):
+        arms = {}
+        for other in candidates:
+            arms.setdefault(settings[other].get("family"), other)
+        return {family: arms[family] for family in REFERENCES if arms.get(family, arm) != arm}
+
+    backbone, weights = (settings[arm].get(key) for key in ("backbone", "weights"))
+    found = first(other for other in settings if settings[other].get("backbone") == backbone)
+    return found or (first(settings) if weights == "random" else {})
+
+
 def _shared(cells: list[dict]) -> bool:
     """Whether all seeds were tested on the same images."""
     return all(np.array_equal(cell["indices"], cells[0]["indices"]) for cell in cells)
@@ -233,6 +249,7 @@ _CELL_COLUMNS = {
     **{f"{split}_{name}": f"metrics.{split}.{name}" for split in ("val", "test") for name in ("acc", "auc", "loss")},
     "trainable": "parameters.trainable",
     "total": "parameters.total",
+    "flops": "parameters.flops",
     "epoch_s": "timings.epoch_s",
     "total_s": "timings.total_s",
     "n_train": "data.train",
@@ -240,7 +257,7 @@ _CELL_COLUMNS = {
     "n_test": "data.test",
     "fingerprint": "fingerprint",
 }
-_INTEGERS = ("epochs", "best_epoch", "trainable", "total", "n_train", "n_val", "n_test", "threads")
+_INTEGERS = ("epochs", "best_epoch", "trainable", "total", "flops", "n_train", "n_val", "n_test", "threads")
 
 
 def _row(params: Params, arm: str, seed: int, cell: dict | None, hole: dict | None) -> dict:

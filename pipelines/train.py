@@ -1,4 +1,4 @@
-"""Train the cells of an arm: tune its learning rate if the profile says so, then one cell a seed.
+"""Train the cells of an arm, one a seed, at the learning rate that `pipelines.tune` chose or the profile states.
 
 A cell whose record already carries the right fingerprint is left as it is, so this is safe to repeat, and cells
 may come from elsewhere. Run `python -m pipelines.train --arm NAME [--seed N]`.
@@ -11,7 +11,7 @@ import sys
 import time
 from pathlib import Path
 
-from pipelines import records
+from pipelines import parameters, records, tune
 from pipelines.params import Params, ParamsError, load
 
 
@@ -40,10 +40,8 @@ def run(params: Params, arm: str, seeds: list[int], device: str | None = None) -
             f"seed {unknown[0]} is not one of profile {params.profile!r}: {params.seeds}; add it to `seeds`"
         )
     settings = params.settings(arm)
-    if params.tune and "lr" not in params.arm[arm].get("train", {}):
-        from pipelines.tune import tuned_lr
-
-        settings["train"]["lr"] = tuned_lr(params, arm, settings, device)
+    if params.tuned(arm):
+        settings["train"]["lr"] = tune.chosen_lr(params, arm)
     failed = 0
     for seed in seeds:
         folder = params.cell_dir(arm, seed)
@@ -80,7 +78,9 @@ def train_cell(
     record = {
         "profile": params.profile, "arm": arm, "seed": seed, "status": "failed", "failure": None,
         "fingerprint": fingerprint, "settings": records.described(settings), "metrics": None,
-        "parameters": count_parameters(model),
+        "parameters": parameters.count_arm(
+            arm, settings, num_classes=len(data.classes), image_size=data.image_size
+        ),
         "data": {**{name: len(indices) for name, indices in data.splits.items()}, "classes": data.classes},
     }  # fmt: skip
     checkpoint = Path("checkpoints") / params.profile / arm / f"{seed}.pt"
@@ -142,12 +142,6 @@ def set_up(params: Params, arm: str, seed: int, settings: dict, device: str | No
         return loop.set_up(params, arm, seed, settings, device)
     except TypeError as error:
         raise ParamsError(f"arm.{arm}: an option is missing or of the wrong type: {error}") from error
-
-
-def count_parameters(model) -> dict:
-    """Numbers of trained and of all parameters."""
-    sizes = [(p.numel(), p.requires_grad) for p in model.parameters()]
-    return {"trainable": sum(n for n, trained in sizes if trained), "total": sum(n for n, _ in sizes)}
 
 
 def entropy(probabilities):

@@ -22,7 +22,7 @@ def draw_all(results: Results, directory: Path) -> list[str]:
     """
     drawn = []
     with plt.rc_context({**plt.rcParamsDefault, "backend": plt.get_backend(), **style.RC}):
-        for draw in (accuracy, learning_curves, parameters, cost, confusion, beside_paper):
+        for draw in (accuracy, learning_curves, parameters, flops, cost, confusion, beside_paper):
             figure = draw(results)
             if figure is None:
                 for suffix in (".svg", ".pdf", ".png"):
@@ -93,9 +93,7 @@ def learning_curves(results: Results) -> plt.Figure | None:
         label=0.36,
     )
     drawn = [arm for arm in results.arms.index if arm in curves.index]
-    behind = {
-        results.arms.family[arm]: arm for arm in reversed(drawn) if results.arms.family[arm] in ("full", "transfer")
-    }
+    behind = {arm: _behind(results.arms.loc[drawn], row.backbone) for arm, row in results.arms.iterrows()}
     styles = {"full": (0, (1, 0)), "transfer": (0, (3, 2))}
     # A bad first epoch may leave the panel: the late epochs are what is compared.
     low = np.quantile(curves["min"], 0.04)
@@ -109,7 +107,7 @@ def learning_curves(results: Results) -> plt.Figure | None:
         if arm not in drawn:
             axis.text(0.5, 0.5, "no result", transform=axis.transAxes, ha="center", color="#777777", style="italic")
             continue
-        for family, other in behind.items():
+        for family, other in behind[arm].items():
             if other != arm:
                 axis.plot(
                     curves.loc[other].index, curves.loc[other, "mean"], color="#9A9A9A", lw=0.9, ls=styles[family]
@@ -117,41 +115,85 @@ def learning_curves(results: Results) -> plt.Figure | None:
         own = curves.loc[arm]
         axis.fill_between(own.index, own["min"], own["max"], color=row.color, alpha=0.22, lw=0)
         axis.plot(own.index, own["mean"], color=row.color, lw=1.6)
-    handles = [Line2D([], [], color=style.INK, lw=1.6, label="the panel's arm: mean, band from lowest to highest seed")]
-    handles += [Line2D([], [], color="#9A9A9A", lw=0.9, ls=styles[f], label=behind[f]) for f in styles if f in behind]
+    handles = [Line2D([], [], color=style.INK, lw=1.6, label="the panel's arm: mean, lowest to highest seed")]
+    for family, line in styles.items():
+        others = list(dict.fromkeys(own[family] for own in behind.values() if family in own))
+        if others:
+            name = others[0] + (", or the backbone's own" if len(others) > 1 else "")
+            handles.append(Line2D([], [], color="#9A9A9A", lw=0.9, ls=line, label=name))
     layout.legend_below(figure, handles)
     return figure
 
 
+def _behind(arms, backbone) -> dict[str, str]:
+    """The first fully fine-tuned arm and the first transfer arm, by family; of the backbone where it has one."""
+    found = {}
+    for family in ("full", "transfer"):
+        of_family = arms[arms.family == family]
+        own = of_family[of_family.backbone == backbone]
+        if len(of_family):
+            found[family] = (own if len(own) else of_family).index[0]
+    return found
+
+
 def parameters(results: Results) -> plt.Figure | None:
-    """Test accuracy against the number of trained parameters, every point named beside it."""
-    arms = results.arms[results.arms.seeds > 0]
+    """Test accuracy against the number of trained parameters."""
+    return _accuracy_against(results, "trainable", "Trained parameters")
+
+
+def flops(results: Results) -> plt.Figure | None:
+    """Test accuracy against the floating-point operations of one image's forward pass."""
+    return _accuracy_against(results, "flops", "Forward FLOPs of one image")
+
+
+def _accuracy_against(results: Results, column: str, name: str) -> plt.Figure | None:
+    """Test accuracy against a column of `results.arms` on a log scale, every point named beside it."""
+    arms = results.arms[results.arms.seeds > 0].dropna(subset=column)
     if arms.empty:
         return None
-    height = max(3.8, 0.15 * len(arms) + 2.3)
+    groups = [group for group in style.GROUPS if group in set(arms.group)]
+    below = 0.5 + 0.22 * (len(groups) > 1)
+    height = max(3.8, 0.15 * len(arms) + 1.8 + below)
     figure, axis = plt.subplots(figsize=(style.WIDTH, height))
     axis.set_xscale("log")
     for _, row in arms.iterrows():
-        axis.plot([row.trainable] * 2, [row.acc_lo, row.acc_hi], color=row.color, lw=0.9, alpha=0.55, zorder=2)
-        axis.plot(row.trainable, row.acc_mean, "o", ms=6, color=row.color, mec="white", mew=0.7, zorder=4)
+        axis.plot([row[column]] * 2, [row.acc_lo, row.acc_hi], color=row.color, lw=0.9, alpha=0.55, zorder=2)
+        marker = style.MARKERS[row.group]
+        axis.plot(row[column], row.acc_mean, marker, ms=6, color=row.color, mec="white", mew=0.7, zorder=4)
     low, high = arms.acc_lo.min(), arms.acc_hi.max()
     axis.set(
         ylim=(low - 0.04 * (high - low) - 1e-4, high + 0.04 * (high - low) + 1e-4),
-        xlim=(arms.trainable.min() / 1.5, arms.trainable.max() * 1.5),
-        xlabel="Trained parameters (log scale)",
+        xlim=_with_room(arms[column]),
+        xlabel=f"{name} (log scale)",
         ylabel="Test accuracy, mean over seeds",
     )
     axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=50))
-    axis.xaxis.set_major_formatter(FuncFormatter(lambda v, _: style.millions(v)))
+    axis.xaxis.set_major_formatter(FuncFormatter(lambda v, _: style.scaled(v, trailing=False)))
     axis.xaxis.set_minor_formatter(NullFormatter())
     axis.grid(axis="y")
-    figure.subplots_adjust(left=0.085, right=0.985, top=1 - 0.58 / height, bottom=0.5 / height)
-    layout.write_title(figure, f"Accuracy against trained parameters (bar: 95 % interval)\n{results.label}")
-    _name_points(figure, axis, arms)
+    figure.subplots_adjust(left=0.085, right=0.985, top=1 - 0.58 / height, bottom=below / height)
+    title = f"Accuracy against {name[0].lower()}{name[1:]} (bar: 95 % interval)"
+    layout.write_title(figure, f"{title}\n{results.label}")
+    if len(groups) > 1:
+        handles = [Line2D([], [], marker=style.MARKERS[g], ls="", ms=6, color=_hue(g), label=g) for g in groups]
+        layout.legend_below(figure, handles, columns=len(groups))
+    _name_points(figure, axis, arms, column)
     return figure
 
 
-def _name_points(figure, axis, arms) -> None:
+def _with_room(values) -> tuple[float, float]:
+    """Limits of a log axis around the values, with room for a list of names beside many that are alike and largest."""
+    alike = (values > 0.97 * values.max()).sum() >= labels.CROWD
+    span = np.log(1.5 * values.max() / values.min())
+    return values.min() / 1.5, values.max() * (np.exp(span / 2) if alike else 1.5)
+
+
+def _hue(group: str) -> str:
+    """A group's colour in a legend; CNN arms have several."""
+    return style.INK if group == "CNN" else list(style.GROUPS[group].values())[0]
+
+
+def _name_points(figure, axis, arms, column) -> None:
     """Write each arm's name near its point; a thin line joins the two where they are apart."""
     dpi = figure.dpi
     origin = np.array([axis.bbox.x0, axis.bbox.y0])
@@ -162,9 +204,10 @@ def _name_points(figure, axis, arms) -> None:
     texts = [axis.text(0, 0, arm, fontsize=7.5, color=row.ink, zorder=5) for arm, row in arms.iterrows()]
     renderer = figure.canvas.get_renderer()
     extents = [text.get_window_extent(renderer) for text in texts]
-    sizes = np.array([[e.width / dpi, 0.125] for e in extents])
-    points = inches(arms.trainable, arms.acc_mean)
-    bars = np.c_[inches(arms.trainable, arms.acc_lo)[:, 1], inches(arms.trainable, arms.acc_hi)[:, 1]]
+    # The formats' widths differ a little.
+    sizes = np.array([[e.width / dpi + 0.03, 0.125] for e in extents])
+    points = inches(arms[column], arms.acc_mean)
+    bars = np.c_[inches(arms[column], arms.acc_lo)[:, 1], inches(arms[column], arms.acc_hi)[:, 1]]
     corners = labels.place(points, sizes, bars, (axis.bbox.width / dpi, axis.bbox.height / dpi))
     to_data = axis.transData.inverted().transform
     for text, corner, size, point, color in zip(texts, corners, sizes, points, arms.color, strict=True):
@@ -260,18 +303,16 @@ def beside_paper(results: Results) -> plt.Figure | None:
     if arms.empty:
         return None
     y = layout.rows(arms)
-    shapes = {"full": "D", "balanced": "s", "distilled": "^"}
+    paper = paper.assign(training_set=paper.training_set.fillna("unstated"))
+    shapes = {"full": "D", "balanced": "s", "distilled": "^", "unstated": "v"}
     where = "" if results.dataset in set(results.paper.dataset) else "OCTMNIST, "
     handles = [
         Line2D([], [], marker="o", ls="-", lw=1.6, ms=6, color=style.INK, label="measured here: mean, 95 % interval")
     ]
-    handles += [
-        Line2D(
-            [], [], marker=shape, ls="", ms=5, mfc="white", mec="#555555", label=f"paper: {where}{name} training set"
-        )
-        for name, shape in shapes.items()
-        if name in set(paper.training_set)
-    ]
+    for name, shape in shapes.items():
+        if name in set(paper.training_set):
+            label = "quoted from another paper" if name == "unstated" else f"paper: {where}{name} training set"
+            handles.append(Line2D([], [], marker=shape, ls="", ms=5, mfc="white", mec="#555555", label=label))
     if paper.accuracy_sd.notna().any():
         handles.append(Line2D([], [], color="#555555", lw=0.9, label="± the paper's standard deviation"))
     figure, (axis,) = layout.arm_rows(

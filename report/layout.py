@@ -19,9 +19,9 @@ def abbreviated(name: str) -> str:
 
 
 def rows(arms: pd.DataFrame) -> dict[str, float]:
-    """The height of each arm's row, from the top down, with a gap between families."""
-    new_family = (arms.family != arms.family.shift()).cumsum() - 1
-    return dict(zip(arms.index, -np.arange(len(arms)) - 0.45 * new_family.to_numpy(), strict=True))
+    """The height of each arm's row, from the top down, with a gap between families and groups."""
+    gaps = (arms.block != arms.block.shift()).cumsum() - 1
+    return dict(zip(arms.index, -np.arange(len(arms)) - 0.45 * gaps.to_numpy(), strict=True))
 
 
 def arm_rows(results, y, xlabels, title, arms=None, right=0.868, legend=0):

@@ -12,6 +12,7 @@ CAPTIONS = {
     "accuracy": "Every seed is a dot. The dashed line is the mean of full fine-tuning. Behind a name, (4/5) means "
                 "that four of five seeds have a result.",
     "parameters": "Trained parameters include the head.",
+    "flops": tables.FLOPS,
     "learning_curves": "The epoch kept for the test is the one with the highest validation accuracy, seed by seed. The "
                        "lowest first epochs may lie below the panels.",
     "cost": "An epoch's time is the median over its seed's epochs after the first, training only. {machines} "
@@ -22,6 +23,7 @@ CAPTIONS = {
 TITLES = {
     "accuracy": "Accuracy and AUC",
     "parameters": "Accuracy and trained parameters",
+    "flops": "Accuracy and forward FLOPs",
     "learning_curves": "Learning curves",
     "cost": "Cost of training",
     "tuning": "Learning rates",
@@ -91,13 +93,21 @@ def _data(results: Results) -> str:
 
 
 def _weights(results: Results) -> str:
-    """The pretrained weights by name; where arms differ, with the arms of all but the most common."""
-    arms = results.complete.drop_duplicates("arm").dropna(subset="weights").groupby("weights").arm.agg(list)
-    named = [f"`{name}`" for name in arms.index]
+    """The pretrained weights by name, where arms differ with the arms of all but the most common; who had none."""
+    started = results.complete.drop_duplicates("arm").dropna(subset="weights").set_index("arm").weights
+    started = started.reindex([arm for arm in results.arms.index if arm in started.index])
+    scratch = started.index[started == "random"]
+    pretrained = started[started != "random"]
+    arms = pretrained.groupby(pretrained).groups
+    named = [f"`{name}`" for name in arms]
     if len(arms) > 1:
-        most = arms.map(len).idxmax()
-        named = [f"`{most}`"] + [f"`{name}` ({', '.join(arms[name])})" for name in arms.index.drop(most)]
-    return f"Weights: {', '.join(named)}." if named else ""
+        most = max(arms, key=lambda name: len(arms[name]))
+        named = [f"`{most}`"] + [f"`{name}` ({', '.join(own)})" for name, own in arms.items() if name != most]
+    sentences = [f"Weights: {', '.join(named)}."] if named else []
+    if len(scratch):
+        who = "every arm" if not named else ", ".join(scratch)
+        sentences.append(f"Trained from scratch, with random initial weights: {who}.")
+    return " ".join(sentences)
 
 
 def findings(results: Results) -> list[str]:

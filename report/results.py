@@ -23,9 +23,11 @@ class ReportError(ValueError):
 class Results:
     """The frames of one profile.
 
-    arms: one row an arm (index: its name), in the order shown: by family, then as in the profile. The columns of
-        summary.json with family, backbone, planned (seeds asked for), color, ink (for text), and shown: the name, with
-        '(4/5)' behind it where only four of five seeds are there. An arm without a cell has NaN.
+    arms: one row an arm (index: its name), in the order shown: by group, then by family, then as in the profile. The
+        columns of summary.json with family, backbone, weights, planned (seeds asked for), group and block (arms that
+        stand together: a family of CNN arms, or another group), color, ink (for text), and shown: the name, with
+        '(4/5)' behind it where only four of five seeds are there. An arm without a cell has NaN. `flops` is NaN too
+        where records do not state it.
     cells, curves, confusion, comparisons, tuning: the CSV files of the same names; `cells` holds the holes too.
     card: the data card, empty where there is none.
     paper: figures of the CoLoRA paper and of those it quotes.
@@ -109,16 +111,9 @@ def load(directory: Path) -> Results:
             f"{directory}: {', '.join(missing)} not in both summary.json and cells.csv; "
             "run `python -m pipelines.summarise` again"
         )
-    arms = arms.assign(family=about.family.first(), backbone=about.backbone.first(), planned=about.seed.size())
-    arms = arms.astype({"seeds": int})
-    arms["shown"] = [
-        name if found == planned else f"{name} ({found}/{planned})"
-        for name, found, planned in zip(arms.index, arms.seeds, arms.planned, strict=True)
-    ]
-    families = style.in_order(arms.family)
-    arms["color"] = arms.family.map(style.colors(families))
-    arms["ink"] = arms.color.map(style.ink)
-    arms = arms.iloc[arms.family.map(families.index).argsort(kind="stable")]
+    first = about[["family", "backbone", "weights"]].first()
+    arms = arms.reindex(columns=arms.columns.union(["flops"], sort=False))
+    arms = _styled(arms.join(first).assign(planned=about.seed.size()).astype({"seeds": int}))
     return Results(
         profile=directory.name, directory=directory, arms=arms, cells=cells,
         curves=_csv(directory / "curves.csv", ["arm", "seed", "epoch", "val_acc"]),
@@ -130,22 +125,44 @@ def load(directory: Path) -> Results:
     )  # fmt: skip
 
 
+def _styled(arms: pd.DataFrame) -> pd.DataFrame:
+    """The arms in the order shown, with the columns that say how."""
+    shown = [
+        name if found == planned else f"{name} ({found}/{planned})"
+        for name, found, planned in zip(arms.index, arms.seeds, arms.planned, strict=True)
+    ]
+    group = [style.group(family, backbone) for family, backbone in zip(arms.family, arms.backbone, strict=True)]
+    kinds = list(zip(group, arms.family, strict=True))
+    order = style.in_order(kinds)
+    color = [style.colors(order)[kind] for kind in kinds]
+    block = [family if name == "CNN" else name for name, family in kinds]
+    arms = arms.assign(shown=shown, group=group, block=block, color=color, ink=[style.ink(c) for c in color])
+    return arms.iloc[sorted(range(len(arms)), key=lambda place: order.index(kinds[place]))]
+
+
 def counterparts(results: Results) -> pd.DataFrame:
     """The paper's figures for the arms of this profile, a row a figure: paper.csv's columns, `arm` being ours.
 
     A figure counts when the arm has the same name (a backbone named in it aside) and the data set is the same, or
     OCTMNIST where the profile's own data is in no paper. The arm's backbone is preferred; where the paper has none
-    of its figures, VGG16's are shown. Figures without an accuracy are left out.
+    of its figures, VGG16's are shown for CNN arms, but not for ViTs, whose arms only share a name. A network trained
+    from scratch stands beside the one of its name. Figures without an accuracy are left out.
     """
     paper = results.paper[results.paper.accuracy.notna()]
     paper = paper[paper.dataset == (results.dataset if results.dataset in set(paper.dataset) else "octmnist")]
-    found = []
-    for arm, row in results.arms.iterrows():
-        bare = arm.removeprefix(f"{row.backbone}-").removesuffix(f"-{row.backbone}")
-        same = paper[paper.arm == bare]
-        own = same[same.backbone == row.backbone]
-        found.append((own if len(own) else same[same.backbone == "vgg16"]).assign(arm=arm))
-    return pd.concat(found, ignore_index=True)
+    return pd.concat([_stated(paper, arm, row).assign(arm=arm) for arm, row in results.arms.iterrows()]).reset_index(
+        drop=True
+    )
+
+
+def _stated(paper: pd.DataFrame, arm: str, row: pd.Series) -> pd.DataFrame:
+    """The figures of `paper` for one arm."""
+    bare = arm.removeprefix(f"{row.backbone}-").removesuffix(f"-{row.backbone}")
+    same = paper[paper.arm == (arm if arm in set(paper.arm) else bare)]
+    own = same[same.backbone == row.backbone]
+    if len(own) or row.group not in ("CNN", "ViT"):  # the other groups' networks have names of their own in the paper
+        return own if len(own) else same
+    return same[same.backbone == ("vgg16" if row.group == "CNN" else row.backbone)]
 
 
 def span(values) -> str:

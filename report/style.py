@@ -1,4 +1,4 @@
-"""One look for all figures: colours by family, type for an 800 px column, files that change only with their data."""
+"""One look for all figures: colours by group and family, type for an 800 px column, files without dates."""
 
 import re
 from collections.abc import Iterable
@@ -14,19 +14,24 @@ from matplotlib.colors import LinearSegmentedColormap, to_hex, to_rgb  # noqa: E
 
 WIDTH = 8.0  # inches: 800 px in the page, and a paper's text width at 85 %
 
-# Okabe & Ito's colours (black, six of the seven hues; their yellow darkened, since it vanishes on white) and a grey.
-FAMILIES = {
-    "full": "#000000",
-    "transfer": "#7A7A7A",
-    "bitfit": "#56B4E9",
-    "adapters": "#009E73",
-    "conv_lora": "#0072B2",
-    "colora": "#D55E00",
-    "vit": "#CC79A7",
-    "mamba": "#E69F00",
-    "kan": "#A89B00",
+# Okabe & Ito's colours: black, four hues and a grey for the methods on CNNs, and a hue with its shades for each other
+# group. Their yellow is darkened, since it vanishes on white; violet, not one of theirs, is the eighth hue.
+GROUPS = {
+    "CNN": {
+        "full": "#000000",
+        "transfer": "#7A7A7A",
+        "bitfit": "#56B4E9",
+        "adapters": "#009E73",
+        "conv_lora": "#0072B2",
+        "colora": "#D55E00",
+    },
+    "ViT": {"full": "#7B3560", "transfer": "#B38CA3", "bitfit": "#E8A5CE", "lora": "#CC79A7"},
+    "state space": {"medmamba": "#E69F00", "vim": "#9A6200"},
+    "KAN": {"kan_head": "#B5A900", "medkan": "#6B6400"},
+    "CNN from scratch": {"medmnist": "#6A3D9A"},
 }
-SPARE = ("#6A3D9A", "#8C564B", "#4D4D4D", "#17806D")  # for families not listed yet
+MARKERS = {"CNN": "o", "ViT": "s", "state space": "^", "KAN": "D", "CNN from scratch": "v"}
+SPARE = ("#8C564B", "#4D4D4D", "#17806D", "#A0304A")  # for families not listed yet
 SHADE = LinearSegmentedColormap.from_list("shade", ["#FFFFFF", "#0072B2"])
 INK = "#222222"
 
@@ -42,16 +47,28 @@ RC = {
 }  # fmt: skip
 
 
-def in_order(families: Iterable[str]) -> list[str]:
-    """The families present: the known ones in the order above, then others as they come."""
-    present = list(dict.fromkeys(families))
-    return [f for f in FAMILIES if f in present] + [f for f in present if f not in FAMILIES]
+def group(family: str, backbone: str) -> str:
+    """The group of `GROUPS` that an arm belongs to: its family's own, else by its backbone ViT or CNN."""
+    for name in ("state space", "KAN", "CNN from scratch"):
+        if family in GROUPS[name]:
+            return name
+    return "ViT" if family == "lora" or re.search(r"vit|deit", str(backbone)) else "CNN"
 
 
-def colors(families: list[str]) -> dict[str, str]:
-    """A colour for each family; families not listed above take the spare ones in turn."""
-    unknown = [f for f in families if f not in FAMILIES]
-    return {f: FAMILIES[f] if f in FAMILIES else SPARE[unknown.index(f) % len(SPARE)] for f in families}
+def in_order(kinds: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    """The pairs (group, family) present, in the order of `GROUPS`; families not listed end their group as they come."""
+    present = list(dict.fromkeys(kinds))
+    listed = [(name, family) for name, families in GROUPS.items() for family in families]
+    groups = list(GROUPS)
+    places = {kind: listed.index(kind) if kind in listed else len(listed) for kind in present}
+    return sorted(present, key=lambda kind: (groups.index(kind[0]), places[kind]))
+
+
+def colors(kinds: list[tuple[str, str]]) -> dict[tuple[str, str], str]:
+    """A colour for each pair (group, family); families not listed in `GROUPS` take the spare ones in turn."""
+    unknown = [(name, family) for name, family in kinds if family not in GROUPS[name]]
+    spare = {kind: SPARE[place % len(SPARE)] for place, kind in enumerate(unknown)}
+    return {(name, family): GROUPS[name].get(family) or spare[name, family] for name, family in kinds}
 
 
 def ink(color: str) -> str:
@@ -81,12 +98,13 @@ def wrapped(name: str, width: int = 22) -> str:
     return "\n".join(line.rstrip() for line in lines(narrowest))
 
 
-def millions(value: float) -> str:
-    """A parameter count in three digits: '869k', '2.54M'."""
-    for unit, sign in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if value >= unit:
-            return f"{value / unit:.3g}{sign}"
-    return f"{value:.3g}"
+_UNITS = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1, ""))
+
+
+def scaled(value: float, trailing: bool = True) -> str:
+    """A large count in three digits: '869k', '2.54M', '4.00G', or '4G' without trailing zeros."""
+    unit, sign = next((u, s) for u, s in _UNITS if value >= u or u == 1)
+    return f"{three_digits(value / unit) if trailing else format(value / unit, '.3g')}{sign}"
 
 
 def three_digits(value: float) -> str:

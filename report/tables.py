@@ -9,13 +9,15 @@ from pathlib import Path
 import pandas as pd
 
 from report.results import Results, counterparts
-from report.style import three_digits
+from report.style import scaled, three_digits
 
 DASH = "\N{EM DASH}"
 SIDE_BY_SIDE = (
     "Cells may have run side by side with other work on the machine: look at the spread between seeds before comparing "
     "arms."
 )
+
+FLOPS = "FLOPs: floating-point operations of one image's forward pass, two a multiply-accumulate."
 
 
 @dataclass(frozen=True)
@@ -57,37 +59,17 @@ def write_all(results: Results, directory: Path) -> dict[str, Table]:
 
 
 def main(results: Results) -> Table:
-    """Accuracy, AUC, parameters and time of every arm."""
-    arms = results.arms
-    raw = (
-        arms[
-            [
-                "family",
-                "backbone",
-                "trainable",
-                "total",
-                "lr",
-                "seeds",
-                "planned",
-                "acc_mean",
-                "acc_sd",
-                "acc_lo",
-                "acc_hi",
-                "acc_max",
-                "auc_mean",
-                "auc_sd",
-                "auc_lo",
-                "auc_hi",
-                "best_epoch_mean",
-                "epoch_s",
-            ]
-        ]
-        .rename_axis("arm")
-        .reset_index()
-    )
+    """Accuracy, AUC, parameters and time of every arm, and whether it started from pretrained weights."""
+    arms = results.arms.assign(start=[start(weights) for weights in results.arms.weights])
+    columns = [
+        "family", "backbone", "start", "weights", "trainable", "total", "flops", "lr", "seeds", "planned", "acc_mean",
+        "acc_sd", "acc_lo", "acc_hi", "acc_max", "auc_mean", "auc_sd", "auc_lo", "auc_hi", "best_epoch_mean", "epoch_s",
+    ]  # fmt: skip
+    raw = arms[columns].rename_axis("arm").reset_index()
     text = pd.DataFrame({
         "Arm": arms.index,
         "Backbone": arms.backbone.fillna(DASH),
+        "Start": arms.start.fillna(DASH),
         "Trained": [count(v) for v in arms.trainable],
         "Total": [count(v) for v in arms.total],
         "LR": [number(v, "g") for v in arms.lr],
@@ -99,7 +81,8 @@ def main(results: Results) -> Table:
     })  # fmt: skip
     note = (
         "Mean ± sample standard deviation over seeds; the interval is a 95 % bootstrap interval of the mean accuracy "
-        "over seeds and test images. Trained and total: parameters; the total counts adapter branches before they are "
+        "over seeds and test images. Start: whether the network's body started from pretrained weights or from random "
+        "ones (from scratch). Trained and total: parameters; the total counts adapter branches before they are "
         "merged (CoLoRA's merge into the original count). LR: learning rate. s/epoch: seconds of a training epoch, "
         "without validation and the first epoch."
     )
@@ -110,17 +93,19 @@ def main(results: Results) -> Table:
             f" Images are resampled as if they were independent, though a patient may have several{counted}: the "
             "intervals, those of differences too, are somewhat too narrow."
         )
-    return Table("main", f"Test results: {results.label}", note, raw, text, left=2)
+    return Table("main", f"Test results: {results.label}", note, raw, text, left=3)
 
 
 def comparisons(results: Results) -> Table:
     """Paired accuracy differences from full fine-tuning and from transfer."""
     raw = results.comparisons
     heads = {"full": "Minus full fine-tuning", "transfer": "Minus transfer"}
+    usual = raw.groupby("against").reference.agg(lambda own: own.mode().iloc[0]).to_dict()
     rows: dict[str, dict[str, str]] = {}
     for row in raw.itertuples():
         shown = DASH if pd.isna(row.difference) else f"{signed(row.difference)} {interval(row.lo, row.hi, plus=True)}"
-        rows.setdefault(row.arm, {})[heads[row.against]] = shown
+        named = "" if shown == DASH or row.reference == usual[row.against] else f" ({row.reference})"
+        rows.setdefault(row.arm, {})[heads[row.against]] = shown + named
     text = pd.DataFrame(
         [
             {"Arm": arm, **{h: rows[arm].get(h, DASH) for h in heads.values()}}
@@ -129,8 +114,8 @@ def comparisons(results: Results) -> Table:
         ]
     )
     note = (
-        "Paired by seed and test image, against the reference arm on the same backbone. The intervals are not adjusted "
-        "for the number of comparisons."
+        f"Paired by seed and test image, against the reference arm on the same backbone{_named(usual, raw)}. The "
+        f"intervals are not adjusted for the number of comparisons.{_beyond_backbones(results)}"
     )
     return Table(
         "comparisons",
@@ -139,6 +124,30 @@ def comparisons(results: Results) -> Table:
         raw,
         text,
     )
+
+
+def _named(usual: dict[str, str], comparisons: pd.DataFrame) -> str:
+    """Which arm a difference is from where its cell does not say; nothing where there is one reference a family."""
+    if (comparisons.groupby("against").reference.nunique() <= 1).all():
+        return ""
+    return f", {' or '.join(usual.values())} where no other is named in parentheses"
+
+
+def _beyond_backbones(results: Results) -> str:
+    """Sentences on the arms whose backbone has no reference arm: those compared across backbones, and the others."""
+    pairs, backbone = results.comparisons, results.arms.backbone
+    far = pairs[(pairs.arm.map(backbone) != pairs.reference.map(backbone)).to_numpy(bool)]
+    text = ""
+    if len(far):
+        others = dict.fromkeys(f"{name} ({backbone[name]})" for name in far.reference)
+        text += (
+            f" From scratch and with no such arm on their backbone, {', '.join(dict.fromkeys(far.arm))} are set "
+            f"against {' and '.join(others)}: there the network and its weights differ as well as the method."
+        )
+    alone = [arm for arm in results.arms.index if arm not in set(pairs.arm) | set(pairs.reference)]
+    if alone and len(pairs):
+        text += f" Without a reference arm on the same backbone: {', '.join(alone)}."
+    return text
 
 
 def tuning(results: Results) -> Table:
@@ -164,6 +173,9 @@ def tuning(results: Results) -> Table:
         )
     if at_edge:
         note += f" At the largest rate tried, where a larger one might do better: {', '.join(at_edge)}."
+    stated = [arm for arm, seeds in results.arms.seeds.items() if seeds and arm not in set(raw.arm)]
+    if stated:
+        note += f" An arm whose rate is stated, not chosen, has no trials: {', '.join(stated)}."
     return Table("tuning", "Learning rates tried", note, raw, pd.DataFrame(rows))
 
 
@@ -188,14 +200,14 @@ def recall(results: Results) -> Table:
 
 
 def cost(results: Results) -> Table:
-    """Training time, its range over seeds, and its multiple of full fine-tuning's."""
+    """Training time, its range over seeds, and its multiple of full fine-tuning's; the forward pass's FLOPs."""
     cells = results.complete.groupby("arm")
     epoch_s = cells.epoch_s.agg(["median", "min", "max"]).reindex(results.arms.index).astype(float)
     whole = epoch_s["median"].get(results.reference, float("nan"))
     raw = pd.DataFrame({
         "arm": epoch_s.index, "epoch_s": epoch_s["median"], "epoch_s_min": epoch_s["min"],
         "epoch_s_max": epoch_s["max"], "epoch_relative": epoch_s["median"] / whole,
-        "total_s": cells.total_s.median().reindex(results.arms.index),
+        "total_s": cells.total_s.median().reindex(results.arms.index), "flops": results.arms.flops,
     })  # fmt: skip
     text = pd.DataFrame({
         "Arm": raw.arm, "s/epoch": [seconds(v) for v in raw.epoch_s],
@@ -205,6 +217,9 @@ def cost(results: Results) -> Table:
         "Cell, s": [number(v, ",.0f") for v in raw.total_s],
     })  # fmt: skip
     note = f"Cell: a whole cell, with validation and test. {machines(results)} {SIDE_BY_SIDE}"
+    if raw.flops.notna().any():
+        text["FLOPs"] = [DASH if pd.isna(v) else scaled(v) for v in raw.flops]
+        note = f"{FLOPS} {note}"
     return Table("cost", f"Cost of training, medians over seeds: {results.label}", note, raw, text)
 
 
@@ -220,8 +235,7 @@ def beside_paper(results: Results) -> Table:
         "paper_accuracy_sd": paper.accuracy_sd, "paper_auc": paper.auc, "source": paper.source,
     })  # fmt: skip
     text = pd.DataFrame({
-        "Arm": raw.arm, "Paper's setting": [f"{b}, {d}, {t}" for b, d, t in
-                                            zip(paper.backbone, paper.dataset, paper.training_set, strict=True)],
+        "Arm": raw.arm, "Paper's setting": [_setting(row) for row in paper.itertuples()],
         "Source": raw.source,
         "Paper's accuracy": [mean_sd(m, s, 3) for m, s in zip(raw.paper_accuracy, raw.paper_accuracy_sd, strict=True)],
         "Measured": [f"{number(m, '.3f')} {interval(lo, hi)}" if pd.notna(m) else DASH
@@ -239,6 +253,13 @@ def beside_paper(results: Results) -> Table:
     return Table("beside_paper", title, note, raw, text, left=3)
 
 
+def _setting(figure) -> str:
+    """A paper's backbone, data set, image size and training set, as far as they are stated."""
+    size = "" if pd.isna(figure.image_size) else f" at {figure.image_size:.0f} px"
+    images = "" if pd.isna(figure.training_set) else f", {figure.training_set}"
+    return f"{figure.backbone}, {figure.dataset}{size}{images}"
+
+
 def holes(results: Results) -> Table:
     """Cells without a result."""
     raw = results.holes[["arm", "seed", "status", "failure"]]
@@ -250,12 +271,26 @@ def holes(results: Results) -> Table:
 def comparability(results: Results) -> str:
     """What separates the measured figures from the paper's."""
     known = set(results.paper.dataset)
-    backbones = sorted({str(b) for b in results.arms.backbone.dropna()} - {"vgg16"})
+    arms = results.arms[results.arms.index.isin(counterparts(results).arm)]
+    backbones = sorted({str(b) for b in arms.backbone[arms.group == "CNN"].dropna()} - {"vgg16"})
+    quoted = arms.index[~arms.group.isin(["CNN", "ViT"])]
+    foreign = f" The figures for {', '.join(quoted)} come from other papers" if len(quoted) else ""
+    foreign += ": resolution, training set and protocol may differ." if foreign else ""
     if results.dataset in known and not backbones:
-        return "Same data set and backbone; training details differ where the settings in the run records do."
+        return f"Same data set and backbone; training details differ where the settings in the run records do.{foreign}"
     parts = [] if results.dataset in known else ["on other data than OCTMNIST"]
     parts += [f"with {', '.join(backbones)} where the paper mostly has vgg16"] if backbones else []
-    return f"The measured figures are {' and '.join(parts)}: the order of the arms may be compared, the values may not."
+    return (
+        f"The measured figures are {' and '.join(parts)}: the order of the arms may be compared, the values may not."
+        + foreign
+    )
+
+
+def start(weights) -> str | None:
+    """Where an arm's body started; None where no run says it."""
+    if pd.isna(weights):
+        return None
+    return "from scratch" if weights == "random" else "pretrained"
 
 
 def machines(results: Results) -> str:

@@ -26,9 +26,58 @@ ARMS = {
     "colora-blocks2-5-depthwise-only": ("colora", 0.92, 910_084, 117.0),
 }
 
+# Arms on networks other than a pretrained VGG16, as in ARMS.
+MORE = {
+    "vit-full": ("full", 0.93, 5_525_000, 90.0),
+    "vit-head": ("transfer", 0.86, 772, 30.0),
+    "vit-bitfit": ("bitfit", 0.9, 40_000, 60.0),
+    "vit-lora": ("lora", 0.925, 150_000, 75.0),
+    "vit-lora-mlp": ("lora", 0.93, 370_000, 85.0),
+    "medmamba": ("medmamba", 0.9, 14_450_000, 400.0),
+    "vim": ("vim", 0.88, 6_900_000, 350.0),
+    "kan-head": ("kan_head", 0.89, 1_100_000, 80.0),
+    "kan-head-finetuned": ("kan_head", 0.94, 15_814_000, 200.0),
+    "medkan": ("medkan", 0.91, 11_500_000, 500.0),
+    "medmnist-resnet18": ("medmnist", 0.87, 11_170_000, 60.0),
+    "medmnist-resnet18-28": ("medmnist", 0.85, 11_170_000, 12.0),
+    "resnet50-full": ("full", 0.94, 24_600_000, 210.0),
+    "resnet50-transfer": ("transfer", 0.88, 1_100_000, 90.0),
+    "resnet50-colora-blocks2-5": ("colora", 0.95, 9_200_000, 220.0),
+    "convnext-colora-blocks2-5": ("colora", 0.955, 8_900_000, 260.0),
+    "efficientnet-colora-blocks2-5": ("colora", 0.945, 2_100_000, 140.0),
+}
+SCRATCH = ("medmamba", "vim", "medkan", "medmnist")  # families that bring a network of their own
+BACKBONES = {
+    "vit": "deit_tiny_patch16_224",
+    "resnet50": "resnet50",
+    "convnext": "convnext_tiny",
+    "efficientnet": "efficientnet_b0",
+}
+# backbone: (all parameters, forward FLOPs of one image)
+NETWORKS = {
+    "vgg16": (15_583_812, 30_936_000_000),
+    "deit_tiny_patch16_224": (5_525_000, 2_520_000_000),
+    "resnet50": (24_600_000, 8_180_000_000),
+    "convnext_tiny": (28_600_000, 8_900_000_000),
+    "efficientnet_b0": (4_900_000, 780_000_000),
+    "medmamba": (14_450_000, 4_000_000_000),
+    "vim": (6_900_000, 3_000_000_000),
+    "medkan": (11_500_000, 9_500_000_000),
+    "medmnist": (11_170_000, 3_640_000_000),
+}
+
+
+def section(arm):
+    """The arm's section: networks of a family's own as the pipeline records them."""
+    family = {**ARMS, **MORE}[arm][0]
+    if family in SCRATCH:
+        return {"family": family, "backbone": family, "weights": "random"}
+    named = [backbone for start, backbone in BACKBONES.items() if arm.startswith(f"{start}-")]
+    return {"family": family, **({"backbone": named[0]} if named else {})}
+
 
 def params(arms=None, seeds=(0, 1), profile="fake", **more):
-    """A checked parameter file over some of `ARMS`."""
+    """A checked parameter file over some of `ARMS` and `MORE`, by default the former."""
     from pipelines.params import Params
 
     phantom = {"train": 600, "val": 200, "test": 400}
@@ -39,15 +88,20 @@ def params(arms=None, seeds=(0, 1), profile="fake", **more):
         model={"backbone": "vgg16", "weights": "imagenet"},
         data={"source": "phantom", "image_size": 32, "phantom": phantom},
         train={"epochs": 12, "batch_size": 8, "lr": 1e-3},
-        arm={arm: {"family": ARMS[arm][0]} for arm in arms},
+        arm={arm: section(arm) for arm in arms},
         **more,
     )
 
 
-def write_cell(params, arm, seed, n_test=200, folds=False, epochs=12, environment=None):
-    """One complete cell; the same seed has the same test images in every arm."""
-    family, aim, trainable, epoch_s = ARMS[arm]
-    rng = np.random.default_rng([list(ARMS).index(arm), seed, 7])
+def write_cell(params, arm, seed, n_test=200, folds=False, epochs=12, environment=None, like=None):
+    """One complete cell; the same seed has the same test images in every arm. `like`: which arm of ours to imitate."""
+    arms = {**ARMS, **MORE}
+    family, aim, trainable, epoch_s = arms[(like or {}).get(arm, arm)]
+    # Not from `params.settings`, which knows no family but those of this checkout.
+    settings = {**params.model, **params.arm[arm], "train": params.train.model_dump()}
+    total, flops = NETWORKS[settings["backbone"]]
+    place = list(arms).index(arm) if arm in arms else 100 + list(params.arm).index(arm)
+    rng = np.random.default_rng([place, seed, 7])
     images = np.random.default_rng(seed if folds else 0)
     labels = images.permutation(np.arange(n_test) % len(CLASSES))
     hardness = images.normal(size=(n_test, len(CLASSES)))
@@ -83,9 +137,13 @@ def write_cell(params, arm, seed, n_test=200, folds=False, epochs=12, environmen
         "status": "complete",
         "failure": None,
         "fingerprint": f"{rng.integers(1 << 60):064x}",
-        "settings": params.settings(arm),
+        "settings": settings,
         "metrics": {"best_epoch": int(val.argmax()) + 1, "val": {**metrics, "acc": float(val.max())}, "test": metrics},
-        "parameters": {"trainable": trainable, "total": 15_583_812 + (trainable if family == "adapters" else 0)},
+        "parameters": {
+            "trainable": trainable,
+            "total": total + (trainable if family == "adapters" else 0),
+            "flops": flops,
+        },
         "timings": {"epoch_s": epoch_s * float(rng.normal(1, 0.02)), "total_s": epoch_s * epochs},
         "data": {"train": 600, "val": 200, "test": n_test, "classes": CLASSES},
         "environment": {

@@ -15,6 +15,7 @@ from sklearn.metrics import confusion_matrix
 
 from pipelines.cells import SummaryError
 from pipelines.params import Tune
+from pipelines.records import RecordError
 from pipelines.summarise import main, summarise
 from report import tables
 from report.__main__ import build
@@ -179,6 +180,10 @@ SPOILS = {
         change_record(lambda r: r["parameters"].pop("trainable")),
         "parameters.trainable should be int, found None",
     ),
+    "flops": (
+        change_record(lambda r: r["parameters"].update(flops=1.5)),
+        "parameters.flops should be int or absent, found 1.5",
+    ),
     "metrics": (change_record(lambda r: r.update(metrics=None)), "metrics.best_epoch should be int"),
     "arm": (change_record(lambda r: r.update(arm="transfer")), "arm should be 'full'"),
     "seed": (change_record(lambda r: r.update(seed=0)), "seed should be 1"),
@@ -262,7 +267,8 @@ def with_tuning(arms=ARMS):
             {"lr": 1e-2, "val_acc": 0.8, "val_loss": 0.8, "best_epoch": 1, "failure": None},
             {"lr": 1e-1, "val_acc": None, "val_loss": None, "best_epoch": None, "failure": "training loss is nan"},
         ]
-        path = params.results_dir / "runs" / arm / "tune.json"
+        path = params.results_dir / "tune" / f"{arm}.json"
+        path.parent.mkdir(exist_ok=True)
         path.write_text(json.dumps({"chosen": chosen, "trials": trials}))
     return params
 
@@ -281,7 +287,7 @@ def test_every_tuning_trial_is_listed_with_the_chosen_one():
 
 def test_a_rate_at_the_edge_of_the_grid_is_pointed_out():
     params = with_tuning()
-    path = params.results_dir / "runs" / "transfer" / "tune.json"
+    path = params.results_dir / "tune" / "transfer.json"
     path.write_text(path.read_text().replace('"chosen": 0.01', '"chosen": 0.1'))
     summarise(params)
     page = build(params.results_dir, Path("out")).read_text()
@@ -293,10 +299,113 @@ def test_a_rate_at_the_edge_of_the_grid_is_pointed_out():
 
 def test_a_missing_or_odd_tuning_record_is_named():
     params = with_tuning()
-    path = params.results_dir / "runs" / "full" / "tune.json"
+    path = params.results_dir / "tune" / "full.json"
     path.write_text(json.dumps({"chosen": 1}))
-    with pytest.raises(SummaryError, match="full/tune.json: not a tuning record"):
+    with pytest.raises(SummaryError, match="tune/full.json: not a tuning record.*pipelines.tune --arm full"):
+        summarise(params)
+    path.write_text("{")
+    with pytest.raises(RecordError, match="tune/full.json: not readable.*pipelines.tune --arm full"):
         summarise(params)
     path.unlink()
-    with pytest.raises(SummaryError, match="full/tune.json: no such file.*--arm full"):
+    with pytest.raises(SummaryError, match="tune/full.json: no such file; run `python -m pipelines.tune --arm full`"):
+        summarise(params)
+
+
+def test_an_arm_with_a_stated_rate_has_no_trials():
+    params = with_tuning()
+    path = params.results_dir / "tune" / "transfer.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "chosen": None, "trials": []}))
+    summarise(params)
+    assert {row["arm"] for row in rows(params, "tuning.csv")} == {"full", "colora-blocks2-5"}
+    note = tables.tuning(load(params.results_dir)).note
+    assert note.endswith("An arm whose rate is stated, not chosen, has no trials: transfer.")
+    # Where the profile's section states it, a file is not even asked for.
+    path.unlink()
+    arm = {**params.arm, "transfer": {**params.arm["transfer"], "train": {"lr": 1e-3}}}
+    summarise(params.model_copy(update={"arm": arm}))
+    assert {row["arm"] for row in rows(params, "tuning.csv")} == {"full", "colora-blocks2-5"}
+
+
+def test_flops_are_listed():
+    params = fake.params(ARMS)
+    fake.write_profile(params)
+    summarise(params)
+    summary = json.loads((params.results_dir / "summary.json").read_text())
+    assert {own["flops"] for own in summary.values()} == {30_936_000_000}
+    assert {row["flops"] for row in rows(params, "cells.csv")} == {"30936000000"}
+
+
+def forget_flops(folder):
+    fake.edit_record(folder, lambda r: r["parameters"].pop("flops"))
+
+
+def test_flops_may_be_absent():
+    params = fake.params(ARMS)
+    fake.write_profile(params)
+    for arm, seed in (("full", 0), ("transfer", 0), ("transfer", 1)):
+        forget_flops(params.cell_dir(arm, seed))
+    summary = summarise(params)
+    assert summary["full"]["flops"] == 30_936_000_000 and summary["transfer"]["flops"] is None
+    listed = [row["flops"] for row in rows(params, "cells.csv") if row["arm"] in ("full", "transfer")]
+    assert listed == ["", "30936000000", "", ""]
+
+
+def test_seeds_with_different_networks_are_refused():
+    params = fake.params(["full"])
+    fake.write_profile(params)
+    fake.edit_record(params.cell_dir("full", 1), lambda r: r["parameters"].update(flops=1))
+    with pytest.raises(SummaryError, match="arm full: seeds 0 and 1 differ in parameters: flops"):
+        summarise(params)
+
+
+def compared(params):
+    return {(row["arm"], row["against"]): row["reference"] for row in rows(params, "comparisons.csv")}
+
+
+def test_an_arm_is_not_compared_with_itself_alone():
+    params = fake.params(["full", "transfer"])
+    second = {"full-2": {"family": "full"}, "transfer-mlp": {"family": "transfer", "head": "mlp"}}
+    params = params.model_copy(update={"arm": {**params.arm, **second}})
+    fake.write_profile(params, like={"full-2": "full", "transfer-mlp": "transfer"})
+    summarise(params)
+    assert compared(params) == {
+        ("full", "transfer"): "transfer",
+        ("transfer", "full"): "full",
+        ("full-2", "full"): "full",
+        ("full-2", "transfer"): "transfer",
+        ("transfer-mlp", "full"): "full",
+        ("transfer-mlp", "transfer"): "transfer",
+    }
+
+
+def test_backbones_have_their_own_references():
+    arms = ["full", "transfer", "vit-full", "vit-head", "vit-lora", "resnet50-full", "resnet50-colora-blocks2-5"]
+    params = fake.params([*arms, "convnext-colora-blocks2-5"])
+    fake.write_profile(params)
+    summarise(params)
+    found = compared(params)
+    assert found["vit-lora", "full"] == "vit-full" and found["vit-lora", "transfer"] == "vit-head"
+    assert found["resnet50-colora-blocks2-5", "full"] == "resnet50-full"
+    assert ("resnet50-colora-blocks2-5", "transfer") not in found and ("vit-full", "full") not in found
+    assert "convnext-colora-blocks2-5" not in {arm for arm, _ in found}  # pretrained, no reference on its backbone
+
+
+def test_networks_from_scratch_are_compared_with_the_first_references():
+    arms = ["resnet50-full", "full", "transfer", "vim", "medmnist-resnet18", "medmnist-resnet18-28"]
+    params = fake.params(arms)
+    fake.write_profile(params)
+    summarise(params)
+    found = compared(params)
+    for arm in ("vim", "medmnist-resnet18", "medmnist-resnet18-28"):
+        assert (found[arm, "full"], found[arm, "transfer"]) == ("resnet50-full", "transfer")
+    gap = np.mean(accuracies(params, "vim")) - np.mean(accuracies(params, "resnet50-full"))
+    differences = {(r["arm"], r["against"]): float(r["difference"]) for r in rows(params, "comparisons.csv")}
+    assert differences["vim", "full"] == pytest.approx(gap, abs=1e-6)
+
+
+def test_networks_from_scratch_tested_on_different_images_are_refused():
+    params = fake.params(["full", "vim"])
+    fake.write_profile(params)
+    change_predictions(lambda a: a.update(indices=a["indices"] + 1))(params.cell_dir("vim", 0))
+    with pytest.raises(SummaryError, match="arms vim and full, seed 0: tested on different images"):
         summarise(params)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import yaml
 
-from pipelines import records, train, tune
+from pipelines import parameters, records, train, tune
 from pipelines.params import Params, ParamsError
 from tests.conftest import tiny_params
 
@@ -108,29 +108,6 @@ def test_entropy_against_scipy():
     np.testing.assert_allclose(train.entropy(p), entropy(p, axis=1), atol=1e-15)
 
 
-def test_tuning_tries_the_same_rates_and_keeps_the_best_on_validation(prepared, workdir):
-    params = profile(workdir, tune={"lrs": [1e-6, 5e-3], "epochs": 2, "seed": 1})
-    train.run(params, "full", [0])
-    trials = json.loads((params.results_dir / "runs/full/tune.json").read_text())
-    assert [t["lr"] for t in trials["trials"]] == [1e-6, 5e-3] and trials["seed"] == 1
-    best = max(trials["trials"], key=lambda t: (t["val_acc"], -t["val_loss"]))
-    assert trials["chosen"] == best["lr"] == 5e-3  # 1e-6 in two epochs goes nowhere
-    assert read("full")["settings"]["train"]["lr"] == 5e-3
-
-
-def test_tuning_is_not_done_again_and_survives_a_rate_that_diverges(prepared, workdir, monkeypatch):
-    from pipelines import loop
-
-    params = profile(workdir, tune={"lrs": [1e-3, 1e30], "epochs": 1})
-    settings = params.settings("full")
-    assert tune.tuned_lr(params, "full", settings) == 1e-3
-    trials = json.loads((params.results_dir / "runs/full/tune.json").read_text())["trials"]
-    assert "loss is" in trials[1]["failure"]
-
-    monkeypatch.setattr(loop, "fit", None)  # a second call trains nothing
-    assert tune.tuned_lr(params, "full", settings) == 1e-3
-
-
 @pytest.mark.parametrize(
     "arguments, words",
     [
@@ -145,12 +122,23 @@ def test_wrong_arguments_are_errors_without_traceback(prepared, workdir, capsys,
     assert words in capsys.readouterr().err
 
 
-def test_an_arm_with_a_rate_of_its_own_is_not_tuned(prepared, workdir):
-    arms = {"full": {"family": "full", "train": {"lr": 0.0005}}}
-    params = profile(workdir, arm=arms, tune={"lrs": [1e-3], "epochs": 1})
-    train.run(params, "full", [0])
-    assert read("full")["settings"]["train"]["lr"] == 0.0005
-    assert not (params.results_dir / "runs/full/tune.json").exists()
+def test_a_tuned_arm_trains_at_the_rate_chosen_and_not_before_there_is_one(prepared, workdir, capsys):
+    params = profile(workdir, tune={"lrs": [1e-6, 5e-3], "epochs": 2})
+    assert train.main(["--arm", "full", "--seed", "0"]) == 1
+    assert "full.json is not there; run `python -m pipelines.tune --arm full` first" in capsys.readouterr().err
+    tune.run(params, "full")
+    assert train.main(["--arm", "full", "--seed", "0"]) == 0
+    assert read("full")["settings"]["train"]["lr"] == 5e-3
+    profile(workdir, tune={"lrs": [1e-6, 5e-3], "epochs": 3})
+    assert train.main(["--arm", "full", "--seed", "0"]) == 1
+    assert "was made with other settings, data or code" in capsys.readouterr().err
+
+
+def test_the_record_counts_parameters_and_flops(prepared, workdir):
+    params = profile(workdir)
+    train.run(params, "adapters", [0])
+    counted = parameters.count_arm("adapters", params.settings("adapters"), num_classes=4, image_size=32)
+    assert read("adapters")["parameters"] == counted
 
 
 def test_a_failed_cell_is_a_hole_where_the_profile_allows_holes(prepared, workdir, monkeypatch, capsys):

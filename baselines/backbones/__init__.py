@@ -1,0 +1,55 @@
+"""Pretrained networks cut into five blocks, each with a new classification head.
+
+A body keeps its library's own parameter names (torchvision's or timm's), so their checkpoints load without their
+classifier. Blocks are numbered 1 to 5 as the paper numbers VGG16's: in a ResNet the stem is block 1 and its stages are
+2 to 5; in a ViT the patch embedding is block 1 and its layers are shared out over 2 to 5.
+"""
+
+import difflib
+
+from baselines.backbones.classifier import Classifier
+from baselines.backbones.nets import BACKBONES
+from baselines.backbones.weights import WeightsError, load_into
+
+__all__ = ["BACKBONES", "Classifier", "WeightsError", "classifier"]
+
+
+def classifier(
+    *,
+    backbone: str,
+    num_classes: int,
+    image_size: int,
+    weights: str | None = None,
+    head: str = "paper",
+    batchnorm: str = "frozen",
+) -> Classifier:
+    """A backbone with its pretrained weights and a new head.
+
+    Args:
+        backbone: one of `BACKBONES`.
+        weights: "imagenet" (torchvision's or timm's own download), "random" (said, never assumed), or the path of a
+            safetensors file with their keys. A ViT's position embedding is resampled to the image size.
+        head: "paper" (1x1 convolution to 128, ReLU, flatten, linear 128, ReLU, linear) or "linear" (global
+            average pool, linear).
+        batchnorm: "frozen" or "updated": whether running statistics move in arms that freeze the body.
+
+    Raises:
+        ValueError: unknown backbone, head or policy, or an image size that the backbone cannot take.
+        WeightsError: weights missing, unreadable, or of another model.
+        ModuleNotFoundError: timm is not installed.
+    """
+    if backbone not in BACKBONES:
+        close = difflib.get_close_matches(backbone, BACKBONES, n=2)
+        hint = f" (did you mean {' or '.join(close)}?)" if close else ""
+        raise ValueError(f"backbone: no {backbone!r}{hint}; backbones: {', '.join(BACKBONES)}")
+    if batchnorm not in ("frozen", "updated"):
+        raise ValueError(f"batchnorm: found {batchnorm!r}, expected 'frozen' or 'updated'")
+    net = BACKBONES[backbone]
+    if image_size % net.patch:
+        raise ValueError(f"image_size: found {image_size}, {backbone} needs a multiple of its patch, {net.patch}")
+    body, blocks = net.make(image_size)
+    if weights != "random":
+        load_into(body, backbone, weights, net.fetch, net.classifier)
+    return Classifier(
+        body, blocks, num_classes=num_classes, image_size=image_size, head=head, batchnorm=batchnorm
+    )

@@ -1,0 +1,138 @@
+"""`Classifier`: a network body in five blocks with a classification head."""
+
+import copy
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+
+class Classifier(nn.Module):
+    """`head(body(x))`: (batch, 3, size, size) float images to (batch, classes) logits.
+
+    Attributes:
+        body: the network up to its last feature map (batch, C, h, w), or up to a vector (batch, C), such as a ViT's
+            class token, which counts as a 1x1 map.
+        head: the classifier on that map; always trained.
+        blocks: block number to the names of the modules (in this network) that make it up.
+        feature_shape: (C, h, w) of what the head receives.
+        num_classes: outputs of the head.
+        freezes_statistics: the body's BatchNorm layers stay in evaluation mode while training, so their
+            running statistics do not move.
+        epoch_end: called by the training loop with the network after each epoch.
+    """
+
+    def __init__(
+        self,
+        body: nn.Module,
+        blocks: dict[int, list[str]],
+        *,
+        num_classes: int,
+        image_size: int,
+        head: str = "paper",
+        batchnorm: str = "frozen",
+    ):
+        super().__init__()
+        self.body = body
+        self.blocks = {number: [f"body.{name}" for name in names] for number, names in blocks.items()}
+        self.image_size, self.num_classes, self.batchnorm = image_size, num_classes, batchnorm
+        self.feature_shape = self._feature_shape()
+        self.head = _head(head, self.feature_shape, num_classes)
+        self.freezes_statistics = False
+        self.epoch_end: Callable[[nn.Module], None] | None = None
+
+    def forward(self, x):
+        return self.head(_as_map(self.body(x)))
+
+    def train(self, mode: bool = True):
+        super().train(mode)
+        if mode and self.freezes_statistics:
+            for module in self.body.modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    module.eval()
+        return self
+
+    def freeze_body(self):
+        """No gradient for the body; its BatchNorm statistics follow the profile's policy. The head trains."""
+        self.body.requires_grad_(False)
+        self.freezes_statistics = self.batchnorm == "frozen"
+
+    def convolutions(self, blocks: tuple[int, int]) -> list[str]:
+        """Names of the spatial convolutions (kernel larger than 1x1) in blocks first..last, in forward order.
+
+        Raises:
+            ValueError: there is none, as in the blocks of a ViT.
+        """
+        names = [
+            name
+            for name, module in self._modules_in(blocks)
+            if isinstance(module, nn.Conv2d) and max(module.kernel_size) > 1
+        ]
+        if not names:
+            raise ValueError(
+                f"blocks: {list(blocks)} of this backbone hold no convolution larger than 1x1; "
+                "choose other blocks, a CNN, or family 'lora' for the linear layers of a ViT"
+            )
+        return names
+
+    def biases(self, blocks: tuple[int, int]) -> list[nn.Parameter]:
+        """The bias parameters of convolutions, linear layers and normalisations in blocks first..last."""
+        return [m.bias for _, m in self._modules_in(blocks) if isinstance(getattr(m, "bias", None), nn.Parameter)]
+
+    def block_modules(self, blocks: tuple[int, int]) -> list[str]:
+        """Names of the modules that make up blocks first..last."""
+        last_block = len(self.blocks)
+        if len(blocks) != 2 or not 1 <= blocks[0] <= blocks[1] <= last_block:
+            raise ValueError(
+                f"blocks: found {list(blocks)}, expected [first, last] with 1 <= first <= last <= {last_block}"
+            )
+        return [name for number in range(blocks[0], blocks[1] + 1) for name in self.blocks[number]]
+
+    def output_channels(self, names: list[str]) -> list[int]:
+        """Channels of the feature maps that leave the named modules (found without computing anything).
+
+        Raises:
+            ValueError: what leaves a module is no (batch, C, h, w) map, as in a ViT.
+        """
+        found = {}
+        shapes = copy.deepcopy(self.body).to("meta").eval()
+        for name in names:
+            module = shapes.get_submodule(name.removeprefix("body."))
+            module.register_forward_hook(lambda _m, _i, out, name=name: found.__setitem__(name, tuple(out.shape)))
+        shapes(torch.empty(1, 3, self.image_size, self.image_size, device="meta"))
+        for name, shape in found.items():
+            if len(shape) != 4:
+                raise ValueError(f"backbone: {name} gives {shape}, expected a map (batch, channels, height, width)")
+        return [found[name][1] for name in names]
+
+    def _feature_shape(self) -> tuple[int, int, int]:
+        shapes = copy.deepcopy(self.body).to("meta").eval()
+        try:
+            features = shapes(torch.empty(1, 3, self.image_size, self.image_size, device="meta"))
+        except (RuntimeError, AssertionError) as error:  # timm asserts
+            raise ValueError(
+                f"image_size: the backbone cannot take {self.image_size} px images ({error}); use a larger size"
+            ) from None
+        return tuple(_as_map(features).shape[1:])
+
+    def _modules_in(self, blocks):
+        for prefix in self.block_modules(blocks):
+            for name, module in self.get_submodule(prefix).named_modules(prefix=prefix):
+                if not isinstance(module, nn.Sequential):
+                    yield name, module
+
+
+def _as_map(features):
+    return features[:, :, None, None] if features.dim() == 2 else features
+
+
+def _head(kind, feature_shape, num_classes) -> nn.Module:
+    channels, height, width = feature_shape
+    if kind == "paper":
+        return nn.Sequential(
+            nn.Conv2d(channels, 128, 1), nn.ReLU(), nn.Flatten(),
+            nn.Linear(128 * height * width, 128), nn.ReLU(), nn.Linear(128, num_classes),
+        )  # fmt: skip
+    if kind == "linear":
+        return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, num_classes))
+    raise ValueError(f"head: found {kind!r}, expected 'paper' or 'linear'")
