@@ -1,6 +1,6 @@
 """A convolutional Kolmogorov-Arnold network of the MedKAN kind (Yang et al., arXiv:2502.18416). Trained from scratch.
 
-From the paper (section 2): a convolution stem, a patch embedding, then stacked LIK modules (local information: a
+From the paper: a convolution stem, a patch embedding, then stacked LIK modules (local information: a
 grouped KAN convolution with a residual, LGCK, and a spatial feed-forward network, SFFN) and GIK modules (global
 information by KAN layers); three sizes, the smallest with 11.5M parameters. The authors' code and the widths, depths
 and inside of GIK are not at hand, so these are ours: B-splines on [-3, 3], BatchNorm or LayerNorm before every KAN so

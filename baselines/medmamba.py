@@ -1,8 +1,8 @@
 """MedMamba: a pyramid of blocks that are half convolution, half 2-D selective scan. Trained from scratch.
 
 Source: Yue and Li, arXiv:2403.03849, section 3; the 2-D scan (SS2D) is VMamba's, Liu et al., arXiv:2401.10166,
-section 4. Maps inside are channels-last: (batch, height, width, channels). The defaults are MedMamba-T, and
-`drop_path` is the rate of the authors' released code.
+section 4. Maps inside are channels-last: (batch, height, width, channels). The defaults are MedMamba-T;
+`drop_path`, which its parameters do not tell, is VMamba-style code's customary 0.1.
 """
 
 import math

@@ -1,4 +1,4 @@
-"""The pipeline as DVC sees it: a copy of the project, run once with three small arms, then asked what changes touch."""
+"""The pipeline as DVC sees it: a copy of the project, run once with four small arms, then asked what changes touch."""
 
 import json
 import shutil
@@ -11,6 +11,7 @@ import yaml
 from pipelines.code import ROOT
 from tests.conftest import tiny_params
 
+PRETRAINED = {"full", "transfer", "colora-blocks2-5"}
 CODE = ("baselines", "colora", "pipelines", "report", "dvc.yaml", ".dvcignore")
 
 
@@ -36,7 +37,9 @@ def ran(tmp_path_factory):
         else:
             shutil.copy(ROOT / name, folder / name)
     arms = {name: tiny_params()["arm"][name] for name in ("full", "transfer", "colora-blocks2-5")}
-    content = tiny_params(arm=arms, tune=None, pretrain=None, allow_missing=False)
+    arms["vim"] = {"family": "vim", "patch": 8, "width": 16, "depth": 1, "train": {"lr": 0.001}}
+    tuning = {"lrs": [1e-3, 3e-3], "epochs": 1}
+    content = tiny_params(arm=arms, tune=tuning, pretrain=None, allow_missing=False)
     content["train"]["epochs"] = 1
     (folder / "params.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
     subprocess.run(["git", "init", "-q"], cwd=folder, check=True)
@@ -68,17 +71,25 @@ def edit(ran):
 
 def test_a_run_leaves_results_and_report_and_nothing_to_do(ran):
     summary = json.loads((ran / "results/tiny/summary.json").read_text())
-    assert list(summary) == ["full", "transfer", "colora-blocks2-5"]
+    assert list(summary) == ["full", "transfer", "colora-blocks2-5", "vim"]
     assert all(arm["seeds"] == 2 and 0 <= arm["acc_mean"] <= 1 for arm in summary.values())
     assert (ran / "report/tiny/README.md").is_file()
     assert changed(ran) == set()
     assert "up to date" in dvc(ran, "repro")
 
 
+def test_the_trials_of_tuned_arms_are_recorded_and_a_stated_rate_is_said_to_be(ran):
+    trials = json.loads((ran / "results/tiny/tune/full.json").read_text())
+    assert [trial["lr"] for trial in trials["trials"]] == [1e-3, 3e-3]
+    assert json.loads((ran / "results/tiny/tune/vim.json").read_text())["trials"] == []
+    record = json.loads((ran / "results/tiny/runs/full/1/record.json").read_text())
+    assert record["settings"]["train"]["lr"] == trials["chosen"]
+
+
 def test_metrics_and_plots_have_every_arm(ran):
     shown = json.loads(dvc(ran, "metrics", "show", "--json"))
     (values,) = [entry["data"] for entry in shown[""]["data"].values()]
-    assert set(values) == {"full", "transfer", "colora-blocks2-5"}
+    assert set(values) == {*PRETRAINED, "vim"}
     dvc(ran, "plots", "show", "--out", "plots")
     page = (ran / "plots" / "index.html").read_text()
     assert all(arm in page for arm in values)
@@ -86,7 +97,7 @@ def test_metrics_and_plots_have_every_arm(ran):
 
 def test_one_arms_setting_reruns_that_arm_alone(ran, edit):
     edit("params.yaml", "  transfer:\n    family: transfer", "  transfer:\n    train: {lr: 0.01}\n    family: transfer")
-    assert changed(ran) == {"train@transfer", "summarise"}
+    assert changed(ran) == {"tune@transfer", "train@transfer", "summarise"}
     dry = dvc(ran, "repro", "--dry")
     assert "Running stage 'train@transfer'" in dry and "Running stage 'train@full'" not in dry
 
@@ -105,23 +116,21 @@ def test_the_recipe_reruns_every_arm_but_not_the_data(ran, edit):
             "colora/fused.py",
             "[need_pointwise, need_depthwise, False]",
             "[True, need_depthwise, False]",
-            {"train@colora-blocks2-5"},
+            {"colora-blocks2-5"},
         ),
-        ("baselines/transfer.py", "return model", "return model.train()", {"train@transfer"}),
-        (
-            "baselines/backbones.py",
-            "(16, 32, 64, 96, 128)",
-            "(16, 32, 64, 96, 160)",
-            {"train@full", "train@transfer", "train@colora-blocks2-5"},
-        ),
+        ("baselines/transfer.py", "return model", "return model.train()", {"transfer"}),
+        ("baselines/backbones/nets.py", "(16, 32, 64, 96, 128)", "(16, 32, 64, 96, 160)", PRETRAINED),
+        ("pipelines/metrics.py", "probabilities.argmax(1) ==", "probabilities.argmin(1) ==", {*PRETRAINED, "vim"}),
+        ("baselines/layers/scan.py", "SEGMENT = 16", "SEGMENT = 8", {"vim"}),
     ],
-    ids=["docstring", "library", "family", "shared"],
+    ids=["docstring", "library", "family", "backbones", "shared", "layer"],
 )
 def test_code_reruns_the_arms_whose_numbers_it_decides(ran, edit, name, old, new, arms):
     edit(name, old, new)
     assert "code" in changed(ran)
     dvc(ran, "repro", "code")
-    assert {stage for stage in changed(ran) if stage.startswith("train")} == arms
+    expected = {f"{stage}@{arm}" for arm in arms for stage in ("tune", "train")}
+    assert {stage for stage in changed(ran) if "@" in stage} == expected
 
 
 def test_cells_made_elsewhere_are_recorded_without_training(ran):

@@ -12,7 +12,7 @@ from scipy.signal import lfilter
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from baselines.layers import selective_scan as module
+from baselines.layers import scan as module
 from baselines.layers.selective_scan import selective_scan
 
 NAMES = ("u", "delta", "A", "B", "C", "D", "z", "delta_bias")
@@ -321,10 +321,10 @@ def test_flops_are_counted_as_the_field_counts_them(device):
 
 def test_chunks_fill_the_device():
     # A large problem is not cut; a small one into at most sqrt(2 L) chunks, none of them empty.
-    assert module._plan(32, 384 * 16, 256, "cpu") == (1, module.SEGMENT)
-    assert module._plan(1, 1, 200, "cpu")[0] <= math.isqrt(400)
+    assert module.plan(32, 384 * 16, 256, "cpu") == (1, module.SEGMENT)
+    assert module.plan(1, 1, 200, "cpu")[0] <= math.isqrt(400)
     for length in range(1, 60):
-        chunks, segment = module._plan(1, 16, length, "cuda")
+        chunks, segment = module.plan(1, 16, length, "cuda")
         steps = math.ceil(length / chunks)
         assert steps * (chunks - 1) < length <= steps * chunks and 1 <= segment <= steps
 
