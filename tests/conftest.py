@@ -75,3 +75,17 @@ def tiny_params(**changes) -> dict:
     }
     content.update(changes)
     return content
+
+
+# A small arm of every family, and more where one family stands for several models.
+FAMILIES = {
+    **{section["family"]: section for section in tiny_params()["arm"].values()},
+    "lora": {"family": "lora", "backbone": "smallvit", "head": "linear", "rank": 8, "alpha": 16},
+    "vit": {"family": "full", "backbone": "smallvit", "head": "linear"},
+    "medmnist": {"family": "medmnist", "input_size": 16},
+    "kan_head": {"family": "kan_head"},
+    "kan_head-full": {"family": "kan_head", "finetune": True},
+    "medkan": {"family": "medkan", "widths": [8, 16], "depths": [1, 1]},
+    "medmamba": {"family": "medmamba", "widths": [16, 32], "depths": [1, 1]},
+    "vim": {"family": "vim", "width": 32, "depth": 2, "patch": 4},
+}

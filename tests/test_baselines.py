@@ -11,7 +11,7 @@ import baselines
 from baselines.conv_lora import ConvLora
 from pipelines import loop
 from pipelines.params import Params
-from tests.conftest import tiny_params
+from tests.conftest import FAMILIES, tiny_params
 
 ARMS = {
     **tiny_params()["arm"],
@@ -145,19 +145,6 @@ def test_merge_reset_keeps_the_function_and_starts_the_branch_again():
 def test_a_wrong_section_is_named_with_the_arm(section, words):
     with pytest.raises(baselines.ArmError, match=f"an-arm.*{words}"):
         build(section)
-
-
-FAMILIES = {
-    **{section["family"]: section for section in tiny_params()["arm"].values()},
-    "lora": {"family": "lora", "backbone": "smallvit", "head": "linear", "rank": 8, "alpha": 16},
-    "vit": {"family": "full", "backbone": "smallvit", "head": "linear"},
-    "medmnist": {"family": "medmnist", "input_size": 16},
-    "kan_head": {"family": "kan_head"},
-    "kan_head-full": {"family": "kan_head", "finetune": True},
-    "medkan": {"family": "medkan", "widths": [8, 16], "depths": [1, 1]},
-    "medmamba": {"family": "medmamba", "widths": [16, 32], "depths": [1, 1]},
-    "vim": {"family": "vim", "width": 32, "depth": 2, "patch": 4},
-}
 
 
 def test_every_family_has_a_small_arm_here():

@@ -9,13 +9,13 @@ import colora
 from pipelines import loop
 from pipelines.images import open_prepared
 from pipelines.params import Params
-from tests.conftest import tiny_params
+from tests.conftest import FAMILIES, tiny_params
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 
 
 def fit(arm, **train):
-    content = tiny_params()
+    content = tiny_params(arm={arm: FAMILIES[arm]})
     params = Params(**{**content, "train": {**content["train"], **train}})
     settings = params.settings(arm)
     device, data, model = loop.set_up(params, arm, 0, settings)
@@ -24,7 +24,7 @@ def fit(arm, **train):
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-@pytest.mark.parametrize("arm", ["full", "colora-blocks2-5"])
+@pytest.mark.parametrize("arm", FAMILIES)
 def test_the_same_seed_gives_the_same_numbers(prepared, arm, precision):
     assert fit(arm, precision=precision) == fit(arm, precision=precision)
 
@@ -33,7 +33,7 @@ def test_images_that_fit_live_on_the_gpu(prepared):
     assert open_prepared(prepared, 0, torch.device("cuda")).images.is_cuda
 
 
-@pytest.mark.parametrize("arm", ["full", "colora-blocks2-5"])
+@pytest.mark.parametrize("arm", FAMILIES)
 def test_gpu_and_cpu_start_alike(prepared, arm, monkeypatch):
     on_gpu = fit(arm, epochs=1)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
