@@ -27,7 +27,8 @@ class ConvLora(nn.Module):
             reach = [d * (k - 1) for d, k in zip(base.dilation, base.kernel_size)]
             if base.padding != "same" and [2 * p for p in base.padding] != reach:
                 raise ValueError(
-                    f"form: '1x1' needs a convolution that keeps the image's size up to its stride, found {base}"
+                    f"form: '1x1' needs a convolution that keeps the image's size up to its stride, found {base}; "
+                    "form 'kxk' takes any"
                 )
             geometry = dict(kernel_size=1, stride=base.stride)
         self.down = nn.Conv2d(base.in_channels, rank, bias=False, groups=1, **geometry)

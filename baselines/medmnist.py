@@ -1,4 +1,4 @@
-"""The ResNets that MedMNIST publishes as its baselines, from scratch (Yang et al., arXiv:2110.14795, section 3.2).
+"""The ResNets that MedMNIST publishes as its baselines, from scratch (Yang et al., arXiv:2110.14795).
 
 Their recipe belongs to the arm's `train` section: Adam at 1e-3, batch 128, 100 epochs, the rate divided by ten after
 half and three quarters of them, images scaled to -1..1, no augmentation.

@@ -31,6 +31,8 @@ def code_files(family: str) -> list[Path]:
     """The source files that decide an arm's numbers: what all share, its family's file, and what that imports."""
     files = {ROOT / name for name in SHARED}
     waiting = [ROOT / "baselines" / f"{family}.py"]
+    if families()[family] == "adapt":  # what it adapts, though it may import nothing itself
+        waiting.append(ROOT / "baselines" / "backbones" / "__init__.py")
     while waiting:
         path = waiting.pop()
         if path not in files:
@@ -40,12 +42,18 @@ def code_files(family: str) -> list[Path]:
 
 
 def _imports(path: Path) -> list[Path]:
-    """The files of baselines/ and colora/ that a file imports, at its top or inside its functions."""
+    """The files of baselines/ and colora/ that a file imports, at its top or inside its functions.
+
+    Raises:
+        ValueError: an import is relative, and so would go unseen.
+    """
     names = set()
     for node in ast.walk(ast.parse(path.read_text(), filename=str(path))):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+        elif isinstance(node, ast.ImportFrom):
+            if node.level:
+                raise ValueError(f"{path}, line {node.lineno}: found a relative import; import by the full name instead")
             names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
     found = []
     for name in names:

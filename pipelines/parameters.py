@@ -49,13 +49,18 @@ def count(params: Params, num_classes: int = 4) -> dict[str, dict]:
     Raises:
         ParamsError, baselines.ArmError: an arm's section is wrong.
     """
+    import baselines
+
     counts = {}
     for arm in params.arm:
         settings = params.settings(arm)
-        counts[arm] = {
-            **count_arm(arm, settings, num_classes=num_classes, image_size=params.data.image_size),
-            "backbone": settings["backbone"],
-        }
+        try:
+            counted = count_arm(arm, settings, num_classes=num_classes, image_size=params.data.image_size)
+        except baselines.ArmError:
+            raise
+        except ValueError as error:  # of the profile's model, which knows no arm
+            raise ParamsError(f"arm.{arm}: {error}") from error
+        counts[arm] = {**counted, "backbone": settings["backbone"]}
     return counts
 
 

@@ -113,6 +113,12 @@ class Tune(Section):
     seed: int = 0
 
 
+class Evidence(Section):
+    """What the statistics take for a difference that matters: `margin`, of accuracy, for equivalence and power."""
+
+    margin: float = Field(0.01, gt=0, lt=1)
+
+
 class Pretrain(Section):
     """Train the small backbones of the quick profile on another phantom domain, whatever recipe the arms have."""
 
@@ -134,6 +140,7 @@ class Params(Section):
     tune: Tune | None = None
     pretrain: Pretrain | None = None
     allow_missing: bool = False
+    evidence: Evidence = Evidence()
 
     @model_validator(mode="after")
     def _seeds_fit(self):
@@ -164,6 +171,10 @@ class Params(Section):
             )
         # A family with a network of its own has nothing of the profile's backbone.
         model = self.model if families[family] == "adapt" else {"backbone": family, "weights": "random"}
+        if families[family] == "network":
+            ignored = [key for key in ("backbone", "head", "batchnorm") if key in section]
+            if ignored:
+                raise ParamsError(f"arm.{arm}.{ignored[0]}: family {family!r} has a network of its own; leave it out")
         found = {**model, **section}
         if "backbone" not in found:
             raise ParamsError(f"arm.{arm}: no backbone; set model.backbone")

@@ -17,6 +17,9 @@ def main(argv=None) -> int:
     args = parser.parse_args(argv)
     try:
         run(load(args.profile_file))
+    except ModuleNotFoundError as error:
+        print(f"error: needs the package {error.name!r}, which is not installed; `pip install {error.name}`", file=sys.stderr)
+        return 1
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -142,15 +142,23 @@ def environment(family: str) -> dict:
     differs from the commit. Imports torch.
     """
     import datetime
+    from importlib import metadata
 
     import torch
     import torchvision
+
+    def version(package):
+        try:
+            return metadata.version(package)
+        except metadata.PackageNotFoundError:
+            return None
 
     gpu = torch.cuda.is_available()
     return {
         "python": platform.python_version(),
         "torch": torch.__version__,
         "torchvision": torchvision.__version__,
+        **{name: version(name) for name in ("timm", "peft", "mamba-ssm")},
         "platform": platform.platform(),
         "cpu": _cpu_name(),
         "threads": torch.get_num_threads(),

@@ -7,7 +7,7 @@ from pipelines.params import Params, ParamsError, compose, load, main, write
 from tests.conftest import tiny_params
 
 
-@pytest.mark.parametrize("profile", ["quick", "oct1k", "paper", "paper-distilled"])
+@pytest.mark.parametrize("profile", ["quick", "oct1k", "paper", "paper-tuned", "paper-distilled"])
 def test_every_profile_composes_and_its_arms_resolve(profile):
     params = compose(profile)
     assert params.profile == profile
@@ -35,6 +35,36 @@ def test_settings_are_the_arms_difference_over_the_defaults():
     settings = Params(**content).settings("full")
     assert settings["backbone"] == "vgg16" and settings["weights"] == "random"
     assert settings["train"]["lr"] == 0.5 and settings["train"]["epochs"] == 2
+
+
+def test_weights_may_be_one_a_backbone():
+    model = {"backbone": "smallcnn", "weights": {"smallcnn": "a.safetensors", "smallvit": "random"}}
+    arms = {
+        "cnn": {"family": "full"},
+        "vit": {"family": "full", "backbone": "smallvit"},
+        "own": {"family": "full", "weights": "imagenet"},
+        "other": {"family": "full", "backbone": "vgg16"},
+    }
+    params = Params(**tiny_params(model=model, arm=arms))
+    assert [params.settings(arm)["weights"] for arm in ("cnn", "vit", "own")] == ["a.safetensors", "random", "imagenet"]
+    with pytest.raises(ParamsError, match="arm.other: model.weights has none for backbone 'vgg16', only for 'smallcnn'"):
+        params.settings("other")
+
+
+def test_a_family_with_a_network_of_its_own_takes_nothing_from_the_profiles_model():
+    model = {"backbone": "smallcnn", "weights": "a.safetensors", "head": "linear", "batchnorm": "updated"}
+    settings = Params(**tiny_params(model=model, arm={"own": {"family": "vim", "patch": 8}})).settings("own")
+    assert {key: settings.get(key) for key in (*model, "patch")} == {
+        "backbone": "vim", "weights": "random", "head": None, "batchnorm": None, "patch": 8,
+    }  # fmt: skip
+
+
+def test_the_profile_says_which_arms_are_tuned():
+    arms = {"full": {"family": "full"}, "stated": {"family": "full", "train": {"lr": 1e-3}}}
+    tuned = Params(**tiny_params(arm=arms, tune={"lrs": [1e-3], "epochs": 1}))
+    assert tuned.tuned("full") and not tuned.tuned("stated")
+    assert not Params(**tiny_params(arm=arms)).tuned("full")
+    assert compose("paper").tune is None and compose("paper-tuned").tune is not None
 
 
 def test_seed_zero_is_a_seed():
@@ -89,6 +119,8 @@ def test_a_wrong_key_in_an_arms_recipe_is_named(tmp_path):
         ({"family": "full", "weights": 3}, "arm.odd: weights is 3"),
         ({"family": "full", "weights": None}, "arm.odd: weights is None"),
         ({"family": "full", "train": None}, "arm.odd.train: found None, expected a mapping"),
+        ({"family": "vim", "backbone": "resnet18"}, "arm.odd.backbone: family 'vim' has a network of its own"),
+        ({"family": "vim", "batchnorm": "updated"}, "arm.odd.batchnorm: family 'vim' has a network of its own"),
     ],
 )
 def test_an_arms_section_of_the_wrong_form_is_named(section, words):

@@ -120,3 +120,25 @@ def test_the_hash_of_code_does_not_depend_on_the_version_of_python(tmp_path, mon
     """Cells may come from a machine with another Python; this value was the same on 3.11, 3.12 and 3.13."""
     text = 'class A:\n    def f(self, x=None, *a, **k):\n        return f"{x!r:>{k}} and {a}", lambda: ...\n'
     assert source(tmp_path, monkeypatch, text) == ("0cdba0a71672ded1868489e6c9b5390a3e131fd61ed17e2b7e9f3ec8ef6c0957")
+
+
+def test_a_family_that_imports_nothing_still_depends_on_what_it_adapts(tmp_path, monkeypatch):
+    """Such as the README's example: its backbones decide its numbers."""
+    (tmp_path / "baselines" / "backbones").mkdir(parents=True)
+    (tmp_path / "baselines" / "backbones" / "__init__.py").write_text("from baselines.backbones.nets import NETS\n")
+    (tmp_path / "baselines" / "backbones" / "nets.py").write_text("NETS = {}\n")
+    (tmp_path / "baselines" / "lastblock.py").write_text("def adapt(model):\n    return model\n")
+    (tmp_path / "baselines" / "own.py").write_text("def network():\n    from baselines import lastblock\n")
+    (tmp_path / "baselines" / "relative.py").write_text("from . import own\n\n\ndef network():\n    pass\n")
+    monkeypatch.setattr(code, "ROOT", tmp_path)
+    code.families.cache_clear()
+    try:
+        assert code.families() == {"lastblock": "adapt", "own": "network", "relative": "network"}
+        found = {p.relative_to(tmp_path).as_posix() for p in code.code_files("lastblock")} - set(code.SHARED)
+        assert found == {f"baselines/{name}.py" for name in ("lastblock", "backbones/__init__", "backbones/nets")}
+        found = {p.relative_to(tmp_path).as_posix() for p in code.code_files("own")} - set(code.SHARED)
+        assert found == {"baselines/own.py", "baselines/lastblock.py"}
+        with pytest.raises(ValueError, match="relative.py, line 1: found a relative import"):
+            code.code_files("relative")
+    finally:
+        code.families.cache_clear()

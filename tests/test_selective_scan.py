@@ -12,6 +12,7 @@ from scipy.signal import lfilter
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
+import baselines
 from baselines.layers import scan as module
 from baselines.layers.selective_scan import selective_scan
 
@@ -381,9 +382,9 @@ def test_the_kernel_is_chosen_by_backend_device_and_dtype(fake_kernel):
     values = inputs(2, 4, 3, 9, 1, 2, dtype=torch.float32)
     on_cuda = {**values, "u": values["u"].as_subclass(OnCuda)}
 
-    assert selective_scan(**values, delta_softplus=True, return_last_state=True, backend="mamba-ssm") == "theirs"
+    assert selective_scan(**on_cuda, delta_softplus=True, return_last_state=True, backend="mamba-ssm") == "theirs"
     (arguments,) = fake_kernel
-    assert all(arguments[i] is values[name] for i, name in enumerate(NAMES) if name not in "BC")
+    assert all(arguments[i] is on_cuda[name] for i, name in enumerate(NAMES) if name not in "BC")
     # Their kernel wants one number of groups for both.
     assert arguments[3].shape == arguments[4].shape == (2, 2, 3, 9)
     assert arguments[8:] == (True, True)
@@ -397,6 +398,22 @@ def test_the_kernel_is_chosen_by_backend_device_and_dtype(fake_kernel):
     ]
     for arguments in ours:
         assert isinstance(selective_scan(**arguments), torch.Tensor)
+    meta = {name: x.to("meta") for name, x in values.items()}
+    assert selective_scan(**meta, backend="mamba-ssm").is_meta  # shapes and FLOPs need no kernel
+    with pytest.raises(ValueError, match="backend: 'mamba-ssm' is a CUDA kernel, found u on cpu"):
+        selective_scan(**values, backend="mamba-ssm")
+
+
+def test_their_kernel_is_left_alone_where_torch_is_to_be_deterministic(fake_kernel):
+    """It adds up gradients in no fixed order, and torch cannot know."""
+    values = inputs(2, 4, 3, 9, 1, 1, dtype=torch.float32)
+    values["u"] = values["u"].as_subclass(OnCuda)
+    torch.use_deterministic_algorithms(True)
+    try:
+        assert isinstance(selective_scan(**values), torch.Tensor)
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert selective_scan(**values) == "theirs"
 
 
 def test_without_the_package(monkeypatch):
@@ -405,7 +422,9 @@ def test_without_the_package(monkeypatch):
     values = inputs(2, 4, 3, 9, 1, 1, dtype=torch.float32)
     assert torch.equal(selective_scan(**{**values, "u": values["u"].as_subclass(OnCuda)}), selective_scan(**values))
     with pytest.raises(ModuleNotFoundError, match="mamba_ssm.*pip install mamba-ssm.*CUDA build"):
-        selective_scan(**values, backend="mamba-ssm")
+        selective_scan(**{**values, "u": values["u"].as_subclass(OnCuda)}, backend="mamba-ssm")
+    with pytest.raises(baselines.ArmError, match="'arm': scan: .*pip install mamba-ssm"):
+        baselines.build("arm", {"family": "vim", "scan": "mamba-ssm"}, num_classes=4, image_size=32)
 
 
 @no_cuda

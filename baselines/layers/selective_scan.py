@@ -47,7 +47,8 @@ def selective_scan(
         delta_bias: (D,), added to delta.
         delta_softplus: whether softplus is applied to delta, after the bias.
         backend: "torch" is the code here; "mamba-ssm" the package's CUDA kernel, which has no gradient through the last
-            state; "auto" the kernel where it is installed and takes u's device and the dtypes, else the code here.
+            state and sums some gradients in no fixed order; "auto" the kernel where it is installed, takes u's device
+            and the dtypes, and torch is not told to be deterministic, else the code here.
         _chunks, _segment: for tests, instead of the device's rule.
 
     Raises:
@@ -57,9 +58,11 @@ def selective_scan(
     B, C = _checked(u, delta, A, B, C, D, z, delta_bias)
     if backend not in BACKENDS:
         raise ValueError(f"backend: found {backend!r}, expected one of {', '.join(BACKENDS)}")
+    if backend == "mamba-ssm" and not (u.is_cuda or u.is_meta):
+        raise ValueError(f"backend: 'mamba-ssm' is a CUDA kernel, found u on {u.device}; use 'auto' or 'torch'")
     forced = backend == "mamba-ssm"
-    if forced or (backend == "auto" and u.is_cuda and _suits_mamba_ssm(u, delta, A, B, C, D, z, delta_bias)):
-        kernel = _mamba_ssm(required=forced)
+    if u.is_cuda and (forced or backend == "auto" and _suits_mamba_ssm(u, delta, A, B, C, D, z, delta_bias)):
+        kernel = mamba_ssm(required=forced)
         if kernel is not None:
             return kernel(u, delta, A, B, C, D, z, delta_bias, delta_softplus, return_last_state)
 
@@ -123,7 +126,10 @@ def _checked(u, delta, A, B, C, D, z, delta_bias):
 
 
 def _suits_mamba_ssm(u, delta, A, B, C, D, z, delta_bias) -> bool:
-    """Whether the CUDA kernel takes these dtypes: a single one for what has a time axis, float32 for the rest."""
+    """Whether the CUDA kernel takes these dtypes, one for all that has a time axis and float32 for the rest, and may be
+    used: it sums some gradients by atomic additions, in no fixed order, and torch does not know."""
+    if torch.are_deterministic_algorithms_enabled():
+        return False
     moving = [x for x in (delta, z) if x is not None] + [x for x in (B, C) if x.ndim == 4]
     fixed = [x for x in (A, D, delta_bias) if x is not None] + [x for x in (B, C) if x.ndim == 2]
     return (
@@ -133,7 +139,7 @@ def _suits_mamba_ssm(u, delta, A, B, C, D, z, delta_bias) -> bool:
     )
 
 
-def _mamba_ssm(required: bool):
+def mamba_ssm(required: bool):
     """The package's function; without the package None, or an error where it is required."""
     try:
         return importlib.import_module("mamba_ssm.ops.selective_scan_interface").selective_scan_fn

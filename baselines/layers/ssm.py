@@ -8,7 +8,7 @@ import math
 import torch
 from torch import nn
 
-from baselines.layers.selective_scan import BACKENDS, selective_scan
+from baselines.layers.selective_scan import BACKENDS, mamba_ssm, selective_scan
 
 
 class SelectiveSSM(nn.Module):
@@ -56,6 +56,11 @@ class SelectiveSSM(nn.Module):
 
 
 def check_scan(scan: str) -> None:
-    """Raises ValueError where `scan` is none of the scan's backends."""
+    """Raises ValueError where `scan` is none of the scan's backends, or asks for a package that is not installed."""
     if scan not in BACKENDS:
         raise ValueError(f"scan: found {scan!r}, expected one of {', '.join(map(repr, BACKENDS))}")
+    if scan == "mamba-ssm":
+        try:
+            mamba_ssm(required=True)
+        except ModuleNotFoundError as error:
+            raise ValueError(f"scan: {error}") from error
