@@ -175,6 +175,48 @@ def _differing(key: str, a: dict, b: dict) -> list[str]:
     ]
 
 
+def add_units(params: Params, cells: dict) -> int:
+    """Give every cell "units" (N,), the number of what was drawn to make its test set, and say how many there are.
+
+    A unit is a patient where results/<profile>/data/patients.csv (`pipelines.datacard`) says whose each image is, else
+    an image. "patients" is how many patients a cell's test has, None where they are not known.
+
+    Raises:
+        SummaryError: patients.csv is malformed or lacks a test image.
+    """
+    path = params.results_dir / "data" / "patients.csv"
+    patients = _read_patients(path)
+    for (arm, seed), cell in cells.items():
+        owner = pd.Series(cell["indices"]) if patients is None else patients.reindex(cell["indices"])
+        if owner.isna().any():
+            raise SummaryError(
+                f"{path}: no patient for {owner.isna().sum()} test images of arm {arm}, seed {seed}, the first being "
+                f"image {owner.index[owner.isna()][0]}; the file and the cell are of different data: run "
+                "`python -m pipelines.prepare`, then the cell again"
+            )
+        cell["units"] = owner.to_numpy(np.int64)
+        cell["patients"] = None if patients is None else int(owner.nunique())
+    known = np.unique(np.concatenate([cell["units"] for cell in cells.values()])) if cells else np.empty(0)
+    for cell in cells.values():
+        cell["units"] = np.searchsorted(known, cell["units"])
+    return len(known)
+
+
+def _read_patients(path: Path) -> pd.Series | None:
+    """The patient's number by image index; None without the file: the source names no patients."""
+    if not path.is_file():
+        return None
+    try:
+        patients = pd.read_csv(path, dtype="int64").set_index("image")["patient"]
+        if not patients.index.is_unique:
+            raise ValueError("an image occurs twice")
+        return patients
+    except (OSError, ValueError, KeyError) as error:
+        raise SummaryError(
+            f"{path}: not a table of image and patient numbers ({error}); run `python -m pipelines.prepare`"
+        ) from None
+
+
 def common_classes(cells: dict) -> list[str]:
     """The class names all cells share; raises SummaryError when they do not."""
     found = {tuple(map(str, cell["data"]["classes"])): key for key, cell in cells.items()}

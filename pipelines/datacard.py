@@ -1,4 +1,8 @@
-"""The data card: what was prepared, as numbers (card.json), as a page (card.md) and as a picture (examples.png)."""
+"""The data card: what was prepared, as numbers (card.json), as a page (card.md) and as a picture (examples.png).
+
+Beside it stands patients.csv (image, patient), where the source names patients: statistics on results alone need to
+know which images belong together. Its numbers are those of the manifest, not the source's ids.
+"""
 
 import hashlib
 import json
@@ -12,7 +16,10 @@ COLUMNS = 8
 
 
 def write(directory: Path, manifest: dict, out: Path) -> dict:
-    """Write card.json, card.md and examples.png into `out` from the prepared data in `directory`; returns the card."""
+    """Write card.json, card.md, examples.png and patients.csv into `out` from the prepared data in `directory`.
+
+    Returns the card. Without patients there is no patients.csv.
+    """
     from pipelines.prepare import write_text
 
     images = np.load(directory / "images.npy", mmap_mode="r", allow_pickle=False)
@@ -24,7 +31,19 @@ def write(directory: Path, manifest: dict, out: Path) -> dict:
     write_text(out / "card.json", json.dumps(card, indent=1) + "\n")
     write_text(out / "card.md", as_markdown(card))
     draw_examples(images, labels, splits, manifest["classes"], out / "examples.png")
+    write_patients(manifest["patient_of_image"], out / "patients.csv")
     return card
+
+
+def write_patients(patient_of_image: list[int] | None, path: Path) -> None:
+    """Write a row (image, patient) an image, or remove what an earlier source left where patients are not known."""
+    from pipelines.prepare import write_text
+
+    if patient_of_image is None:
+        path.unlink(missing_ok=True)
+        return
+    rows = [f"{image},{patient}" for image, patient in enumerate(patient_of_image)]
+    write_text(path, "\n".join(["image,patient", *rows]) + "\n")
 
 
 def describe(images: np.ndarray, labels: np.ndarray, splits: dict[str, np.ndarray], manifest: dict) -> dict:

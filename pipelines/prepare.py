@@ -4,7 +4,7 @@ data/PROFILE/images.npy     uint8 (N, H, W) grey or (N, H, W, 3) RGB; opens memo
 data/PROFILE/labels.npy     int64 (N,)
 data/PROFILE/splits.npz     sorted int64 indices: train, val, test; or SEED/train, ... where the data has folds
 data/PROFILE/manifest.json  written last: without it, or with other checksums, the rest is not trusted
-results/PROFILE/data/       card.json, card.md, examples.png
+results/PROFILE/data/       card.json, card.md, examples.png; patients.csv (image, patient) where patients are known
 """
 
 import argparse

@@ -10,8 +10,11 @@ Written to results/<profile>/:
     curves.csv       arm, seed, epoch, ...: every cell's learning curve
     confusion.csv    arm, true, predicted, count: test images, summed over seeds
     tuning.csv       arm, lr, val_acc, val_loss, chosen, failure: every trial of the learning-rate grid
-    comparisons.csv  each arm against `full` and `transfer` on its backbone: paired accuracy difference; `reference`
+    comparisons.csv  each arm against `full` and `transfer` on its backbone: paired differences of accuracy and AUC with
+                     intervals, p, probability of improvement, equivalence within a margin, seeds needed; `reference`
                      names the other arm, which for a network trained from scratch is the profile's first one
+    mcnemar.csv      the same pairs seed by seed: images that only one of the two got right, McNemar's p
+    ranks.csv        mean rank of each arm's accuracy over seeds, Friedman's test, Nemenyi's critical difference
 """
 
 import argparse
@@ -21,8 +24,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from pipelines import stats
-from pipelines.cells import CURVE_COLUMNS, SummaryError, check_same_settings, common_classes, get, read_cells
+from pipelines import comparisons
+from pipelines.cells import (
+    CURVE_COLUMNS,
+    SummaryError,
+    add_units,
+    check_same_settings,
+    common_classes,
+    get,
+    read_cells,
+)
 from pipelines.params import Params, ParamsError, load
 from pipelines.records import RecordError, read_json, write_atomically, write_json
 
@@ -30,7 +41,6 @@ ENVIRONMENT = (
     "python", "torch", "torchvision", "platform", "cpu", "threads", "gpu", "driver", "cuda", "commit",
     "dirty", "date",
 )  # fmt: skip
-REFERENCES = ("full", "transfer")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -55,6 +65,7 @@ def summarise(params: Params) -> dict[str, dict]:
             with different settings; or arms to be compared were tested on different images.
     """
     cells, holes = read_cells(params)
+    comparisons.measure(cells, add_units(params, cells))
     rows = [
         _row(params, arm, seed, cells.get((arm, seed)), holes.get((arm, seed)))
         for arm in params.arm
@@ -65,6 +76,7 @@ def summarise(params: Params) -> dict[str, dict]:
         check_same_settings(arm, own)
     classes = common_classes(cells)
     summary = {arm: arm_summary(own) for arm, own in by_arm.items()}
+    compared, mcnemar = comparisons.compare(params, by_arm)
     frames = {
         "cells": pd.DataFrame(rows).astype({name: "Int64" for name in _INTEGERS}),
         "curves": pd.concat([cell["curves"].assign(arm=arm, seed=seed) for (arm, seed), cell in cells.items()])[
@@ -74,10 +86,9 @@ def summarise(params: Params) -> dict[str, dict]:
         else pd.DataFrame(columns=["arm", "seed", *CURVE_COLUMNS]),
         "confusion": pd.DataFrame(_confusion(by_arm, classes), columns=["arm", "true", "predicted", "count"]),
         "tuning": pd.DataFrame(_tuning(params), columns=["arm", "lr", "val_acc", "val_loss", "chosen", "failure"]),
-        "comparisons": pd.DataFrame(
-            compare(params, by_arm),
-            columns=["arm", "against", "reference", "difference", "lo", "hi", "seeds", "test_images"],
-        ),
+        "comparisons": pd.DataFrame(compared, columns=comparisons.COLUMNS).astype({"mcnemar_seeds": "Int64"}),
+        "mcnemar": pd.DataFrame(mcnemar, columns=comparisons.MCNEMAR_COLUMNS),
+        "ranks": pd.DataFrame(comparisons.rank(by_arm), columns=comparisons.RANK_COLUMNS),
     }
     for name, frame in frames.items():
         text = frame.to_csv(index=False, float_format="%.6g", lineterminator="\n")
@@ -115,15 +126,13 @@ def _tuning(params: Params) -> list[dict]:
 
 
 def arm_summary(cells: list[dict]) -> dict:
-    """One arm's figures over its seeds: means, sample standard deviations, 95 % bootstrap intervals, costs."""
+    """One arm's figures over its seeds: means, sample standard deviations, 95 % intervals (see `stats`), costs."""
     if not cells:
         return {**dict.fromkeys(_SUMMARY), "seeds": 0}
-    tests = [(cell["labels"], cell["probabilities"]) for cell in cells]
-    acc = np.array([stats.accuracy(*test) for test in tests])
-    auc = np.array([cell["test_auc"] for cell in cells])
-    shared = _shared(cells)
-    acc_lo, acc_hi = stats.interval(tests, "accuracy", shared=shared)
-    auc_lo, auc_hi = stats.interval(tests, "macro_auc", shared=shared)
+    acc, auc = (np.array([cell["figures"][metric][0] for cell in cells]) for metric in ("accuracy", "macro_auc"))
+    found = comparisons.estimate(cells, "accuracy")
+    acc_lo, acc_hi = found.share_interval(counted=True)
+    auc_lo, auc_hi = comparisons.estimate(cells, "macro_auc").share_interval()
     epoch_s = [s for cell in cells if (s := get(cell, "timings.epoch_s")) is not None]
     several = len(cells) > 1
     values = {
@@ -131,6 +140,7 @@ def arm_summary(cells: list[dict]) -> dict:
         "acc_sd": acc.std(ddof=1) if several else None,
         "acc_lo": acc_lo,
         "acc_hi": acc_hi,
+        "acc_se_images": found.unit_var**0.5,
         "acc_max": acc.max(),
         "auc_mean": auc.mean(),
         "auc_sd": auc.std(ddof=1) if several else None,
@@ -152,6 +162,7 @@ _SUMMARY = (
     "acc_sd",
     "acc_lo",
     "acc_hi",
+    "acc_se_images",
     "acc_max",
     "auc_mean",
     "auc_sd",
@@ -164,70 +175,6 @@ _SUMMARY = (
     "best_epoch_mean",
     "lr",
 )
-
-
-def compare(params: Params, by_arm: dict[str, list[dict]]) -> list[dict]:
-    """Each arm's paired accuracy difference from its references (see `references`).
-
-    Raises:
-        SummaryError: the two arms saw different test images under one seed.
-    """
-    rows = []
-    # What the runs say, where there are any: networks trained from scratch have a backbone of their own there.
-    settings = {arm: own[0]["settings"] if own else params.settings(arm) for arm, own in by_arm.items()}
-    for arm, own in by_arm.items():
-        for family, reference in references(arm, settings).items():
-            others = {cell["seed"]: cell for cell in by_arm[reference]}
-            pairs = [(cell, others[cell["seed"]]) for cell in own if cell["seed"] in others]
-            for a, b in pairs:
-                if not (np.array_equal(a["indices"], b["indices"]) and np.array_equal(a["labels"], b["labels"])):
-                    raise SummaryError(
-                        f"arms {arm} and {reference}, seed {a['seed']}: tested on different images, so they "
-                        "cannot be paired; run both on the same prepared data"
-                    )
-            row = {
-                "arm": arm,
-                "against": family,
-                "reference": reference,
-                "seeds": len(pairs),
-                "test_images": sum(len(a["labels"]) for a, _ in pairs),
-            }
-            if pairs:
-                sides = [
-                    [(cell["labels"], cell["probabilities"]) for cell in side] for side in zip(*pairs, strict=True)
-                ]
-                shared = _shared([a for a, _ in pairs])
-                row["difference"], row["lo"], row["hi"] = stats.paired_difference(*sides, shared=shared)
-                row["test_images"] = len(sides[0][0][0]) if shared else row["test_images"]
-            rows.append(row)
-    return rows
-
-
-def references(arm: str, settings: dict[str, dict]) -> dict[str, str]:
-    """The arms that an arm is compared with, by family: the first `full` and the first `transfer` arm on its backbone.
-
-    A network trained from scratch on whose backbone there is no other such arm is compared with the first of the
-    profile, whatever their backbone. No arm is compared with itself, but a second `full` arm is with the first.
-
-    Args:
-        arm: one of the keys of `settings`.
-        settings: every arm's settings, in the profile's order.
-    """
-
-    def first(candidates):
-        arms = {}
-        for other in candidates:
-            arms.setdefault(settings[other].get("family"), other)
-        return {family: arms[family] for family in REFERENCES if arms.get(family, arm) != arm}
-
-    backbone, weights = (settings[arm].get(key) for key in ("backbone", "weights"))
-    found = first(other for other in settings if settings[other].get("backbone") == backbone)
-    return found or (first(settings) if weights == "random" else {})
-
-
-def _shared(cells: list[dict]) -> bool:
-    """Whether all seeds were tested on the same images."""
-    return all(np.array_equal(cell["indices"], cells[0]["indices"]) for cell in cells)
 
 
 def _confusion(by_arm: dict[str, list[dict]], classes: list[str]) -> list[tuple]:
@@ -257,7 +204,9 @@ _CELL_COLUMNS = {
     "n_test": "data.test",
     "fingerprint": "fingerprint",
 }
-_INTEGERS = ("epochs", "best_epoch", "trainable", "total", "flops", "n_train", "n_val", "n_test", "threads")
+_INTEGERS = (
+    "epochs", "best_epoch", "trainable", "total", "flops", "n_train", "n_val", "n_test", "n_test_patients", "threads",
+)  # fmt: skip
 
 
 def _row(params: Params, arm: str, seed: int, cell: dict | None, hole: dict | None) -> dict:
@@ -271,6 +220,7 @@ def _row(params: Params, arm: str, seed: int, cell: dict | None, hole: dict | No
         "weights": Path(settings["weights"]).name if settings.get("weights") else None,
     }
     row |= {name: get(cell, key) if cell else None for name, key in _CELL_COLUMNS.items()}
+    row["n_test_patients"] = cell["patients"] if cell else None
     if cell:
         row["test_auc"] = cell["test_auc"]  # from the predictions, as in summary.json
     row |= {name: cell["environment"].get(name) if cell else None for name in ENVIRONMENT}

@@ -12,6 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from report import labels, layout, style
+from report.ranks import critical_difference
 from report.results import Results, counterparts
 
 
@@ -22,7 +23,9 @@ def draw_all(results: Results, directory: Path) -> list[str]:
     """
     drawn = []
     with plt.rc_context({**plt.rcParamsDefault, "backend": plt.get_backend(), **style.RC}):
-        for draw in (accuracy, learning_curves, parameters, flops, cost, confusion, beside_paper):
+        for draw in (
+            accuracy, critical_difference, learning_curves, parameters, flops, cost, confusion, beside_paper,
+        ):  # fmt: skip
             figure = draw(results)
             if figure is None:
                 for suffix in (".svg", ".pdf", ".png"):
@@ -69,7 +72,7 @@ def accuracy(results: Results) -> plt.Figure:
     handles = [
         Line2D([], [], marker="o", ls="", ms=3.6, mfc="white", mec=style.INK, mew=0.8, label="one seed"),
         Line2D([], [], marker="|", ls="", ms=11, mew=2.2, color=style.INK, label="mean (written: mean ± sd)"),
-        Line2D([], [], color=style.INK, lw=1.6, label="95 % bootstrap interval"),
+        Line2D([], [], color=style.INK, lw=1.6, label="95 % interval"),
     ]
     if results.reference:
         handles.append(Line2D([], [], color="black", lw=0.7, ls=(0, (4, 3)), label=f"mean of {results.reference}"))

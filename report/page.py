@@ -4,13 +4,14 @@ import re
 
 import pandas as pd
 
-from report import tables
+from report import comparisons, ranks, tables
 from report.results import Results, counterparts, span
 from report.tables import Table
 
 CAPTIONS = {
     "accuracy": "Every seed is a dot. The dashed line is the mean of full fine-tuning. Behind a name, (4/5) means "
                 "that four of five seeds have a result.",
+    "critical_difference": "{ranks}",
     "parameters": "Trained parameters include the head.",
     "flops": tables.FLOPS,
     "learning_curves": "The epoch kept for the test is the one with the highest validation accuracy, seed by seed. The "
@@ -22,6 +23,7 @@ CAPTIONS = {
 }  # fmt: skip
 TITLES = {
     "accuracy": "Accuracy and AUC",
+    "critical_difference": "Ranks",
     "parameters": "Accuracy and trained parameters",
     "flops": "Accuracy and forward FLOPs",
     "learning_curves": "Learning curves",
@@ -130,21 +132,13 @@ def findings(results: Results) -> list[str]:
             f"{row.acc_mean:.3f} {tables.interval(row.acc_lo, row.acc_hi)} on the test images."
         )
         pairs = results.comparisons[(results.comparisons.arm == chosen) & results.comparisons.difference.notna()]
-        for pair in pairs.itertuples():
-            if pair.lo > 0:
-                verdict = "higher, and the interval excludes zero"
-            elif pair.hi < 0:
-                verdict = "lower, and the interval excludes zero"
-            else:
-                verdict = "no difference shown: the interval includes zero"
-            text += (
-                f" Against `{pair.reference}` the difference is {tables.signed(pair.difference)} "
-                f"{tables.interval(pair.lo, pair.hi, plus=True)}: {verdict}."
-            )
+        text += "".join(f" {comparisons.sentence(pair)}" for pair in pairs.itertuples())
         lines.append(text)
+    lines += comparisons.tally(results)
     if (results.arms.planned < 5).any():
         lines.append(
-            f"With {span(results.arms.planned)} seeds the part of an interval that is due to seeds is itself uncertain."
+            f"With {span(results.arms.planned)} seeds little is known of how much seeds differ. Intervals count that "
+            "and are wide: what is undecided here is not shown to be equal."
         )
     return ["\n".join(f"- {line}" for line in lines)]
 
@@ -222,6 +216,7 @@ def _caption(results: Results, name: str) -> str:
     short = [f"{abbreviated(c)} {c}" for c in classes if abbreviated(c) != c]
     text = CAPTIONS[name].format(
         machines=tables.machines(results),
+        ranks=ranks.caption(results),
         comparability=tables.comparability(results) if len(counterparts(results)) else "",
         abbreviations=f" Abbreviated: {', '.join(short)}." if short else "",
     )

@@ -28,7 +28,7 @@ class Results:
         stand together: a family of CNN arms, or another group), color, ink (for text), and shown: the name, with
         '(4/5)' behind it where only four of five seeds are there. An arm without a cell has NaN. `flops` is NaN too
         where records do not state it.
-    cells, curves, confusion, comparisons, tuning: the CSV files of the same names; `cells` holds the holes too.
+    cells, curves, confusion, comparisons, tuning, ranks: the CSV files of the same names; `cells` holds the holes too.
     card: the data card, empty where there is none.
     paper: figures of the CoLoRA paper and of those it quotes.
     """
@@ -41,6 +41,7 @@ class Results:
     confusion: pd.DataFrame
     comparisons: pd.DataFrame
     tuning: pd.DataFrame
+    ranks: pd.DataFrame
     card: dict
     paper: pd.DataFrame
 
@@ -73,6 +74,12 @@ class Results:
     def folds(self) -> bool:
         """Whether seeds test different folds of the images, patients kept together; only folders are split so."""
         return self.source == "folder"
+
+    @property
+    def patients(self) -> bool:
+        """Whether the statistics knew whose each test image is."""
+        known = self.complete.get("n_test_patients")
+        return known is not None and len(known) > 0 and bool(known.notna().all())
 
     @property
     def label(self) -> str:
@@ -112,13 +119,18 @@ def load(directory: Path) -> Results:
             "run `python -m pipelines.summarise` again"
         )
     first = about[["family", "backbone", "weights"]].first()
-    arms = arms.reindex(columns=arms.columns.union(["flops"], sort=False))
+    arms = arms.reindex(columns=arms.columns.union(["flops", "acc_se_images"], sort=False))
     arms = _styled(arms.join(first).assign(planned=about.seed.size()).astype({"seeds": int}))
     return Results(
         profile=directory.name, directory=directory, arms=arms, cells=cells,
         curves=_csv(directory / "curves.csv", ["arm", "seed", "epoch", "val_acc"]),
         confusion=_csv(directory / "confusion.csv", ["arm", "true", "predicted", "count"]),
-        comparisons=_csv(directory / "comparisons.csv", ["arm", "against", "reference", "difference", "lo", "hi"]),
+        comparisons=_csv(
+            directory / "comparisons.csv",
+            ["arm", "against", "reference", "difference", "lo", "hi", "seeds", "p_holm", "p_swap_holm",
+             "prob_improvement", "margin", "equivalent", "seeds_needed", "mcnemar_seeds"],
+        ),
+        ranks=_csv(directory / "ranks.csv", ["arm", "mean_rank", "seeds", "arms", "cd", "friedman_chi2", "friedman_p"]),
         tuning=_csv(directory / "tuning.csv", ["arm", "lr", "val_acc", "chosen"]),
         card=_json(card, "python -m pipelines.prepare") if card.is_file() else {},
         paper=_csv(PAPER, ["arm", "backbone", "dataset", "training_set", "accuracy", "source"]),

@@ -40,6 +40,8 @@ def write_all(results: Results, directory: Path) -> dict[str, Table]:
 
     The files of a table that has no rows now are removed.
     """
+    from report.comparisons import comparisons  # which builds on this module
+
     directory.mkdir(parents=True, exist_ok=True)
     written = {}
     for make in (main, comparisons, recall, cost, beside_paper, tuning, holes):
@@ -80,73 +82,36 @@ def main(results: Results) -> Table:
         "s/epoch": [seconds(v) for v in arms.epoch_s],
     })  # fmt: skip
     note = (
-        "Mean ± sample standard deviation over seeds; the interval is a 95 % bootstrap interval of the mean accuracy "
-        "over seeds and test images. Start: whether the network's body started from pretrained weights or from random "
-        "ones (from scratch). Trained and total: parameters; the total counts adapter branches before they are "
-        "merged (CoLoRA's merge into the original count). LR: learning rate. s/epoch: seconds of a training epoch, "
-        "without validation and the first epoch."
+        "Mean ± sample standard deviation over seeds; the interval is a 95 % interval of the mean accuracy for new "
+        "seeds and new test images. Start: whether the network's body started from pretrained weights or from random "
+        "ones (from scratch). Trained and total: parameters; the total counts adapter branches before they are merged "
+        "(CoLoRA's merge into the original count). LR: learning rate. s/epoch: seconds of a training epoch, without "
+        f"validation and the first epoch.{_resampled(results)}"
     )
-    if results.folds:
-        card = results.card
-        counted = f" (here {card['count']:,} images of {card['patients']:,})" if card.get("patients") else ""
-        note += (
-            f" Images are resampled as if they were independent, though a patient may have several{counted}: the "
-            "intervals, those of differences too, are somewhat too narrow."
-        )
     return Table("main", f"Test results: {results.label}", note, raw, text, left=3)
 
 
-def comparisons(results: Results) -> Table:
-    """Paired accuracy differences from full fine-tuning and from transfer."""
-    raw = results.comparisons
-    heads = {"full": "Minus full fine-tuning", "transfer": "Minus transfer"}
-    usual = raw.groupby("against").reference.agg(lambda own: own.mode().iloc[0]).to_dict()
-    rows: dict[str, dict[str, str]] = {}
-    for row in raw.itertuples():
-        shown = DASH if pd.isna(row.difference) else f"{signed(row.difference)} {interval(row.lo, row.hi, plus=True)}"
-        named = "" if shown == DASH or row.reference == usual[row.against] else f" ({row.reference})"
-        rows.setdefault(row.arm, {})[heads[row.against]] = shown + named
-    text = pd.DataFrame(
-        [
-            {"Arm": arm, **{h: rows[arm].get(h, DASH) for h in heads.values()}}
-            for arm in results.arms.index
-            if arm in rows
-        ]
-    )
-    note = (
-        f"Paired by seed and test image, against the reference arm on the same backbone{_named(usual, raw)}. The "
-        f"intervals are not adjusted for the number of comparisons.{_beyond_backbones(results)}"
-    )
-    return Table(
-        "comparisons",
-        f"Difference in test accuracy, with its 95 % bootstrap interval: {results.label}",
-        note,
-        raw,
-        text,
-    )
-
-
-def _named(usual: dict[str, str], comparisons: pd.DataFrame) -> str:
-    """Which arm a difference is from where its cell does not say; nothing where there is one reference a family."""
-    if (comparisons.groupby("against").reference.nunique() <= 1).all():
-        return ""
-    return f", {' or '.join(usual.values())} where no other is named in parentheses"
-
-
-def _beyond_backbones(results: Results) -> str:
-    """Sentences on the arms whose backbone has no reference arm: those compared across backbones, and the others."""
-    pairs, backbone = results.comparisons, results.arms.backbone
-    far = pairs[(pairs.arm.map(backbone) != pairs.reference.map(backbone)).to_numpy(bool)]
-    text = ""
-    if len(far):
-        others = dict.fromkeys(f"{name} ({backbone[name]})" for name in far.reference)
-        text += (
-            f" From scratch and with no such arm on their backbone, {', '.join(dict.fromkeys(far.arm))} are set "
-            f"against {' and '.join(others)}: there the network and its weights differ as well as the method."
+def _resampled(results: Results) -> str:
+    """What intervals take as drawn at random, and the arms whose interval that alone would make wider."""
+    counted = f" ({results.card['patients']:,} in all)" if results.card.get("patients") else ""
+    if results.patients:
+        text = f" Patients are drawn with all of their images{counted}, for the intervals of differences too."
+    elif results.folds:
+        several = f" (here {results.card['count']:,} images of {results.card['patients']:,})" if counted else ""
+        text = (
+            f" Images count as drawn independently, though a patient may have several{several}: intervals, those of "
+            "differences too, are somewhat too narrow."
         )
-    alone = [arm for arm in results.arms.index if arm not in set(pairs.arm) | set(pairs.reference)]
-    if alone and len(pairs):
-        text += f" Without a reference arm on the same backbone: {', '.join(alone)}."
+    else:
+        text = " The data name no patients: images count as drawn independently."
+    if results.folds:
+        text += " That folds share training images is not counted."
+    lucky = results.arms.index[(results.arms.acc_hi - results.arms.acc_lo) / 2 < 1.96 * results.arms.acc_se_images]
+    if len(lucky):
+        text += (
+            " Seeds that agree by luck make the interval narrower than the test images alone would, 1.96 standard "
+            f"errors each way, for {', '.join(lucky)}."
+        )
     return text
 
 
@@ -335,7 +300,7 @@ def latex(table: Table) -> str:
 _TEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}", "±": r"$\pm$",
-    "×": r"$\times$", "\N{MINUS SIGN}": "$-$", "\N{EN DASH}": "--", DASH: "---", "\n": " ",
+    "×": r"$\times$", "\N{MINUS SIGN}": "$-$", "\N{INFINITY}": r"$\infty$", "\N{EN DASH}": "--", DASH: "---", "\n": " ",
 }  # fmt: skip
 
 

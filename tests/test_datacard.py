@@ -94,3 +94,11 @@ def test_picture_shows_training_images_in_a_row_a_class(tmp_path, channels):
     assert (upper == 40).mean() > 0.2 and (lower == 210).mean() > 0.2
     assert (upper == 210).mean() < 0.01 and (lower == 40).mean() < 0.01 and (picture == 128).mean() < 0.01
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_patients_are_listed_by_image_where_they_are_known(tmp_path):
+    path = tmp_path / "patients.csv"
+    datacard.write_patients([3, 3, 0], path)
+    assert path.read_text() == "image,patient\n0,3\n1,3\n2,0\n"
+    datacard.write_patients(None, path)
+    assert not path.exists()

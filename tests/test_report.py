@@ -17,14 +17,16 @@ from matplotlib.transforms import Bbox
 from PIL import Image
 
 from pipelines.summarise import summarise
-from report import figures, labels, layout, style, tables
+from report import comparisons, figures, labels, layout, ranks, style, tables
 from report.__main__ import build, main
 from report.page import about_data, provenance, render
 from report.results import ReportError, counterparts, load, span
 from tests import fake_results as fake
 
 ROOT = Path(__file__).parents[1]
-FIGURES = ["accuracy", "beside_paper", "confusion", "cost", "flops", "learning_curves", "parameters"]
+FIGURES = [
+    "accuracy", "beside_paper", "confusion", "cost", "critical_difference", "flops", "learning_curves", "parameters",
+]  # fmt: skip
 
 
 def write_results(where, arms, monkeypatch, source="folder", skip=(), **options):
@@ -151,7 +153,8 @@ def test_page_says_what_the_data_are(built, tmp_path, monkeypatch, quick_figures
     results = write_results(tmp_path, ["transfer"], monkeypatch, source="phantom", seeds=(0,))
     page = build(results, tmp_path / "out").read_text()
     assert "say nothing about real OCT images" in page
-    assert "Images are resampled" not in page and "counts adapter branches before they are merged" in page
+    assert "a patient may have several" not in page and "The data name no patients: images count as drawn" in page
+    assert "counts adapter branches before they are merged" in page
     assert (
         "± " not in page.split("## Beside the paper")[0].split("| transfer |")[1].split("\n")[0]
     )  # one seed: no deviation
@@ -166,6 +169,93 @@ def test_findings_choose_the_colora_arm_on_validation(built):
     row = results.comparisons[(results.comparisons.arm == chosen) & (results.comparisons.against == "full")].iloc[0]
     sign = "+" if row.difference > 0 else "\N{MINUS SIGN}"
     assert f"Against `full` the difference is {sign}{abs(row.difference):.3f}" in page
+
+
+def compared(difference=0.02, p=0.2, swap=0.2, equivalent=False, seeds=5):
+    return pd.Series({
+        "reference": "full", "difference": difference, "lo": difference - 0.01, "hi": difference + 0.01, "seeds": seeds,
+        "p_holm": p, "p_swap_holm": swap, "equivalent": equivalent, "margin": 0.01,
+    })  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("row", "word", "sentence"),
+    [
+        (compared(p=0.01, swap=0.001), "higher", "+0.020 [+0.010, +0.030], Holm's p 0.010: higher."),
+        (compared(-0.02, p=0.0001, swap=0.0001), "lower", "Holm's p <0.001: lower."),
+        (compared(p=0.01, swap=0.06), "undecided", "p 0.060: undecided, neither a difference nor equivalence within 1"),
+        (compared(p=0.06, swap=0.01), "undecided", "within 1 percentage point is shown."),
+        (compared(equivalent=True), "equivalent", ": equivalent, within 1 percentage point."),
+        (compared(0.004, 0.01, 0.01, True), "higher, within the margin", ": higher, though by less than 1 percentage"),
+        (compared(p=0.01, swap=0.01, seeds=1), "undecided", "undecided"),
+        (compared(np.nan), "\N{EM DASH}", None),
+    ],
+)
+def test_verdicts_are_computed(row, word, sentence):
+    assert comparisons.verdict(row) == word
+    assert sentence is None or sentence in comparisons.sentence(row)
+
+
+def test_comparisons_are_told_with_their_verdicts(built):
+    results, out = built
+    found = load(results)
+    shown = {(r["arm"], r["reference"]): r for r in read_rows(results / "comparisons.csv")}
+    lines = (out / "tables" / "comparisons.md").read_text().splitlines()
+    (line,) = [line for line in lines if line.startswith("| colora-blocks2-5 | full |")]
+    raw = shown["colora-blocks2-5", "full"]
+    row = next(found.comparisons.query("arm == 'colora-blocks2-5' and reference == 'full'").itertuples())
+    assert f"| {tables.signed(float(raw['difference']))} | [" in line and comparisons.verdict(row) in line
+    assert f"| {comparisons.p_text(max(float(raw['p_holm']), float(raw['p_swap_holm'])))} |" in line
+    assert any(line.startswith("| bitfit | full | — | — |") for line in lines)
+    page = (out / "README.md").read_text()
+    counted = len(found.comparisons.query("against == 'full'").difference.dropna())
+    assert f"Test accuracy against full fine-tuning, {counted} arms: " in page
+
+
+def test_patients_are_told_where_they_are_known(built, tmp_path):
+    results = shutil.copytree(built[0], tmp_path / "fake", ignore=shutil.ignore_patterns("runs"))
+    assert "images count as drawn independently" in tables.main(load(results)).note.lower()
+    cells = pd.read_csv(results / "cells.csv")
+    cells.assign(n_test_patients=30).to_csv(results / "cells.csv", index=False)
+    found = load(results)
+    assert "Patients are drawn with all of their images (633 in all)" in tables.main(found).note
+    assert "new patients" in comparisons.comparisons(found).note
+
+
+def test_intervals_narrow_by_luck_are_named(built, tmp_path):
+    results = shutil.copytree(built[0], tmp_path / "fake", ignore=shutil.ignore_patterns("runs"))
+    summary = json.loads((results / "summary.json").read_text())
+    assert "by luck" not in tables.main(load(results)).note
+    own = summary["full"]
+    own["acc_lo"], own["acc_hi"] = own["acc_mean"] - 0.001, own["acc_mean"] + 0.001
+    (results / "summary.json").write_text(json.dumps(summary))
+    assert tables.main(load(results)).note.endswith("1.96 standard errors each way, for full.")
+
+
+def test_cliques_are_the_longest_runs_within_the_distance():
+    assert ranks.cliques(np.array([1.0, 2.0, 3.5, 6.0]), 2.5) == [(0, 2), (2, 3)]
+    assert ranks.cliques(np.array([1.0, 2.0, 3.0]), 5.0) == [(0, 2)]
+    assert ranks.cliques(np.array([1.0, 4.0, 8.0]), 2.0) == []
+
+
+def test_ranks_are_drawn_with_the_arms_that_have_them(built):
+    found = load(built[0])
+    with plt.rc_context(style.RC):
+        figure = ranks.critical_difference(found)
+    texts = [text.get_text() for text in figure.axes[0].texts]
+    plt.close(figure)
+    whole = found.ranks.dropna(subset="mean_rank")
+    for row in whole.itertuples():
+        assert sum(row.arm in text.split() and f"{row.mean_rank:.2f}" in text.split() for text in texts) == 1
+    assert any(text.startswith(f"critical difference {whole.cd.iloc[0]:.2f}") for text in texts)
+    assert not any("bitfit" in text for text in texts)
+    told = ranks.caption(found)
+    assert told.endswith("No rank, since a seed is missing: transfer, bitfit.") and "Friedman" in told
+
+
+def test_one_seed_gives_no_ranks(many):
+    found = load(many[0])
+    assert ranks.critical_difference(found) is None and ranks.caption(found) == ""
 
 
 def test_tables_and_figures_without_content_are_removed(tmp_path, monkeypatch, quick_figures):
@@ -514,16 +604,13 @@ def test_results_made_before_flops_were_counted(built, tmp_path):
 
 def test_references_on_other_backbones_are_named(many, built):
     lines = (many[1] / "tables" / "comparisons.md").read_text().splitlines()
-    (line,) = [line for line in lines if line.startswith("| vit-lora |")]
-    assert line.count("(vit-full)") == line.count("(vit-head)") == 1
-    (line,) = [line for line in lines if line.startswith("| bitfit |")]
-    assert "(" not in line
+    for arm, against in (("vit-lora", ["vit-full", "vit-head"]), ("bitfit", ["full", "transfer"])):
+        assert [line.split(" | ")[1] for line in lines if line.startswith(f"| {arm} |")] == against
     note = lines[-1]
-    assert "full or transfer where no other is named in parentheses" in note
     assert "no such arm on their backbone, " in note and "medmamba" in note and "differ as well as the method" in note
     assert note.endswith("same backbone: efficientnet-colora-blocks2-5, convnext-colora-blocks2-5.")
     plain = (built[1] / "tables" / "comparisons.md").read_text()
-    assert "parentheses" not in plain and "From scratch" not in plain and "Without a reference" not in plain
+    assert "From scratch" not in plain and "Without a reference" not in plain
 
 
 def test_curves_stand_before_those_of_their_backbone(many):

@@ -13,6 +13,7 @@ import pytest
 import yaml
 from sklearn.metrics import confusion_matrix
 
+from pipelines import stats
 from pipelines.cells import SummaryError
 from pipelines.params import Tune
 from pipelines.records import RecordError
@@ -24,7 +25,9 @@ from tests import fake_results as fake
 
 ROOT = Path(__file__).parents[1]
 ARMS = ["full", "transfer", "colora-blocks2-5"]
-FILES = ("summary.json", "cells.csv", "curves.csv", "confusion.csv", "comparisons.csv")
+FILES = (
+    "summary.json", "cells.csv", "curves.csv", "confusion.csv", "comparisons.csv", "mcnemar.csv", "ranks.csv"
+)  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -137,7 +140,13 @@ def test_holes_where_they_are_allowed():
     assert cells["full", "1"]["status"] == "malformed" and "curves.csv" in cells["full", "1"]["failure"]
     pairs = {(r["arm"], r["against"]): r for r in rows(params, "comparisons.csv")}
     assert pairs["colora-blocks2-5", "full"]["seeds"] == "1"
-    assert pairs["bitfit", "full"]["seeds"] == "0" and pairs["bitfit", "full"]["difference"] == ""
+    hole = pairs["bitfit", "full"]
+    assert hole.pop("seeds") == hole.pop("test_images") == "0"
+    assert set(hole.values()) == {"bitfit", "full", ""}
+    assert pairs["colora-blocks2-5", "full"]["seeds_needed"] == ""  # from one seed it cannot be said
+    assert [r["seed"] for r in rows(params, "mcnemar.csv") if r["arm"] == "transfer"] == ["0"]
+    ranks = {r["arm"]: r["mean_rank"] for r in rows(params, "ranks.csv")}
+    assert ranks == {"full": "", "transfer": "", "colora-blocks2-5": "1", "bitfit": ""}
 
 
 def test_no_cell_at_all_where_holes_are_allowed():
@@ -409,3 +418,91 @@ def test_networks_from_scratch_tested_on_different_images_are_refused():
     change_predictions(lambda a: a.update(indices=a["indices"] + 1))(params.cell_dir("vim", 0))
     with pytest.raises(SummaryError, match="arms vim and full, seed 0: tested on different images"):
         summarise(params)
+
+
+@pytest.mark.parametrize("folds", [False, True])
+def test_comparisons_are_those_of_the_statistics(folds):
+    params = fake.params([*ARMS, "bitfit"], seeds=(0, 1, 2))
+    fake.write_profile(params, folds=folds)
+    summarise(params)
+    row = next(r for r in rows(params, "comparisons.csv") if (r["arm"], r["against"]) == ("bitfit", "full"))
+    sides = [[predictions(params, arm, s) for s in params.seeds] for arm in ("bitfit", "full")]
+    units = [np.arange(200) + 200 * s * folds for s in params.seeds]
+    found = stats.paired_difference(*sides, units=units)
+    auc = stats.paired_difference(*sides, "macro_auc", units=units)
+    expected = {
+        "difference": found.mean, "lo": found.interval()[0], "hi": found.interval()[1], "p": found.p_value(),
+        "prob_improvement": found.improvement(), "margin": 0.01, "tost_p": found.equivalence_p(0.01),
+        "seeds_needed": found.seeds_needed(0.01), "auc_difference": auc.mean, "auc_lo": auc.interval()[0],
+        "auc_hi": auc.interval()[1], "auc_p": auc.p_value(), "test_images": 600 if folds else 200,
+    }  # fmt: skip
+    assert {name: float(row[name]) for name in expected} == pytest.approx(expected, rel=1e-5)
+    for family in ("full", "transfer"):
+        together = [r for r in rows(params, "comparisons.csv") if r["against"] == family]
+        for name in ("p", "p_swap", "tost_p", "auc_p"):
+            adjusted = stats.holm([float(r[name]) for r in together])
+            assert [float(r[f"{name}_holm"]) for r in together] == pytest.approx(adjusted, rel=1e-4)
+        assert [r["equivalent"] for r in together] == [str(float(r["tost_p_holm"]) < 0.05) for r in together]
+    own = [r for r in rows(params, "mcnemar.csv") if (r["arm"], r["reference"]) == ("bitfit", "full")]
+    for (labels, a), (_, b), line in zip(*sides, own, strict=True):
+        only, other, p = stats.mcnemar(a.argmax(1) == labels, b.argmax(1) == labels)
+        assert (int(line["only_arm"]), int(line["only_reference"])) == (only, other)
+        assert float(line["p"]) == pytest.approx(p, rel=1e-5)
+    assert int(row["mcnemar_seeds"]) == sum(float(line["p"]) < 0.05 for line in own)
+
+
+def test_ranks_are_over_seeds():
+    params = fake.params([*ARMS, "bitfit"], seeds=(0, 1, 2))
+    fake.write_profile(params)
+    summarise(params)
+    values = np.array([accuracies(params, arm) for arm in params.arm]).T
+    listed = rows(params, "ranks.csv")
+    assert [float(r["mean_rank"]) for r in listed] == pytest.approx(stats.mean_ranks(values), rel=1e-5)
+    assert {(r["seeds"], r["arms"]) for r in listed} == {("3", "4")}
+    assert float(listed[0]["cd"]) == pytest.approx(2.569 * np.sqrt(4 * 5 / (6 * 3)), rel=1e-3)
+    assert float(listed[0]["friedman_p"]) == pytest.approx(stats.friedman(values)[1], rel=1e-5)
+
+
+def write_patients(params, owners):
+    folder = params.results_dir / "data"
+    folder.mkdir(exist_ok=True)
+    lines = [f"{image},{patient}" for image, patient in enumerate(owners)]
+    (folder / "patients.csv").write_text("\n".join(["image,patient", *lines]) + "\n")
+
+
+def test_patients_are_resampled_with_all_their_images():
+    params = fake.params(ARMS, seeds=(0, 1))
+    fake.write_profile(params)
+    summarise(params)
+    before = {r["arm"]: r for r in rows(params, "comparisons.csv") if r["against"] == "full"}
+    assert {r["n_test_patients"] for r in rows(params, "cells.csv")} == {""}
+    owners = np.arange(200) // 4 + 1000  # numbers need not start at zero
+    write_patients(params, owners)
+    summary = summarise(params)
+    assert {r["n_test_patients"] for r in rows(params, "cells.csv")} == {"50"}
+    tests = [predictions(params, "full", s) for s in params.seeds]
+    limits = stats.interval(tests, units=[owners - 1000] * 2)
+    assert (summary["full"]["acc_lo"], summary["full"]["acc_hi"]) == pytest.approx(limits, rel=1e-5)
+    after = {r["arm"]: r for r in rows(params, "comparisons.csv") if r["against"] == "full"}
+    assert after["transfer"]["difference"] == before["transfer"]["difference"]
+    assert after["transfer"]["lo"] != before["transfer"]["lo"]
+    assert after["transfer"]["p_swap"] != before["transfer"]["p_swap"] or before["transfer"]["p_swap"] == "0.0001"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("image,patient\n0,0\n1,0\n", "no patient for 198 test images of arm full, seed 0, the first being image 2"),
+        ("image,patient\n0,0\n0,1\n", "not a table of image and patient numbers"),
+        ("image,patient\n0,a\n", "not a table of image and patient numbers"),
+        ("image\n0\n", "not a table of image and patient numbers"),
+    ],
+)
+def test_patients_that_do_not_fit_are_refused(content, message):
+    params = fake.params(["full"])
+    fake.write_profile(params)
+    (params.results_dir / "data").mkdir()
+    (params.results_dir / "data" / "patients.csv").write_text(content)
+    with pytest.raises(SummaryError, match=message) as caught:
+        summarise(params)
+    assert "python -m pipelines.prepare" in str(caught.value)
