@@ -14,6 +14,10 @@ Written to results/<profile>/:
                      intervals, p, probability of improvement, equivalence within a margin, seeds needed; `reference`
                      names the other arm, which for a network trained from scratch is the profile's first one
     mcnemar.csv      the same pairs seed by seed: images that only one of the two got right, McNemar's p
+    scores.csv       one row a cell: macro recall, precision, specificity, F1, ECE, ECE by chance, Brier, NLL
+    class_scores.csv the same of each class: arm, seed, class, images, predicted, recall, precision, specificity, f1
+    reliability.csv  arm, bin, low, high, confidence, accuracy, count: predictions pooled over seeds
+    stability.csv    arm, measure, value, lo, hi, seeds: of the training curves
     ranks.csv        mean rank of each arm's accuracy over seeds, Friedman's test, Nemenyi's critical difference
 """
 
@@ -24,7 +28,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from pipelines import comparisons
+from pipelines import comparisons, scores, stability
 from pipelines.cells import (
     CURVE_COLUMNS,
     SummaryError,
@@ -89,6 +93,10 @@ def summarise(params: Params) -> dict[str, dict]:
         "comparisons": pd.DataFrame(compared, columns=comparisons.COLUMNS).astype({"mcnemar_seeds": "Int64"}),
         "mcnemar": pd.DataFrame(mcnemar, columns=comparisons.MCNEMAR_COLUMNS),
         "ranks": pd.DataFrame(comparisons.rank(by_arm), columns=comparisons.RANK_COLUMNS),
+        "scores": scores.frame(cells),
+        "class_scores": scores.class_frame(cells, classes),
+        "reliability": scores.reliability_frame(cells),
+        "stability": stability.frame(cells),
     }
     for name, frame in frames.items():
         text = frame.to_csv(index=False, float_format="%.6g", lineterminator="\n")
@@ -106,9 +114,8 @@ def summarise(params: Params) -> dict[str, dict]:
 def _tuning(params: Params) -> list[dict]:
     """The trials that `pipelines.tune` recorded; none where the profile does not tune or an arm states its rate."""
     rows = []
-    tuned_arms = [arm for arm, section in params.arm.items() if params.tune and "lr" not in section.get("train", {})]
-    for arm in tuned_arms:
-        path = params.results_dir / "tune" / f"{arm}.json"
+    for arm in filter(params.tuned, params.arm):
+        path = params.tune_file(arm)
         command = f"`python -m pipelines.tune --arm {arm}`"
         if not path.exists():
             if params.allow_missing:

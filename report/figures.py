@@ -12,6 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from report import labels, layout, style
+from report.quality_figures import reliability, stability
 from report.ranks import critical_difference
 from report.results import Results, counterparts
 
@@ -24,7 +25,8 @@ def draw_all(results: Results, directory: Path) -> list[str]:
     drawn = []
     with plt.rc_context({**plt.rcParamsDefault, "backend": plt.get_backend(), **style.RC}):
         for draw in (
-            accuracy, critical_difference, learning_curves, parameters, flops, cost, confusion, beside_paper,
+            accuracy, critical_difference, learning_curves, stability, parameters, flops, cost, confusion, reliability,
+            beside_paper,
         ):  # fmt: skip
             figure = draw(results)
             if figure is None:

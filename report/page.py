@@ -16,6 +16,13 @@ CAPTIONS = {
     "flops": tables.FLOPS,
     "learning_curves": "The epoch kept for the test is the one with the highest validation accuracy, seed by seed. The "
                        "lowest first epochs may lie below the panels.",
+    "stability": "The table below defines the measures. Intervals are over seeds alone; with two seeds most are too "
+                 "wide for any comparison, and some short by accident. Undefined: too few seeds or epochs. No bar: a "
+                 "single seed, or all seeds alike.",
+    "reliability": "A network whose probabilities can be believed lies on the line. Predictions of all seeds are "
+                   "pooled, so that an image which several seeds are tested on counts once for each. ECE: mean over "
+                   "seeds of the expected calibration error; chance: the ECE that a perfectly calibrated network would "
+                   "show on as many images. Hollow dots stand for too few predictions to mean much.",
     "cost": "An epoch's time is the median over its seed's epochs after the first, training only. {machines} "
             + tables.SIDE_BY_SIDE,
     "confusion": "Rows are true classes and sum to 100 %, up to rounding.{abbreviations}",
@@ -27,15 +34,20 @@ TITLES = {
     "parameters": "Accuracy and trained parameters",
     "flops": "Accuracy and forward FLOPs",
     "learning_curves": "Learning curves",
+    "stability": "Stability of training",
     "cost": "Cost of training",
     "tuning": "Learning rates",
     "confusion": "Confusion matrices",
+    "scores": "More than accuracy",
+    "reliability": "Calibration",
     "beside_paper": "Beside the paper",
 }  # fmt: skip
 BELOW = {
     "accuracy": ["main", "comparisons"],
     "cost": ["cost"],
     "tuning": ["tuning"],
+    "stability": ["stability"],
+    "scores": ["scores"],
     "confusion": ["recall"],
     "beside_paper": ["beside_paper"],
 }
@@ -61,6 +73,8 @@ def render(results: Results, written: dict[str, Table], drawn: list[str]) -> str
                 tables.markdown(written[table]).rstrip(),
                 f"{written[table].note} ({_files('tables', table, 'csv', 'tex')})",
             ]
+        if name == "scores" and "class_scores" in written:
+            parts.append(f"Class by class: {_files('tables', 'class_scores', 'md', 'csv', 'tex')}.")
     if "holes" in written:
         parts += ["## Cells without a result", tables.markdown(written["holes"]).rstrip(), written["holes"].note]
     parts += data_card(results)

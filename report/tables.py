@@ -40,11 +40,12 @@ def write_all(results: Results, directory: Path) -> dict[str, Table]:
 
     The files of a table that has no rows now are removed.
     """
-    from report.comparisons import comparisons  # which builds on this module
+    from report import quality  # these build on this module
+    from report.comparisons import comparisons
 
     directory.mkdir(parents=True, exist_ok=True)
     written = {}
-    for make in (main, comparisons, recall, cost, beside_paper, tuning, holes):
+    for make in (main, comparisons, recall, cost, beside_paper, tuning, *quality.TABLES, holes):
         table = make(results)
         files = {suffix: directory / f"{table.name}.{suffix}" for suffix in ("md", "csv", "tex")}
         if table.raw.empty:

@@ -97,7 +97,7 @@ def test_metrics_and_plots_have_every_arm(ran):
 
 def test_one_arms_setting_reruns_that_arm_alone(ran, edit):
     edit("params.yaml", "  transfer:\n    family: transfer", "  transfer:\n    train: {lr: 0.01}\n    family: transfer")
-    assert changed(ran) == {"tune@transfer", "train@transfer", "summarise"}
+    assert changed(ran) == {"tune", "train@transfer", "summarise"}
     dry = dvc(ran, "repro", "--dry")
     assert "Running stage 'train@transfer'" in dry and "Running stage 'train@full'" not in dry
 
@@ -129,8 +129,9 @@ def test_code_reruns_the_arms_whose_numbers_it_decides(ran, edit, name, old, new
     edit(name, old, new)
     assert "code" in changed(ran)
     dvc(ran, "repro", "code")
-    expected = {f"{stage}@{arm}" for arm in arms for stage in ("tune", "train")}
-    assert {stage for stage in changed(ran) if "@" in stage} == expected
+    stages = changed(ran)
+    assert {stage for stage in stages if "@" in stage} == {f"train@{arm}" for arm in arms}
+    assert ("tune" in stages) == bool(arms)
 
 
 def test_cells_made_elsewhere_are_recorded_without_training(ran):

@@ -26,6 +26,7 @@ from tests import fake_results as fake
 ROOT = Path(__file__).parents[1]
 FIGURES = [
     "accuracy", "beside_paper", "confusion", "cost", "critical_difference", "flops", "learning_curves", "parameters",
+    "reliability", "stability",
 ]  # fmt: skip
 
 

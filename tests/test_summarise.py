@@ -26,7 +26,8 @@ from tests import fake_results as fake
 ROOT = Path(__file__).parents[1]
 ARMS = ["full", "transfer", "colora-blocks2-5"]
 FILES = (
-    "summary.json", "cells.csv", "curves.csv", "confusion.csv", "comparisons.csv", "mcnemar.csv", "ranks.csv"
+    "summary.json", "cells.csv", "curves.csv", "confusion.csv", "comparisons.csv", "mcnemar.csv", "ranks.csv",
+    "scores.csv", "class_scores.csv", "reliability.csv", "stability.csv",
 )  # fmt: skip
 
 

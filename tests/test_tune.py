@@ -72,6 +72,14 @@ def test_a_choice_made_with_other_settings_is_refused_and_made_again(prepared, w
     assert tune.run(changed, "full")["chosen"] == 2e-3
 
 
+def test_all_arms_by_default_and_one_that_fails_does_not_cost_the_others_their_trials(prepared, workdir, capsys):
+    arms = {"odd": {"family": "full", "backbone": "resnet81"}, "transfer": {"family": "transfer"}}
+    params = profile(workdir, arm=arms, tune={"lrs": [1e-3], "epochs": 1})
+    assert tune.main([]) == 1
+    assert "error: odd: backbone: no 'resnet81'" in capsys.readouterr().err
+    assert recorded(params, "transfer")["chosen"] == 1e-3 and not params.tune_file("odd").exists()
+
+
 def test_an_unknown_arm_is_an_error_without_traceback(prepared, workdir, capsys):
     profile(workdir)
     assert tune.main(["--arm", "ful"]) == 1
