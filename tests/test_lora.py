@@ -72,5 +72,5 @@ def test_each_adapted_matrix_gains_alpha_over_rank_times_the_product_of_its_fact
     ],
 )
 def test_a_wrong_option_is_named(section, words):
-    with pytest.raises(baselines.ArmError, match=f"'vit-lora': {words}"):
+    with pytest.raises(baselines.ArmError, match=f"'vit-lora': .*{words}"):
         build(**section)
