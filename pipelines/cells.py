@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from pipelines import stats
+from pipelines import metrics
 from pipelines.params import Params
 from pipelines.records import RecordError, read_record
 
@@ -90,7 +90,7 @@ def _read_cell(folder: Path, record: dict, profile: str, arm: str, seed: int) ->
             f"{folder / 'predictions.npz'}: {len(labels)} images, but the record says data.test = "
             f"{record['data']['test']}"
         )
-    recomputed = stats.accuracy(labels, probabilities)
+    recomputed = metrics.accuracy(labels, probabilities)
     if abs(recomputed - record["metrics"]["test"]["acc"]) > 1e-6:
         raise SummaryError(
             f"{path}: metrics.test.acc is {record['metrics']['test']['acc']}, but predictions.npz gives "
@@ -102,7 +102,7 @@ def _read_cell(folder: Path, record: dict, profile: str, arm: str, seed: int) ->
         "indices": indices,
         "labels": labels,
         "probabilities": probabilities,
-        "test_auc": stats.macro_auc(labels, probabilities),
+        "test_auc": metrics.macro_auc(labels, probabilities),
     }
 
 
@@ -169,9 +169,7 @@ def _differing(key: str, a: dict, b: dict) -> list[str]:
     """The names under `key` whose values differ between two records; an optional one only where both state it."""
     found = sorted(name for name in {*a[key], *b[key]} if a[key].get(name) != b[key].get(name))
     return [
-        name
-        for name in found
-        if f"{key}.{name}" not in _OPTIONAL or None not in (a[key].get(name), b[key].get(name))
+        name for name in found if f"{key}.{name}" not in _OPTIONAL or None not in (a[key].get(name), b[key].get(name))
     ]
 
 

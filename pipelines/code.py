@@ -53,7 +53,9 @@ def _imports(path: Path) -> list[Path]:
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             if node.level:
-                raise ValueError(f"{path}, line {node.lineno}: found a relative import; import by the full name instead")
+                raise ValueError(
+                    f"{path}, line {node.lineno}: found a relative import; import by the full name instead"
+                )
             names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
     found = []
     for name in names:

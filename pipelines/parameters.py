@@ -33,7 +33,9 @@ def main(argv=None) -> int:
     else:
         width = max(map(len, counts))
         backbone = max(len(c["backbone"]) for c in counts.values())
-        print(f"{'arm':{width}}  {'backbone':{backbone}}  {'trainable':>12}  {'total':>12}  {'share':>7}  {'MFLOPs':>10}")
+        print(
+            f"{'arm':{width}}  {'backbone':{backbone}}  {'trainable':>12}  {'total':>12}  {'share':>7}  {'MFLOPs':>10}"
+        )
         for arm, c in counts.items():
             share, mega = c["trainable"] / c["total"], c["flops"] / 1e6
             print(

@@ -18,7 +18,10 @@ def main(argv=None) -> int:
     try:
         run(load(args.profile_file))
     except ModuleNotFoundError as error:
-        print(f"error: needs the package {error.name!r}, which is not installed; `pip install {error.name}`", file=sys.stderr)
+        print(
+            f"error: needs the package {error.name!r}, which is not installed; `pip install {error.name}`",
+            file=sys.stderr,
+        )
         return 1
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -36,7 +36,7 @@ from scipy import stats as distributions
 from scipy.optimize import brentq
 from scipy.special import expit, gammaln, logit, ndtr
 
-from pipelines.metrics import accuracy, accuracy_draws, macro_auc, macro_auc_draws  # noqa: F401: read from here too
+from pipelines.metrics import accuracy_draws, macro_auc_draws
 
 Test = tuple[np.ndarray, np.ndarray]
 

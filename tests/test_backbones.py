@@ -33,7 +33,9 @@ def images(count=4, size=32):
     return torch.randn(count, 3, size, size, generator=torch.Generator().manual_seed(1))
 
 
-@pytest.mark.parametrize("backbone", ["smallcnn", "resnet18", "resnet50", "vgg16", "squeezenet1_1", "convnext_tiny", "efficientnet_b0"])
+@pytest.mark.parametrize(
+    "backbone", ["smallcnn", "resnet18", "resnet50", "vgg16", "squeezenet1_1", "convnext_tiny", "efficientnet_b0"]
+)
 def test_blocks_cover_every_spatial_convolution_once(backbone):
     model = build({"family": "full"}, backbone, image_size=64)
     names = [n for b in range(1, 6) for n in model.convolutions((b, b))]
@@ -262,7 +264,11 @@ def test_a_wrong_model_setting_is_named(section, words):
     "backbone, size, words",
     [
         ("vgg16", 16, "image_size: the backbone cannot take 16 px"),
-        ("deit_tiny_patch16_224", 100, "image_size: found 100, deit_tiny_patch16_224 needs a multiple of its patch, 16"),
+        (
+            "deit_tiny_patch16_224",
+            100,
+            "image_size: found 100, deit_tiny_patch16_224 needs a multiple of its patch, 16",
+        ),
     ],
 )
 def test_an_image_size_that_the_backbone_cannot_take_says_so(backbone, size, words):

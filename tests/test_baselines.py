@@ -153,7 +153,7 @@ def test_every_family_has_a_small_arm_here():
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_every_family_learns_through_the_pipelines_own_loop(prepared, name):
-    """Four classes, chance 0.25. Frozen bodies are random here; BatchNorm scales their features so that heads can learn.
+    """Four classes, chance 0.25. Frozen bodies are random here; BatchNorm scales their features so heads can learn.
 
     LoRA on a frozen random ViT learns the stripe's shade but not its row: half the classes' information, 0.59.
     """

@@ -24,7 +24,7 @@ def test_small_images_keep_their_resolution_in_the_stem():
     for size, last in ((28, 4), (64, 2)):
         model = build(size).eval()
         shapes = []
-        model.layer4.register_forward_hook(lambda m, i, out: shapes.append(tuple(out.shape)))
+        model.layer4.register_forward_hook(lambda m, i, out, shapes=shapes: shapes.append(tuple(out.shape)))
         model(torch.zeros(1, 3, size, size))
         assert shapes == [(1, 512, last, last)]
 

@@ -75,7 +75,7 @@ def smallcnn_macs(widths=(16, 32, 64, 96, 128), size=32):
 
 
 def test_flops_of_one_model_by_hand():
-    """Two a multiply-accumulate. CoLoRA's update is in the kernel: it adds none; a 1x1 LoRA pair adds its two products."""
+    """Two a multiply-accumulate. CoLoRA's update is in the kernel: it adds none; a 1x1 LoRA pair adds two products."""
     counts = parameters.count(compose("quick"))
     assert counts["full"]["flops"] == counts["colora-blocks2-5"]["flops"] == 2 * smallcnn_macs()
     pairs, size, channels = 0, 16, 16

@@ -47,7 +47,9 @@ def test_weights_may_be_one_a_backbone():
     }
     params = Params(**tiny_params(model=model, arm=arms))
     assert [params.settings(arm)["weights"] for arm in ("cnn", "vit", "own")] == ["a.safetensors", "random", "imagenet"]
-    with pytest.raises(ParamsError, match="arm.other: model.weights has none for backbone 'vgg16', only for 'smallcnn'"):
+    with pytest.raises(
+        ParamsError, match="arm.other: model.weights has none for backbone 'vgg16', only for 'smallcnn'"
+    ):
         params.settings("other")
 
 

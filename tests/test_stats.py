@@ -5,7 +5,7 @@ import pytest
 from scipy import stats as scipy_stats
 from sklearn.metrics import accuracy_score, roc_auc_score
 
-from pipelines import stats
+from pipelines import metrics, stats
 
 
 def noisy_test(n=300, classes=4, seed=0, digits=None):
@@ -46,17 +46,17 @@ def test_metrics_agree_with_other_libraries(digits):
     from medmnist.evaluator import getACC, getAUC
 
     labels, probabilities = noisy_test(digits=digits)
-    auc = stats.macro_auc(labels, probabilities)
+    auc = metrics.macro_auc(labels, probabilities)
     assert auc == pytest.approx(getAUC(labels, probabilities, "multi-class"), abs=1e-12)
     each = [roc_auc_score(labels == c, probabilities[:, c]) for c in range(4)]
     assert auc == pytest.approx(np.mean(each), abs=1e-12)
-    accuracy = stats.accuracy(labels, probabilities)
+    accuracy = metrics.accuracy(labels, probabilities)
     assert accuracy == accuracy_score(labels, probabilities.argmax(1)) == getACC(labels, probabilities, "multi-class")
 
 
 def test_auc_without_images_of_a_class_is_nan():
     labels, probabilities = noisy_test()
-    assert np.isnan(stats.macro_auc(np.where(labels == 3, 2, labels), probabilities))
+    assert np.isnan(metrics.macro_auc(np.where(labels == 3, 2, labels), probabilities))
     units = [np.arange(len(labels))]
     assert np.isnan(stats.interval([(np.where(labels == 3, 2, labels), probabilities)], "macro_auc", units=units)).all()
 
@@ -173,7 +173,7 @@ def test_interval_of_auc_agrees_with_hanley_and_mcneil():
     labels = np.repeat([0, 1], 300)
     score = 1 / (1 + np.exp(-rng.normal(1.2 * labels)))
     probabilities = np.c_[1 - score, score]
-    auc = stats.macro_auc(labels, probabilities)
+    auc = metrics.macro_auc(labels, probabilities)
     # Hanley & McNeil 1982, eq. 1, with the exponential approximation of Q1 and Q2.
     q1, q2 = auc / (2 - auc), 2 * auc**2 / (1 + auc)
     variance = (auc * (1 - auc) + 299 * (q1 - auc**2) + 299 * (q2 - auc**2)) / 300**2

@@ -67,7 +67,9 @@ def test_a_stated_rate_is_not_tuned_and_the_record_says_so(prepared, workdir, ch
 def test_a_choice_made_with_other_settings_is_refused_and_made_again(prepared, workdir):
     tune.run(profile(workdir, tune={"lrs": [1e-3], "epochs": 1}), "full")
     changed = profile(workdir, tune={"lrs": [2e-3], "epochs": 1})
-    with pytest.raises(ParamsError, match="full.json was made with other settings.*python -m pipelines.tune --arm full"):
+    with pytest.raises(
+        ParamsError, match="full.json was made with other settings.*python -m pipelines.tune --arm full"
+    ):
         tune.chosen_lr(changed, "full")
     assert tune.run(changed, "full")["chosen"] == 2e-3
 

@@ -50,6 +50,4 @@ def classifier(
     body, blocks = net.make(image_size)
     if weights != "random":
         load_into(body, backbone, weights, net.fetch, net.classifier)
-    return Classifier(
-        body, blocks, num_classes=num_classes, image_size=image_size, head=head, batchnorm=batchnorm
-    )
+    return Classifier(body, blocks, num_classes=num_classes, image_size=image_size, head=head, batchnorm=batchnorm)
