@@ -67,7 +67,7 @@ def test_counts_mean_repeated_images():
     for name in ("accuracy", "macro_auc"):
         weighted = stats.METRICS[name](labels, probabilities, counts)
         repeated = [
-            getattr(stats, name)(np.repeat(labels, row), np.repeat(probabilities, row, axis=0)) for row in counts
+            getattr(metrics, name)(np.repeat(labels, row), np.repeat(probabilities, row, axis=0)) for row in counts
         ]
         assert weighted == pytest.approx(repeated, abs=1e-12)
 
