@@ -166,4 +166,4 @@ def test_every_family_learns_through_the_pipelines_own_loop(prepared, name):
     device, data, model = loop.set_up(params, name, 0, settings, "cpu")
     curves = loop.fit(model, data, settings["train"], seed=0, device=device).curves
     assert curves[-1]["train_loss"] < 0.8 * curves[0]["train_loss"]
-    assert curves[-1]["train_acc"] > 0.5
+    assert curves[-1]["train_acc"] > (0.5 if name == "lora" else 0.6)
