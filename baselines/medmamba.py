@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn.functional import silu
 from torchvision.ops import StochasticDepth
 
-from baselines.layers.ssm import SelectiveSSM, check_scan
+from baselines.layers.ssm import SelectiveSSM, check_scan, init_linear
 
 
 def four_ways(x):
@@ -97,20 +97,13 @@ class MedMamba(nn.Module):
             blocks = [SSConvSSM(width, d_state=d_state, scan=scan, drop_path=next(rates)) for _ in range(depth)]
             self.stages.append(nn.Sequential(*merging, *blocks))
         self.head = nn.Linear(widths[-1], num_classes)
-        self.apply(_init)
+        self.apply(init_linear)
 
     def forward(self, x):
         x = self.norm(self.embed(x).permute(0, 2, 3, 1))
         for stage in self.stages:
             x = stage(x)
         return self.head(x.mean(dim=(1, 2)))
-
-
-def _init(module):
-    if isinstance(module, nn.Linear):
-        nn.init.trunc_normal_(module.weight, std=0.02)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)
 
 
 def network(

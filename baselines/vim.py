@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn.functional import silu
 
-from baselines.layers.ssm import SelectiveSSM, check_scan
+from baselines.layers.ssm import SelectiveSSM, check_scan, init_linear
 
 POOLS = ("middle", "mean")
 
@@ -66,7 +66,7 @@ class Vim(nn.Module):
         self.blocks = nn.Sequential(*[Block(width, d_state=d_state, scan=scan) for _ in range(depth)])
         self.norm = nn.LayerNorm(width)
         self.head = nn.Linear(width, num_classes)
-        self.apply(_init)
+        self.apply(init_linear)
         nn.init.trunc_normal_(self.positions, std=0.02)
         if self.token is not None:
             nn.init.trunc_normal_(self.token, std=0.02)
@@ -77,13 +77,6 @@ class Vim(nn.Module):
             x = torch.cat([x[:, : self.middle], self.token.expand(len(x), -1, -1), x[:, self.middle :]], dim=1)
         x = self.blocks(x + self.positions)
         return self.head(self.norm(x.mean(dim=1) if self.token is None else x[:, self.middle]))
-
-
-def _init(module):
-    if isinstance(module, nn.Linear):
-        nn.init.trunc_normal_(module.weight, std=0.02)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)
 
 
 def network(

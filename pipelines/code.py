@@ -13,7 +13,8 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-SHARED = ("baselines/__init__.py", "pipelines/loop.py", "pipelines/images.py", "pipelines/metrics.py")
+SHARED = ("baselines/__init__.py", *(f"pipelines/{name}.py" for name in ("loop", "parallel", "images", "metrics")))
+PROBE = ("pipelines/probe.py", "pipelines/corruptions.py", "pipelines/gradcam.py")
 
 
 @functools.cache
@@ -39,6 +40,11 @@ def code_files(family: str) -> list[Path]:
             files.add(path)
             waiting += _imports(path)
     return sorted(files)
+
+
+def probe_files() -> list[Path]:
+    """The source files that decide what a probed cell has beside its test."""
+    return [ROOT / name for name in PROBE]
 
 
 def _imports(path: Path) -> list[Path]:
@@ -94,7 +100,10 @@ def sha256_json(value) -> str:
 
 def main() -> int:
     # Under a key of their own: `dvc exp show` cannot tell a parameter `colora` from the dependency `colora`.
-    hashes = {"code": {family: code_hash(code_files(family)) for family in families()}}
+    hashes = {
+        "code": {family: code_hash(code_files(family)) for family in families()},
+        "probe": code_hash(probe_files()),
+    }
     path = ROOT / "data" / "code.json"
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(hashes, indent=1) + "\n")

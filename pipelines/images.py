@@ -30,11 +30,11 @@ class Prepared:
         return self.images.shape[1]
 
 
-def open_prepared(folder: Path, seed: int, device: torch.device) -> Prepared:
-    """Open what `pipelines.prepare` wrote, with the splits of one seed.
+def open_prepared(folder: Path, seed: int, device: torch.device, train_split: str = "train") -> Prepared:
+    """Open what `pipelines.prepare` wrote, with the splits of one seed: val, test, and the one to train on.
 
     Raises:
-        FileNotFoundError: not prepared yet, or the seed has no splits there; says what to run.
+        FileNotFoundError: not prepared yet, or the seed has no such splits there; says what to run.
     """
     manifest = folder / "manifest.json"
     if not manifest.is_file():
@@ -45,13 +45,13 @@ def open_prepared(folder: Path, seed: int, device: torch.device) -> Prepared:
     labels = torch.from_numpy(np.load(folder / "labels.npy", allow_pickle=False))
     with np.load(folder / "splits.npz", allow_pickle=False) as stored:
         prefix = "" if "train" in stored else f"{seed}/"
-        missing = [name for name in ("train", "val", "test") if prefix + name not in stored]
+        missing = [name for name in (train_split, "val", "test") if prefix + name not in stored]
         if missing:
             raise FileNotFoundError(
-                f"{folder}/splits.npz: no split {prefix + missing[0]!r}; "
-                f"add seed {seed} to `seeds` and run prepare again"
+                f"{folder}/splits.npz: no split {prefix + missing[0]!r}; add seed {seed} to `seeds`, or a share of the "
+                "training patients to `data.shares`, and run prepare again"
             )
-        splits = {name: stored[prefix + name] for name in ("train", "val", "test")}
+        splits = {name: stored[prefix + name] for name in (train_split, "val", "test")}
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         if images.nbytes < free / 2:
@@ -81,11 +81,11 @@ class Batches:
     def __len__(self) -> int:
         return -(-len(self.indices) // self.batch_size)
 
-    def in_order(self):
-        """Every image once, in the order of the split, unaugmented."""
+    def in_order(self, change=lambda images: images):
+        """Every image once, in the order of the split, unaugmented; `change` may alter images (B, C, H, W) in 0..1."""
         for chunk in self.indices.split(self.batch_size):
             images, labels = self._gather(chunk)
-            yield self._normalise(images), labels
+            yield self._normalise(change(images)), labels
 
     def shuffled(self, generator: torch.Generator):
         """Every image once, in an order and with an augmentation drawn from `generator` (a CPU generator).
@@ -102,8 +102,9 @@ class Batches:
 
     def _gather(self, chunk):
         home = self.data.images.device
-        images = self.data.images[chunk.to(home)].to(self.device, non_blocking=True)
-        labels = self.data.labels[chunk.to(home)].to(self.device, non_blocking=True)
+        images, labels = self.data.images[chunk.to(home)], self.data.labels[chunk.to(home)]
+        if home.type != self.device.type:  # pinned memory lets the copy run beside the network
+            images, labels = (t.pin_memory().to(self.device, non_blocking=True) for t in (images, labels))
         images = images.unsqueeze(1) if images.dim() == 3 else images.permute(0, 3, 1, 2)
         return images.float().div_(255), labels
 

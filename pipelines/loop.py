@@ -2,7 +2,9 @@
 
 import math
 import os
+import sys
 import time
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,10 +14,12 @@ import torch
 from torch.nn import functional as F
 
 import baselines
-from pipelines import records
+from pipelines import parallel, records
 from pipelines.images import Batches, Prepared, open_prepared
 from pipelines.metrics import accuracy, macro_auc
-from pipelines.params import Params
+from pipelines.params import Params, train_split
+
+OutOfMemoryError = torch.OutOfMemoryError
 
 
 class Diverged(RuntimeError):
@@ -48,7 +52,7 @@ class Evaluation:
 def set_up(params: Params, arm: str, seed: int, settings: dict, device: str | None = None):
     """The device, the prepared data with the seed's splits, and the arm's network there, initialised by the seed."""
     device = pick_device(device, deterministic=settings["train"]["deterministic"])
-    data = open_prepared(params.data_dir, seed, device)
+    data = open_prepared(params.data_dir, seed, device, train_split(settings["train"]))
     seed_everything(seed, 0)
     model = baselines.build(arm, settings, num_classes=len(data.classes), image_size=data.image_size)
     return device, data, model.to(device, memory_format=torch.channels_last)
@@ -57,6 +61,8 @@ def set_up(params: Params, arm: str, seed: int, settings: dict, device: str | No
 def pick_device(name: str | None, *, deterministic: bool):
     """The torch device to train on; `deterministic` also switches torch to its reproducible kernels there."""
     device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+    if device.type == "cuda" and device.index is None:
+        device = torch.device("cuda", torch.cuda.current_device())
     if device.type == "cuda":
         if deterministic:
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -95,21 +101,25 @@ def fit(
     Raises:
         Diverged: the training loss of an epoch is not finite.
     """
-    batches = _batches(data, "train", train, device, batch_size=train["batch_size"], augment=train["augment"])
-    validation = _batches(data, "val", train, device)
+    batches = batches_of(
+        data, train_split(train), train, device, batch_size=train["batch_size"], augment=train["augment"]
+    )
+    validation = batches_of(data, "val", train, device)
     optimizer = _optimizer(model, train, device)
     schedule = _schedule(optimizer, train, steps=len(batches) * train["epochs"])
     state = _resume(checkpoint, identity, model, optimizer, schedule)
     epoch_end = getattr(model, "epoch_end", None)  # what an arm does between epochs, such as merging
+    replica = parallel.Replica(model, device, micro_batch=train["micro_batch"], compile=train["compile"])
 
     for epoch in range(len(state.curves) + 1, train["epochs"] + 1):
         generator = seed_everything(seed, epoch)
         lr = optimizer.param_groups[0]["lr"]
-        seconds, loss, acc = _one_epoch(model, batches.shuffled(generator), optimizer, schedule, train, device)
+        seconds, loss, acc = _one_epoch(replica, batches.shuffled(generator), optimizer, schedule, train, device)
         if not math.isfinite(loss):
             raise Diverged(f"training loss is {loss} in epoch {epoch}; lower arm.NAME.train.lr (now {train['lr']:g})")
         if epoch_end:
             epoch_end(model)
+            replica.agree()
         val = evaluate(model, validation, train, device)
         row = {
             "epoch": epoch, "lr": lr, "train_loss": loss, "train_acc": acc,
@@ -119,44 +129,56 @@ def fit(
         if _is_best(state.curves):
             state.best_epoch = epoch
             state.best_state = {k: v.detach().clone() for k, v in model.state_dict().items()}
-        if checkpoint and epoch < train["epochs"]:
+        if checkpoint and epoch < train["epochs"] and parallel.rank() == 0:
             _save(checkpoint, identity, model, optimizer, schedule, state)
         on_epoch(row)
     return state
 
 
-def _one_epoch(model, batches, optimizer, schedule, train, device):
+def _one_epoch(replica, batches, optimizer, schedule, train, device):
     """Train on the batches; returns seconds, mean loss, accuracy. Sums stay on the device: one read at the end."""
-    model.train()
+    replica.model.train()
     total_loss = torch.zeros((), device=device)
     correct = torch.zeros((), device=device, dtype=torch.long)
     count = 0
+
+    def loss_of(network, images, labels):
+        with autocast(train, device):
+            logits = network(images)
+        return _loss(logits.float(), labels, train["loss"]), logits
+
     start = _now(device)
     for images, labels in batches:
-        with autocast(train, device):
-            logits = model(images)
-        loss = _loss(logits.float(), labels, train["loss"])
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        for loss, logits, own_labels in replica.accumulate(images, labels, loss_of):
+            total_loss += loss * len(own_labels)
+            correct += (logits.argmax(1) == own_labels).sum()
         optimizer.step()
         if schedule:
             schedule.step()
-        total_loss += loss.detach() * len(labels)
-        correct += (logits.detach().argmax(1) == labels).sum()
         count += len(labels)
+    total_loss, correct = parallel.total(total_loss, correct)
     loss, acc = total_loss.item() / count, correct.item() / count
     return _now(device) - start, loss, acc
 
 
-def evaluate(model: torch.nn.Module, batches: Batches, train: dict, device: torch.device) -> Evaluation:
-    """Loss, accuracy and macro AUC of the network on every image of the batches' split.
+def test(model: torch.nn.Module, fit: Fit, data: Prepared, train: dict, device: torch.device) -> Evaluation:
+    """The best epoch's network on the test split, which is looked at here and nowhere else."""
+    model.load_state_dict(fit.best_state)
+    return evaluate_split(model, data, "test", train, device)
+
+
+def evaluate(
+    model: torch.nn.Module, batches: Batches, train: dict, device: torch.device, change=lambda images: images
+) -> Evaluation:
+    """Loss, accuracy and macro AUC of the network on every image of the batches' split, altered by `change`.
 
     Probabilities are softmax of the logits also under binary cross-entropy, so that they sum to one.
     """
     model.eval()
     logits, labels = [], []
     with torch.inference_mode(), autocast(train, device):
-        for images, batch_labels in batches.in_order():
+        for images, batch_labels in batches.in_order(change):
             logits.append(model(images).float())
             labels.append(batch_labels)
     logits, labels = torch.cat(logits).float(), torch.cat(labels)
@@ -170,9 +192,9 @@ def evaluate(model: torch.nn.Module, batches: Batches, train: dict, device: torc
     )
 
 
-def evaluate_split(model, data: Prepared, split: str, train: dict, device: torch.device) -> Evaluation:
+def evaluate_split(model, data: Prepared, split: str, train: dict, device: torch.device, **options) -> Evaluation:
     """`evaluate` on one split of the data, unaugmented, in the split's own order."""
-    return evaluate(model, _batches(data, split, train, device), train, device)
+    return evaluate(model, batches_of(data, split, train, device), train, device, **options)
 
 
 def autocast(train: dict, device: torch.device):
@@ -180,7 +202,10 @@ def autocast(train: dict, device: torch.device):
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=train["precision"] == "bfloat16")
 
 
-def _batches(data, split, train, device, batch_size=None, augment="none"):
+def batches_of(
+    data: Prepared, split: str, train: dict, device: torch.device, batch_size: int | None = None, augment: str = "none"
+) -> Batches:
+    """The batches of a split as the recipe has them: for evaluation, where no size is given."""
     return Batches(
         data,
         split,
@@ -237,7 +262,7 @@ def _save(path, identity, model, optimizer, schedule, state):
 
 
 def _resume(path, identity, model, optimizer, schedule) -> Fit:
-    if path is None or not path.is_file():
+    if path is None or not path.is_file() or not _is_whole(path):
         return Fit()
     content = torch.load(path, map_location="cpu", weights_only=True)
     if content["identity"] != identity:  # of other settings, data or code: start over
@@ -247,3 +272,15 @@ def _resume(path, identity, model, optimizer, schedule) -> Fit:
     if schedule:
         schedule.load_state_dict(content["schedule"])
     return Fit(content["curves"], content["best_epoch"], content["best_state"])
+
+
+def _is_whole(path) -> bool:
+    """Whether every part of a checkpoint has its checksum, which torch.load does not look at."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+    except zipfile.BadZipFile as error:
+        damaged = str(error)
+    if damaged:
+        print(f"warning: {path}: a damaged checkpoint ({damaged}); training starts over", file=sys.stderr)
+    return not damaged

@@ -69,6 +69,8 @@ class Data(Section):
     source: Literal["phantom", "folder", "medmnist"]
     image_size: int = Field(gt=0)
     mode: Literal["full", "balanced", "distilled"] = "full"
+    # Of the training patients (images, where the data name none): nested subsets that arms may train on (train.share).
+    shares: list[Annotated[float, Field(gt=0, lt=1)]] = []
     phantom: Phantom | None = None
     folder: Folder | None = None
     medmnist: MedMNIST | None = None
@@ -83,6 +85,8 @@ class Data(Section):
             raise ValueError(f"mode {self.mode!r} needs a section data.balanced")
         if self.mode == "distilled" and self.distilled is None:
             raise ValueError("mode 'distilled' needs a section data.distilled")
+        if len({train_split({"share": share}) for share in self.shares}) < len(self.shares):
+            raise ValueError(f"shares: each counts once, found {self.shares}")
         return self
 
 
@@ -102,6 +106,14 @@ class Train(Section):
     precision: Literal["float32", "bfloat16"] = "float32"
     deterministic: bool = True
     save_entropies: bool = False
+    share: float = Field(1.0, gt=0, le=1)  # of the training patients (images, where the data name none)
+    micro_batch: int | None = Field(None, gt=0)  # a batch in pieces of this many, where it does not fit the memory
+    compile: bool = False  # by torch.compile
+
+
+def train_split(train: dict) -> str:
+    """The name of the split that a recipe trains on: "train", or "train@0.1" for a tenth of its patients."""
+    return "train" if train["share"] == 1 else f"train@{train['share']:g}"
 
 
 class Tune(Section):
@@ -111,6 +123,16 @@ class Tune(Section):
     lrs: list[float] = Field(min_length=1)
     epochs: int = Field(gt=0)
     seed: int = 0
+
+
+class Probe(Section):
+    """What trained networks are asked beyond their test: corrupted test images, and where they looked (Grad-CAM).
+
+    `seeds`: of which cells, all by default. `images`: at most this many of the test images, spread evenly.
+    """
+
+    seeds: list[int] | None = None
+    images: int | None = Field(None, gt=0)
 
 
 class Evidence(Section):
@@ -141,6 +163,7 @@ class Params(Section):
     pretrain: Pretrain | None = None
     allow_missing: bool = False
     evidence: Evidence = Evidence()
+    probe: Probe | None = None
 
     @model_validator(mode="after")
     def _seeds_fit(self):
@@ -148,6 +171,9 @@ class Params(Section):
             raise ValueError(f"seeds: each counts once, found {self.seeds}")
         if self.tune and self.tune.seed not in self.seeds:
             raise ValueError(f"tune.seed: expected one of seeds {self.seeds}, found {self.tune.seed}")
+        strangers = set(self.probe.seeds or []) - set(self.seeds) if self.probe else ()
+        if strangers:
+            raise ValueError(f"probe.seeds: expected some of seeds {self.seeds}, found {self.probe.seeds}")
         return self
 
     def settings(self, arm: str) -> dict[str, Any]:
@@ -201,6 +227,10 @@ class Params(Section):
     def tuned(self, arm: str) -> bool:
         """Whether the arm's learning rate is chosen by `pipelines.tune` rather than stated."""
         return self.tune is not None and "lr" not in self.arm[arm].get("train", {})
+
+    def probed(self, seed: int) -> bool:
+        """Whether a seed's cells are probed (`pipelines.probe`) after their test."""
+        return self.probe is not None and (self.probe.seeds is None or seed in self.probe.seeds)
 
     def tune_file(self, arm: str) -> Path:
         """Where `pipelines.tune` records an arm's trials and its choice."""

@@ -12,9 +12,12 @@ import os
 import platform
 import subprocess
 import sys
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pipelines.code import ROOT, code_files, code_hash, sha256_json
+
+LARGEST = 2**28  # bytes of a JSON file; a manifest takes about 10 an image
 
 
 class RecordError(ValueError):
@@ -78,43 +81,57 @@ def read_json(path: Path, next_step: str) -> dict:
     """The JSON object in a file.
 
     Raises:
-        RecordError: the file is not a JSON object; the message ends with `next_step`.
+        RecordError: the file is not a JSON object, or larger than any of ours; the message ends with `next_step`.
     """
     try:
-        content = json.loads(path.read_text())
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        if path.exists() and not path.is_file():
+            raise RecordError(f"{path}: expected a file; {next_step}")
+        if (size := path.stat().st_size) > LARGEST:
+            raise RecordError(f"{path}: {size:,} bytes, expected at most {LARGEST:,}; {next_step}")
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except RecordError:
+        raise
+    except (OSError, ValueError, RecursionError) as error:  # ValueError: no UTF-8, no JSON, or a number of many digits
         raise RecordError(f"{path}: not readable as JSON ({error}); {next_step}") from None
     if not isinstance(content, dict):
         raise RecordError(f"{path}: expected a JSON object, found {type(content).__name__}; {next_step}")
     return content
 
 
-def data_identity(folder: Path, seed: int) -> dict:
+def data_identity(folder: Path, seed: int, train_split: str = "train") -> dict:
     """Checksums of the prepared data that a seed sees: images, labels, and its own splits.
 
     Raises:
         FileNotFoundError: nothing is prepared there, or not for this seed.
+        RecordError: the manifest is damaged.
     """
     path = folder / "manifest.json"
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no prepared data; run `python -m pipelines.prepare` first")
     manifest = read_json(path, "run `python -m pipelines.prepare` again")
-    splits = manifest["splits"]
-    prefix = f"{seed}/" if manifest["folds"] else ""
-    if f"{prefix}train" not in splits:
-        raise FileNotFoundError(f"{path}: no splits of seed {seed}; run `python -m pipelines.prepare` again")
-    arrays = {name: manifest["files"][name]["sha256"] for name in ("images.npy", "labels.npy")}
-    return {**arrays, **{name: splits[prefix + name] for name in ("train", "val", "test")}}
+    try:
+        splits, prefix = dict(manifest["splits"]), f"{seed}/" if manifest["folds"] else ""
+        arrays = {name: manifest["files"][name]["sha256"] for name in ("images.npy", "labels.npy")}
+    except (KeyError, TypeError, ValueError) as error:
+        raise RecordError(f"{path}: not a manifest ({error!r}); run `python -m pipelines.prepare` again") from None
+    missing = [prefix + name for name in (train_split, "val", "test") if prefix + name not in splits]
+    if missing:
+        raise FileNotFoundError(
+            f"{path}: no split {missing[0]!r}; run `python -m pipelines.prepare` again, with its seed in "
+            "`seeds` and a share of the training patients in `data.shares`"
+        )
+    own = {"train": train_split, "val": "val", "test": "test"}
+    return {**arrays, **{name: splits[prefix + split] for name, split in own.items()}}
 
 
-def is_complete(folder: Path, fingerprint: str) -> bool:
-    """Whether the folder holds the finished cell with this fingerprint, all files present."""
+def is_complete(folder: Path, fingerprint: str, *more_files: str) -> bool:
+    """Whether the folder holds the finished cell with this fingerprint, all files present, `more_files` too."""
     record = read_record(folder)
     return (
         record is not None
         and record.get("status") == "complete"
         and record.get("fingerprint") == fingerprint
-        and all((folder / name).is_file() for name in ("curves.csv", "predictions.npz"))
+        and all((folder / name).is_file() for name in ("curves.csv", "predictions.npz", *more_files))
     )
 
 
@@ -123,18 +140,43 @@ def write_json(path: Path, value) -> None:
     write_atomically(path, lambda file: file.write((json.dumps(value, indent=1) + "\n").encode()))
 
 
+def write_arrays(path: Path, **arrays) -> None:
+    """Write named arrays as a compressed archive, atomically."""
+    import numpy as np
+
+    write_atomically(path, lambda file: np.savez_compressed(file, allow_pickle=False, **arrays))
+
+
 def write_atomically(path: Path, write) -> None:
-    """Call `write(file)` on a temporary binary file beside `path`, then rename it into place."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Call `write(file)` on a temporary binary file beside `path`, then rename it into place.
+
+    Raises:
+        OSError: the folder cannot be made or written, or the disk is full; `path` is then what it was.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with open(temporary, "wb") as file:
+                write(file)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        finally:
+            with suppress(OSError):  # or it would hide the reason why nothing could be written
+                temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def writing(path: Path):
+    """Let an OSError of the block name what was being written (the system names no file when a disk is full) and what
+    to do; its type and number stay.
+    """
     try:
-        with open(temporary, "wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        yield
+    except OSError as error:
+        advice = "it was left as it was; make room on the disk or allow writing there, and run again"
+        raise OSError(error.errno, f"cannot be written ({error.strerror or error}); {advice}", str(path)) from error
 
 
 def environment(family: str) -> dict:

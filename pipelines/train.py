@@ -1,18 +1,22 @@
 """Train the cells of an arm, one a seed, at the learning rate that `pipelines.tune` chose or the profile states.
 
 A cell whose record already carries the right fingerprint is left as it is, so this is safe to repeat, and cells
-may come from elsewhere. Run `python -m pipelines.train --arm NAME [--seed N]`.
+may come from elsewhere. Run `python -m pipelines.train --arm NAME [--seed N]`, under torchrun for several GPUs.
 """
 
 import argparse
 import csv
 import io
+import os
 import sys
 import time
 from pathlib import Path
 
 from pipelines import parameters, records, tune
-from pipelines.params import Params, ParamsError, load
+from pipelines.code import probe_files
+from pipelines.params import Params, ParamsError, load, train_split
+
+PROBE_FILES = ("corruptions.npz", "gradcam.npz")  # as `pipelines.probe` writes them
 
 
 def main(argv=None) -> int:
@@ -26,7 +30,14 @@ def main(argv=None) -> int:
     args = parser.parse_args(argv)
     try:
         params = load(args.profile_file)
-        return run(params, args.arm, args.seed or params.seeds, args.device)
+        if int(os.environ.get("WORLD_SIZE", 1)) > 1:  # torchrun's; else torch is imported only where a cell is missing
+            from pipelines import parallel
+
+            with parallel.group(), open(os.devnull, "w") as nowhere:
+                if parallel.rank() > 0:
+                    sys.stdout = nowhere
+                return run(params, args.arm, params.seeds if args.seed is None else args.seed, args.device)
+        return run(params, args.arm, params.seeds if args.seed is None else args.seed, args.device)
     except (ValueError, FileNotFoundError) as error:
         print(f"error: {args.arm}: {error}", file=sys.stderr)
         return 1
@@ -44,9 +55,8 @@ def run(params: Params, arm: str, seeds: list[int], device: str | None = None) -
         settings["train"]["lr"] = tune.chosen_lr(params, arm)
     failed = 0
     for seed in seeds:
-        folder = params.cell_dir(arm, seed)
-        fingerprint = records.fingerprint(settings, seed, records.data_identity(params.data_dir, seed))
-        if records.is_complete(folder, fingerprint):
+        fingerprint = identity(params, settings, seed)
+        if is_complete(params, arm, seed, fingerprint):
             print(f"{arm} seed {seed}: complete, kept")
             continue
         record = train_cell(params, arm, seed, settings, fingerprint, device)
@@ -63,13 +73,30 @@ def run(params: Params, arm: str, seeds: list[int], device: str | None = None) -
     return 1 if failed and not params.allow_missing else 0
 
 
+def identity(params: Params, settings: dict, seed: int) -> str:
+    """The fingerprint of a cell, from its arm's settings with the learning rate that it trains at."""
+    data = records.data_identity(params.data_dir, seed, train_split(settings["train"]))
+    if not params.probed(seed):
+        return records.fingerprint(settings, seed, data)
+    return records.fingerprint({**settings, "probe": {"images": params.probe.images}}, seed, data, *probe_files())
+
+
+def is_complete(params: Params, arm: str, seed: int, fingerprint: str) -> bool:
+    """Whether the cell with this fingerprint is there with all its files."""
+    return records.is_complete(params.cell_dir(arm, seed), fingerprint, *(PROBE_FILES if params.probed(seed) else ()))
+
+
 def train_cell(
     params: Params, arm: str, seed: int, settings: dict, fingerprint: str, device: str | None = None
 ) -> dict:
-    """Train one cell and write its folder; the record is written last. Returns the record."""
+    """Train one cell and write its folder; the record is written last. Returns the record.
+
+    Raises:
+        ParamsError: a batch does not fit the GPU's memory.
+    """
     from tqdm import tqdm
 
-    from pipelines import loop
+    from pipelines import loop, parallel
 
     start = time.perf_counter()
     folder = params.cell_dir(arm, seed)
@@ -81,7 +108,11 @@ def train_cell(
         "parameters": parameters.count_arm(
             arm, settings, num_classes=len(data.classes), image_size=data.image_size
         ),
-        "data": {**{name: len(indices) for name, indices in data.splits.items()}, "classes": data.classes},
+        "data": {
+            **{name: len(data.splits[split])
+               for name, split in (("train", train_split(train)), ("val", "val"), ("test", "test"))},
+            "classes": data.classes,
+        },
     }  # fmt: skip
     checkpoint = Path("checkpoints") / params.profile / arm / f"{seed}.pt"
     with tqdm(total=train["epochs"], desc=f"{arm} seed {seed}", unit="epoch", disable=None, leave=False) as bar:
@@ -101,14 +132,18 @@ def train_cell(
                 identity=fingerprint,
                 on_epoch=on_epoch,
             )
-            # The test split is touched here and nowhere else, with the epoch already chosen.
-            model.load_state_dict(fit.best_state)
-            test = loop.evaluate_split(model, data, "test", train, device)
-            seen = loop.evaluate_split(model, data, "train", train, device) if train["save_entropies"] else None
+            test = loop.test(model, fit, data, train, device)
         except loop.Diverged as error:
             record |= {"failure": str(error), "environment": records.environment(settings["family"])}
-            records.write_json(folder / "record.json", record)
+            if parallel.rank() == 0:
+                records.write_json(folder / "record.json", record)
             return record
+        except loop.OutOfMemoryError as error:
+            raise ParamsError(
+                f"out of memory on {device} with train.batch_size {train['batch_size']}, eval_batch_size "
+                f"{train['eval_batch_size']} ({str(error).splitlines()[0]}); set train.micro_batch, which keeps the "
+                "batch and, up to rounding, the numbers, or a smaller train.eval_batch_size"
+            ) from error
     best = fit.curves[fit.best_epoch - 1]
     record |= {
         "status": "complete",
@@ -121,14 +156,23 @@ def train_cell(
             "epoch_s": median([row["epoch_s"] for row in fit.curves[1:]]),
             "total_s": time.perf_counter() - start,
         },
-        "environment": records.environment(settings["family"]),
+        "environment": {**records.environment(settings["family"]), "processes": parallel.size()},
     }
+    if parallel.rank() > 0:
+        return record
     write_curves(folder / "curves.csv", fit.curves)
-    write_arrays(
+    records.write_arrays(
         folder / "predictions.npz", indices=data.splits["test"], labels=test.labels, probabilities=test.probabilities
     )
-    if seen:
-        write_arrays(folder / "entropies.npz", indices=data.splits["train"], entropy=entropy(seen.probabilities))
+    if train["save_entropies"]:
+        seen = loop.evaluate_split(model, data, train_split(train), train, device)
+        records.write_arrays(
+            folder / "entropies.npz", indices=data.splits[train_split(train)], entropy=entropy(seen.probabilities)
+        )
+    if params.probed(seed):
+        from pipelines import probe
+
+        probe.run(model, data, train, device, folder, images=params.probe.images)
     records.write_json(folder / "record.json", record)
     checkpoint.unlink(missing_ok=True)
     return record
@@ -164,12 +208,6 @@ def write_curves(path: Path, rows: list[dict]) -> None:
     writer.writeheader()
     writer.writerows(rows)
     records.write_atomically(path, lambda file: file.write(text.getvalue().encode()))
-
-
-def write_arrays(path: Path, **arrays) -> None:
-    import numpy as np
-
-    records.write_atomically(path, lambda file: np.savez_compressed(file, allow_pickle=False, **arrays))
 
 
 if __name__ == "__main__":

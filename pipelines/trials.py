@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from pipelines import records
-from pipelines.params import Params
+from pipelines.params import Params, train_split
 
 
 def choose(params: Params, arm: str, device: str | None = None) -> dict:
@@ -35,7 +35,7 @@ def identity(params: Params, arm: str) -> str:
     """The fingerprint of an arm's trials: settings, grid, data and code, this file included."""
     settings, grid = params.settings(arm), params.tune
     settings["train"] |= {"epochs": grid.epochs, "lr": grid.lrs}
-    data = records.data_identity(params.data_dir, grid.seed)
+    data = records.data_identity(params.data_dir, grid.seed, train_split(settings["train"]))
     return records.fingerprint(settings, grid.seed, data, Path(__file__).resolve())
 
 

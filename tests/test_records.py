@@ -112,7 +112,7 @@ def test_a_seeds_data_are_its_own_splits(tmp_path):
     write_prepared(tmp_path / "one", images, labels, only)
     assert records.data_identity(tmp_path / "one", 0) == records.data_identity(tmp_path / "two", 0)
     assert records.data_identity(tmp_path / "two", 1) != records.data_identity(tmp_path / "two", 0)
-    with pytest.raises(FileNotFoundError, match="no splits of seed 1"):
+    with pytest.raises(FileNotFoundError, match="no split '1/train'"):
         records.data_identity(tmp_path / "one", 1)
 
 

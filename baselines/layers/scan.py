@@ -234,7 +234,8 @@ def scan(
 def _scan_meta(u, delta, A, B, C, chunks, segment):
     batch, _, length = u.shape
     dtype = state_dtype(u, delta, A, B, C)
-    segments = -(-(-(-length // chunks)) // segment)
+    steps = -(-length // chunks)  # of the longest chunk
+    segments = -(-steps // segment)
     return (
         u.new_empty(u.shape, dtype=dtype),
         u.new_empty((batch, *A.shape), dtype=dtype),

@@ -55,6 +55,14 @@ class SelectiveSSM(nn.Module):
         return y.view_as(x)
 
 
+def init_linear(module: nn.Module) -> None:
+    """For `Module.apply`: linear weights from a normal distribution of deviation 0.02, cut off at +-2; biases zero."""
+    if isinstance(module, nn.Linear):
+        nn.init.trunc_normal_(module.weight, std=0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+
 def check_scan(scan: str) -> None:
     """Raises ValueError where `scan` is none of the scan's backends, or asks for a package that is not installed."""
     if scan not in BACKENDS:

@@ -1,0 +1,116 @@
+"""One process against two (gloo, real processes), whole batches against pieces, eager against compiled."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from torch import nn
+
+from pipelines import loop, parallel, train
+from pipelines.images import open_prepared
+from pipelines.params import Params
+from tests.conftest import FAMILIES, tiny_params
+from tests.test_loop import CPU, network, numbers, recipe
+
+ROOT = Path(__file__).parents[1]
+
+
+def fitted(folder, section=None, **changes):
+    model = network(section)
+    fit = loop.fit(model, open_prepared(folder, 0, CPU), recipe(epochs=2, **changes), seed=0, device=CPU)
+    return model, fit
+
+
+@pytest.mark.parametrize("family", ["colora", "bitfit", "conv_lora"])
+@pytest.mark.parametrize("pieces", [5, 16, 100])
+def test_pieces_of_a_batch_give_the_whole_batchs_numbers(prepared, family, pieces):
+    model, whole = fitted(prepared, FAMILIES[family])
+    in_pieces, split = fitted(prepared, FAMILIES[family], micro_batch=pieces)
+    for a, b in zip(whole.curves, split.curves):
+        assert b["train_loss"] == pytest.approx(a["train_loss"], rel=1e-4)
+    for (name, a), b in zip(model.named_parameters(), in_pieces.parameters()):
+        torch.testing.assert_close(a, b, rtol=2e-3, atol=2e-4, msg=lambda text, name=name: f"{name}: {text}")
+
+
+def test_the_gradient_of_pieces_is_that_of_the_mean_loss_of_the_batch():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(12, 4)).double()
+    images, labels = torch.randn(7, 3, 2, 2, dtype=torch.float64), torch.tensor([0, 1, 2, 3, 0, 1, 2])
+    replica = parallel.Replica(model, CPU, micro_batch=3, compile=False)
+    done = replica.accumulate(
+        images, labels, lambda net, x, y: (nn.functional.cross_entropy(logits := net(x), y), logits)
+    )
+    p = model(images).softmax(1).detach()
+    expected = (p - nn.functional.one_hot(labels, 4)).T @ images.flatten(1) / 7  # the closed form of softmax regression
+    torch.testing.assert_close(model[1].weight.grad, expected, rtol=1e-12, atol=1e-14)
+    assert [len(own) for _, _, own in done] == [3, 3, 1]
+
+
+def test_moving_batchnorm_statistics_and_pieces_do_not_go_together(prepared):
+    with pytest.raises(ValueError, match="train.micro_batch is 4, but this arm updates BatchNorm statistics"):
+        fitted(prepared, {"family": "full"}, micro_batch=4)
+    fitted(prepared, {"family": "transfer"}, micro_batch=4)  # frozen statistics: fine
+
+
+@pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler on a CPU")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of inductor's own imports
+def test_the_compiled_network_gives_the_same_numbers(prepared):
+    _, eager = fitted(prepared, FAMILIES["colora"])
+    _, compiled = fitted(prepared, FAMILIES["colora"], compile=True)
+    for a, b in zip(eager.curves, compiled.curves):
+        assert b["train_loss"] == pytest.approx(a["train_loss"], rel=1e-3)
+        assert abs(a["val_acc"] - b["val_acc"]) <= 1 / 32
+    assert compiled.best_state.keys() == eager.best_state.keys()
+
+
+def torchrun(processes, *arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "-m",
+         "pipelines.train", *arguments],
+        env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(ROOT)},
+        capture_output=True, text=True,
+    )  # fmt: skip
+
+
+def test_two_processes_give_one_processs_metrics(prepared, workdir):
+    """A batch of 16 leaves 13 rows of 93 training images for the last one: uneven rows, of which one process has 6."""
+    with np.load(prepared / "splits.npz") as stored:
+        splits = {**stored, "train": stored["train"][:93]}
+    np.savez(prepared / "splits.npz", **splits)
+    content = tiny_params(seeds=[0], arm={"colora": {"family": "colora", "merge_reset": True}})
+    content["train"] |= {"augment": "standard", "schedule": "one-cycle"}
+    (workdir / "params.yaml").write_text(yaml.safe_dump(content))
+    params = Params(**content)
+    done = torchrun(2, "--arm", "colora", "--device", "cpu")
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.count("colora seed 0: accuracy") == 1
+    folder = params.cell_dir("colora", 0)
+    together, predictions = json.loads((folder / "record.json").read_text()), np.load(folder / "predictions.npz")
+    assert together["environment"]["processes"] == 2
+    together_p = predictions["probabilities"]
+    shutil.rmtree(folder)
+    assert train.run(params, "colora", [0], "cpu") == 0
+    alone = json.loads((folder / "record.json").read_text())
+    assert alone["fingerprint"] == together["fingerprint"]
+    np.testing.assert_allclose(np.load(folder / "predictions.npz")["probabilities"], together_p, atol=2e-3)
+    for name in ("acc", "auc", "loss"):
+        assert together["metrics"]["test"][name] == pytest.approx(alone["metrics"]["test"][name], abs=2e-3)
+
+
+def test_two_processes_on_a_cpu_refuse_moving_batchnorm_statistics(prepared, workdir):
+    content = tiny_params(seeds=[0])
+    (workdir / "params.yaml").write_text(yaml.safe_dump(content))
+    done = torchrun(2, "--arm", "full", "--device", "cpu")
+    assert done.returncode != 0 and "2 processes on a CPU, but this arm updates BatchNorm" in done.stderr
+    assert not Params(**content).cell_dir("full", 0).exists()
+
+
+def test_curves_are_untouched_by_the_options_that_are_off(prepared):
+    assert numbers(fitted(prepared)[1]) == numbers(fitted(prepared, micro_batch=None, compile=False, share=1.0)[1])
