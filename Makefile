@@ -27,5 +27,5 @@ report: .venv/installed
 	touch $@
 
 lock:
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --extra suite --extra test --generate-hashes \
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --extra suite --extra cluster --extra test --generate-hashes \
 		--no-emit-index-url --no-annotate --no-header pyproject.toml -o requirements.lock

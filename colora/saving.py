@@ -20,6 +20,7 @@ from colora.inject import inject, layers, saved_modules
 
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 FORMAT, FORMAT_VERSION = "colora-adapter", 1
+HEADER = 100_000_000  # bytes: the longest header that safetensors reads, and far above any config
 FIELDS = {
     "format": str,
     "format_version": int,
@@ -130,13 +131,16 @@ def load_adapter(model: nn.Module, path: str | os.PathLike) -> nn.Module:
     folder = Path(path)
     record = _read_config(folder)
     config = _colora_config(record["config"], folder / CONFIG)
-    data = _read(folder, WEIGHTS)
-    try:
-        tensors = safetensors.torch.load(data)
-    except (SafetensorError, KeyError) as error:
-        raise ValueError(f"{folder / WEIGHTS} is not a safetensors file ({error}); save the adapter again") from error
     with _injected(model, config):
         contents = _contents(model)
+        # Nothing in the file can be larger than the model itself, so more is not even read.
+        data = _read(folder, WEIGHTS, HEADER + sum(tensor.nbytes for tensor in contents.tensors.values()))
+        try:
+            tensors = safetensors.torch.load(data)
+        except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:  # odd types, endless shapes
+            raise ValueError(
+                f"{folder / WEIGHTS} is not a safetensors file ({error}); save the adapter again"
+            ) from error
         _check_keys(tensors, contents, record["base"]["tensors"], folder / WEIGHTS)
         _check_forms(tensors, contents, folder / WEIGHTS)
         found = hashlib.sha256(data).hexdigest()
@@ -170,7 +174,7 @@ def _injected(model: nn.Module, config: ColoraConfig) -> Iterator[None]:
     try:
         try:
             inject(model, config)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, RecursionError) as error:  # the last from an odd regular expression
             raise ValueError(f"load_adapter: the adapter's config does not fit this model: {error}") from error
         yield
     except BaseException:
@@ -181,20 +185,24 @@ def _injected(model: nn.Module, config: ColoraConfig) -> Iterator[None]:
         raise
 
 
-def _read(folder: Path, name: str) -> bytes:
+def _read(folder: Path, name: str, most: int) -> bytes:
     if not folder.is_dir():
         raise FileNotFoundError(f"no adapter folder {folder}; save_adapter(model, path) makes one")
     if not (folder / name).is_file():
         raise FileNotFoundError(f"{folder / name} is missing; an adapter folder holds {WEIGHTS} and {CONFIG}")
+    size = (folder / name).stat().st_size
+    if size > most:
+        raise ValueError(f"{folder / name} is {size:,} bytes, and at most {most:,} fit; is it another model's adapter?")
     return (folder / name).read_bytes()
 
 
 def _read_config(folder: Path) -> dict:
     """The JSON record with every field present and of its type."""
     path = folder / CONFIG
+    text = _read(folder, CONFIG, HEADER)
     try:
-        record = json.loads(_read(folder, CONFIG))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        record = json.loads(text)
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not JSON ({error}); save the adapter again") from error
     if not isinstance(record, dict) or record.get("format") != FORMAT:
         kind = record.get("format", record.get("peft_type")) if isinstance(record, dict) else type(record).__name__
@@ -213,7 +221,7 @@ def _read_config(folder: Path) -> dict:
     digests = base["tensors"]
     if not isinstance(digests, dict) or not all(isinstance(value, str) for value in digests.values()):
         raise ValueError(f"{path}: base.tensors must map parameter names to SHA-256 digests; save the adapter again")
-    if base["fingerprint"] != _fingerprint(digests):
+    if not all(name.isprintable() for name in digests) or base["fingerprint"] != _fingerprint(digests):
         raise ValueError(f"{path}: base.fingerprint is not that of base.tensors; the file was edited, save it again")
     return record
 
@@ -231,7 +239,7 @@ def _colora_config(values: dict, path: Path) -> ColoraConfig:
     _check_fields(values, {field.name for field in fields(ColoraConfig)}, path, "config.")
     try:
         return ColoraConfig(**values)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:  # the last two: odd regular expressions
         raise ValueError(f"{path}: config is not valid: {error}") from error
 
 

@@ -1,12 +1,12 @@
 """Read the finished cells of a profile back, and refuse what is not one whole and consistent run."""
 
-import zipfile
+import math
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from pipelines import metrics
+from pipelines import arrays, metrics
 from pipelines.params import Params
 from pipelines.records import RecordError, read_record
 
@@ -44,7 +44,9 @@ def read_cells(params: Params) -> tuple[dict, dict]:
     if holes and not params.allow_missing:
         shown = [
             f"  arm {arm}, seed {seed}: {why['status']}: {why['failure']}\n"
-            f"    rerun: python -m pipelines.train --arm {arm} --seed {seed}"
+            # What has a record of the right fingerprint would else be kept as complete.
+            + (f"    delete {params.cell_dir(arm, seed)}, then\n" if why["status"] == "malformed" else "")
+            + f"    rerun: python -m pipelines.train --arm {arm} --seed {seed}"
             for (arm, seed), why in list(holes.items())[:8]
         ]
         more = f"\n  and {len(holes) - 8} more" if len(holes) > 8 else ""
@@ -55,50 +57,74 @@ def read_cells(params: Params) -> tuple[dict, dict]:
     return cells, holes
 
 
+NUMBER = (int, float)
+COUNT = 2**53  # no count is higher, and up to it numbers with a point are exact
 _REQUIRED = {
     "settings": dict,
     "settings.family": str,
     "settings.train": dict,
+    "settings.train.epochs": int,
     "data.classes": list,
     "metrics.best_epoch": int,
     "parameters.trainable": int,
     "parameters.total": int,
     "environment": dict,
-    **{f"metrics.{split}.{name}": (int, float) for split in ("val", "test") for name in ("acc", "auc", "loss")},
+    **{f"metrics.{split}.{name}": NUMBER for split in ("val", "test") for name in ("acc", "auc", "loss")},
     **{f"data.{split}": int for split in ("train", "val", "test")},
 }
-_OPTIONAL = {"parameters.flops": int}  # records made before it was counted have none
+_OPTIONAL = {
+    "parameters.flops": int,  # records made before it was counted have none
+    "settings.backbone": str,
+    "settings.weights": str,
+    "settings.weights_sha256": str,
+    "settings.train.lr": NUMBER,
+    "timings.epoch_s": NUMBER,
+    "timings.total_s": NUMBER,
+    "environment.threads": int,
+    "environment.date": str,
+    "fingerprint": str,
+}
 
 
 def _read_cell(folder: Path, record: dict, profile: str, arm: str, seed: int) -> dict:
     path = folder / "record.json"
     for key, kind in _REQUIRED.items():
-        value = get(record, key)
-        if not isinstance(value, kind):
-            expected = " or ".join(k.__name__ for k in (kind if isinstance(kind, tuple) else (kind,)))
-            raise SummaryError(f"{path}: {key} should be {expected}, found {value!r}")
+        if not _is(get(record, key), kind):
+            raise SummaryError(f"{path}: {key} should be {_named(kind)}, found {_short(get(record, key))}")
     for key, kind in _OPTIONAL.items():
         value = get(record, key)
-        if value is not None and not isinstance(value, kind):
-            raise SummaryError(f"{path}: {key} should be {kind.__name__} or absent, found {value!r}")
+        if value is not None and not _is(value, kind):
+            raise SummaryError(f"{path}: {key} should be {_named(kind)} or absent, found {_short(value)}")
+    classes = record["data"]["classes"]
+    if not classes or not all(isinstance(name, str) for name in classes) or len(set(classes)) < len(classes):
+        raise SummaryError(f"{path}: data.classes should be names that differ, found {_short(classes)}")
     for key, expected in (("profile", profile), ("arm", arm), ("seed", seed)):
         if record.get(key) != expected:
-            raise SummaryError(f"{path}: {key} should be {expected!r}, as its folder says; found {record.get(key)!r}")
-    indices, labels, probabilities = _read_predictions(folder / "predictions.npz", len(record["data"]["classes"]))
+            raise SummaryError(
+                f"{path}: {key} should be {expected!r}, as its folder says; found {_short(record.get(key))}"
+            )
+    indices, labels, probabilities = _read_predictions(folder / "predictions.npz", len(classes))
     if len(labels) != record["data"]["test"]:
         raise SummaryError(
             f"{folder / 'predictions.npz'}: {len(labels)} images, but the record says data.test = "
             f"{record['data']['test']}"
         )
     recomputed = metrics.accuracy(labels, probabilities)
-    if abs(recomputed - record["metrics"]["test"]["acc"]) > 1e-6:
+    if not abs(recomputed - record["metrics"]["test"]["acc"]) <= 1e-6:
         raise SummaryError(
             f"{path}: metrics.test.acc is {record['metrics']['test']['acc']}, but predictions.npz gives "
             f"{recomputed}; the two are not of one run"
         )
+    curves = _read_curves(folder / "curves.csv", record["settings"]["train"]["epochs"])
+    best, accuracy = record["metrics"]["best_epoch"], record["metrics"]["val"]["acc"]
+    if not 1 <= best <= len(curves) or not abs(curves.val_acc[best - 1] - accuracy) <= 1e-4:
+        raise SummaryError(
+            f"{path}: best epoch {best} with validation accuracy {accuracy}, but curves.csv has "
+            f"{curves.val_acc.get(best - 1, 'no such epoch')}; the two are not of one run"
+        )
     return {
         **record,
-        "curves": _read_curves(folder / "curves.csv"),
+        "curves": curves,
         "indices": indices,
         "labels": labels,
         "probabilities": probabilities,
@@ -106,11 +132,29 @@ def _read_cell(folder: Path, record: dict, profile: str, arm: str, seed: int) ->
     }
 
 
+def _is(value, kind) -> bool:
+    """Whether a value of a record is of this kind; numbers are finite, counts neither negative nor beyond COUNT."""
+    if isinstance(value, bool) or not isinstance(value, kind):
+        return False
+    if kind is int:
+        return 0 <= value <= COUNT
+    return not isinstance(value, NUMBER) or (abs(value) <= COUNT if isinstance(value, int) else math.isfinite(value))
+
+
+def _named(kind) -> str:
+    return " or ".join(k.__name__ for k in (kind if isinstance(kind, tuple) else (kind,)))
+
+
+def _short(value) -> str:
+    text = repr(value)
+    return text if len(text) <= 100 else text[:100] + "..."
+
+
 def _read_predictions(path: Path, n_classes: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     try:
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
-            indices, labels, probabilities = (archive[name] for name in ("indices", "labels", "probabilities"))
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        names = ("indices", "labels", "probabilities")
+        indices, labels, probabilities = arrays.read_npz(path, names).values()
+    except arrays.ArrayError as error:
         raise SummaryError(
             f"{path}: not readable as an archive of indices, labels and probabilities ({error})"
         ) from None
@@ -119,8 +163,11 @@ def _read_predictions(path: Path, n_classes: int) -> tuple[np.ndarray, np.ndarra
             f"{path}: shapes of indices, labels, probabilities are {indices.shape}, {labels.shape}, "
             f"{probabilities.shape}; expected (N,), (N,), (N, {n_classes})"
         )
-    if not (np.issubdtype(indices.dtype, np.integer) and np.issubdtype(labels.dtype, np.integer)):
-        raise SummaryError(f"{path}: indices and labels should be integers, found {indices.dtype} and {labels.dtype}")
+    if [array.dtype.kind for array in (indices, labels, probabilities)] != ["i", "i", "f"]:
+        raise SummaryError(
+            f"{path}: indices and labels should be integers and probabilities floats, found {indices.dtype}, "
+            f"{labels.dtype}, {probabilities.dtype}"
+        )
     if not len(labels):
         raise SummaryError(f"{path}: no test image")
     if labels.min() < 0 or labels.max() >= n_classes:
@@ -137,10 +184,12 @@ def _read_predictions(path: Path, n_classes: int) -> tuple[np.ndarray, np.ndarra
     return indices[order], labels[order], probabilities[order]
 
 
-def _read_curves(path: Path) -> pd.DataFrame:
+def _read_curves(path: Path, epochs: int) -> pd.DataFrame:
     try:
+        if path.stat().st_size > arrays.LIMIT:
+            raise ValueError(f"{path.stat().st_size:,} bytes")
         frame = pd.read_csv(path)
-    except (OSError, ValueError) as error:  # pandas' parser errors are ValueErrors
+    except Exception as error:  # pandas raises many types for text that is no table
         raise SummaryError(f"{path}: not readable as CSV ({error})") from None
     missing = [name for name in CURVE_COLUMNS if name not in frame]
     if missing or frame.empty:
@@ -148,9 +197,15 @@ def _read_curves(path: Path) -> pd.DataFrame:
             f"{path}: {f'columns {missing} are missing' if missing else 'no epoch'}; "
             f"expected {', '.join(CURVE_COLUMNS)}, a row an epoch"
         )
-    if not all(pd.api.types.is_numeric_dtype(frame[name]) for name in CURVE_COLUMNS):
+    frame = frame[CURVE_COLUMNS]
+    numeric = all(pd.api.types.is_numeric_dtype(frame[name]) for name in CURVE_COLUMNS)
+    if not numeric or not np.isfinite(frame.to_numpy(np.float64)).all():
         raise SummaryError(f"{path}: every column should hold numbers; found {dict(frame.dtypes.astype(str))}")
-    return frame[CURVE_COLUMNS]
+    if frame.epoch.tolist() != list(range(1, epochs + 1)):
+        raise SummaryError(
+            f"{path}: {len(frame)} rows, expected epochs 1 to {epochs}; it is cut short or of another run"
+        )
+    return frame
 
 
 def check_same_settings(arm: str, cells: list[dict]) -> None:
@@ -205,11 +260,13 @@ def _read_patients(path: Path) -> pd.Series | None:
     if not path.is_file():
         return None
     try:
+        if path.stat().st_size > arrays.LIMIT:
+            raise ValueError(f"{path.stat().st_size:,} bytes")
         patients = pd.read_csv(path, dtype="int64").set_index("image")["patient"]
         if not patients.index.is_unique:
             raise ValueError("an image occurs twice")
         return patients
-    except (OSError, ValueError, KeyError) as error:
+    except Exception as error:  # pandas raises many types for text that is no table
         raise SummaryError(
             f"{path}: not a table of image and patient numbers ({error}); run `python -m pipelines.prepare`"
         ) from None

@@ -1,5 +1,7 @@
 """Arms against their references, and all arms by rank: the rows of comparisons.csv, mcnemar.csv and ranks.csv."""
 
+import re
+
 import numpy as np
 
 from pipelines import stats
@@ -7,6 +9,7 @@ from pipelines.cells import SummaryError
 from pipelines.params import Params
 
 REFERENCES = ("full", "transfer")
+GROUPS = ("ViT", "state space", "KAN")  # other kinds of network, whose best arm the best CoLoRA arm is set against
 COLUMNS = (
     "arm", "against", "reference", "difference", "lo", "hi", "seeds", "test_images", "p", "p_holm", "p_swap",
     "p_swap_holm", "prob_improvement", "margin", "tost_p", "tost_p_holm", "equivalent", "seeds_needed", "mcnemar_seeds",
@@ -35,9 +38,12 @@ def estimate(cells: list[dict], metric: str, minus: list[dict] | None = None) ->
 
 
 def compare(params: Params, by_arm: dict[str, list[dict]]) -> tuple[list[dict], list[dict]]:
-    """Each arm's paired differences from its references (see `references`): rows of comparisons.csv and mcnemar.csv.
+    """Each arm's paired differences from its references (see `references`), then those of the best CoLoRA arm from the
+    best of each group (see `rivals`): rows of comparisons.csv and mcnemar.csv.
 
     Holm's correction is over all arms against one family of references: the comparisons that a reader sees together.
+    The comparisons with other groups, three at most, are a family of their own: they answer one question, and the
+    other families' p do not hang on whether a profile has a ViT.
 
     Raises:
         SummaryError: the two arms saw different test images under one seed.
@@ -45,36 +51,51 @@ def compare(params: Params, by_arm: dict[str, list[dict]]) -> tuple[list[dict], 
     rows, mcnemar = [], []
     # What the runs say, where there are any: networks trained from scratch have a backbone of their own there.
     settings = {arm: own[0]["settings"] if own else params.settings(arm) for arm, own in by_arm.items()}
-    for arm, own in by_arm.items():
-        for family, reference in references(arm, settings).items():
-            others = {cell["seed"]: cell for cell in by_arm[reference]}
-            pairs = [(cell, others[cell["seed"]]) for cell in own if cell["seed"] in others]
-            for a, b in pairs:
-                if not (np.array_equal(a["indices"], b["indices"]) and np.array_equal(a["labels"], b["labels"])):
-                    raise SummaryError(
-                        f"arms {arm} and {reference}, seed {a['seed']}: tested on different images, so they "
-                        "cannot be paired; run both on the same prepared data"
-                    )
-            row = {"arm": arm, "against": family, "reference": reference, "seeds": len(pairs)}
-            images = [a["indices"] for a, _ in pairs]
-            row["test_images"] = len(np.unique(np.concatenate(images))) if pairs else 0
-            if pairs:
-                row |= _difference([a for a, _ in pairs], [b for _, b in pairs], params.evidence.margin)
-            for a, b in pairs:
-                only_arm, only_reference, p = stats.mcnemar(_correct(a), _correct(b))
-                found = (arm, family, reference, a["seed"], len(a["labels"]), only_arm, only_reference, p)
-                mcnemar.append(dict(zip(MCNEMAR_COLUMNS, found, strict=True)))
-                # How many seeds' own tests show a difference, whichever way.
-                row["mcnemar_seeds"] = row.get("mcnemar_seeds", 0) + (p < 1 - stats.LEVEL)
-            rows.append(row)
-    for family in REFERENCES:
-        together = [row for row in rows if row["against"] == family and "p" in row]
+    asked = [(arm, *pair) for arm in by_arm for pair in references(arm, settings).items()]
+    for arm, family, reference in asked + rivals(by_arm, settings):
+        pairs = paired(by_arm, arm, reference)
+        row = {"arm": arm, "against": family, "reference": reference, "seeds": len(pairs)}
+        images = [a["indices"] for a, _ in pairs]
+        row["test_images"] = len(np.unique(np.concatenate(images))) if pairs else 0
+        if pairs:
+            row |= _difference([a for a, _ in pairs], [b for _, b in pairs], params.evidence.margin)
+        for a, b in pairs:
+            only_arm, only_reference, p = stats.mcnemar(_correct(a), _correct(b))
+            found = (arm, family, reference, a["seed"], len(a["labels"]), only_arm, only_reference, p)
+            mcnemar.append(dict(zip(MCNEMAR_COLUMNS, found, strict=True)))
+            # How many seeds' own tests show a difference, whichever way.
+            row["mcnemar_seeds"] = row.get("mcnemar_seeds", 0) + (p < 1 - stats.LEVEL)
+        rows.append(row)
+    for families in (*((name,) for name in REFERENCES), GROUPS):
+        together = [row for row in rows if row["against"] in families and "p" in row]
         for name in ("p", "p_swap", "tost_p", "auc_p"):
             for row, adjusted in zip(together, stats.holm([row[name] for row in together]), strict=True):
                 row[f"{name}_holm"] = adjusted
         for row in together:
             row["equivalent"] = bool(row["tost_p_holm"] < 1 - stats.LEVEL)
     return rows, mcnemar
+
+
+def paired(by_arm: dict[str, list[dict]], arm: str, reference: str) -> list[tuple[dict, dict]]:
+    """The cells of two arms, seed by seed, where both have one.
+
+    Raises:
+        SummaryError: they saw different test images under one seed.
+    """
+    others = {cell["seed"]: cell for cell in by_arm[reference]}
+    pairs = [(cell, others[cell["seed"]]) for cell in by_arm[arm] if cell["seed"] in others]
+    for a, b in pairs:
+        if not (np.array_equal(a["indices"], b["indices"]) and np.array_equal(a["labels"], b["labels"])):
+            raise SummaryError(
+                f"arms {arm} and {reference}, seed {a['seed']}: tested on different images, so they "
+                "cannot be paired; run both on the same prepared data"
+            )
+    return pairs
+
+
+def share(settings: dict) -> float:
+    """The share of the training patients that an arm is trained on; records made before there were shares say none."""
+    return settings["train"].get("share", 1.0)
 
 
 def _difference(ours: list[dict], theirs: list[dict], margin: float) -> dict:
@@ -108,7 +129,8 @@ def _correct(cell: dict) -> np.ndarray:
 
 
 def references(arm: str, settings: dict[str, dict]) -> dict[str, str]:
-    """The arms that an arm is compared with, by family: the first `full` and the first `transfer` arm on its backbone.
+    """The arms that an arm is compared with, by family: the first `full` and the first `transfer` arm on its backbone
+    that train on the same share of the labels.
 
     A network trained from scratch on whose backbone there is no other such arm is compared with the first of the
     profile, whatever their backbone. No arm is compared with itself, but a second `full` arm is with the first.
@@ -125,8 +147,50 @@ def references(arm: str, settings: dict[str, dict]) -> dict[str, str]:
         return {family: arms[family] for family in REFERENCES if arms.get(family, arm) != arm}
 
     backbone, weights = (settings[arm].get(key) for key in ("backbone", "weights"))
-    found = first(other for other in settings if settings[other].get("backbone") == backbone)
-    return found or (first(settings) if weights == "random" else {})
+    like = [other for other in settings if share(settings[other]) == share(settings[arm])]
+    found = first(other for other in like if settings[other].get("backbone") == backbone)
+    return found or (first(like) if weights == "random" else {})
+
+
+def rivals(by_arm: dict[str, list[dict]], settings: dict[str, dict]) -> list[tuple[str, str, str]]:
+    """(CoLoRA arm, group, the group's arm) for each of `GROUPS`, each arm the best of its kind by validation accuracy;
+    of those that train on the largest share of the labels, where shares differ.
+
+    Arms without a cell are no candidates; without a CoLoRA arm, or one of a group, nothing is compared. Validation
+    picks both sides, since the best by test accuracy would owe some of it to luck.
+    """
+
+    def best(arms) -> str | None:
+        # To the digits of cells.csv, from which the report picks the same arm.
+        scores = {
+            arm: round(float(np.mean([float(f"{cell['metrics']['val']['acc']:.6g}") for cell in by_arm[arm]])), 9)
+            for arm in arms
+            if by_arm[arm]
+        }
+        return max(scores, key=scores.get) if scores else None
+
+    most = {arm: settings[arm] for arm in of_largest_share(settings)}
+    colora = best(arm for arm, own in most.items() if own.get("family") == "colora")
+    found = []
+    for name in GROUPS if colora else ():
+        other = best(arm for arm, own in most.items() if group(own.get("family"), own.get("backbone")) == name)
+        found += [(colora, name, other)] if other else []
+    return found
+
+
+def of_largest_share(settings: dict[str, dict]) -> list[str]:
+    """The arms that train on the largest share of the labels there is; all, where it is one for all."""
+    largest = max((share(own) for own in settings.values()), default=1.0)
+    return [arm for arm, own in settings.items() if share(own) == largest]
+
+
+def group(family: str, backbone: str) -> str | None:
+    """The one of `GROUPS` that an arm is of, by its family or else its backbone; None for a CNN."""
+    if family in ("medmamba", "vim"):
+        return "state space"
+    if family in ("kan_head", "medkan"):
+        return "KAN"
+    return "ViT" if family == "lora" or re.search(r"vit|deit", str(backbone)) else None
 
 
 def rank(by_arm: dict[str, list[dict]]) -> list[dict]:

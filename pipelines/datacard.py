@@ -13,6 +13,9 @@ from pathlib import Path
 import numpy as np
 
 COLUMNS = 8
+_SHARES = (
+    "train@0.1 is a tenth of the training {}, class by class; a smaller share lies inside every larger one of its seed."
+)
 
 
 def write(directory: Path, manifest: dict, out: Path) -> dict:
@@ -51,7 +54,7 @@ def describe(images: np.ndarray, labels: np.ndarray, splits: dict[str, np.ndarra
 
     Exact duplicates are images whose prepared arrays are equal byte for byte. For each seed and pair of splits the card
     counts the images of the second that also occur in the first, and the patients that occur in both (null where the
-    source names none).
+    source names none). Shares of a training split (train@0.1) are counted, but lie inside it and are paired with none.
     """
     classes = manifest["classes"]
     copies = _first_copies(images)
@@ -74,7 +77,7 @@ def describe(images: np.ndarray, labels: np.ndarray, splits: dict[str, np.ndarra
         "seeds": {},
     }
     for seed, parts in groups.items():
-        pairs = [(a, b) for a, b in combinations(parts, 2)]
+        pairs = list(combinations([part for part in parts if "@" not in part], 2))
         card["seeds"][seed] = {
             "counts": {
                 part: dict(zip(classes, np.bincount(labels[indices], minlength=len(classes)).tolist()))
@@ -109,6 +112,7 @@ def as_markdown(card: dict) -> str:
         "",
         "## Images a class and split",
         "",
+        *([_SHARES.format("patients" if named else "images"), ""] if card["settings"].get("shares") else []),
         _row(["Seed", "Split", *card["classes"], "All", *["Patients"] * named]),
         _row(["---", "---", *["---:"] * (len(card["classes"]) + 1 + named)]),
     ]

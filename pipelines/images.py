@@ -79,7 +79,10 @@ class Batches:
         self.scale = (1 / torch.tensor(std, device=device)).view(shape)
 
     def __len__(self) -> int:
-        return -(-len(self.indices) // self.batch_size)
+        """Batches of `shuffled`, whose last one is not a single image."""
+        batches = -(-len(self.indices) // self.batch_size)
+        last = len(self.indices) - (batches - 1) * self.batch_size
+        return batches - (batches > 1 and last == 1)
 
     def in_order(self, change=lambda images: images):
         """Every image once, in the order of the split, unaugmented; `change` may alter images (B, C, H, W) in 0..1."""

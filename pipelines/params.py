@@ -152,6 +152,41 @@ class Pretrain(Section):
     seed: int = 0
 
 
+class Cost(Section):
+    """What `pipelines.cost` measures: every arm at the profile's image size, and what stands here.
+
+    `rounds`: turns of each arm; six or more give intervals. `batch_sizes`: the recipe's where none is stated.
+    `peers_of`: CoLoRA arms that get peers, the first on each backbone where none is stated. `inference_batch`: images
+    of the larger requests; the smaller have one. `block_s`: seconds of steps that one turn times at least.
+    """
+
+    class Setting(Section):
+        """Some arms on another backbone, at another image size, in another precision."""
+
+        backbone: str
+        image_size: int = Field(gt=0)
+        batch_sizes: list[Annotated[int, Field(gt=0)]] = Field(min_length=1)
+        arms: list[str] = Field(min_length=1)
+        precision: Literal["float32", "bfloat16"] | None = None
+
+    class Growth(Section):
+        """Sweeps of one value each, the others being the profile's: how time and memory grow."""
+
+        arms: list[str] = Field(min_length=1)
+        batch_sizes: list[Annotated[int, Field(gt=0)]] = []
+        image_sizes: list[Annotated[int, Field(gt=0)]] = []
+        ranks: list[Annotated[int, Field(gt=0)]] = []
+        rounds: int = Field(7, gt=0)
+
+    rounds: int = Field(20, gt=0)
+    batch_sizes: list[Annotated[int, Field(gt=0)]] = []
+    peers_of: list[str] | None = None
+    inference_batch: int = Field(32, gt=1)
+    block_s: float = Field(0.05, gt=0)
+    settings: list[Setting] = []
+    growth: Growth | None = None
+
+
 class Params(Section):
     profile: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
     seeds: list[Annotated[int, Field(ge=0)]] = Field(min_length=1)
@@ -164,6 +199,7 @@ class Params(Section):
     allow_missing: bool = False
     evidence: Evidence = Evidence()
     probe: Probe | None = None
+    cost: Cost | None = None
 
     @model_validator(mode="after")
     def _seeds_fit(self):

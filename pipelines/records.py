@@ -6,10 +6,12 @@ code; a folder whose record carries the right fingerprint is complete and is not
 made. Imports neither torch nor numpy, so that checking a cell costs nothing.
 """
 
+import glob
 import hashlib
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
 from contextlib import contextmanager, suppress
@@ -156,6 +158,7 @@ def write_atomically(path: Path, write) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
+        _clear_abandoned(path)
         try:
             with open(temporary, "wb") as file:
                 write(file)
@@ -165,6 +168,17 @@ def write_atomically(path: Path, write) -> None:
         finally:
             with suppress(OSError):  # or it would hide the reason why nothing could be written
                 temporary.unlink(missing_ok=True)
+
+
+def _clear_abandoned(path: Path) -> None:
+    """Remove what processes that were killed while writing this file left beside it."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        try:
+            os.kill(int(left.suffixes[-2][1:]), 0)  # asks whether it lives
+        except ProcessLookupError:
+            left.unlink(missing_ok=True)
+        except (ValueError, PermissionError):
+            pass
 
 
 @contextmanager
@@ -207,11 +221,18 @@ def environment(family: str) -> dict:
         "gpu": torch.cuda.get_device_name() if gpu else None,
         "cuda": torch.version.cuda if gpu else None,
         "driver": _output("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader") if gpu else None,
-        "commit": _git("rev-parse", "HEAD"),
+        "commit": commit(),
         "dirty": bool(_git("status", "--porcelain", "--", *map(str, code_files(family)))),
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
     }
+
+
+def commit() -> str | None:
+    """The commit of this code: the one that `git archive` wrote where this is an archive, else git's; None without."""
+    template = ROOT / ".git_archival.txt"
+    archived = template.read_text().removeprefix("node: ").strip() if template.is_file() else ""
+    return archived if re.fullmatch("[0-9a-f]{40,64}", archived) else _git("rev-parse", "HEAD")
 
 
 def _cpu_name() -> str:

@@ -1,10 +1,11 @@
-"""Which image is in which split: patient-grouped folds, the paper's training subsets, and checks of both."""
+"""Which image is in which split: patient-grouped folds, the paper's subsets, shares of the training data, checks."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from pipelines.params import train_split
 from pipelines.sources import SPLITS, DataError
 
 
@@ -122,6 +123,59 @@ def _distilled(labels, indices, distilled, per_class: int) -> np.ndarray:
         of_class = np.flatnonzero(labels[indices] == label)
         keep.append(indices[of_class[np.argsort(entropy[of_class], kind="stable")[first:last]]])
     return np.sort(np.concatenate(keep))
+
+
+def with_shares(
+    shares: Sequence[float],
+    labels: np.ndarray,
+    patients: np.ndarray | None,
+    splits: dict[str, np.ndarray],
+    classes: Sequence[str],
+) -> dict[str, np.ndarray]:
+    """The splits and, after each training split, its shares: "train@0.1" holds a tenth of its patients.
+
+    A share holds that part of each class's patients (of its images where `patients` is None), all their images with
+    them; a patient seen under several classes counts to the one with most of the images. The patients of a class are
+    lined up once a seed and a share takes them from the front, so that a smaller share lies inside every larger one,
+    and is the same whatever other shares are asked for.
+
+    Raises:
+        DataError: a share rounds to no patient of a class.
+    """
+    made = {}
+    for name, indices in splits.items():
+        made[name] = indices
+        seed, _, part = name.rpartition("/")
+        if part == "train":
+            owners = indices if patients is None else patients[indices]
+            position = _positions(labels[indices], owners, int(seed or 0), len(classes))
+            for share in shares:
+                chosen = position < share
+                missing = np.setdiff1d(np.arange(len(classes)), labels[indices[chosen]])
+                if len(missing):
+                    raise DataError(
+                        f"data.shares: {share:g} of the training {'images' if patients is None else 'patients'}"
+                        f"{f' of seed {seed}' if seed else ''} holds none of class "
+                        f"{', '.join(classes[label] for label in missing)}; ask for a larger share"
+                    )
+                made[name.removesuffix("train") + train_split({"share": share})] = indices[chosen]
+    return made
+
+
+def _positions(labels: np.ndarray, owners: np.ndarray, seed: int, n_classes: int) -> np.ndarray:
+    """Where the owner of each image stands in the line of its class, float64 (N,): (k + 1/2) / n for the k-th of n.
+
+    So the share s of a line is its n * s first ones, rounded.
+    """
+    names, owner = np.unique(owners, return_inverse=True)
+    images = np.zeros((len(names), n_classes), np.int64)
+    np.add.at(images, (owner, labels), 1)
+    class_of_owner = images.argmax(1)
+    position = np.empty(len(names))
+    for label in range(n_classes):
+        line = np.random.default_rng([seed, label]).permutation(np.flatnonzero(class_of_owner == label))
+        position[line] = (np.arange(len(line)) + 0.5) / max(len(line), 1)
+    return position[owner]
 
 
 def read_entropies(path: Path) -> tuple[np.ndarray, np.ndarray]:

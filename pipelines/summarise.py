@@ -18,7 +18,12 @@ Written to results/<profile>/:
     class_scores.csv the same of each class: arm, seed, class, images, predicted, recall, precision, specificity, f1
     reliability.csv  arm, bin, low, high, confidence, accuracy, count: predictions pooled over seeds
     stability.csv    arm, measure, value, lo, hi, seeds: of the training curves
-    ranks.csv        mean rank of each arm's accuracy over seeds, Friedman's test, Nemenyi's critical difference
+    robustness.csv   arm, kind, severity, accuracy, kept (of the clean accuracy), intervals: on corrupted test images,
+                     of the seeds that `probe` names; without it no row
+    ranks.csv        mean rank of each arm's accuracy over seeds, Friedman's test, Nemenyi's critical difference; where
+                     arms train on different shares of the labels, of those on the largest share
+    labels.csv       where shares differ: an arm's method (see `shares`), images and patients trained on, accuracy, AUC,
+                     and the difference from the method's best arm
 """
 
 import argparse
@@ -28,7 +33,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from pipelines import comparisons, scores, stability
+from pipelines import comparisons, robustness, scores, shares, stability
 from pipelines.cells import (
     CURVE_COLUMNS,
     SummaryError,
@@ -81,6 +86,7 @@ def summarise(params: Params) -> dict[str, dict]:
     classes = common_classes(cells)
     summary = {arm: arm_summary(own) for arm, own in by_arm.items()}
     compared, mcnemar = comparisons.compare(params, by_arm)
+    ranked = comparisons.of_largest_share({arm: shares.settings_of(params, arm) for arm in by_arm})
     frames = {
         "cells": pd.DataFrame(rows).astype({name: "Int64" for name in _INTEGERS}),
         "curves": pd.concat([cell["curves"].assign(arm=arm, seed=seed) for (arm, seed), cell in cells.items()])[
@@ -92,11 +98,13 @@ def summarise(params: Params) -> dict[str, dict]:
         "tuning": pd.DataFrame(_tuning(params), columns=["arm", "lr", "val_acc", "val_loss", "chosen", "failure"]),
         "comparisons": pd.DataFrame(compared, columns=comparisons.COLUMNS).astype({"mcnemar_seeds": "Int64"}),
         "mcnemar": pd.DataFrame(mcnemar, columns=comparisons.MCNEMAR_COLUMNS),
-        "ranks": pd.DataFrame(comparisons.rank(by_arm), columns=comparisons.RANK_COLUMNS),
+        "ranks": pd.DataFrame(comparisons.rank({arm: by_arm[arm] for arm in ranked}), columns=comparisons.RANK_COLUMNS),
+        "labels": shares.frame(params, by_arm, summary),
         "scores": scores.frame(cells),
         "class_scores": scores.class_frame(cells, classes),
         "reliability": scores.reliability_frame(cells),
         "stability": stability.frame(cells),
+        "robustness": robustness.frame(params, cells),
     }
     for name, frame in frames.items():
         text = frame.to_csv(index=False, float_format="%.6g", lineterminator="\n")

@@ -8,7 +8,7 @@ from pathlib import Path
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m report",
-        description="Write report/PROFILE/ (README.md, tables/, figures/) from results/PROFILE/; needs no torch.",
+        description="Write report/PROFILE/ (index.html, README.md, tables/, figures/) from results/PROFILE/.",
     )
     parser.add_argument(
         "--profile-file", default="params.yaml", help="parameters naming the profile (default: %(default)s)"
@@ -36,7 +36,7 @@ def build(results_directory: Path, out: Path) -> Path:
     Raises:
         report.results.ReportError: a result file is missing or not as expected.
     """
-    from report import figures, page, tables
+    from report import figures, html, model_card, page, tables
     from report.results import load
 
     results = load(results_directory)
@@ -44,6 +44,10 @@ def build(results_directory: Path, out: Path) -> Path:
     drawn = figures.draw_all(results, out / "figures")
     readme = out / "README.md"
     readme.write_text(page.render(results, written, drawn), encoding="utf-8")
+    html.write(results, written, drawn, out)
+    card = model_card.render(results)
+    if card:
+        (out / "MODEL_CARD.md").write_text(card, encoding="utf-8")
     return readme
 
 

@@ -7,6 +7,7 @@ from report.results import Results
 from report.tables import DASH, Table, interval, number, signed
 
 HEADS = {"full": "full fine-tuning", "transfer": "transfer"}
+GROUPS = ("ViT", "state space", "KAN")  # of pipelines.comparisons
 WORDS = ("higher", "higher, within the margin", "equivalent", "lower, within the margin", "lower", "undecided")
 ALPHA = 0.05  # of Holm's p; the intervals are 95 % ones
 
@@ -58,7 +59,7 @@ def comparisons(results: Results) -> Table:
     raw = results.comparisons
     order = [
         row
-        for family in HEADS
+        for family in (*HEADS, *GROUPS)
         for arm in results.arms.index
         for row in raw[(raw.against == family) & (raw.arm == arm)].itertuples()
     ]
@@ -79,19 +80,20 @@ def comparisons(results: Results) -> Table:
         }
     )
     note = (
-        "Paired by seed and test image, against the reference arm on the same backbone. The interval is for new seeds "
-        f"and new {unit(results)}s, one comparison at a time. Holm's p is of no difference, corrected for all "
-        "comparisons with the same kind of reference: the larger one of the t test that the interval belongs to and of "
-        f"a permutation test that swaps the arms' results {unit(results)} by {unit(results)}, the trained networks as "
-        "they are. McNemar: seeds whose own exact test has p below 0.05, uncorrected, images counted one by one. "
-        "Better: estimated probability that one run of the arm beats the same seed of the reference on a new test set "
-        "of this size. Verdict: higher or lower where Holm's p is below 0.05; equivalent where two one-sided tests, "
-        f"Holm-corrected, put the difference within {points(margin)}; else undecided. Last column: seeds for a "
-        f"true difference of {points(margin)} to be found with 80 % power on these test sets, by the spread measured, "
-        "which few seeds tell poorly"
+        f"Paired by seed and test image, against the reference arm on the same backbone{_same_share(results)}. The "
+        f"interval is for new seeds and new {unit(results)}s, one comparison at a time. Holm's p is of no difference, "
+        "corrected for all comparisons with the same kind of reference: the larger one of the t test that the interval "
+        f"belongs to and of a permutation test that swaps the arms' results {unit(results)} by {unit(results)}, the "
+        "trained networks as they are. McNemar: seeds whose own exact test has p below 0.05, uncorrected, images "
+        "counted one by one. Better: estimated probability that one run of the arm beats the same seed of the "
+        "reference on a new test set of this size. Verdict: higher or lower where Holm's p is below 0.05; equivalent "
+        f"where two one-sided tests, Holm-corrected, put the difference within {points(margin)}; else undecided. Last "
+        f"column: seeds for a true difference of {points(margin)} to be found with 80 % power on these test sets, by "
+        "the spread measured, which few seeds tell poorly"
     )
     endless = (raw.seeds_needed == np.inf).any()
     note += "; \N{INFINITY}: no number of seeds, the test images are too few." if endless else "."
+    note += _against_groups(results)
     return Table(
         "comparisons",
         f"Difference in test accuracy: {results.label}",
@@ -102,14 +104,32 @@ def comparisons(results: Results) -> Table:
     )
 
 
+def _same_share(results: Results) -> str:
+    return "" if results.labels.empty else " and the same share of the labels"
+
+
 def unit(results: Results) -> str:
     """What was drawn to make a test set, as far as the results know: 'patient' or 'image'."""
     return "patient" if results.patients else "image"
 
 
+def _against_groups(results: Results) -> str:
+    """A sentence on the comparisons of a CoLoRA arm with other groups of networks, where there are any."""
+    rows = results.comparisons[results.comparisons.against.isin(GROUPS)]
+    if rows.empty:
+        return ""
+    others = ", ".join(f"{row.reference} for {row.against}" for row in rows.itertuples())
+    return (
+        f" The last rows set {rows.arm.iloc[0]}, the CoLoRA arm of highest validation accuracy, against the arm of "
+        f"highest validation accuracy of each other group ({others}): Holm's correction is over these alone, and the "
+        "networks and their weights differ as well as the method."
+    )
+
+
 def _beyond_backbones(results: Results) -> str:
     """Sentences on the arms whose backbone has no reference arm: those compared across backbones, and the others."""
     pairs, backbone = results.comparisons, results.arms.backbone
+    pairs = pairs[pairs.against.isin(HEADS)]
     far = pairs[(pairs.arm.map(backbone) != pairs.reference.map(backbone)).to_numpy(bool)]
     text = ""
     if len(far):
@@ -143,6 +163,7 @@ def sentence(pair) -> str:
 def tally(results: Results) -> list[str]:
     """How many arms are shown higher, lower, equivalent or undecided against each kind of reference, in sentences."""
     sentences = []
+    on = "" if results.labels.empty else " on the same share of the labels"
     for family, name in HEADS.items():
         rows = results.comparisons[results.comparisons.against == family]
         found = pd.Series([verdict(row) for row in rows.itertuples()], dtype=str)
@@ -150,5 +171,5 @@ def tally(results: Results) -> list[str]:
         if len(found):
             counts = found.value_counts()
             told = ", ".join(f"{counts[word]} {word}" for word in WORDS if word in counts)
-            sentences.append(f"Test accuracy against {name}, {len(found)} arm{'s' * (len(found) != 1)}: {told}.")
+            sentences.append(f"Test accuracy against {name}{on}, {len(found)} arm{'s' * (len(found) != 1)}: {told}.")
     return sentences

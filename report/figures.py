@@ -12,9 +12,13 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from report import labels, layout, style
+from report.cost import cost_growth, cost_ratios
+from report.gradcam import gradcam
+from report.label_efficiency import label_efficiency
 from report.quality_figures import reliability, stability
 from report.ranks import critical_difference
 from report.results import Results, counterparts
+from report.robustness import robustness
 
 
 def draw_all(results: Results, directory: Path) -> list[str]:
@@ -25,8 +29,8 @@ def draw_all(results: Results, directory: Path) -> list[str]:
     drawn = []
     with plt.rc_context({**plt.rcParamsDefault, "backend": plt.get_backend(), **style.RC}):
         for draw in (
-            accuracy, critical_difference, learning_curves, stability, parameters, flops, cost, confusion, reliability,
-            beside_paper,
+            accuracy, label_efficiency, critical_difference, learning_curves, stability, parameters, flops, cost_ratios,
+            cost_growth, cost, confusion, reliability, robustness, gradcam, beside_paper,
         ):  # fmt: skip
             figure = draw(results)
             if figure is None:
@@ -98,7 +102,7 @@ def learning_curves(results: Results) -> plt.Figure | None:
         label=0.36,
     )
     drawn = [arm for arm in results.arms.index if arm in curves.index]
-    behind = {arm: _behind(results.arms.loc[drawn], row.backbone) for arm, row in results.arms.iterrows()}
+    behind = {arm: _behind(results.arms.loc[drawn], row) for arm, row in results.arms.iterrows()}
     styles = {"full": (0, (1, 0)), "transfer": (0, (3, 2))}
     # A bad first epoch may leave the panel: the late epochs are what is compared.
     low = np.quantile(curves["min"], 0.04)
@@ -125,17 +129,20 @@ def learning_curves(results: Results) -> plt.Figure | None:
         others = list(dict.fromkeys(own[family] for own in behind.values() if family in own))
         if others:
             name = others[0] + (", or the backbone's own" if len(others) > 1 else "")
+            name = name if results.labels.empty else f"{family} on the same share"
             handles.append(Line2D([], [], color="#9A9A9A", lw=0.9, ls=line, label=name))
     layout.legend_below(figure, handles)
     return figure
 
 
-def _behind(arms, backbone) -> dict[str, str]:
-    """The first fully fine-tuned arm and the first transfer arm, by family; of the backbone where it has one."""
+def _behind(arms, row) -> dict[str, str]:
+    """The first fully fine-tuned arm and the first transfer arm on the share of an arm (a row), by family; of its
+    backbone where that has one.
+    """
     found = {}
     for family in ("full", "transfer"):
-        of_family = arms[arms.family == family]
-        own = of_family[of_family.backbone == backbone]
+        of_family = arms[(arms.family == family) & (arms.share == row.share)]
+        own = of_family[of_family.backbone == row.backbone]
         if len(of_family):
             found[family] = (own if len(own) else of_family).index[0]
     return found
@@ -153,7 +160,7 @@ def flops(results: Results) -> plt.Figure | None:
 
 def _accuracy_against(results: Results, column: str, name: str) -> plt.Figure | None:
     """Test accuracy against a column of `results.arms` on a log scale, every point named beside it."""
-    arms = results.arms[results.arms.seeds > 0].dropna(subset=column)
+    arms = results.whole[results.whole.seeds > 0].dropna(subset=column)
     if arms.empty:
         return None
     groups = [group for group in style.GROUPS if group in set(arms.group)]

@@ -4,16 +4,17 @@ import re
 
 import pandas as pd
 
-from report import comparisons, ranks, tables
+from report import claims, comparisons, cost, gradcam, label_efficiency, ranks, robustness, tables
 from report.results import Results, counterparts, span
 from report.tables import Table
 
 CAPTIONS = {
     "accuracy": "Every seed is a dot. The dashed line is the mean of full fine-tuning. Behind a name, (4/5) means "
                 "that four of five seeds have a result.",
-    "critical_difference": "{ranks}",
-    "parameters": "Trained parameters include the head.",
-    "flops": tables.FLOPS,
+    "label_efficiency": label_efficiency.CAPTION,
+    "critical_difference": "{ranks}{whole}",
+    "parameters": "Trained parameters include the head.{whole}",
+    "flops": f"{tables.FLOPS}{{whole}}",
     "learning_curves": "The epoch kept for the test is the one with the highest validation accuracy, seed by seed. The "
                        "lowest first epochs may lie below the panels.",
     "stability": "The table below defines the measures. Intervals are over seeds alone; with two seeds most are too "
@@ -23,31 +24,47 @@ CAPTIONS = {
                    "pooled, so that an image which several seeds are tested on counts once for each. ECE: mean over "
                    "seeds of the expected calibration error; chance: the ECE that a perfectly calibrated network would "
                    "show on as many images. Hollow dots stand for too few predictions to mean much.",
+    "cost_ratios": "{cost}",
+    "cost_growth": "{growth}",
     "cost": "An epoch's time is the median over its seed's epochs after the first, training only. {machines} "
             + tables.SIDE_BY_SIDE,
     "confusion": "Rows are true classes and sum to 100 %, up to rounding.{abbreviations}",
+    "robustness": "{robustness}",
+    "gradcam": "{gradcam}",
     "beside_paper": "{comparability}",
 }  # fmt: skip
 TITLES = {
+    "claims": "Claims of the paper",
+    "audit": "The paper's own figures",
     "accuracy": "Accuracy and AUC",
+    "label_efficiency": "Label efficiency",
     "critical_difference": "Ranks",
     "parameters": "Accuracy and trained parameters",
     "flops": "Accuracy and forward FLOPs",
     "learning_curves": "Learning curves",
     "stability": "Stability of training",
+    "cost_ratios": "Cost side by side",
+    "cost_growth": "How cost grows",
     "cost": "Cost of training",
     "tuning": "Learning rates",
     "confusion": "Confusion matrices",
     "scores": "More than accuracy",
     "reliability": "Calibration",
+    "robustness": "Robustness to corrupted images",
+    "gradcam": "Where networks looked",
     "beside_paper": "Beside the paper",
 }  # fmt: skip
 BELOW = {
+    "claims": ["claims"],
+    "audit": ["audit"],
     "accuracy": ["main", "comparisons"],
+    "label_efficiency": ["label_accuracy", "label_needs"],
+    "cost_ratios": ["side_by_side"],
     "cost": ["cost"],
     "tuning": ["tuning"],
     "stability": ["stability"],
     "scores": ["scores"],
+    "robustness": ["robustness"],
     "confusion": ["recall"],
     "beside_paper": ["beside_paper"],
 }
@@ -66,8 +83,11 @@ def render(results: Results, written: dict[str, Table], drawn: list[str]) -> str
         if name not in drawn and not below:
             continue
         parts.append(f"## {TITLES[name]}")
+        if name == "claims":
+            parts.append(claims.tally(results))
         if name in drawn:
-            parts += [f"![{TITLES[name]}](figures/{name}.png)", _caption(results, name)]
+            files = _files("figures", name, "svg", "pdf")
+            parts += [f"![{TITLES[name]}](figures/{name}.png)", f"*{caption(results, name)}* ({files})"]
         for table in below:
             parts += [
                 tables.markdown(written[table]).rstrip(),
@@ -149,6 +169,7 @@ def findings(results: Results) -> list[str]:
         text += "".join(f" {comparisons.sentence(pair)}" for pair in pairs.itertuples())
         lines.append(text)
     lines += comparisons.tally(results)
+    lines += label_efficiency.finding(results)
     if (results.arms.planned < 5).any():
         lines.append(
             f"With {span(results.arms.planned)} seeds little is known of how much seeds differ. Intervals count that "
@@ -159,8 +180,9 @@ def findings(results: Results) -> list[str]:
 
 def chosen_colora(results: Results) -> str | None:
     """The CoLoRA arm with the best mean validation accuracy: choosing it on the test images would flatter it."""
-    cells = results.complete[results.complete.family == "colora"]
-    return cells.groupby("arm", sort=False).val_acc.mean().idxmax() if len(cells) else None
+    cells = results.complete[(results.complete.family == "colora") & results.complete.arm.isin(results.whole.index)]
+    # Rounded, so that `pipelines.comparisons`, which adds in another order, picks the same of two that tie.
+    return cells.groupby("arm", sort=False).val_acc.mean().round(9).idxmax() if len(cells) else None
 
 
 def data_card(results: Results) -> list[str]:
@@ -223,18 +245,23 @@ def _short(value) -> str:
     return text[:12] if re.fullmatch(r"[0-9a-f]{40}", text) else text
 
 
-def _caption(results: Results, name: str) -> str:
+def caption(results: Results, name: str) -> str:
+    """How to read a figure, as plain text."""
     from report.layout import abbreviated
 
     classes = dict.fromkeys(results.confusion["true"].astype(str))
     short = [f"{abbreviated(c)} {c}" for c in classes if abbreviated(c) != c]
-    text = CAPTIONS[name].format(
+    return CAPTIONS[name].format(
         machines=tables.machines(results),
         ranks=ranks.caption(results),
+        cost=cost.caption(results),
+        growth=cost.growth_caption(results),
+        robustness=robustness.caption(results),
+        gradcam=gradcam.caption(results),
+        whole=label_efficiency.only_largest(results),
         comparability=tables.comparability(results) if len(counterparts(results)) else "",
         abbreviations=f" Abbreviated: {', '.join(short)}." if short else "",
     )
-    return f"*{text}* ({_files('figures', name, 'svg', 'pdf')})"
 
 
 def _files(folder: str, name: str, *suffixes: str) -> str:

@@ -11,7 +11,28 @@ from report import style
 PAPER = Path(__file__).with_name("paper.csv")
 _CELLS = [
     "arm", "seed", "status", "family", "backbone", "weights", "weights_sha256", "test_acc", "test_auc", "epoch_s",
-    "total_s",
+    "total_s", "n_train", "n_val", "n_test",
+]  # fmt: skip
+_SUMMARY = [
+    "acc_mean", "acc_sd", "acc_lo", "acc_hi", "acc_max", "auc_mean", "auc_sd", "auc_lo", "auc_hi", "trainable", "total",
+    "epoch_s", "best_epoch_mean", "lr", "seeds",
+]  # fmt: skip
+# Columns that hold words whatever they look like, and those that hold numbers, in any of the files.
+_WORDS = {
+    "arm", "against", "reference", "status", "family", "backbone", "weights", "true", "predicted", "class", "kind",
+    "method", "best",
+}  # fmt: skip
+_NUMBERS = {
+    "seed", "test_acc", "test_auc", "epoch_s", "total_s", "n_train", "n_val", "n_test", "epoch", "val_acc", "count",
+    "difference", "lo", "hi", "seeds", "p_holm", "p_swap_holm", "prob_improvement", "margin", "seeds_needed",
+    "mcnemar_seeds", "mean_rank", "arms", "cd", "friedman_chi2", "friedman_p", "lr", "threads", "flops", "accuracy",
+    "severity", "clean", "kept", "kept_lo", "kept_hi", "test_images",
+    "share", "images", "patients", "acc_mean", "acc_lo", "acc_hi", "auc_mean", "auc_lo", "auc_hi",
+}  # fmt: skip
+LARGEST = 2**28  # bytes of a file
+_LABELS = [
+    "method", "arm", "share", "images", "patients", "acc_mean", "acc_lo", "acc_hi", "auc_mean", "auc_lo", "auc_hi",
+    "best", "difference", "lo", "hi", "margin",
 ]  # fmt: skip
 
 
@@ -27,8 +48,9 @@ class Results:
         columns of summary.json with family, backbone, weights, planned (seeds asked for), group and block (arms that
         stand together: a family of CNN arms, or another group), color, ink (for text), and shown: the name, with
         '(4/5)' behind it where only four of five seeds are there. An arm without a cell has NaN. `flops` is NaN too
-        where records do not state it.
+        where records do not state it. share: of the labels that it is trained on.
     cells, curves, confusion, comparisons, tuning, ranks: the CSV files of the same names; `cells` holds the holes too.
+    labels: likewise; empty where all arms are trained on one share of the labels.
     card: the data card, empty where there is none.
     paper: figures of the CoLoRA paper and of those it quotes.
     """
@@ -42,6 +64,7 @@ class Results:
     comparisons: pd.DataFrame
     tuning: pd.DataFrame
     ranks: pd.DataFrame
+    labels: pd.DataFrame
     card: dict
     paper: pd.DataFrame
 
@@ -55,9 +78,14 @@ class Results:
 
     @property
     def reference(self) -> str | None:
-        """The arm to which times are related: the first fully fine-tuned one that has a cell."""
-        found = self.arms[(self.arms.family == "full") & (self.arms.seeds > 0)]
+        """The arm to which times are related: the first fully fine-tuned one that has a cell, on all of the labels."""
+        found = self.whole[(self.whole.family == "full") & (self.whole.seeds > 0)]
         return found.index[0] if len(found) else None
+
+    @property
+    def whole(self) -> pd.DataFrame:
+        """The arms that are trained on the largest share of the labels; all, where there is one share."""
+        return self.arms[self.arms.share == self.arms.share.max()]
 
     @property
     def source(self) -> str:
@@ -86,31 +114,40 @@ class Results:
         """What every figure of test results says about where its numbers come from."""
         return self.describe("test")
 
-    def describe(self, split: str) -> str:
-        """Profile, data, and the numbers of seeds and of the split's images."""
+    @property
+    def origin(self) -> str:
+        """Profile and data."""
         data = {
             "phantom": "synthetic phantom scans",
             "folder": "image folder, patient-grouped folds",
             "unknown": "data card missing",
         }.get(self.source, self.dataset)
+        return f"profile {self.profile} ({data}; {span(self.complete.n_train)} training images)"
+
+    def describe(self, split: str) -> str:
+        """Profile, data, and the numbers of seeds and of the split's images."""
         kind = {"val": "validation"}.get(split, split)
-        return (
-            f"profile {self.profile} ({data}; {span(self.complete.n_train)} training images), "
-            f"{span(self.arms.seeds)} seeds, {span(self.complete[f'n_{split}'])} {kind} images a seed"
-        )
+        images = f"{span(self.complete[f'n_{split}'])} {kind} images a seed"
+        return f"{self.origin}, {span(self.arms.seeds)} seeds, {images}"
 
 
 def load(directory: Path) -> Results:
     """Read results/<profile>/.
 
     Raises:
-        ReportError: a file is missing, unreadable or lacks a column.
+        ReportError: a file is missing, unreadable, lacks a column or key, or has words where numbers belong.
     """
     directory = Path(directory)
     summary = _json(directory / "summary.json", "python -m pipelines.summarise")
     cells = _csv(directory / "cells.csv", _CELLS)
     card = directory / "data" / "card.json"
     about = cells.groupby("arm", sort=False)
+    for arm, figures in summary.items():
+        if not _are_figures(figures):
+            raise ReportError(
+                f"{directory / 'summary.json'}: {arm!r} should have numbers or null under {', '.join(_SUMMARY)} and a "
+                "count under seeds; run `python -m pipelines.summarise` again"
+            )
     arms = pd.DataFrame.from_dict(summary, orient="index").astype(float)
     missing = sorted(set(summary) ^ set(cells.arm))
     if missing:
@@ -120,7 +157,10 @@ def load(directory: Path) -> Results:
         )
     first = about[["family", "backbone", "weights"]].first()
     arms = arms.reindex(columns=arms.columns.union(["flops", "acc_se_images"], sort=False))
-    arms = _styled(arms.join(first).assign(planned=about.seed.size()).astype({"seeds": int}))
+    labels = directory / "labels.csv"  # not written before there were shares
+    labels = _csv(labels, _LABELS) if labels.is_file() else pd.DataFrame(columns=_LABELS)
+    shares = labels.set_index("arm").share.reindex(arms.index).fillna(1.0).astype(float)
+    arms = _styled(arms.join(first).assign(planned=about.seed.size(), share=shares).astype({"seeds": int}))
     return Results(
         profile=directory.name, directory=directory, arms=arms, cells=cells,
         curves=_csv(directory / "curves.csv", ["arm", "seed", "epoch", "val_acc"]),
@@ -131,8 +171,9 @@ def load(directory: Path) -> Results:
              "prob_improvement", "margin", "equivalent", "seeds_needed", "mcnemar_seeds"],
         ),
         ranks=_csv(directory / "ranks.csv", ["arm", "mean_rank", "seeds", "arms", "cd", "friedman_chi2", "friedman_p"]),
+        labels=labels,
         tuning=_csv(directory / "tuning.csv", ["arm", "lr", "val_acc", "chosen"]),
-        card=_json(card, "python -m pipelines.prepare") if card.is_file() else {},
+        card=_card(card) if card.is_file() else {},
         paper=_csv(PAPER, ["arm", "backbone", "dataset", "training_set", "accuracy", "source"]),
     )  # fmt: skip
 
@@ -185,12 +226,35 @@ def span(values) -> str:
     return f"{values[0]:,}" if values[0] == values[-1] else f"{values[0]:,}\N{EN DASH}{values[-1]:,}"
 
 
+def _are_figures(figures) -> bool:
+    """Whether an arm's entry of summary.json has every key, and numbers or nothing under all it has."""
+    return (
+        isinstance(figures, dict)
+        and set(_SUMMARY) <= set(figures)
+        and isinstance(figures["seeds"], int)
+        and 0 <= figures["seeds"] <= 2**31
+        and all(v is None or isinstance(v, (int, float)) and abs(v) < 2**63 for v in figures.values())
+    )
+
+
+def _card(path: Path) -> dict:
+    """The data card, with what is read of it in its form."""
+    card = _json(path, "python -m pipelines.prepare")
+    settings = card.get("settings", {})
+    sections = isinstance(settings, dict) and isinstance(settings.get("medmnist") or {}, dict)
+    if not sections or not all(isinstance(card.get(name) or 0, int) for name in ("patients", "count")):
+        raise ReportError(f"{path}: not a data card; run `python -m pipelines.prepare` again")
+    return card
+
+
 def _json(path: Path, stage: str) -> dict:
     try:
-        content = json.loads(path.read_text())
+        if path.stat().st_size > LARGEST:
+            raise ValueError(f"larger than {LARGEST:,} bytes")
+        content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ReportError(f"{path}: no such file; run `{stage}` first") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ReportError(f"{path}: not readable as JSON ({error}); run `{stage}` again") from None
     if not isinstance(content, dict) or not content and path.name == "summary.json":
         raise ReportError(f"{path}: expected a JSON object that is not empty; run `{stage}` again")
@@ -199,19 +263,27 @@ def _json(path: Path, stage: str) -> dict:
 
 def _csv(path: Path, needed: list[str]) -> pd.DataFrame:
     try:
+        if path.stat().st_size > LARGEST:
+            raise ValueError(f"larger than {LARGEST:,} bytes")
+        header = list(pd.read_csv(path, nrows=0))
         # Words like "None" or "nan" may be class names; only an empty field is a missing value.
-        frame = pd.read_csv(path, keep_default_na=False, na_values={c: [""] for c in _header(path)})
+        words = {name: str for name in _WORDS & set(header)}
+        frame = pd.read_csv(path, keep_default_na=False, na_values={name: [""] for name in header}, dtype=words)
     except FileNotFoundError:
         raise ReportError(f"{path}: no such file; run `python -m pipelines.summarise` first") from None
-    except (OSError, ValueError) as error:
+    except Exception as error:  # pandas raises many types for text that is no table
         raise ReportError(f"{path}: not readable as CSV ({error}); run `python -m pipelines.summarise` again") from None
     missing = [name for name in needed if name not in frame]
     if missing:
         raise ReportError(
             f"{path}: columns {', '.join(missing)} are missing; run `python -m pipelines.summarise` again"
         )
+    numbers = [name for name in needed if name in _NUMBERS and len(frame)]  # a column without rows has no type
+    odd = [name for name in numbers if not pd.api.types.is_numeric_dtype(frame[name])]
+    odd += [name for name in ("arm", "seed") if name in needed and frame[name].isna().any()]
+    if odd:
+        raise ReportError(
+            f"{path}: columns {', '.join(odd)} hold something else than expected; run `python -m pipelines.summarise` "
+            "again"
+        )
     return frame
-
-
-def _header(path: Path) -> list[str]:
-    return list(pd.read_csv(path, nrows=0))

@@ -24,7 +24,8 @@ FLOPS = "FLOPs: floating-point operations of one image's forward pass, two a mul
 class Table:
     """name: the files' stem. title: what it shows, of which results. note: how to read it. raw: numbers. text: strings.
 
-    left: how many columns, from the first, hold words and are set flush left.
+    left: how many columns, from the first, hold words and are set flush left. widths: of columns of sentences, which
+    LaTeX then sets as paragraphs, as shares of the line; none where all columns are short.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Table:
     raw: pd.DataFrame
     text: pd.DataFrame
     left: int = 1
+    widths: tuple[float, ...] = ()
 
 
 def write_all(results: Results, directory: Path) -> dict[str, Table]:
@@ -40,12 +42,16 @@ def write_all(results: Results, directory: Path) -> dict[str, Table]:
 
     The files of a table that has no rows now are removed.
     """
-    from report import quality  # these build on this module
+    from report import claims, label_efficiency, quality, robustness  # these build on this module
     from report.comparisons import comparisons
+    from report.cost import side_by_side
 
     directory.mkdir(parents=True, exist_ok=True)
     written = {}
-    for make in (main, comparisons, recall, cost, beside_paper, tuning, *quality.TABLES, holes):
+    for make in (
+        *claims.TABLES, main, comparisons, *label_efficiency.TABLES, recall, side_by_side, cost, beside_paper, tuning,
+        *quality.TABLES, *robustness.TABLES, holes,
+    ):  # fmt: skip
         table = make(results)
         files = {suffix: directory / f"{table.name}.{suffix}" for suffix in ("md", "csv", "tex")}
         if table.raw.empty:
@@ -286,15 +292,20 @@ def markdown(table: Table) -> str:
 
 
 def latex(table: Table) -> str:
-    r"""A `table` environment; needs \usepackage{booktabs}."""
+    r"""A `table` environment, `table*` where there are widths; needs \usepackage{booktabs}."""
     rows = [" & ".join(tex(cell) for cell in row) + r" \\" for row in table.text.itertuples(index=False)]
     caption = tex(f"{table.title}. {table.note}")
     columns = "l" * table.left + "r" * (table.text.shape[1] - table.left)
+    kind, size = "table", []
+    if table.widths:  # over both columns of a page that has two
+        columns = "".join(rf"p{{{width}\textwidth}}" for width in table.widths)
+        kind, size = "table*", [r"\scriptsize", r"\setlength{\tabcolsep}{2pt}"]
     return "\n".join([
-        r"\begin{table}", r"\centering", rf"\caption{{{caption}}}", rf"\label{{tab:{table.name.replace('_', '-')}}}",
+        rf"\begin{{{kind}}}", r"\centering", *size, rf"\caption{{{caption}}}",
+        rf"\label{{tab:{table.name.replace('_', '-')}}}",
         rf"\begin{{tabular}}{{{columns}}}", r"\toprule",
         " & ".join(tex(c) for c in table.text.columns) + r" \\", r"\midrule",
-        *rows, r"\bottomrule", r"\end{tabular}", r"\end{table}", "",
+        *rows, r"\bottomrule", r"\end{tabular}", rf"\end{{{kind}}}", "",
     ])  # fmt: skip
 
 

@@ -53,6 +53,7 @@ BACKBONES = {
     "convnext": "convnext_tiny",
     "efficientnet": "efficientnet_b0",
 }
+CORRUPTIONS = ("speckle", "blur", "contrast", "gamma", "downsampling", "motion")  # as in pipelines.corruptions
 # backbone: (all parameters, forward FLOPs of one image)
 NETWORKS = {
     "vgg16": (15_583_812, 30_936_000_000),
@@ -93,12 +94,41 @@ def params(arms=None, seeds=(0, 1), profile="fake", **more):
     )
 
 
+SHARES = {0.05: "-05", 0.1: "-10", 0.25: "-25", 0.5: "-50", 1: ""}
+
+
+def label_params(arms=("full", "transfer", "colora-blocks2-5", "vit-lora"), seeds=range(5), shares=SHARES, **more):
+    """A profile of arms on several shares of the labels, and the arms that `write_cell` is to imitate."""
+    content = params(arms, seeds, **more).model_dump()
+    content["arm"] = {
+        arm + SHARES[share]: {**section(arm), **({"train": {"share": share}} if share < 1 else {})}
+        for arm in arms
+        for share in shares
+    }
+    return type(params(arms))(**content), {arm + SHARES[share]: arm for arm in arms for share in shares}
+
+
+def write_label_card(params, patients=446):
+    """A data card with the numbers of patients that `pipelines.datacard` would count, near enough."""
+    parts = {f"train@{share:g}": round(patients * share) for share in SHARES if share < 1}
+    own = {"train": patients, **parts, "val": 60, "test": 126}
+    card = {
+        "settings": {"source": "folder", "shares": [share for share in SHARES if share < 1]}, "count": 1000,
+        "patients": 633, "seeds": {str(seed): {"patients": own} for seed in params.seeds},
+    }  # fmt: skip
+    path = params.results_dir / "data" / "card.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(card))
+
+
 def write_cell(params, arm, seed, n_test=200, folds=False, epochs=12, environment=None, like=None):
     """One complete cell; the same seed has the same test images in every arm. `like`: which arm of ours to imitate."""
     arms = {**ARMS, **MORE}
     family, aim, trainable, epoch_s = arms[(like or {}).get(arm, arm)]
     # Not from `params.settings`, which knows no family but those of this checkout.
-    settings = {**params.model, **params.arm[arm], "train": params.train.model_dump()}
+    train = {**params.train.model_dump(), "epochs": epochs, **params.arm[arm].get("train", {})}
+    settings = {**params.model, **params.arm[arm], "train": train}
+    aim *= 1 - 0.15 * (1 - train["share"]) ** 4  # fewer labels, lower accuracy
     total, flops = NETWORKS[settings["backbone"]]
     place = list(arms).index(arm) if arm in arms else 100 + list(params.arm).index(arm)
     rng = np.random.default_rng([place, seed, 7])
@@ -122,6 +152,8 @@ def write_cell(params, arm, seed, n_test=200, folds=False, epochs=12, environmen
         labels=labels,
         probabilities=probabilities,
     )
+    if params.probed(seed):
+        write_probe(folder, rng, params.probe.images)
     lines = ["epoch,lr,train_loss,train_acc,val_loss,val_acc,val_auc,epoch_s"]
     lines += [
         f"{e},0.001,{1.5 / e:.5f},{min(1.0, v + 0.02):.5f},{0.4 + 1 / e:.5f},{v:.5f},{min(1, v + 0.04):.5f},"
@@ -145,7 +177,7 @@ def write_cell(params, arm, seed, n_test=200, folds=False, epochs=12, environmen
             "flops": flops,
         },
         "timings": {"epoch_s": epoch_s * float(rng.normal(1, 0.02)), "total_s": epoch_s * epochs},
-        "data": {"train": 600, "val": 200, "test": n_test, "classes": CLASSES},
+        "data": {"train": round(600 * train["share"]), "val": 200, "test": n_test, "classes": CLASSES},
         "environment": {
             "python": "3.12.3",
             "torch": "2.13.0",
@@ -163,6 +195,23 @@ def write_cell(params, arm, seed, n_test=200, folds=False, epochs=12, environmen
     }
     (folder / "record.json").write_text(json.dumps(record))
     return record
+
+
+def write_probe(folder, rng, images=None):
+    """corruptions.npz and gradcam.npz of a cell, for at most so many of its images: the harder, the more guesses."""
+    with np.load(folder / "predictions.npz") as test:
+        indices, labels, clean = test["indices"], test["labels"], test["probabilities"].argmax(1).astype(np.uint8)
+    if images is not None and images < len(indices):
+        places = np.linspace(0, len(indices) - 1, images).round().astype(int)
+        indices, labels, clean = indices[places], labels[places], clean[places]
+    hardness = np.array([0.25, 0.15, 0.05, 0.1, 0.2, 0.3])[:, None, None] * (np.arange(1, 6) / 3)[:, None]
+    guesses = rng.integers(0, len(CLASSES), (len(CORRUPTIONS), 5, len(clean)), np.uint8)
+    predicted = np.where(rng.random(guesses.shape) < hardness, guesses, clean)
+    shared = {"indices": indices, "labels": labels, "clean": clean}
+    np.savez(folder / "corruptions.npz", **shared, predicted=predicted, kinds=np.array(CORRUPTIONS))
+    maps = rng.random((len(indices), 4, 4)) ** 2
+    maps = (255 * maps / maps.max((1, 2), keepdims=True)).round().astype(np.uint8)
+    np.savez(folder / "gradcam.npz", indices=indices, maps=maps)
 
 
 def write_profile(params, skip=(), **options):

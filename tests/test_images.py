@@ -68,6 +68,13 @@ def test_a_last_batch_of_one_joins_the_one_before(prepared):
     assert sizes == [19, 19, 19, 19, 20]
 
 
+@pytest.mark.parametrize("size", [1, 2, 19, 32, 95, 96, 97])
+def test_the_length_is_the_number_of_shuffled_batches(prepared, size):
+    """The schedule of the learning rate is planned by it."""
+    source = batches(prepared, batch_size=size)
+    assert len(source) == sum(1 for _ in source.shuffled(generator()))
+
+
 def test_each_seed_reads_its_own_splits(workdir):
     images, labels = bright_quadrants(12)
     splits = {f"{s}/{name}": np.array([s, s + 4]) for s in (0, 1) for name in ("train", "val", "test")}

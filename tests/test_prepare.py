@@ -12,7 +12,7 @@ import yaml
 from PIL import Image
 
 from pipelines import prepare as stage
-from pipelines.params import Params
+from pipelines.params import Params, ParamsError, load
 from pipelines.sources import DataError
 
 PHANTOM = {"source": "phantom", "image_size": 16, "phantom": {"train": 12, "val": 8, "test": 8}}
@@ -172,6 +172,51 @@ def test_seeds_matter_only_where_the_data_has_folds_and_leave_other_seeds_alone(
     assert {name: second["splits"][name] for name in first["splits"]} == first["splits"]
 
 
+def test_shares_of_the_training_patients_are_written_and_leave_everything_else_as_it_was(scans):
+    plain = run(scans, seeds=[0, 4])
+    shared = run({**scans, "shares": [0.25, 0.5]}, seeds=[0, 4])
+    assert {name: shared["splits"][name] for name in plain["splits"]} == plain["splits"]
+    assert set(shared["splits"]) - set(plain["splits"]) == {
+        f"{s}/train@{share}" for s in (0, 4) for share in (0.25, 0.5)
+    }
+    assert all(plain["files"][name] == shared["files"][name] for name in ("images.npy", "labels.npy"))
+    assert "shares" not in plain["settings"] and shared["settings"]["shares"] == [0.25, 0.5]
+    patients = np.array(shared["patient_of_image"])
+    card = json.loads(Path("results/tiny/data/card.json").read_text())
+    page = Path("results/tiny/data/card.md").read_text()
+    assert "train@0.1 is a tenth of the training patients" in page
+    with np.load("data/tiny/splits.npz", allow_pickle=False) as splits:
+        for seed in (0, 4):
+            indices = splits[f"{seed}/train@0.25"]
+            facts = card["seeds"][str(seed)]
+            assert facts["patients"]["train@0.25"] == len(set(patients[indices])) < facts["patients"]["train"]
+            assert sum(facts["counts"]["train@0.25"].values()) == len(indices)
+            assert f"| {seed} | train@0.25 |" in page
+            assert list(facts["patients_across"]) == ["train-val", "train-test", "val-test"]
+
+
+def test_shares_of_a_source_with_one_split_have_no_seed():
+    manifest = run({**PHANTOM, "shares": [0.4]})
+    assert list(manifest["splits"]) == ["train", "train@0.4", "val", "test"]
+    with np.load("data/tiny/splits.npz", allow_pickle=False) as splits:
+        assert len(splits["train@0.4"]) == 4 and set(splits["train@0.4"]) < set(splits["train"])
+    assert "a tenth of the training images" in Path("results/tiny/data/card.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("shares", "message"),
+    [
+        ([0.5, 0.5], r"each counts once, found \[0.5, 0.5\]"),
+        ([1.0], r"data\.shares\.0: Input should be less than 1"),
+        ([0.0], r"data\.shares\.0: Input should be greater than 0"),
+    ],
+)
+def test_shares_that_mean_nothing_are_refused(shares, message):
+    Path("params.yaml").write_text(yaml.safe_dump(content({**PHANTOM, "shares": shares})))
+    with pytest.raises(ParamsError, match=message):
+        load("params.yaml")
+
+
 def test_changed_folder_builds_again_and_a_vanished_one_keeps_what_is_there(scans, workplace):
     first = run(scans)
     Image.new("L", (30, 30), 7).save(workplace / "scans" / "A" / "A-3-9.png")
@@ -201,13 +246,13 @@ def test_distilled_follows_its_entropies(workplace):
         assert splits["train"].tolist() == [4, 5, 6, 7]
 
 
-def test_a_failed_build_leaves_no_manifest_and_no_scraps(scans, workplace):
+def test_a_failed_build_keeps_what_was_there_and_leaves_no_scraps(scans, workplace):
     run(scans)
+    before = {path.name: path.read_bytes() for path in Path("data/tiny").iterdir()}
     (workplace / "scans" / "B" / "B-8-1.png").write_bytes(b"")
     with pytest.raises(DataError, match="B-8-1.png: the file is empty"):
         run(scans)
-    left = {path.name for path in Path("data/tiny").iterdir()}
-    assert "manifest.json" not in left and not any(name.startswith(".") for name in left)
+    assert {path.name: path.read_bytes() for path in Path("data/tiny").iterdir()} == before
 
 
 def test_old_images_stay_readable_while_new_ones_are_written():

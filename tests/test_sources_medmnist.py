@@ -42,7 +42,7 @@ def read(path, size=28, channels=1):
 @pytest.mark.parametrize("column", [True, False], ids=["labels (N, 1)", "labels (N,)"])
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
 def test_reads_what_numpy_reads(tmp_path, monkeypatch, channels, column, save):
-    monkeypatch.setattr(medmnist, "CHUNK", 1000)  # so that an array takes many reads
+    monkeypatch.setattr(medmnist.arrays, "CHUNK", 1000)  # so that an array takes many reads
     content = arrays(channels=channels, column=column)
     images, labels, splits = read(saved(tmp_path / "set.npz", content, save), channels=channels)
     assert images.shape[1:] == ((28, 28) if channels == 1 else (28, 28, 3)) and labels.dtype == np.int64
@@ -68,7 +68,7 @@ def changed(**changes):
         (changed(test_labels=np.array([0, 1, 2, 4])), "test_labels: labels from 0 to 4, expected 0 to 3"),
         (changed(test_labels=np.array([0, 1, 2, -1])), "test_labels: labels from -1 to 2"),
         (changed(test_labels=np.array([[0], ["x"], [None], [1]], object)), "expected plain numbers"),
-        (changed(train_images=np.asfortranarray(arrays()["train_images"])), "fortran order True"),
+        (changed(train_images=np.asfortranarray(arrays()["train_images"])), "in Fortran order"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

@@ -195,3 +195,75 @@ def test_distilled_with_folds_is_refused(tmp_path):
     made = splits.patient_folds(labels, patients, [0], 5, 0.2, CLASSES)
     with pytest.raises(DataError, match=r"data\.mode: 'distilled' needs fixed splits"):
         splits.select(distilled(tmp_path / "entropies.npz"), labels, made, CLASSES)
+
+
+def shares_of(shares=(0.1, 0.25, 0.5), seeds=(0, 3), patients=300, **changes):
+    """Labels, patients, and the folds of a cohort with shares of their training parts."""
+    labels, ids = cohort(patients)
+    made = splits.patient_folds(labels, ids, seeds, 5, 0.125, CLASSES)
+    owners = changes.get("owners", ids)
+    return labels, ids, splits.with_shares(shares, labels, owners, made, CLASSES)
+
+
+def test_shares_are_nested_hold_whole_patients_and_leave_the_other_splits_alone():
+    labels, ids, made = shares_of()
+    parts = ["train", "train@0.1", "train@0.25", "train@0.5", "val", "test"]
+    assert list(made) == [f"{seed}/{part}" for seed in (0, 3) for part in parts]
+    folds = splits.patient_folds(labels, ids, (0, 3), 5, 0.125, CLASSES)
+    for name, indices in folds.items():
+        np.testing.assert_array_equal(made[name], indices)
+    for seed in (0, 3):
+        train = made[f"{seed}/train"]
+        for smaller, larger in zip(parts[1:4], [*parts[2:4], "train"]):
+            inside, outside = made[f"{seed}/{smaller}"], np.setdiff1d(train, made[f"{seed}/{smaller}"])
+            assert set(inside) < set(made[f"{seed}/{larger}"])
+            assert not set(ids[inside]) & set(ids[outside])
+            assert (np.diff(inside) > 0).all() and inside.dtype == np.int64
+
+
+def test_a_share_has_that_part_of_each_classs_patients():
+    labels, ids, made = shares_of()
+    train = made["0/train"]
+    # The class of a patient as `cohort` makes them, save for the few of whom most images are of the other class.
+    main = {patient: np.bincount(labels[train][ids[train] == patient]).argmax() for patient in set(ids[train])}
+    for share in (0.1, 0.25, 0.5):
+        chosen = set(ids[made[f"0/train@{share}"]])
+        for label in range(3):
+            of_class = [patient for patient in main if main[patient] == label]
+            assert abs(len(chosen.intersection(of_class)) - share * len(of_class)) <= 0.5
+        assert abs(len(chosen) - share * len(main)) <= 1.5
+        counts = np.bincount(labels[made[f"0/train@{share}"]]) / len(made[f"0/train@{share}"])
+        assert np.abs(counts - np.bincount(labels[train]) / len(train)).max() < 0.1
+
+
+def test_a_share_is_the_same_whatever_else_is_asked_for_and_another_one_under_another_seed():
+    together, alone = shares_of()[2], shares_of((0.25,), seeds=(3,))[2]
+    np.testing.assert_array_equal(together["3/train@0.25"], alone["3/train@0.25"])
+    everyone = {"train": np.arange(60)}
+    labels, ids = np.arange(60) % 3, np.array([f"p{image}" for image in range(60)])
+    drawn = [
+        splits.with_shares([0.5], labels, ids, {f"{seed}/train": everyone["train"]}, CLASSES)[f"{seed}/train@0.5"]
+        for seed in (0, 1)
+    ]
+    assert drawn[0].tolist() != drawn[1].tolist()
+
+
+def test_shares_of_images_where_no_patient_is_named():
+    labels = np.arange(240) % 3
+    fixed_splits = {"train": np.arange(150), "val": np.arange(150, 180), "test": np.arange(180, 240)}
+    made = splits.with_shares([0.1, 0.02], labels, None, fixed_splits, CLASSES)
+    assert np.bincount(labels[made["train@0.1"]]).tolist() == [5, 5, 5]
+    assert np.bincount(labels[made["train@0.02"]]).tolist() == [1, 1, 1]
+    assert set(made["train@0.02"]) < set(made["train@0.1"]) < set(range(150))
+    # Drawn, not the first ones: stored order may mean something.
+    assert made["train@0.1"].max() > 45
+
+
+def test_a_share_without_a_class_is_named():
+    labels, owners = np.array([0] * 50 + [1] * 4 + [2] * 50), np.array([f"p{i}" for i in range(104)])
+    message = r"data\.shares: 0\.1 of the training patients of seed 7 holds none of class B; ask for a larger share"
+    with pytest.raises(DataError, match=message):
+        splits.with_shares([0.1], labels, owners, {"7/train": np.arange(104)}, CLASSES)
+    with pytest.raises(DataError, match=r"0\.1 of the training images holds none of class B"):
+        splits.with_shares([0.1], labels, None, {"train": np.arange(104)}, CLASSES)
+    assert len(splits.with_shares([0.2], labels, owners, {"7/train": np.arange(104)}, CLASSES)["7/train@0.2"]) == 21

@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import shutil
 import statistics
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from pipelines.records import RecordError
 from pipelines.summarise import main, summarise
 from report import tables
 from report.__main__ import build
+from report.page import chosen_colora
 from report.results import load
 from tests import fake_results as fake
 
@@ -419,6 +421,78 @@ def test_networks_from_scratch_tested_on_different_images_are_refused():
     change_predictions(lambda a: a.update(indices=a["indices"] + 1))(params.cell_dir("vim", 0))
     with pytest.raises(SummaryError, match="arms vim and full, seed 0: tested on different images"):
         summarise(params)
+
+
+RIVALS = ["full", "transfer", "colora-blocks2-5", "colora-block5", "vit-full", "vit-lora", "vim", "kan-head", "medkan"]
+
+
+def set_val(params, arm, *values):
+    """Give an arm's seeds these validation accuracies, in the records and at their best epochs."""
+    for seed, value in zip(params.seeds, values, strict=True):
+        folder = params.cell_dir(arm, seed)
+        fake.edit_record(folder, lambda r, value=value: r["metrics"]["val"].update(acc=value))
+        best = json.loads((folder / "record.json").read_text())["metrics"]["best_epoch"]
+        head, *lines = (folder / "curves.csv").read_text().splitlines()
+        row = dict(zip(head.split(","), lines[best - 1].split(","), strict=True)) | {"val_acc": str(value)}
+        lines[best - 1] = ",".join(row.values())
+        (folder / "curves.csv").write_text("\n".join([head, *lines]) + "\n")
+
+
+def test_the_best_colora_arm_by_validation_meets_the_best_of_each_group():
+    params = fake.params(RIVALS, seeds=(0, 1, 2))
+    fake.write_profile(params)
+    # Not those that are best on the test images.
+    for arm in RIVALS:
+        set_val(params, arm, *(3 * [0.99 if arm in ("colora-block5", "vit-full", "vim", "kan-head") else 0.9]))
+    summarise(params)
+    own = [r for r in rows(params, "comparisons.csv") if r["against"] not in ("full", "transfer")]
+    assert [(r["arm"], r["against"], r["reference"]) for r in own] == [
+        ("colora-block5", "ViT", "vit-full"), ("colora-block5", "state space", "vim"),
+        ("colora-block5", "KAN", "kan-head"),
+    ]  # fmt: skip
+    for row in own:
+        gap = np.mean(accuracies(params, "colora-block5")) - np.mean(accuracies(params, row["reference"]))
+        assert float(row["difference"]) == pytest.approx(gap, abs=1e-6)
+    for name in ("p", "p_swap", "tost_p", "auc_p"):  # a family of these three
+        assert [float(r[f"{name}_holm"]) for r in own] == pytest.approx(
+            stats.holm([float(r[name]) for r in own]), rel=1e-4
+        )
+    assert len([r for r in rows(params, "mcnemar.csv") if r["against"] == "KAN"]) == 3
+
+
+def test_comparisons_with_other_groups_change_no_others():
+    """Adding a network without references of its own leaves every other row as it was."""
+    few, more = (fake.params(arms, seeds=(0, 1)) for arms in (ARMS, [*ARMS, "vit-lora"]))
+    fake.write_profile(more)
+    summarise(few)
+    before = rows(few, "comparisons.csv")
+    summarise(more)
+    after = rows(more, "comparisons.csv")
+    assert after[: len(before)] == before and [r["against"] for r in after[len(before) :]] == ["ViT"]
+
+
+def test_of_arms_that_tie_the_first_is_compared_as_in_the_report():
+    """0.1 + 0.2 + 0.3 and 0.3 + 0.2 + 0.1 differ in the last bit; the report adds in its own order."""
+    params = fake.params(["full", "colora-blocks2-5", "colora-block5", "vit-full", "vit-lora"], seeds=(0, 1, 2))
+    fake.write_profile(params)
+    for first, second in (("colora-blocks2-5", "colora-block5"), ("vit-full", "vit-lora")):
+        set_val(params, first, 0.1, 0.2, 0.3)
+        set_val(params, second, 0.3, 0.2, 0.1)
+    summarise(params)
+    (row,) = (r for r in rows(params, "comparisons.csv") if r["against"] == "ViT")
+    assert (row["arm"], row["reference"]) == ("colora-blocks2-5", "vit-full")
+    assert chosen_colora(load(params.results_dir)) == row["arm"]
+
+
+def test_an_arm_without_a_cell_meets_no_other_group():
+    arms = ["full", "colora-blocks2-5", "colora-block5", "vit-lora", "vit-full"]
+    params = fake.params(arms, seeds=(0,), allow_missing=True)
+    fake.write_profile(params, skip=[("colora-blocks2-5", 0), ("vit-lora", 0)])
+    summarise(params)
+    assert compared(params)["colora-block5", "ViT"] == "vit-full"
+    shutil.rmtree(params.cell_dir("colora-block5", 0))
+    summarise(params)
+    assert "ViT" not in {against for _, against in compared(params)}
 
 
 @pytest.mark.parametrize("folds", [False, True])

@@ -1,13 +1,15 @@
 """Pretrained weights: downloaded by torchvision or timm, or read from a safetensors file, and checked key by key."""
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
 import torchvision
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
+
+DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64)
 
 
 class WeightsError(ValueError):
@@ -57,6 +59,12 @@ def load_into(
             f"weights {str(weights)!r} are not those of {backbone}: {'; '.join(what)}. "
             "Give a file with the keys of the backbone's library (torchvision or timm)."
         )
+    broken = [key for key, value in state.items() if value.dtype not in DTYPES or not value.isfinite().all()]
+    if broken:
+        raise WeightsError(
+            f"weights {str(weights)!r}: {len(broken)} tensors hold something else than finite numbers, first "
+            f"{broken[0]!r}; the file is damaged: fetch or make it again"
+        )
     body.load_state_dict({key: value.to(expected[key].dtype) for key, value in state.items()}, strict=False)
 
 
@@ -64,19 +72,19 @@ def _resampled(position: torch.Tensor, body: nn.Module) -> torch.Tensor:
     """(1, prefix + h*w, C) position embedding, its grid resampled bicubically to the body's; the prefix is kept."""
     from timm.layers import resample_abs_pos_embed
 
-    if position.dim() != 3 or position.shape[2] != body.pos_embed.shape[2]:
+    prefix = body.num_prefix_tokens
+    side = math.isqrt(max(position.shape[1] - prefix, 0)) if position.dim() == 3 else 0
+    if not side or position.shape != (1, prefix + side * side, body.pos_embed.shape[2]):
         return position  # of another model, and reported as such
-    return resample_abs_pos_embed(
-        position.float(), new_size=list(body.patch_embed.grid_size), num_prefix_tokens=body.num_prefix_tokens
-    )
+    return resample_abs_pos_embed(position.float(), new_size=list(body.patch_embed.grid_size), num_prefix_tokens=prefix)
 
 
 def from_torchvision(name: str) -> dict:
     """torchvision's first ImageNet weights of a model; the download is checked by hash."""
     entry = torchvision.models.get_model_weights(name).IMAGENET1K_V1
     try:
-        return entry.get_state_dict(progress=True, check_hash=True)
-    except (OSError, RuntimeError) as error:  # RuntimeError: the file's hash is wrong
+        return entry.get_state_dict(progress=True, check_hash=True, weights_only=True)
+    except Exception as error:  # of the network, the hash, or a damaged file in the cache
         raise WeightsError(
             f"weights 'imagenet' for {name}: download of {entry.url} failed ({error}). "
             "With a connection, run again; without one, "
@@ -112,7 +120,7 @@ def _read(weights, backbone) -> dict:
         )
     try:
         return load_file(path)
-    except SafetensorError as error:
+    except Exception as error:  # beside SafetensorError, what torch raises for types and shapes that it does not have
         raise WeightsError(
             f"weights {str(weights)!r}: not a readable safetensors file ({error}); "
             "save it with safetensors.torch.save_file"

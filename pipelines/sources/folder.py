@@ -18,6 +18,9 @@ from pipelines.sources import Allocate, DataError, Dataset
 from pipelines.splits import patient_folds
 
 SUFFIXES = {".jpeg", ".jpg", ".png", ".bmp", ".tif", ".tiff"}
+# Whatever the name says, Pillow would go by the content and try all it knows, one of them (EPS) by another program.
+FORMATS = ("JPEG", "PNG", "BMP", "TIFF")
+NOTE = 2**16  # bytes read of a README
 MAX_PIXELS = 64_000_000  # far above any scan; above it a small file that unpacks to gigabytes is likelier
 GREY_MODES = {"1", "L", "LA"}
 COLOUR_MODES = {"P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"}
@@ -86,9 +89,9 @@ def scan(root: Path) -> tuple[list[str], list[Path]]:
             e for e in (root / name).iterdir() if e.suffix.lower() in SUFFIXES and not e.name.startswith(".")
         )
         for file in found:
-            # A link may point anywhere on the machine; what is read must lie in the folder that was named.
-            if not file.resolve().is_relative_to(inside):
-                raise DataError(f"{file}: a link to {file.resolve()}, outside {root}; copy the image into the folder")
+            _check_place(file, inside, root)
+            if not f"{name}/{file.name}".isprintable():
+                raise DataError(f"{root}: the name {f'{name}/{file.name}'!r} is not plain text; rename it")
         if not found:
             raise DataError(
                 f"{root / name}: the class is empty: no file ends in {', '.join(sorted(SUFFIXES))}; images must lie "
@@ -96,6 +99,18 @@ def scan(root: Path) -> tuple[list[str], list[Path]]:
             )
         files += found
     return classes, files
+
+
+def _check_place(file: Path, inside: Path, root: Path) -> None:
+    """A link may point anywhere on the machine; what is read must be a file in the folder that was named."""
+    try:
+        place = file.resolve()
+    except (OSError, RuntimeError):  # RuntimeError: a link to itself, before Python 3.13
+        place = file.parent.resolve() / file.name
+    if not place.is_relative_to(inside):
+        raise DataError(f"{file}: a link to {place}, outside {root}; copy it into the folder")
+    if not place.is_file():
+        raise DataError(f"{file}: expected an image file, found a folder, a device or a link to nothing; remove it")
 
 
 def patient_ids(files: Sequence[Path], pattern: str) -> np.ndarray:
@@ -137,30 +152,33 @@ def load_image(file: Path, size: int) -> np.ndarray:
     Raises:
         DataError: empty, not an image, damaged, several frames, or more than MAX_PIXELS.
     """
-    if file.stat().st_size == 0:
-        raise DataError(f"{file}: the file is empty (0 bytes); fetch it again or remove it")
     try:
+        empty = file.stat().st_size == 0
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own, lower limit follows
-            image = Image.open(file)
+            image = None if empty else Image.open(file, formats=FORMATS)
     except Image.DecompressionBombError:
         raise DataError(f"{file}: more than {MAX_PIXELS:,} pixels; shrink it or remove it") from None
     except Exception as error:  # decoders raise many types; each means the same here
         raise DataError(f"{file}: not a readable image ({error}); fetch it again or remove it") from None
+    if empty:
+        raise DataError(f"{file}: the file is empty (0 bytes); fetch it again or remove it")
     with image:
         width, height = image.size
         if width * height > MAX_PIXELS:  # known from the header, before anything is decoded
             raise DataError(f"{file}: {width} x {height} is more than {MAX_PIXELS:,} pixels; shrink it or remove it")
-        if getattr(image, "n_frames", 1) != 1:
-            raise DataError(f"{file}: it holds {image.n_frames} frames, expected one; save the frames as single images")
         if image.mode not in GREY_MODES | COLOUR_MODES and not image.mode.startswith("I;16"):
             raise DataError(
                 f"{file}: pixel mode {image.mode!r} is not supported; save it as 8- or 16-bit grey or as RGB"
             )
         try:
-            return _square(ImageOps.exif_transpose(image), size)
+            frames = getattr(image, "n_frames", 1)  # for which a TIFF is searched to its end
+            array = _square(ImageOps.exif_transpose(image), size) if frames == 1 else None
         except Exception as error:
             raise DataError(f"{file}: the image cannot be decoded ({error}); fetch it again or remove it") from None
+    if frames != 1:
+        raise DataError(f"{file}: it holds {frames} frames, expected one; save the frames as single images")
+    return array
 
 
 def _square(image: Image.Image, size: int) -> np.ndarray:
@@ -200,7 +218,9 @@ def _note(root: Path) -> str:
     """The first paragraph of the folder's README, which is where public data states its origin and licence."""
     for name in ("README.md", "README.txt", "README"):
         if os.path.isfile(root / name):
-            text = (root / name).read_text(encoding="utf-8", errors="replace")
+            _check_place(root / name, root.resolve(), root)
+            with open(root / name, "rb") as file:
+                text = file.read(NOTE).decode("utf-8", errors="replace")
             paragraphs = [" ".join(p.split()) for p in re.split(r"\n\s*\n", text)]
             return next((p[:1000] for p in paragraphs if p and not p.startswith("#")), "")
     return ""

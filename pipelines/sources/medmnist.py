@@ -6,21 +6,20 @@ memory.
 
 import difflib
 import hashlib
-import math
 import os
 import tempfile
 import zipfile
-import zlib
 from collections.abc import Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 
+from pipelines import arrays
 from pipelines.sources import SPLITS, Allocate, DataError, Dataset
 
 SIZES = (28, 64, 128, 224)
 TASKS = ("multi-class", "binary-class", "ordinal-regression")
-CHUNK = 2**24  # bytes read at a time
 
 
 def read(data, seeds: Sequence[int], allocate: Allocate) -> Dataset:
@@ -140,76 +139,63 @@ def read_archive(path: Path, size: int, channels: int, classes: int, allocate: A
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            names = {f"{split}_{kind}" for split in SPLITS for kind in ("images", "labels")}
-            found = {name.removesuffix(".npy") for name in archive.namelist()}
-            if missing := sorted(names - found):
+            found = arrays.members(archive)
+            if missing := sorted({f"{split}_{kind}" for split in SPLITS for kind in ("images", "labels")} - set(found)):
                 raise DataError(
-                    f"{path}: lacks {', '.join(missing)}, found {sorted(found)}; is it a 2-D MedMNIST archive?"
+                    f"{path}: lacks {', '.join(missing)}, found {sorted(found)[:20]}; is it a 2-D MedMNIST archive?"
                 )
-            labels = {split: _labels(path, archive, split, classes) for split in SPLITS}
-            images = allocate((sum(map(len, labels.values())), size, size) + ((3,) if channels == 3 else ()))
-            splits, start = {}, 0
-            for split in SPLITS:
-                stop = start + len(labels[split])
-                _copy(path, archive, f"{split}_images", images[start:stop])
-                splits[split] = np.arange(start, stop, dtype=np.int64)
-                start = stop
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
+            # All headers come before the array is made, whose size they decide.
+            counts = [_count(path, archive, found, f"{split}_labels") for split in SPLITS]
+            shape = (size, size) + ((3,) if channels == 3 else ())
+            for split, count in zip(SPLITS, counts):
+                _check(path, archive, found, f"{split}_images", (count, *shape))
+            images, labels = allocate((sum(counts), *shape)), []
+            stops = np.cumsum(counts)
+            splits = {s: np.arange(stop - n, stop, dtype=np.int64) for s, n, stop in zip(SPLITS, counts, stops)}
+            for split, count, stop in zip(SPLITS, counts, stops):
+                labels.append(_labels(path, archive, found, f"{split}_labels", classes))
+                with _member(path, archive, found, f"{split}_images") as (file, _, _):
+                    arrays.fill(file, images[stop - count : stop])
+    except (DataError, MemoryError):
+        raise
+    except Exception as error:  # zipfile raises many types for damaged archives
         raise DataError(f"{path}: damaged or truncated archive ({error}); delete it and run again") from None
-    return images, np.concatenate(list(labels.values())), splits
+    return images, np.concatenate(labels), splits
 
 
-def _labels(path: Path, archive: zipfile.ZipFile, split: str, classes: int) -> np.ndarray:
-    name = f"{split}_labels"
-    with archive.open(f"{name}.npy") as file:
-        shape, dtype = _header(path, name, file)
+@contextmanager
+def _member(path: Path, archive: zipfile.ZipFile, found: dict[str, zipfile.ZipInfo], name: str):
+    """A member at its data, its shape and its type, once its header is known to fit its size."""
+    try:
+        with archive.open(found[name]) as file:
+            shape, dtype, fortran = arrays.header(file, found[name].file_size)
+            if fortran and any(n > 1 for n in shape[1:]):
+                raise arrays.ArrayError(f"found {dtype} {shape} in Fortran order, expected C order")
+            yield file, shape, dtype
+    except arrays.ArrayError as error:
+        raise DataError(f"{path}: {name}: {error}; delete it and run again") from None
+
+
+def _count(path, archive, found, name) -> int:
+    with _member(path, archive, found, name) as (_, shape, dtype):
         if dtype.kind not in "iu" or len(shape) not in (1, 2) or shape[1:] not in ((), (1,)):
             raise DataError(f"{path}: {name}: found {dtype} {shape}, expected integers of shape (N,) or (N, 1)")
+        return shape[0]
+
+
+def _check(path, archive, found, name, expected) -> None:
+    with _member(path, archive, found, name) as (_, shape, dtype):
+        if dtype != np.uint8 or shape != expected:
+            raise DataError(
+                f"{path}: {name}: found {dtype} {shape}, expected uint8 {expected} as its labels and size say"
+            )
+
+
+def _labels(path, archive, found, name, classes) -> np.ndarray:
+    with _member(path, archive, found, name) as (file, shape, dtype):
         labels = np.empty(shape[:1], dtype)
-        _fill(path, name, file, labels)
+        arrays.fill(file, labels)
     labels = labels.astype(np.int64)
     if len(labels) and not 0 <= labels.min() <= labels.max() < classes:
         raise DataError(f"{path}: {name}: labels from {labels.min()} to {labels.max()}, expected 0 to {classes - 1}")
     return labels
-
-
-def _copy(path: Path, archive: zipfile.ZipFile, name: str, target: np.ndarray) -> None:
-    with archive.open(f"{name}.npy") as file:
-        shape, dtype = _header(path, name, file)
-        if dtype != np.uint8 or shape != target.shape:
-            raise DataError(
-                f"{path}: {name}: found {dtype} {shape}, expected uint8 {target.shape} as its labels and size say"
-            )
-        _fill(path, name, file, target)
-
-
-def _header(path: Path, name: str, file) -> tuple[tuple[int, ...], np.dtype]:
-    """Shape and type of an open .npy member, leaving `file` at its data. Objects are refused: they are pickles."""
-    try:
-        version = np.lib.format.read_magic(file)
-        reader = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version]
-        shape, fortran, dtype = reader(file)
-    except (ValueError, KeyError) as error:
-        raise DataError(f"{path}: {name}: not a .npy array ({error})") from None
-    if dtype.hasobject or (fortran and math.prod(shape[1:]) > 1):
-        raise DataError(
-            f"{path}: {name}: found {dtype} {shape}, fortran order {fortran}; expected plain numbers in C order"
-        )
-    return shape, dtype
-
-
-def _fill(path: Path, name: str, file, target: np.ndarray) -> None:
-    """Read exactly `target` from `file`; the read after the last byte makes zipfile compare the member's CRC."""
-    if not target.size:
-        return
-    buffer = memoryview(target.view(np.ndarray)).cast("B")
-    position = 0
-    while position < len(buffer):
-        count = file.readinto(buffer[position : position + CHUNK])
-        if not count:
-            raise DataError(
-                f"{path}: {name}: truncated: {position:,} of {len(buffer):,} bytes; delete it and run again"
-            )
-        position += count
-    if file.read(1):
-        raise DataError(f"{path}: {name}: more data than its shape {target.shape} says; delete it and run again")

@@ -1,0 +1,210 @@
+"""Measure what training and running every arm costs: time, memory, FLOPs, beside peers on the same network.
+
+All arms and peers take turns in one process, round by round, each round in another order; ratios to full fine-tuning
+are taken within a round. Writes results/<profile>/cost.csv, cost_growth.csv and cost.json. A run that was interrupted
+goes on with the settings it had not finished, on the same machine and with the same code.
+Run `python -m pipelines.cost [--arm NAME]`, with nothing else running on the machine.
+"""
+
+import argparse
+import csv
+import io
+import json
+import math
+import sys
+from pathlib import Path
+
+from pipelines import records
+from pipelines.code import ROOT, code_files, code_hash, sha256_json
+from pipelines.params import Params, load
+
+COLUMNS = [
+    "arm", "role", "backbone", "image_size", "batch_size", "trainable", "step_ms", "step_ms_lo", "step_ms_hi",
+    "step_ratio", "step_ratio_lo", "step_ratio_hi", "peak_mib", "peak_ratio", "images_per_s", "epoch_s", "flops",
+    "ceiling_share", "inference_ms", "inference_merged_ms", "inference_ratio", "inference_ratio_lo",
+    "inference_ratio_hi", "rounds", "setting", "family", "of", "precision", "step_flops", "inference_batch",
+    "inference_batch_ms", "inference_batch_merged_ms", "inference_batch_ratio", "inference_batch_ratio_lo",
+    "inference_batch_ratio_hi",
+]  # fmt: skip
+GROWTH_COLUMNS = ["sweep", "rank", *COLUMNS[: COLUMNS.index("flops")], "rounds", "family", "precision"]
+OWN_CODE = ("benches.py", "contenders.py", "measure.py")  # beside the loop's and the arms'
+GROWTH = "growth"
+
+
+def main(argv=None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m pipelines.cost", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--profile-file", default="params.yaml", help="parameters (default: %(default)s)")
+    parser.add_argument("--device", help="cpu, cuda or cuda:N; default: the GPU if there is one")
+    parser.add_argument(
+        "--arm", action="append", help="only this arm and its peers (may be repeated): printed, not written"
+    )
+    args = parser.parse_args(argv)
+    try:
+        run(load(args.profile_file), args.device, args.arm)
+    except (ValueError, ModuleNotFoundError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def run(params: Params, device: str | None = None, arms: list[str] | None = None) -> dict:
+    """Measure what the profile's `cost` section asks for and write it; without one, files without a row.
+
+    Args:
+        arms: only these, printed and not written.
+
+    Returns:
+        The results of `benches.measure_all` by label, as in `plan`.
+
+    Raises:
+        ParamsError, baselines.ArmError: the section or an arm is wrong.
+    """
+    if params.cost is None:
+        print(f"profile {params.profile}: no cost section, nothing to measure")
+        _write(params, {}, None)
+        return {}
+    from pipelines import benches, loop
+
+    device = loop.pick_device(device, deterministic=params.train.deterministic)
+    environment = records.environment("colora")
+    options = _options(params)
+    results, kept = {}, []
+    for label, lineup in plan(params, arms).items():
+        own = options if label != GROWTH else {**options, "rounds": params.cost.growth.rounds, "inference_batch": 0}
+        kept.append(_kept_file(params, lineup, own, environment))
+        if kept[-1].is_file():
+            results[label] = json.loads(kept[-1].read_text())
+            print(f"{label}: measured before, kept", flush=True)
+        else:
+            results[label] = benches.measure_all(label, lineup, device, **own)
+            records.write_json(kept[-1], results[label])
+        _show(label, results[label])
+    if not arms:
+        _write(params, results, environment)
+        for path in kept:
+            path.unlink(missing_ok=True)
+    return results
+
+
+def plan(params: Params, arms: list[str] | None = None) -> dict[str, list]:
+    """The contenders that are measured side by side, by what they share; the growth sweeps are `GROWTH`.
+
+    Raises:
+        ParamsError: an arm that is not there or cannot be measured as asked.
+    """
+    from pipelines import contenders
+
+    cost, size = params.cost, params.data.image_size
+    chosen = arms or list(params.arm)
+    groups = {
+        f"{size}px-b{batch}": contenders.lineup(params, chosen, image_size=size, batch_size=batch)
+        for batch in cost.batch_sizes or [params.train.batch_size]
+    }
+    for setting in cost.settings:
+        own = [arm for arm in setting.arms if arms is None or arm in arms]
+        precision = setting.precision or params.train.precision
+        for batch in setting.batch_sizes if own else []:
+            groups[f"{setting.backbone}-{setting.image_size}px-b{batch}-{precision}"] = contenders.lineup(
+                params, own, image_size=setting.image_size, batch_size=batch, backbone=setting.backbone,
+                precision=precision,
+            )  # fmt: skip
+    if cost.growth and not arms:
+        groups[GROWTH] = [contender for contender, _ in contenders.growth(params)]
+    return groups
+
+
+def _options(params: Params) -> dict:
+    """Keyword arguments of `benches.measure_all`; the numbers of classes and training images are the data card's."""
+    path = params.results_dir / "data" / "card.json"
+    images, classes = None, 4
+    if path.is_file():
+        card = records.read_json(path, "run `python -m pipelines.prepare` again")
+        images = sum(next(iter(card["seeds"].values()))["counts"]["train"].values())
+        classes = len(card["classes"])
+    else:
+        print(f"{path} is not there: no epoch times, and four classes; `python -m pipelines.prepare` writes it")
+    cost = params.cost
+    return {
+        "rounds": cost.rounds, "block_s": cost.block_s, "inference_batch": cost.inference_batch,
+        "num_classes": classes, "images": images,
+    }  # fmt: skip
+
+
+def _kept_file(params: Params, lineup, options: dict, environment: dict) -> Path:
+    """Where the results of contenders measured together are kept until all are there."""
+    code = {file for contender in lineup for file in code_files(contender.settings["family"])}
+    machine = {key: environment[key] for key in ("torch", "cpu", "threads", "gpu", "cuda", "driver")}
+    identity = sha256_json(
+        {
+            "lineup": [vars(contender) for contender in lineup],
+            "options": options,
+            "machine": machine,
+            "code": code_hash(sorted(code | {ROOT / "pipelines" / name for name in OWN_CODE})),
+        }
+    )
+    return Path("checkpoints") / params.profile / "cost" / f"{identity}.json"
+
+
+def _write(params: Params, results: dict, environment: dict | None) -> None:
+    from pipelines import contenders
+
+    rows = [{**row, "setting": label} for label in results if label != GROWTH for row in results[label]["rows"]]
+    _write_csv(params.results_dir / "cost.csv", COLUMNS, rows)
+    grown = []
+    if GROWTH in results:
+        measured = iter(results[GROWTH]["rows"])
+        for contender, sweeps in contenders.growth(params):
+            if contender.name not in results[GROWTH]["left_out"]:
+                row = next(measured)
+                grown += [{"sweep": sweep, **row} for sweep in sweeps]
+    _write_csv(params.results_dir / "cost_growth.csv", GROWTH_COLUMNS, grown)
+    headline = {label: _finite(found["headline"]) for label, found in results.items() if found["headline"]}
+    content = {
+        "environment": environment,
+        "ceiling": {label: found["ceiling"] for label, found in results.items()},
+        "headline": headline,
+        "left_out": {label: found["left_out"] for label, found in results.items() if found["left_out"]},
+    }
+    records.write_json(params.results_dir / "cost.json", content)
+
+
+def _finite(headline: dict) -> dict:
+    """Without ratios that do not exist: JSON has no NaN, and a metric that is none is no metric."""
+    return {
+        arm: {name: round(value, 6) for name, value in ratios.items() if math.isfinite(value)}
+        for arm, ratios in headline.items()
+    }
+
+
+def _write_csv(path: Path, columns: list[str], rows: list[dict]) -> None:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    for row in rows:
+        writer.writerow([_cell(row.get(name, "")) for name in columns])
+    records.write_atomically(path, lambda file: file.write(text.getvalue().encode()))
+
+
+def _cell(value):
+    if not isinstance(value, float):
+        return value
+    return "" if math.isnan(value) else f"{value:.6g}"
+
+
+def _show(label: str, result: dict) -> None:
+    ceiling = ", ".join(f"{name} {value:.3g}" for name, value in result["ceiling"].items())
+    print(f"{label}: {ceiling}")
+    width = max([len(row["arm"]) for row in result["rows"]], default=0)
+    for row in result["rows"]:
+        print(
+            f"  {row['arm']:{width}}  {row['image_size']} px, batch {row['batch_size']}  step {row['step_ms']:.1f} ms"
+            f"  x{row['step_ratio']:.3f} [{row['step_ratio_lo']:.3f}, {row['step_ratio_hi']:.3f}]"
+            f"  peak {row['peak_mib']:.1f} MiB  x{row['peak_ratio']:.3f}",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,177 @@
+"""Choose a few test images on which to show where networks looked, and keep them with the Grad-CAM maps of some arms.
+
+After `prepare` and `train` no other stage reads images: results/<profile>/explain.npz holds what the report shows of
+them. Run `python -m pipelines.explain` with the cells of the first probed seed and the prepared data in place.
+"""
+
+import argparse
+import sys
+from itertools import combinations
+from pathlib import Path
+
+from pipelines.params import Params, load
+
+ARMS = 8  # columns of the picture
+EACH = 3  # images of agreement, and as many of disagreement
+FIRST = ("colora", "full", "transfer")  # families on a CNN that are shown in any case
+AGREE, DIFFER = "agreement", "disagreement"
+
+
+def main(argv=None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m pipelines.explain", description=__doc__)
+    parser.add_argument("--profile-file", default="params.yaml", help="composed parameters (default: %(default)s)")
+    options = parser.parse_args(argv)
+    try:
+        params = load(options.profile_file)
+        path = explain(params)
+    except (ValueError, OSError) as error:  # of ours: ParamsError, RecordError, SummaryError
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(f"{path} written" if path else f"profile {params.profile!r} has no `probe` section: nothing to explain")
+    return 0
+
+
+def explain(params: Params) -> Path | None:
+    """Write results/<profile>/explain.npz; without `probe` in the profile, an archive of nothing, and return None.
+
+    Of m images and a arms it holds: images (m, H, W) or (m, H, W, 3) uint8, as prepared; indices and labels (m,); shows
+    (m,), "agreement" or "disagreement"; arms (a,), in the profile's order; predicted and probability (a, m), the class
+    named and how sure; maps0 to maps<a-1> (m, h, w) uint8, each of its arm's own size; classes (C,); seed and pool: of
+    which seed the networks are, and how many images were there to choose from.
+
+    Raises:
+        SummaryError: as `cells.read_cells` and `probed.Probed`; or the prepared data are missing, or not those that the
+            cells were tested on.
+    """
+    import numpy as np
+
+    from pipelines import cells, records
+
+    out = params.results_dir / "explain.npz"
+    if params.probe is None:
+        records.write_arrays(out)
+        return None
+    seed = next(seed for seed in params.seeds if params.probed(seed))
+    found, _ = cells.read_cells(params)
+    maps = _read_maps(params, found, seed)
+    arms = shown(params, {arm: [cell for (name, _), cell in found.items() if name == arm] for arm in maps})
+    if not arms:
+        raise cells.SummaryError(
+            f"{params.results_dir / 'runs'}: no arm has a cell of seed {seed} with a gradcam.npz; run `python -m "
+            f"pipelines.train --arm ARM --seed {seed}`"
+        )
+    indices, first = maps[arms[0]]["indices"], found[arms[0], seed]
+    labels = first["labels"][maps[arms[0]]["places"]]
+    probabilities = np.array([found[arm, seed]["probabilities"][maps[arm]["places"]] for arm in arms])
+    agree, differ = choose(labels, probabilities)
+    chosen = np.array(agree + differ)
+    records.write_arrays(
+        out,
+        images=_images(params, indices[chosen], labels[chosen]), indices=indices[chosen], labels=labels[chosen],
+        shows=np.array([AGREE] * len(agree) + [DIFFER] * len(differ)), arms=np.array(arms),
+        predicted=probabilities.argmax(2)[:, chosen], probability=probabilities.max(2)[:, chosen],
+        classes=np.array(first["data"]["classes"]), seed=np.array(seed), pool=np.array(len(indices)),
+        **{f"maps{number}": maps[arm]["maps"][chosen] for number, arm in enumerate(arms)},
+    )  # fmt: skip
+    return out
+
+
+def shown(params: Params, cells: dict[str, list[dict]]) -> list[str]:
+    """The arms to show, in the profile's order: one a family and kind of network, the best by validation accuracy.
+
+    Of more than `ARMS`, CoLoRA, full fine-tuning and transfer on a CNN stay, the best ViT, state-space and KAN arm, and
+    then the best. Test accuracy decides nothing: an arm might owe its place to the images that it is shown on.
+
+    Args:
+        cells: each candidate's cells, at least one, of any seeds.
+    """
+    from pipelines.comparisons import GROUPS, group
+
+    scores = {arm: round(sum(c["metrics"]["val"]["acc"] for c in own) / len(own), 9) for arm, own in cells.items()}
+    kinds = {}
+    for arm in sorted(cells, key=lambda arm: -scores[arm]):  # of arms that tie, the profile's first
+        settings = cells[arm][0]["settings"]  # what the run says: a network of its own has no backbone in the profile
+        kinds.setdefault((group(settings["family"], settings["backbone"]), settings["family"]), arm)
+    always = [kinds.get((None, family)) for family in FIRST]
+    always += [next((arm for kind, arm in kinds.items() if kind[0] == name), None) for name in GROUPS]
+    kept = [*dict.fromkeys([arm for arm in always if arm] + list(kinds.values()))][:ARMS]
+    return [arm for arm in params.arm if arm in kept]
+
+
+def choose(labels, probabilities, each: int = EACH) -> tuple[list[int], list[int]]:
+    """Which images show agreement and which disagreement: at most `each` places of each kind, the clearest first.
+
+    Agreement: of the images that all arms name rightly, or else as many arms as possible, those on which the least sure
+    arm is surest. Disagreement: those on which most pairs of arms name different classes, and among these the ones on
+    which the arms are surest of what they say, on average; none on which all agree. Of each kind the true classes take
+    turns, so that one easy or hard class does not fill it. Equal images come in the order of the test.
+
+    Args:
+        labels: (n,) classes.
+        probabilities: (a, n, C).
+    """
+    import numpy as np
+
+    named = probabilities.argmax(2)
+    right = (named == labels).sum(0)
+    of_label = np.take_along_axis(probabilities, np.asarray(labels)[None, :, None], 2)[..., 0]
+    differing = np.sum([a != b for a, b in combinations(named, 2)] or [np.zeros(len(labels))], axis=0)
+    by_least_sure = np.argsort(-of_label.min(0), kind="stable")
+    agree = _in_turns([i for i in by_least_sure if right[i] == right.max()], labels, each)
+    by_difference = np.lexsort((-probabilities.max(2).mean(0), -differing))
+    return agree, _in_turns([i for i in by_difference if differing[i] and i not in agree], labels, each)
+
+
+def _in_turns(order, labels, count: int) -> list[int]:
+    """The first `count` of the places in `order` when every class has its first before any has a second."""
+    seen: dict[int, int] = {}
+    turns = []
+    for rank, place in enumerate(order):
+        turn = seen[labels[place]] = seen.get(labels[place], -1) + 1
+        turns.append((turn, rank, int(place)))
+    return [place for _, _, place in sorted(turns)[:count]]
+
+
+def _read_maps(params: Params, cells: dict, seed: int) -> dict[str, dict]:
+    """{arm: indices (n,), maps (n, h, w), places (n,) in the cell's test} of one seed, all arms on the same images."""
+    from pipelines.probed import Probed
+
+    probed = Probed(params, "gradcam.npz", ("indices", "maps"))
+    found = {arm: read for arm in params.arm if (arm, seed) in cells and (read := probed.read(cells[arm, seed]))}
+    for arm, read in found.items():
+        maps = read["maps"]
+        if maps.ndim != 3 or len(maps) != len(read["indices"]) or not maps.size or maps.dtype.name != "uint8":
+            raise probed.error(cells[arm, seed], f"maps should be uint8 (n, h, w), found {maps.dtype} {maps.shape}")
+    return found
+
+
+def _images(params: Params, indices, labels):
+    """The prepared images at these indices, which should have these labels."""
+    import numpy as np
+
+    from pipelines.cells import SummaryError
+
+    paths = params.data_dir / "images.npy", params.data_dir / "labels.npy"
+    again = "run `python -m pipelines.prepare` first"
+    for path in paths:
+        if not path.is_file():
+            raise SummaryError(f"{path}: no such file; {again}, on the data that the cells were trained on")
+    try:
+        images, truth = (np.load(path, mmap_mode="r", allow_pickle=False) for path in paths)
+    except (OSError, ValueError) as error:
+        raise SummaryError(f"{params.data_dir}: images.npy or labels.npy is not readable ({error}); {again}") from None
+    if images.dtype != np.uint8 or images.shape[3:] not in ((), (3,)) or truth.shape != images.shape[:1]:
+        raise SummaryError(
+            f"{params.data_dir}: images are {images.dtype} {images.shape}, labels {truth.shape}; expected uint8 "
+            f"(N, H, W) or (N, H, W, 3) and (N,); {again}"
+        )
+    if indices.max() >= len(truth) or not np.array_equal(truth[indices], labels):
+        raise SummaryError(
+            f"{params.data_dir}: its labels of images {indices.tolist()} are not those that the cells were tested on; "
+            f"{again}, on the data that the cells were trained on"
+        )
+    return np.asarray(images[indices])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

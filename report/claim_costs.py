@@ -1,0 +1,88 @@
+"""The ratios of cost.csv that the claims are about, and the machine they were taken on."""
+
+import pandas as pd
+
+from report.results import ReportError, Results, _json
+
+COMMAND = "python -m pipelines.cost"
+COLUMNS = {"step": "step_ratio", "memory": "peak_ratio", "inference": "inference_ratio"}
+NEEDED = [
+    "arm", "role", "family", "backbone", "image_size", "batch_size", "precision", "step_ratio", "step_ratio_lo",
+    "step_ratio_hi", "peak_mib", "peak_ratio", "inference_ratio", "inference_ratio_lo", "inference_ratio_hi",
+]  # fmt: skip
+
+
+def ratios(results: Results, arm: str, name: str, tolerance: float) -> pd.DataFrame | None:
+    """A row for each setting at which cost.csv has a ratio of the arm: value, lo, hi, setting (in words), backbone.
+
+    The arm on another backbone counts too, be it named alike or with that backbone in front: what a step costs hangs on
+    no weights, so a network that was not trained may be measured. Where the arm was not, the other CoLoRA arms stand
+    for it, and their names with the settings. Without an interval lo and hi are the value -+ `tolerance`, as a share of
+    it; NaN without tolerance.
+
+    Args:
+        name: a key of `COLUMNS`.
+
+    Returns:
+        None where there is no cost.csv.
+
+    Raises:
+        ReportError: cost.csv cannot be read or lacks a column.
+    """
+    frame = read(results)
+    if frame is None:
+        return None
+    frame = frame[(frame.role == "arm") & (frame.family == "colora") & frame[COLUMNS[name]].notna()]
+    bare = pd.Series([_bare(*pair) for pair in zip(frame.arm, frame.backbone, strict=True)], frame.index, dtype=str)
+    own = frame[bare == _bare(arm, results.arms.backbone[arm])]
+    named = own.empty
+    own = frame if named else own
+    value = own[COLUMNS[name]]
+    ends = [own.get(f"{COLUMNS[name]}_{end}", pd.Series(float("nan"), own.index)) for end in ("lo", "hi")]
+    if tolerance:
+        ends = [end.fillna(value * factor) for end, factor in zip(ends, (1 - tolerance, 1 + tolerance), strict=True)]
+    settings = [
+        f"{f'{row.arm}, ' if named else ''}{row.backbone}, {row.image_size:.0f} px, batch {row.batch_size:.0f}, "
+        f"{row.precision}"
+        for row in own.itertuples()
+    ]
+    found = {"value": value, "lo": ends[0], "hi": ends[1], "setting": settings, "backbone": own.backbone}
+    return pd.DataFrame(found).reset_index(drop=True)
+
+
+def read(results: Results) -> pd.DataFrame | None:
+    """cost.csv; None where there is none.
+
+    Raises:
+        ReportError: it cannot be read or lacks a column.
+    """
+    path = results.directory / "cost.csv"
+    if not path.is_file():
+        return None
+    try:
+        frame = pd.read_csv(path)
+    except (OSError, ValueError) as error:
+        raise ReportError(f"{path}: not readable as CSV ({error}); run `{COMMAND}` again") from None
+    missing = [name for name in NEEDED if name not in frame]
+    if missing:
+        raise ReportError(f"{path}: columns {', '.join(missing)} are missing; run `{COMMAND}` again")
+    return frame
+
+
+def machine(results: Results) -> str:
+    """On what the costs were measured, by cost.json: the GPU, or else the CPU and its threads.
+
+    Raises:
+        ReportError: cost.json cannot be read.
+    """
+    path = results.directory / "cost.json"
+    found = (_json(path, COMMAND).get("environment") if path.is_file() else None) or {}
+    if found.get("gpu"):
+        return str(found["gpu"])
+    threads = f", {found['threads']} thread{'s' * (found['threads'] != 1)}" if found.get("threads") else ""
+    return f"{found['cpu']}{threads}" if found.get("cpu") else "a machine that cost.json does not name"
+
+
+def _bare(arm: str, backbone: str) -> str:
+    """An arm's name without its backbone's: 'resnet50-full' on resnet50 is 'full'."""
+    return arm.removeprefix(f"{backbone}-").removesuffix(f"-{backbone}")

@@ -1,0 +1,519 @@
+"""The claims ledger: every verdict forced each way on made-up results, its scope, the ledger's errors."""
+
+import json
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from pipelines import stability
+from pipelines.comparisons import GROUPS as COMPARED
+from pipelines.comparisons import group
+from pipelines.summarise import summarise
+from report import claim_costs, claims, comparisons, page, style, tables
+from report.claim_tests import Comparable, Cost, Gain, Parameters, Stability, seeds_to_part
+from report.results import ReportError, load
+from tests import fake_results as fake
+
+ARMS = ["full", "transfer", "colora-blocks2-5", "vit-lora", "vim", "medkan"]
+COLORA = "colora-blocks2-5"
+OTHERS = {"ViT": "vit-lora", "state space": "vim", "KAN": "medkan"}
+
+
+def write_results(where, monkeypatch, arms=ARMS, source="phantom", skip=(), seeds=(0, 1, 2)):
+    monkeypatch.chdir(where)
+    params = fake.params(arms, seeds=seeds, allow_missing=bool(skip))
+    fake.write_profile(params, skip=skip, n_test=80)
+    summarise(params)
+    (params.results_dir / "data").mkdir()
+    card = {"settings": {"source": source}, "count": 1000}
+    (params.results_dir / "data" / "card.json").write_text(json.dumps(card))
+    return where / params.results_dir
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        yield write_results(tmp_path_factory.mktemp("claims"), monkeypatch)
+
+
+@pytest.fixture
+def folder(written, tmp_path):
+    return shutil.copytree(written, tmp_path / "fake", ignore=shutil.ignore_patterns("runs"))
+
+
+@pytest.fixture(scope="module")
+def results(written):
+    """Read once: no test changes its frames."""
+    return load(written)
+
+
+def compared(results, against, **values):
+    """Results in which the CoLoRA arm's comparison with `against` has these values."""
+    frame = results.comparisons.astype({"equivalent": object})
+    rows = (frame.arm == COLORA) & (frame.against == against)
+    assert rows.sum() == 1
+    for name, value in values.items():
+        frame.loc[rows, name] = value
+    return replace(results, comparisons=frame)
+
+
+def difference(value, p=0.01, swap=0.01, half=0.005, equivalent=False, seeds=3):
+    return {
+        "difference": value, "lo": value - half, "hi": value + half, "p_holm": p, "p_swap_holm": swap,
+        "equivalent": equivalent, "seeds": seeds, "margin": 0.01, "auc_difference": value, "auc_lo": value - half,
+        "auc_hi": value + half, "auc_p_holm": p,
+    }  # fmt: skip
+
+
+# Gains
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "auc"])
+@pytest.mark.parametrize(
+    ("values", "size", "verdict"),
+    [
+        (difference(0.02), None, "supported"),
+        (difference(-0.02), None, "contradicted"),
+        (difference(0.02, p=0.05), None, "undecided"),  # 0.05 itself is not below 0.05
+        (difference(0.02, p=0.0499), None, "supported"),
+        (difference(-0.02, p=0.06), None, "undecided"),
+        (difference(0.02, seeds=1), None, "undecided"),
+        (difference(0.02), 0.01, "supported"),
+        (difference(0.0078125, half=0.00390625), 0.01171875, "supported"),  # the interval's end is the claimed size
+        (difference(0.0078125, half=0.00390625), 0.012, "contradicted"),  # better, but not by so much
+        (difference(0.001, p=0.5), 0.01, "contradicted"),  # not shown to be better, and never by so much
+        (difference(0.001, p=0.5, half=0.02), 0.01, "undecided"),
+        (difference(-0.02, half=0.05), 0.01, "contradicted"),  # shown lower, whatever the interval reaches
+    ],
+)
+def test_a_gain_is_judged(results, metric, values, size, verdict):
+    found = Gain(kind="gain", metric=metric, over=["full"], size=size).judge(
+        compared(results, "full", **values), COLORA
+    )
+    assert found.verdict == verdict
+    assert bool(found.takes) == (verdict == "undecided")
+    assert tables.signed(values["difference"]) in found.evidence and "against full" in found.evidence
+
+
+def test_a_gain_in_accuracy_needs_both_tests(results):
+    given = compared(results, "full", **difference(0.02, p=0.01, swap=0.05))
+    assert Gain(kind="gain", metric="accuracy", over=["full"]).judge(given, COLORA).verdict == "undecided"
+    assert Gain(kind="gain", metric="auc", over=["full"]).judge(given, COLORA).verdict == "supported"
+
+
+@pytest.mark.parametrize(
+    ("values", "verdict"),
+    [
+        ((0.02, 0.02, 0.02), "supported"),
+        ((0.004, 0.02, 0.004), "supported"),  # up to 1 point: one of them reaches it
+        ((0.002, 0.002, 0.002), "contradicted"),
+        ((0.02, 0.02, -0.02), "contradicted"),
+        ((0.02, 0.02, None), "undecided"),
+    ],
+)
+def test_a_gain_over_several_needs_all(results, values, verdict):
+    given = results
+    for against, value in zip(OTHERS, values, strict=True):
+        given = compared(given, against, **(difference(0.0, p=0.9) if value is None else difference(value)))
+    test = Gain(kind="gain", metric="accuracy", over=list(OTHERS), size=0.01)
+    found = test.judge(given, COLORA)
+    assert found.verdict == verdict
+    assert all(name in found.evidence for name in OTHERS.values())
+
+
+@pytest.mark.parametrize(
+    ("needed", "text"),
+    [(40, "about 40 seeds, with which 1 percentage point"), (np.inf, "more test images"), (2, "more seeds"),
+     (np.nan, "more seeds")],
+)  # fmt: skip
+def test_an_undecided_difference_says_what_it_takes(results, needed, text):
+    given = compared(results, "full", **difference(0.02, p=0.5), seeds_needed=needed)
+    assert Gain(kind="gain", metric="accuracy", over=["full"]).judge(given, COLORA).takes.startswith(text)
+
+
+# Comparable
+
+
+@pytest.mark.parametrize(
+    ("values", "verdict"),
+    [
+        (difference(0.001, p=0.5, equivalent=True), "supported"),
+        (difference(-0.004, equivalent=True, half=0.002), "supported"),  # lower, within the margin
+        (difference(0.05), "supported"),
+        (difference(-0.05), "contradicted"),
+        (difference(-0.05, p=0.05), "undecided"),
+        (difference(-0.05, swap=0.05), "undecided"),
+        (difference(-0.014), "undecided"),  # shown lower, by less than the margin or more
+        (difference(-0.02) | {"hi": -0.01}, "undecided"),  # the interval ends at the margin
+        (difference(-0.02) | {"hi": -0.0101}, "contradicted"),
+        (difference(0.001, p=0.5), "undecided"),
+        (difference(-0.05, seeds=1), "undecided"),
+    ],
+)
+def test_comparable_is_judged(results, values, verdict):
+    given = compared(results, "ViT", **values)
+    found = Comparable(kind="comparable", over=["ViT"]).judge(given, COLORA)
+    assert found.verdict == verdict and bool(found.takes) == (verdict == "undecided")
+    assert "vit-lora (ViT)" in found.evidence and "margin 1 percentage point" in found.evidence
+
+
+def test_a_model_from_scratch_is_named_as_one(results):
+    found = Comparable(kind="comparable", over=["ViT", "state space"]).judge(results, COLORA)
+    assert "vit-lora (ViT)," in found.evidence and "vim (state space, from scratch)," in found.evidence
+
+
+# Parameters
+
+
+def parameters(results, ours, theirs):
+    arms = results.arms.copy()
+    arms.loc[COLORA, "trainable"], arms.loc["full", "trainable"] = ours, theirs
+    return Parameters(kind="parameters", at_most=0.2).judge(replace(results, arms=arms), COLORA)
+
+
+@pytest.mark.parametrize(("ours", "verdict"), [(1000, "supported"), (1001, "contradicted"), (999, "supported")])
+def test_parameters_are_counted(results, ours, verdict):
+    found = parameters(results, ours, 5000)
+    assert found.verdict == verdict and f"{ours:,} against 5,000 of full: {ours / 50:.1f} %" in found.evidence
+
+
+def test_parameters_need_full_fine_tuning_on_the_same_backbone(results):
+    arms = results.arms.copy()
+    arms.loc["full", "backbone"] = "other"
+    found = Parameters(kind="parameters", at_most=0.2).judge(replace(results, arms=arms), COLORA)
+    assert found.verdict == "undecided"
+    arms = results.arms.assign(trainable=np.nan)
+    arms.loc[COLORA, "trainable"] = 1000
+    found = Parameters(kind="parameters", at_most=0.2).judge(replace(results, arms=arms), COLORA)
+    assert found.verdict == "undecided"
+
+
+# Stability
+
+
+def write_stability(folder, **pairs):
+    """stability.csv in which each measure has (value, lo, hi) of the CoLoRA arm and of full fine-tuning."""
+    rows = [
+        (arm, name, *values, 3)
+        for name, pair in pairs.items()
+        for arm, values in zip((COLORA, "full"), pair, strict=True)
+    ]
+    frame = pd.DataFrame(rows, columns=["arm", "measure", "value", "lo", "hi", "seeds"])
+    frame.to_csv(folder / "stability.csv", index=False)
+
+
+LOW, HIGH, WIDE = (0.01, 0.008, 0.012), (0.03, 0.02, 0.04), (0.02, 0.01, 0.05)
+NONE = (0.03, np.nan, np.nan)
+
+
+@pytest.mark.parametrize(
+    ("spread", "jitter", "verdict"),
+    [
+        ((LOW, HIGH), (WIDE, WIDE), "supported"),
+        ((HIGH, LOW), (WIDE, WIDE), "contradicted"),
+        ((LOW, HIGH), (HIGH, LOW), "undecided"),
+        ((WIDE, HIGH), (WIDE, WIDE), "undecided"),
+        (((0.01, 0.008, 0.02), HIGH), (WIDE, WIDE), "undecided"),  # intervals that touch meet
+        ((LOW, NONE), (NONE, HIGH), "undecided"),
+    ],
+)
+def test_stability_is_judged(folder, spread, jitter, verdict):
+    write_stability(folder, spread=spread, jitter=jitter)
+    test = Stability(kind="stability", measures=["spread", "jitter"])
+    found = test.judge(load(folder), COLORA)
+    assert found.verdict == verdict and bool(found.takes) == (verdict == "undecided")
+    assert f"spread between seeds {100 * spread[0][0]:.2f}" in found.evidence
+
+
+def test_stability_without_its_file_or_a_measure(folder):
+    test = Stability(kind="stability", measures=["spread", "drawdown"])
+    write_stability(folder, spread=(LOW, HIGH))
+    found = test.judge(load(folder), COLORA)
+    assert found.verdict == "supported" and "largest drawdown: not measured" in found.evidence
+    (folder / "stability.csv").unlink()
+    found = test.judge(load(folder), COLORA)
+    assert (found.verdict, found.takes) == ("undecided", "run python -m pipelines.summarise")
+
+
+def test_seeds_that_would_part_intervals():
+    """At that number the interval functions of the stability stage part the intervals, with one seed less they meet."""
+    ours, theirs = (
+        pd.Series({"value": value, "hi": stability.spread_interval(value, 3)[1], "seeds": 3}) for value in (0.01, 0.02)
+    )
+    n = seeds_to_part("spread", ours, theirs)
+    assert n == seeds_to_part("spread", theirs, ours)
+    for seeds, parted in ((n, True), (n - 1, False)):
+        limits = [stability.spread_interval(value, seeds) for value in (0.01, 0.02)]
+        assert (limits[0][1] < limits[1][0]) == parted
+
+    def mean_of(values):
+        return pd.Series({"value": values.mean(), "hi": stability.mean_interval(values)[1], "seeds": len(values)})
+
+    # n values with the same mean and the same deviation: ours and theirs, as they would be with n seeds.
+    shape = np.array([-1.0, 0.0, 1.0])
+    n = seeds_to_part("jitter", mean_of(0.05 + 0.01 * shape), mean_of(0.06 + 0.01 * shape))
+    for seeds, parted in ((n, True), (n - 1, False)):
+        spread = np.random.default_rng(0).normal(size=seeds)
+        spread = 0.01 * (spread - spread.mean()) / spread.std(ddof=1)
+        limits = [stability.mean_interval(value + spread) for value in (0.05, 0.06)]
+        assert (limits[0][1] < limits[1][0]) == parted
+    assert seeds_to_part("jitter", mean_of(0.05 + 0.01 * shape), mean_of(0.0501 + 0.01 * shape)) is None
+
+
+# Costs
+
+
+def write_costs(folder, *rows, machine="Some GPU"):
+    """cost.csv with a row for each (step, lo, hi, peak, inference, lo, hi, batch), beside a peer that would decide."""
+    names = [
+        "step_ratio", "step_ratio_lo", "step_ratio_hi", "peak_ratio", "inference_ratio", "inference_ratio_lo",
+        "inference_ratio_hi", "batch_size",
+    ]  # fmt: skip
+    about = {
+        "arm": COLORA,
+        "role": "arm",
+        "family": "colora",
+        "backbone": "vgg16",
+        "image_size": 64,
+        "precision": "x",
+        "peak_mib": 1,
+    }
+    frame = pd.DataFrame([{**about, **dict(zip(names, row, strict=True))} for row in rows])
+    peer = {**about, "role": "peer", **dict.fromkeys(names, 5.0)}
+    full = {**about, "arm": "full", "family": "full", **dict.fromkeys(names, 5.0)}
+    pd.concat([frame, pd.DataFrame([peer, full])]).to_csv(folder / "cost.csv", index=False)
+    (folder / "cost.json").write_text(json.dumps({"environment": {"gpu": machine}}))
+
+
+def cost(folder, **test):
+    return Cost(kind="cost", **test).judge(load(folder), COLORA)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "verdict"),
+    [
+        (0.6, 0.7, "supported"),
+        (0.8, 0.825, "supported"),  # the bound itself is within it
+        (0.82, 0.83, "undecided"),
+        (0.825, 0.9, "undecided"),
+        (0.8251, 0.9, "contradicted"),
+        (np.nan, np.nan, "undecided"),  # no interval
+    ],
+)
+def test_step_time_is_judged_by_its_interval(folder, low, high, verdict):
+    write_costs(folder, (0.7, low, high, 1, 1, 1, 1, 8))
+    found = cost(folder, ratio="step", at_most=0.825)
+    assert found.verdict == verdict and "0.700" in found.evidence and "vgg16, 64 px, batch 8" in found.evidence
+    assert found.takes == ("more rounds at vgg16, 64 px, batch 8, x" if verdict == "undecided" else "")
+    assert "nan" not in found.evidence
+
+
+def test_settings_that_disagree_leave_it_undecided(folder):
+    write_costs(folder, (0.7, 0.69, 0.71, 1, 1, 1, 1, 8), (0.9, 0.89, 0.91, 1, 1, 1, 1, 64))
+    found = cost(folder, ratio="step", at_most=0.825)
+    assert found.verdict == "undecided" and found.takes.endswith("it holds only at vgg16, 64 px, batch 8, x")
+
+
+@pytest.mark.parametrize(
+    ("peak", "verdict"), [(0.9, "supported"), (0.995, "undecided"), (1.005, "undecided"), (1.02, "contradicted")]
+)
+def test_memory_allows_for_its_tolerance(folder, peak, verdict):
+    write_costs(folder, (1, 1, 1, peak, 1, 1, 1, 8))
+    assert cost(folder, ratio="memory", at_most=1, tolerance=0.01).verdict == verdict
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "verdict"),
+    [
+        (0.99, 1.01, "supported"),
+        (0.95, 1.05, "supported"),
+        (0.94, 1.01, "undecided"),
+        (1.04, 1.06, "undecided"),
+        (1.051, 1.2, "contradicted"),
+        (0.5, 0.6, "contradicted"),
+    ],
+)
+def test_inference_is_to_be_unchanged(folder, low, high, verdict):
+    write_costs(folder, (1, 1, 1, 1, (low + high) / 2, low, high, 8))
+    assert cost(folder, ratio="inference", within=0.05).verdict == verdict
+
+
+def test_costs_that_are_not_there(folder):
+    found = cost(folder, ratio="step", at_most=0.825)
+    assert (found.verdict, found.takes) == ("undecided", "run python -m pipelines.cost")
+    write_costs(folder)
+    found = cost(folder, ratio="step", at_most=0.825)
+    assert found.verdict == "undecided" and "a CoLoRA arm and full fine-tuning" in found.takes
+    (folder / "cost.csv").write_text("arm,role\n")
+    with pytest.raises(ReportError, match=r"cost.csv: columns family, .* run `python -m pipelines.cost` again"):
+        cost(folder, ratio="step", at_most=0.825)
+    (folder / "cost.csv").write_text("")
+    with pytest.raises(ReportError, match=r"cost.csv: not readable as CSV"):
+        cost(folder, ratio="step", at_most=0.825)
+
+
+def test_costs_of_the_arm_on_another_network_count_and_other_arms_are_named(folder):
+    write_costs(folder, (0.7, 0.69, 0.71, 1, 1, 1, 1, 8))
+    frame = pd.read_csv(folder / "cost.csv")
+    frame.assign(backbone="resnet50", arm=frame.arm.replace(COLORA, f"resnet50-{COLORA}")).to_csv(
+        folder / "cost.csv", index=False
+    )
+    assert cost(folder, ratio="step", at_most=0.825).evidence == "0.700 [0.690, 0.710] (resnet50, 64 px, batch 8, x)"
+    frame.assign(arm=frame.arm.replace(COLORA, "colora-block5")).to_csv(folder / "cost.csv", index=False)
+    assert "(colora-block5, vgg16, 64 px" in cost(folder, ratio="step", at_most=0.825).evidence
+
+
+def test_epoch_times_of_cells_never_decide(folder, results):
+    slow = results.cells.assign(epoch_s=np.where(results.cells.family == "colora", 1e6, 1e-6))
+    arms = results.arms.assign(epoch_s=np.where(results.arms.family == "colora", 1e6, 1e-6))
+    assert claims.verdicts(replace(results, cells=slow, arms=arms)) == claims.verdicts(results)
+
+
+# The ledger
+
+
+def test_every_claim_has_a_verdict_and_a_scope(folder):
+    write_costs(folder, (0.7, 0.69, 0.71, 0.9, 1, 0.99, 1.01, 8))
+    found = {verdict.id: verdict for verdict in claims.verdicts(load(folder))}
+    assert set(found) >= {
+        "parameters", "accuracy-full", "accuracy-others", "auc-others", "auc-transfer", "epoch-time", "memory",
+        "stability", "comparable-vit", "comparable-state-space", "comparable-kan", "inference",
+    }  # fmt: skip
+    for verdict in found.values():
+        assert verdict.verdict in ("supported", "contradicted", "undecided")
+        assert bool(verdict.takes) == (verdict.verdict == "undecided")
+        assert all((verdict.claim, verdict.where, verdict.test, verdict.evidence, verdict.scope))
+    assert found["parameters"].verdict == "supported"  # 2,540,292 of 15,583,812
+    assert [found[name].verdict for name in ("epoch-time", "memory", "inference")] == ["supported"] * 3
+    assert {found[name].scope for name in ("epoch-time", "memory", "inference")} == {"vgg16 on Some GPU"}
+
+
+@pytest.mark.parametrize(
+    ("source", "text"),
+    [("phantom", "say nothing about OCT images"), ("folder", "1,000 images of a folder, not OCTMNIST"),
+     ("medmnist", "octmnist; vgg16"), ("unknown", "data without a card")],
+)  # fmt: skip
+def test_verdicts_on_accuracy_hold_for_their_data_only(folder, source, text):
+    (folder / "data" / "card.json").write_text(json.dumps({"settings": {"source": source}, "count": 1000}))
+    found = load(folder)
+    for verdict in claims.verdicts(found):
+        if verdict.id.startswith(("accuracy", "auc", "comparable", "stability")):
+            assert text in verdict.scope
+    assert (claims.claims(found).text["Holds only for"].str.contains(text, regex=False)).sum() == 8
+
+
+def test_arms_that_are_not_there(tmp_path, monkeypatch):
+    found = load(write_results(tmp_path, monkeypatch, arms=["transfer", COLORA, "vim"], seeds=(0, 1)))
+    verdicts = {verdict.id: verdict for verdict in claims.verdicts(found)}
+    assert (
+        verdicts["accuracy-full"].takes
+        == verdicts["parameters"].takes
+        == "an arm of family full on vgg16 in the profile"
+    )
+    assert verdicts["stability"].takes == "an arm of family full on vgg16 in the profile"
+    assert verdicts["comparable-kan"].takes == "an arm of group KAN in the profile"
+    assert "an arm of group ViT in the profile" in verdicts["auc-others"].takes
+    assert "vim (state space" in verdicts["comparable-state-space"].evidence
+
+
+def test_holes_say_which_cell_to_train(tmp_path, monkeypatch):
+    arms = ["full", "transfer", COLORA, "vit-lora", "kan-head"]
+    skip = [("full", 0), ("full", 1), ("vit-lora", 0), ("vit-lora", 1), ("kan-head", 0), (COLORA, 1)]
+    found = load(write_results(tmp_path, monkeypatch, arms=arms, skip=skip, seeds=(0, 1)))
+    verdicts = {verdict.id: verdict for verdict in claims.verdicts(found)}
+    for name in ("parameters", "accuracy-full", "stability"):
+        assert verdicts[name].verdict == "undecided"
+        assert verdicts[name].takes == "run python -m pipelines.train --arm full --seed 0"
+    assert verdicts["comparable-vit"].takes == "run python -m pipelines.train --arm vit-lora --seed 0"
+    # Both have a cell, but of no common seed.
+    assert verdicts["comparable-kan"].takes == f"run python -m pipelines.train --arm {COLORA} --seed 1"
+    assert verdicts["auc-transfer"].takes == "two seeds or more"
+
+
+def test_no_colora_arm(tmp_path, monkeypatch):
+    found = load(write_results(tmp_path, monkeypatch, arms=["full", COLORA], skip=[(COLORA, 0)], seeds=(0,)))
+    verdicts = claims.verdicts(found)
+    assert {verdict.verdict for verdict in verdicts} == {"undecided"}
+    assert {verdict.takes for verdict in verdicts} == {f"run python -m pipelines.train --arm {COLORA} --seed 0"}
+    only = replace(found, cells=found.cells[found.cells.arm == "full"], arms=found.arms.loc[["full"]])
+    assert {verdict.takes for verdict in claims.verdicts(only)} == {"an arm of family colora in the profile"}
+
+
+def test_results_summarised_before_there_were_such_comparisons(results):
+    frame = results.comparisons[results.comparisons.against.isin(["full", "transfer"])]
+    verdicts = {verdict.id: verdict for verdict in claims.verdicts(replace(results, comparisons=frame))}
+    assert verdicts["comparable-vit"].takes == "run python -m pipelines.summarise"
+
+
+def test_the_page_shows_claims_after_its_findings(results, tmp_path):
+    written = tables.write_all(results, tmp_path)
+    text = page.render(results, written, [])
+    order = [text.index(part) for part in ("The highest mean test accuracy", "## Claims", "## The paper's own figures")]
+    assert order == sorted(order) and order[-1] < text.index("## Accuracy and AUC")
+    words = [verdict.verdict for verdict in claims.verdicts(results)]
+    assert f"{words.count('supported')} supported, {words.count('contradicted')} contradicted" in text
+    for name in ("claims", "audit"):
+        source = (tmp_path / f"{name}.tex").read_text()
+        assert source.isascii() and source.count(r"\begin") == source.count(r"\end") == 2
+        assert source.count(r"\textwidth") == len(written[name].text.columns) == len(written[name].widths)
+        raw = pd.read_csv(tmp_path / f"{name}.csv")
+        assert len(raw) == len(written[name].text)
+    assert pd.read_csv(tmp_path / "claims.csv").verdict.tolist() == words
+
+
+def broken(tmp_path, change):
+    content = yaml.safe_load(claims.LEDGER.read_text())
+    change(content)
+    path = tmp_path / "claims.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+ERRORS = {
+    "kind": (lambda c: c["claims"][1]["test"].update(kind="gian"),
+             r"1.test \(accuracy-full\): unknown kind 'gian' \(did you mean 'gain'\?\); expected one of par"),
+    "no kind": (lambda c: c["claims"][1]["test"].pop("kind"), r"\(accuracy-full\): missing key 'kind'"),
+    "key of a test": (lambda c: c["claims"][2]["test"].update(sise=1),
+                      r"\(accuracy-others\): unknown key 'sise' \(did you mean 'size'\?\)"),
+    "key of a claim": (lambda c: c["claims"][2].update(wher=1), r"unknown key 'wher' \(did you mean 'where'\?\)"),
+    "key of the ledger": (lambda c: c.update(audits=[]), r"audits: unknown key 'audits' \(did you mean 'audit'\?\)"),
+    "missing": (lambda c: c["claims"][0].pop("claim"), r"claims.0.claim \(parameters\): missing key 'claim'"),
+    "type": (lambda c: c["claims"][0]["test"].update(at_most="much"), r"at_most \(parameters\): .*found 'much'"),
+    "against": (lambda c: c["claims"][1]["test"].update(over=["fulll"]), r"\(accuracy-full\): .*found 'fulll'"),
+    "bounds": (lambda c: c["claims"][-1]["test"].update(at_most=1), r"\(inference\): expected one of at_most and"),
+    "twice": (lambda c: c["claims"].append(c["claims"][0]), r"id parameters is there twice"),
+    "check": (lambda c: c["audit"][0]["check"].update(kind="counts"),
+              r"0.check \(Trained parameters, full fine-tuning\): unknown kind 'counts' \(did you mean 'count'\?\)"),
+    "list": (lambda c: c.update(claims={}), r"claims: Input should be a valid list"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ERRORS)
+def test_a_ledger_that_cannot_be_used_is_told(tmp_path, name):
+    change, message = ERRORS[name]
+    with pytest.raises(ReportError, match=message) as caught:
+        claims.ledger(broken(tmp_path, change))
+    assert str(caught.value).startswith(str(tmp_path / "claims.yaml"))
+
+
+@pytest.mark.parametrize("content", [None, "a: [", "", "3"])
+def test_a_ledger_that_is_no_ledger(tmp_path, content):
+    path = tmp_path / "claims.yaml"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(ReportError, match="claims.yaml: "):
+        claims.ledger(path)
+
+
+def test_groups_are_those_of_the_figures():
+    """The summary picks rivals by group without the report's module for looks; both must sort arms alike."""
+    assert COMPARED == comparisons.GROUPS
+    for arm, (family, *_) in {**fake.ARMS, **fake.MORE}.items():
+        backbone = fake.section(arm).get("backbone", "vgg16")
+        shown = style.group(family, backbone)
+        assert group(family, backbone) == (shown if shown in COMPARED else None)
+    assert claim_costs.COMMAND == "python -m pipelines.cost"

@@ -1,0 +1,338 @@
+"""What the cost stage measures: FLOPs of steps, peers, files, and runs that go on."""
+
+import csv
+import json
+import math
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from torch import nn
+
+from colora.conv import ColoraConv2d
+from pipelines import benches, contenders, cost, measure, parameters
+from pipelines.params import Params, ParamsError
+from tests.conftest import FAMILIES, tiny_params
+
+ROOT = Path(__file__).parents[1]
+CPU = torch.device("cpu")
+ARMS = ("full", "transfer", "colora-blocks2-5")
+SETTING = {"backbone": "smallcnn", "image_size": 16, "batch_sizes": [4]}
+
+
+@pytest.fixture(autouse=True)
+def _small_ceiling(monkeypatch):
+    monkeypatch.setitem(measure.CEILING, "cpu", (256, 2**18, (2, 16, 16)))
+
+
+def profile(arms=ARMS, section=None, **changes) -> Params:
+    content = tiny_params(**changes)
+    content["arm"] = {name: content["arm"][name] for name in arms} if isinstance(arms, tuple) else arms
+    content["cost"] = {"rounds": 6, "inference_batch": 4, "block_s": 1e-6, **(section or {})}
+    return Params(**content)
+
+
+def lineup(params, batch_size=8, **options):
+    return contenders.lineup(params, list(params.arm), image_size=32, batch_size=batch_size, **options)
+
+
+def bench(contender, **options):
+    return benches.Bench(contender, CPU, **{"num_classes": 4, "block_s": 1e-6, "inference_batch": 0, **options})
+
+
+def test_ratios_are_taken_within_rounds():
+    slow_half = {"step": [1.0, 1.0, 1.0, 10.0, 10.0, 10.0]}
+    half = {"step": [0.5, 0.5, 0.5, 5.0, 5.0, 5.0]}
+    assert benches._ratio("r", half, slow_half, "step", "step") == {"r": 0.5, "r_lo": 0.5, "r_hi": 0.5}
+
+
+# FLOPs
+
+
+@pytest.mark.parametrize("name", ["conv_lora", "colora", "vit", "medmamba", "kan_head"])
+def test_forward_flops_are_those_of_the_parameter_table(name):
+    params = profile({name: FAMILIES[name]})
+    contender = contenders._arm(params, name, 32, 2)
+    model = contenders.build(contender, 4).eval()
+    with torch.no_grad():
+        found = measure.flops(lambda: model(torch.zeros(1, 3, 32, 32)))
+    assert found == parameters.count_arm(name, contender.settings, num_classes=4, image_size=32)["flops"]
+
+
+def layer_flops(model):
+    """{name: floating-point operations of its forward pass} of convolutions and linear layers, for one image."""
+    found = {}
+    for name, module in model.named_modules():
+        if isinstance(module, (nn.Conv2d, nn.Linear)):
+            module.register_forward_hook(
+                lambda m, _, out, name=name: found.__setitem__(
+                    name, 2 * m.weight.numel() * (math.prod(out.shape[2:]) if out.dim() == 4 else 1)
+                )
+            )
+    with torch.no_grad():
+        model.eval()(torch.zeros(1, 3, 32, 32))
+    return found
+
+
+def test_flops_of_a_training_step_counted_by_hand():
+    params, batch = profile(), 8
+    full, transfer, ours, *_ = lineup(params, batch)
+    layers = layer_flops(contenders.build(full, 4))
+    first, body = next(iter(layers)), sum(n for name, n in layers.items() if name.startswith("body"))
+    head = sum(layers.values()) - body
+    # Everything once forward and twice backward; but nobody needs the gradient of the images.
+    assert bench(full).flops()[1] == batch * (3 * (body + head) - layers[first])
+    # Nor does anybody need that of a frozen body's output.
+    entry = layers[next(name for name in layers if name.startswith("head"))]
+    assert bench(transfer).flops()[1] == batch * (body + 3 * head - entry)
+    model = contenders.build(ours, 4)
+    adapted = {name: m for name, m in model.named_modules() if isinstance(m, ColoraConv2d)}
+    expected = body + 3 * head
+    for place, (name, layer) in enumerate(adapted.items()):
+        forward = layers[name]
+        inputs, area = layer.in_channels, math.prod(layer.kernel_size)
+        small = forward / area + 2 * forward / inputs + forward / area  # z, both depthwise gradients, pointwise's
+        expected += small + (forward if place else 0)  # what comes before the first is frozen
+    assert bench(ours).flops()[1] == pytest.approx(batch * expected, rel=1e-12)
+
+
+# Who is measured
+
+
+def test_peers_stand_on_the_network_and_at_the_places_of_the_colora_arm():
+    full, _, ours, two, lora = lineup(profile())
+    assert [two.name, lora.name] == ["colora-blocks2-5-two-branch", "colora-blocks2-5-peft-lora-r8"]
+    assert two.role == lora.role == "peer" and two.network == lora.network == full.network == ours.network
+    torch.manual_seed(0)
+    model = contenders.build(ours, 4).eval()
+    for parameter in model.parameters():
+        nn.init.normal_(parameter, std=0.05)
+    twin = contenders.build(two, 4).eval()
+    twin.load_state_dict(model.state_dict())
+    x = torch.randn(2, 3, 32, 32)
+    calls = []
+    for layer in twin.modules():
+        if isinstance(layer, ColoraConv2d):
+            layer.register_forward_hook(lambda m, i, out: calls.append((out - m.two_branch(*i)).abs().max().item()))
+    torch.testing.assert_close(twin(x), model(x), rtol=1e-4, atol=1e-5)
+    adapted = {name: layer for name, layer in model.named_modules() if isinstance(layer, ColoraConv2d)}
+    assert calls == [0.0] * len(adapted)  # bit for bit: the fused form rounds otherwise
+    counterpart = contenders.build(lora, 4)
+    with_lora = {name.split(".lora_A")[0] for name, _ in counterpart.named_parameters() if ".lora_A" in name}
+    assert with_lora == set(adapted)
+    low_rank = sum(8 * (m.in_channels * math.prod(m.kernel_size) + m.out_channels) for m in adapted.values())
+    trained = sum(p.numel() for p in counterpart.parameters() if p.requires_grad)
+    assert trained == low_rank + sum(p.numel() for p in counterpart.head.parameters())
+
+
+def test_what_a_network_has_not_got_is_added_for_the_ratios():
+    vit = {"family": "lora", "backbone": "smallvit", "head": "linear", "rank": 8, "alpha": 16}
+    arms = {"colora-blocks2-5": {"family": "colora"}, "vit-lora": vit, "vim": FAMILIES["vim"]}
+    found = lineup(profile(arms))
+    assert [c.name for c in found[3:]] == [
+        "colora-blocks2-5-two-branch", "colora-blocks2-5-peft-lora-r8", "smallcnn-full", "smallcnn-transfer",
+        "smallvit-full",
+    ]  # fmt: skip
+    related = {c.name: contenders.reference(c, found) for c in found}
+    assert related["vit-lora"].name == "smallvit-full" and related["vim"] is None
+    assert related["smallvit-full"].settings["head"] == "linear"
+    full = lineup(profile())[0]
+    assert contenders.reference(full, [replace(full, image_size=64)]) is None
+
+
+def test_growth_points_are_measured_once_each_and_alpha_follows_the_rank():
+    growth = {"arms": ["full", "conv-lora-r8"], "batch_sizes": [8, 16], "image_sizes": [32, 64], "ranks": [2, 8]}
+    params = profile(("full", "conv-lora-r8"), {"growth": growth})
+    points = contenders.growth(params)
+    shown = [(c.name, c.image_size, c.train["batch_size"], c.settings.get("rank"), s) for c, s in points]
+    assert shown == [
+        ("full", 32, 8, None, ["batch"]), ("full", 32, 16, None, ["batch", "image", "rank"]),
+        ("full", 64, 16, None, ["image"]),
+        ("conv-lora-r8", 32, 8, 8, ["batch"]), ("conv-lora-r8", 32, 16, 8, ["batch", "image", "rank"]),
+        ("conv-lora-r8", 64, 16, 8, ["image"]), ("conv-lora-r8", 32, 16, 2, ["rank"]),
+    ]  # fmt: skip
+    assert points[-1][0].settings["alpha"] == 4
+
+
+@pytest.mark.parametrize(
+    "section, message",
+    [
+        ({"peers_of": ["full"]}, "cost.peers_of: 'full' is no CoLoRA arm"),
+        ({"peers_of": ["colra-blocks2-5"]}, "did you mean 'colora-blocks2-5'"),
+        ({"settings": [{**SETTING, "arms": ["ful"]}]}, "no arm 'ful'"),
+        ({"settings": [{**SETTING, "arms": ["vim"]}]}, "'vim'.*network of its own"),
+        ({"growth": {"arms": ["nobody"], "batch_sizes": [2]}}, "no arm 'nobody'"),
+    ],
+)  # fmt: skip
+def test_sections_that_ask_for_what_is_not_there(section, message):
+    with pytest.raises(ParamsError, match=message):
+        cost.plan(profile({**tiny_params()["arm"], "vim": FAMILIES["vim"]}, section))
+
+
+# Runs
+
+
+def test_a_bench_trains_what_the_arm_trains_and_merges_what_merges():
+    full, _, ours, *_ = lineup(profile())
+    made = bench(ours, inference_batch=4)
+    before = {name: p.detach().clone() for name, p in made.model.named_parameters()}
+    assert made.steps(2) > 0
+    moved = {name for name, p in made.model.named_parameters() if not torch.equal(p, before[name])}
+    assert moved and moved <= {name for name, p in made.model.named_parameters() if p.requires_grad}
+    assert any("depthwise" in name for name in moved) and any("head" in name for name in moved)
+    assert not any(isinstance(m, ColoraConv2d) for m in made.merged.modules())
+    assert set(made.turn()) == {"step", "inference 1", "inference 1 merged", "inference 4", "inference 4 merged"}
+    assert set(bench(full, inference_batch=4).turn()) == {"step", "inference 1", "inference 4"}
+    assert set(bench(full).turn()) == {"step"}
+
+
+def read_rows(path):
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def write_card(params):
+    counts = {"train": {"a": 30, "b": 20}, "val": {"a": 1, "b": 1}, "test": {"a": 1, "b": 1}}
+    card = {"classes": ["a", "b"], "seeds": {"all": {"counts": counts}}}
+    folder = params.results_dir / "data"
+    folder.mkdir(parents=True)
+    (folder / "card.json").write_text(json.dumps(card))
+
+
+def test_files_of_a_run(workdir, capsys):
+    other = {**SETTING, "arms": ["full"], "precision": "bfloat16"}
+    growth = {"arms": ["full"], "batch_sizes": [4, 8], "rounds": 2}
+    params = profile(ARMS, {"settings": [other], "growth": growth, "batch_sizes": [8]})
+    write_card(params)
+    results = cost.run(params, "cpu")
+    rows = read_rows(workdir / "results/tiny/cost.csv")
+    assert list(rows[0])[:24] == [
+        "arm", "role", "backbone", "image_size", "batch_size", "trainable", "step_ms", "step_ms_lo", "step_ms_hi",
+        "step_ratio", "step_ratio_lo", "step_ratio_hi", "peak_mib", "peak_ratio", "images_per_s", "epoch_s", "flops",
+        "ceiling_share", "inference_ms", "inference_merged_ms", "inference_ratio", "inference_ratio_lo",
+        "inference_ratio_hi", "rounds",
+    ]  # fmt: skip
+    assert [(r["setting"], r["arm"]) for r in rows] == [
+        *(("32px-b8", name) for name in (*ARMS, "colora-blocks2-5-two-branch", "colora-blocks2-5-peft-lora-r8")),
+        ("smallcnn-16px-b4-bfloat16", "full"),
+    ]
+    full, transfer, ours, two, _, small = rows
+    assert full["step_ratio"] == full["step_ratio_lo"] == full["peak_ratio"] == full["inference_ratio"] == "1"
+    for row in rows:
+        step, size = float(row["step_ms"]) / 1000, int(row["batch_size"])
+        assert float(row["step_ms_lo"]) / 1000 <= step <= float(row["step_ms_hi"]) / 1000
+        assert float(row["images_per_s"]) == pytest.approx(size / step, rel=1e-4)
+        assert float(row["epoch_s"]) == pytest.approx(math.ceil(50 / size) * step, rel=1e-4)
+    assert float(transfer["peak_ratio"]) < float(ours["peak_ratio"]) < 1
+    assert float(ours["peak_ratio"]) == pytest.approx(float(ours["peak_mib"]) / float(full["peak_mib"]), rel=1e-4)
+    assert ours["inference_merged_ms"] and not two["inference_merged_ms"] and small["precision"] == "bfloat16"
+    assert float(ours["peak_mib"]) < float(two["peak_mib"])
+    found = json.loads((workdir / "results/tiny/cost.json").read_text())
+    assert set(found["ceiling"]["32px-b8"]) == {
+        "bytes_per_s", "float32_flops_per_s", "float32_convolution_flops_per_s",
+    }  # fmt: skip
+    assert found["environment"]["torch"] == torch.__version__
+    headline = found["headline"]["32px-b8"]["colora-blocks2-5"]
+    assert headline["colora_peak_ratio"] == pytest.approx(float(ours["peak_ratio"]), rel=1e-4)
+    assert headline["colora_vs_two_branch_peak"] == pytest.approx(
+        float(ours["peak_mib"]) / float(two["peak_mib"]), rel=1e-4
+    )
+    low, high = headline["colora_vs_two_branch_lo"], headline["colora_vs_two_branch_hi"]
+    assert low <= headline["colora_vs_two_branch"] <= high
+    grown = read_rows(workdir / "results/tiny/cost_growth.csv")
+    assert [(r["sweep"], r["batch_size"], r["rounds"]) for r in grown] == [("batch", "4", "2"), ("batch", "8", "2")]
+    assert float(grown[0]["peak_mib"]) < float(grown[1]["peak_mib"])
+    assert results["growth"]["rows"][0]["step_ms"] == pytest.approx(float(grown[0]["step_ms"]), rel=1e-4)
+    assert not list(workdir.glob("checkpoints/**/*.json")) and "full" in capsys.readouterr().out
+
+
+def fake_measurement(calls, stop_at=None):
+    def measure_all(label, lineup, device, **options):
+        calls.append(label)
+        if label == stop_at:
+            raise KeyboardInterrupt
+        row = dict.fromkeys(cost.COLUMNS, 1.0)
+        rows = [{**row, "arm": c.name, "setting": label} for c in lineup]
+        return {"rows": rows, "ceiling": {}, "headline": {}, "left_out": {}}
+
+    return measure_all
+
+
+def test_an_interrupted_run_goes_on_and_other_settings_start_over(workdir, monkeypatch):
+    calls = []
+    machine = dict.fromkeys(("torch", "cpu", "threads", "gpu", "cuda", "driver"))
+    monkeypatch.setattr(cost.records, "environment", lambda family: machine)
+    monkeypatch.setattr(benches, "measure_all", fake_measurement(calls, stop_at="32px-b8"))
+    params = profile(section={"batch_sizes": [4, 8]})
+    write_card(params)
+    with pytest.raises(KeyboardInterrupt):
+        cost.run(params, "cpu")
+    assert calls == ["32px-b4", "32px-b8"] and not (workdir / "results/tiny/cost.csv").exists()
+    monkeypatch.setattr(benches, "measure_all", fake_measurement(calls))
+    cost.run(profile(section={"batch_sizes": [4], "rounds": 7}), "cpu", ["full"])  # more rounds: anew, and not written
+    assert calls[2:] == ["32px-b4"] and not (workdir / "results/tiny/cost.csv").exists()
+    cost.run(params, "cpu")
+    assert calls[3:] == ["32px-b8"] and len(read_rows(workdir / "results/tiny/cost.csv")) == 10
+    cost.run(params, "cpu")  # nothing is kept of a run that ended
+    assert calls[4:] == ["32px-b4", "32px-b8"]
+
+
+def test_peers_that_cannot_be_made_are_left_out_and_named(workdir, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "peft", None)
+    built = contenders.build
+
+    def build(contender, num_classes):
+        if contender.form == "two-branch":
+            raise torch.OutOfMemoryError("too large")
+        return built(contender, num_classes)
+
+    monkeypatch.setattr(contenders, "build", build)
+    cost.run(profile(section={"rounds": 1}), "cpu")
+    left = json.loads((workdir / "results/tiny/cost.json").read_text())["left_out"]["32px-b16"]
+    assert left == {
+        "colora-blocks2-5-two-branch": "out of memory on cpu",
+        "colora-blocks2-5-peft-lora-r8": "the package 'peft' is not installed",
+    }
+    assert "left out" in capsys.readouterr().out
+    rows = read_rows(workdir / "results/tiny/cost.csv")
+    assert [row["arm"] for row in rows] == list(ARMS)
+    assert {row["step_ms_lo"] for row in rows} == {row["epoch_s"] for row in rows} == {""}  # one round; no data card
+
+
+def test_groups_that_do_not_fit_the_rank_are_left_out():
+    arms = {"colora": {"family": "colora", "backbone": "convnext_tiny"}}
+    lora = next(c for c in lineup(profile(arms)) if c.form == "peft")
+    with torch.device("meta"), pytest.raises(contenders.LeftOut, match="peft: "):
+        contenders.build(lora, 4)
+
+
+def test_without_a_section_the_files_have_no_row(workdir, capsys):
+    params = Params(**tiny_params())
+    assert cost.run(params) == {} and "no cost section" in capsys.readouterr().out
+    assert read_rows(workdir / "results/tiny/cost.csv") == read_rows(workdir / "results/tiny/cost_growth.csv") == []
+    assert json.loads((workdir / "results/tiny/cost.json").read_text())["headline"] == {}
+
+
+def test_the_command_line_names_the_arm_that_is_wrong(workdir, capsys):
+    content = {**tiny_params(), "cost": {"rounds": 1}}
+    content["arm"]["full"]["blocks"] = [1, 2]
+    Path("params.yaml").write_text(yaml.safe_dump(content))
+    assert cost.main(["--arm", "full", "--device", "cpu"]) == 1
+    assert capsys.readouterr().err.startswith("error: arm 'full': family 'full' has no option 'blocks'")
+    assert cost.main(["--arm", "fulll", "--device", "cpu"]) == 1
+    assert "did you mean 'full'" in capsys.readouterr().err
+
+
+def test_help_loads_nothing_heavy():
+    code = (
+        "import sys, pipelines.cost as p\n"
+        "try: p.main(['--help'])\n"
+        "except SystemExit: pass\n"
+        "print('loaded:', [name for name in ('numpy', 'torch', 'pandas', 'peft') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert "--arm" in done.stdout and done.stdout.rstrip().endswith("loaded: []")

@@ -1,0 +1,140 @@
+import json
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import save_file
+
+from pipelines import pack, records
+from pipelines.code import ROOT
+from pipelines.params import Params, load
+from tests.conftest import tiny_params
+
+
+@pytest.fixture
+def committed(monkeypatch):
+    """What pack takes for the last commit: the code as it is, so that the test is about this code."""
+
+    def archive():
+        listed = subprocess.run(
+            ["git", "-C", str(ROOT), "ls-files", "-co", "--exclude-standard", "baselines", "colora", "pipelines"],
+            capture_output=True, text=True,
+        )  # fmt: skip
+        if listed.returncode:
+            pytest.skip("not a git checkout")
+        import io
+
+        buffer = io.BytesIO()
+        with tarfile.open(fileobj=buffer, mode="w") as tar:
+            for name in listed.stdout.split():
+                if (ROOT / name).is_file():
+                    tar.add(ROOT / name, name)
+        return buffer.getvalue()
+
+    monkeypatch.setattr(pack, "_committed_code", archive)
+
+
+def profile(folder, **changes):
+    import baselines
+
+    model = baselines.build(
+        "a", {"family": "full", "backbone": "smallcnn", "weights": "random"}, num_classes=4, image_size=32
+    )
+    weights = folder / "elsewhere" / "small.safetensors"
+    weights.parent.mkdir()
+    save_file({k.removeprefix("body."): v for k, v in model.state_dict().items() if k.startswith("body.")}, weights)
+    content = tiny_params(
+        seeds=[0], arm={"transfer": {"family": "transfer"}}, model={"backbone": "smallcnn", "weights": str(weights)}, **changes
+    )  # fmt: skip
+    (folder / "params.yaml").write_text(yaml.safe_dump(content))
+    return Params(**content)
+
+
+def test_what_is_unpacked_trains_without_git_and_its_cell_is_complete_here(prepared, workdir, committed):
+    params = profile(workdir)
+    assert pack.main(["tiny.tar"]) == 0
+    there = workdir / "there"
+    with tarfile.open("tiny.tar") as tar:
+        tar.extractall(there, filter="data")
+    done = subprocess.run(
+        [sys.executable, "-m", "pipelines.train", "--arm", "transfer", "--device", "cpu"],
+        cwd=there / "tiny", capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    folder = there / "tiny" / params.cell_dir("transfer", 0)
+    from pipelines import train
+
+    fingerprint = train.identity(params, params.settings("transfer"), 0)
+    assert records.is_complete(folder, fingerprint)
+    assert load(there / "tiny" / "params.yaml").model["weights"] == "weights/tiny/small.safetensors"
+
+
+def test_the_archive_names_its_commit(tmp_path):
+    """git writes the commit into .git_archival.txt, and records read it where there is no git."""
+    if subprocess.run(["git", "-C", str(ROOT), "rev-parse"], capture_output=True).returncode:
+        pytest.skip("not a git checkout")
+    archive = subprocess.run(["git", "-C", str(ROOT), "archive", "HEAD", ".git_archival.txt"], capture_output=True)
+    if archive.returncode:
+        pytest.skip(f"not committed yet: {archive.stderr.decode()}")
+    head = subprocess.run(["git", "-C", str(ROOT), "rev-parse", "HEAD"], capture_output=True, text=True).stdout.strip()
+    assert f"node: {head}".encode() in archive.stdout
+
+
+def test_the_commit_of_an_archive_is_read_and_that_of_a_template_is_not(tmp_path, monkeypatch):
+    monkeypatch.setattr(records, "ROOT", tmp_path)
+    assert records.commit() is None
+    (tmp_path / ".git_archival.txt").write_text("node: $Format:%H$\n")
+    assert records.commit() is None
+    (tmp_path / ".git_archival.txt").write_text(f"node: {'a1' * 20}\n")
+    assert records.commit() == "a1" * 20
+
+
+def test_results_so_far_go_along_and_those_of_other_profiles_do_not(prepared, workdir, committed):
+    params = profile(workdir)
+    kept = params.cell_dir("transfer", 0) / "record.json"
+    kept.parent.mkdir(parents=True)
+    kept.write_text(json.dumps({"status": "failed"}))
+    Path("results/other").mkdir()
+    Path("results/other/x.csv").write_text("")
+    assert pack.main(["tiny.tar"]) == 0
+    with tarfile.open("tiny.tar") as tar:
+        names = tar.getnames()
+    assert "tiny/results/tiny/runs/transfer/0/record.json" in names and not any("other" in name for name in names)
+
+
+def test_what_cannot_be_packed_is_said_and_an_earlier_archive_stays(prepared, workdir, committed, capsys):
+    profile(workdir)
+    Path("tiny.tar").write_bytes(b"earlier")
+    (workdir / "elsewhere" / "small.safetensors").unlink()
+    assert pack.main(["tiny.tar"]) == 1
+    assert "small.safetensors': no such file" in capsys.readouterr().err
+    assert Path("tiny.tar").read_bytes() == b"earlier"
+
+
+def test_two_weights_of_one_name_are_refused(prepared, workdir, committed, capsys):
+    profile(workdir)
+    other = workdir / "small.safetensors"
+    save_file({"x": torch.zeros(1)}, other)
+    content = yaml.safe_load(Path("params.yaml").read_text())
+    content["arm"]["full"] = {"family": "full", "weights": str(other)}
+    Path("params.yaml").write_text(yaml.safe_dump(content))
+    assert pack.main(["tiny.tar"]) == 1
+    assert "have one name" in capsys.readouterr().err
+
+
+def test_uncommitted_code_is_refused(tmp_path, monkeypatch):
+    for command in (
+        ["init", "-q"],
+        ["-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "x", "--allow-empty"],
+    ):
+        subprocess.run(["git", "-C", str(tmp_path), *command], check=True)
+    (tmp_path / "pipelines").mkdir()
+    (tmp_path / "pipelines" / "new.py").write_text("")
+    subprocess.run(["git", "-C", str(tmp_path), "add", "."], check=True)
+    monkeypatch.setattr(pack, "ROOT", tmp_path)
+    with pytest.raises(pack.PackError, match="code that is not committed.*\n.*pipelines/new.py"):
+        pack._committed_code()

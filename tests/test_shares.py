@@ -1,0 +1,200 @@
+"""Arms on shares of the labels: which are one method, what they are compared with, and a cell trained on a share."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from pipelines import prepare, shares
+from pipelines.cells import SummaryError
+from pipelines.params import Params, compose, load
+from pipelines.summarise import summarise
+from tests import fake_results as fake
+from tests.conftest import bright_quadrants
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(autouse=True)
+def _work_in(workdir):
+    return workdir
+
+
+def rows(params, name):
+    with open(params.results_dir / name, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def accuracies(params, arm):
+    found = []
+    for seed in params.seeds:
+        with np.load(params.cell_dir(arm, seed) / "predictions.npz") as archive:
+            found.append((archive["probabilities"].argmax(1) == archive["labels"]).mean())
+    return np.array(found)
+
+
+def written(skip=(), **options):
+    params, like = fake.label_params(("full", "transfer", "colora-blocks2-5"), range(3), (0.1, 0.5, 1), **options)
+    fake.write_profile(params, skip, folds=True, like=like, n_test=80)
+    fake.write_label_card(params)
+    return params
+
+
+def test_every_method_has_its_shares_with_patients_images_and_what_it_loses():
+    params = written()
+    summary = summarise(params)
+    found = rows(params, "labels.csv")
+    assert [(row["method"], row["arm"], float(row["share"])) for row in found] == [
+        (method, method + name, share)
+        for method in ("full", "transfer", "colora-blocks2-5")
+        for name, share in (("-10", 0.1), ("-50", 0.5), ("", 1))
+    ]
+    assert [(float(row["patients"]), float(row["images"])) for row in found[:3]] == [(45, 60), (223, 300), (446, 600)]
+    for row in found:
+        own = summary[row["arm"]]
+        assert float(row["acc_mean"]) == own["acc_mean"] and float(row["auc_lo"]) == own["auc_lo"]
+        best = max(("-10", "-50", ""), key=lambda name: accuracies(params, row["method"] + name).mean())
+        assert row["best"] == row["method"] + best
+        loss = accuracies(params, row["arm"]) - accuracies(params, row["best"])
+        assert float(row["difference"]) == pytest.approx(loss.mean(), abs=1e-6)
+        assert (row["lo"] == "") == (row["arm"] == row["best"])
+        assert row["lo"] == "" or float(row["lo"]) < loss.mean() < float(row["hi"])
+
+
+def test_arms_are_compared_on_their_own_share_and_ranked_on_the_largest():
+    params = written()
+    summarise(params)
+    pairs = {(row["arm"], row["against"]): row["reference"] for row in rows(params, "comparisons.csv")}
+    assert pairs == {
+        (arm + name, against): against + name
+        for name in ("-10", "-50", "")
+        for arm in ("full", "transfer", "colora-blocks2-5")
+        for against in ("full", "transfer")
+        if arm != against
+    }
+    assert [row["arm"] for row in rows(params, "ranks.csv")] == ["full", "transfer", "colora-blocks2-5"]
+    assert {row["arms"] for row in rows(params, "ranks.csv")} == {"3"}
+
+
+def test_where_all_arms_have_one_share_there_is_nothing_to_tell():
+    params = fake.params(["full", "transfer"])
+    fake.write_profile(params)
+    summarise(params)
+    assert (params.results_dir / "labels.csv").read_text() == ",".join(shares.COLUMNS) + "\n"
+    assert len(rows(params, "ranks.csv")) == 2
+
+
+def test_a_hole_keeps_its_place_and_patients_may_be_unknown():
+    params = written(skip=[("full", 0), ("full", 1), ("full", 2), ("transfer-10", 1)], allow_missing=True)
+    (params.results_dir / "data" / "card.json").unlink()
+    summarise(params)
+    found = {row["arm"]: row for row in rows(params, "labels.csv")}
+    assert {row["patients"] for row in found.values()} == {""}
+    assert (found["full"]["method"], found["full"]["images"], found["full"]["difference"]) == ("full", "", "")
+    assert found["full-10"]["best"] == "full-50" and found["transfer-10"]["seeds"] == "2"
+    kept = [0, 2]
+    loss = accuracies_of(params, "transfer-10", kept) - accuracies_of(params, found["transfer-10"]["best"], kept)
+    assert float(found["transfer-10"]["difference"]) == pytest.approx(loss.mean(), abs=1e-6)
+
+
+def accuracies_of(params, arm, seeds):
+    return accuracies(params.model_copy(update={"seeds": seeds}), arm)
+
+
+def test_a_card_without_the_share_is_named():
+    params = written()
+    path = params.results_dir / "data" / "card.json"
+    card = json.loads(path.read_text())
+    del card["seeds"]["2"]["patients"]["train@0.5"]
+    path.write_text(json.dumps(card))
+    with pytest.raises(SummaryError, match=r"card\.json: no number of patients in split 'train@0\.5' of seed 2"):
+        summarise(params)
+
+
+def settings(share=1.0, lr=1e-3, epochs=8, batch_size=32, **options):
+    return {
+        "family": "colora",
+        **options,
+        "train": {"share": share, "lr": lr, "epochs": epochs, "batch_size": batch_size},
+    }
+
+
+def test_a_method_is_what_differs_in_share_epochs_and_rate_alone():
+    found = shares.methods(
+        {
+            # Names tell nothing: one ends in digits of its own, one is spelt as if it were the other's.
+            "blocks2-5": settings(blocks=[2, 5]),
+            "blocks2-5-10": settings(0.1, 3e-4, 25, blocks=[2, 5]),
+            "blocks2-5-50": settings(0.5, blocks=[3, 5]),
+            "large": settings(0.1, batch_size=64, blocks=[2, 5]),
+            "half": settings(0.5, epochs=11, blocks=[2, 5]),
+        }
+    )
+    assert found == {
+        "blocks2-5": ["blocks2-5-10", "half", "blocks2-5"],
+        "blocks2-5-50": ["blocks2-5-50"],
+        "large": ["large"],
+    }
+
+
+def test_two_arms_that_would_be_one_method_on_one_share_are_refused():
+    with pytest.raises(SummaryError, match="arms a and b have one share and the same settings, epochs and lr aside"):
+        shares.methods({"a": settings(0.5), "b": settings(0.5, lr=1e-2), "c": settings()})
+
+
+def test_the_labels_profile_has_every_method_on_every_share(workdir):
+    params = compose("oct1k-labels", ROOT / "conf")
+    resolved = {arm: params.settings(arm) for arm in params.arm}
+    asked = [*params.data.shares, 1]
+    for arms in shares.methods(resolved).values():
+        train = [resolved[arm]["train"] for arm in arms]
+        assert [own["share"] for own in train] == asked
+        assert [own["epochs"] for own in train] == [round(8 / share**0.5) for share in asked]
+        assert len({own["lr"] for own in train}) == 1
+
+
+def test_a_cell_trains_on_its_share_of_a_folder(workdir):
+    """From images to a record: prepare, then one cell on half of the patients and one on all of them."""
+    from pipelines.train import main as train
+
+    images, labels = bright_quadrants(96)
+    for index, (image, label) in enumerate(zip(images, labels)):
+        folder = workdir / "scans" / f"c{label}"
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(folder / f"c{label}-{index // 2}-{index}.png")
+    content = {
+        "profile": "tiny",
+        "seeds": [1],
+        "data": {
+            "source": "folder", "image_size": 32, "folder": {"path": "scans", "folds": 2, "val_share": 0.25},
+            "shares": [0.5],
+        },
+        "model": {"backbone": "smallcnn", "weights": "random"},
+        "train": {"epochs": 1, "batch_size": 16, "lr": 1e-3, "save_entropies": True},
+        "arm": {"half": {"family": "transfer", "train": {"share": 0.5}}, "all": {"family": "transfer"}},
+    }  # fmt: skip
+    Path("params.yaml").write_text(yaml.safe_dump(content))
+    manifest = prepare.prepare(load("params.yaml"))
+    with np.load("data/tiny/splits.npz") as splits:
+        half, whole = splits["1/train@0.5"], splits["1/train"]
+    prints = []
+    for arm, indices in (("half", half), ("all", whole)):
+        assert train(["--arm", arm, "--device", "cpu"]) == 0
+        folder = Path("results/tiny/runs") / arm / "1"
+        record = json.loads((folder / "record.json").read_text())
+        assert record["data"]["train"] == len(indices)
+        with np.load(folder / "entropies.npz") as seen:
+            np.testing.assert_array_equal(np.sort(seen["indices"]), indices)
+        with np.load(folder / "predictions.npz") as tested:
+            assert len(tested["indices"]) == manifest["files"]["splits.npz"]["shape"]["1/test"][0]
+        prints.append(record["fingerprint"])
+    assert prints[0] != prints[1]
+    summarise(load("params.yaml"))
+    found = {row["arm"]: row for row in rows(Params(**content), "labels.csv")}
+    patients = np.array(manifest["patient_of_image"])
+    assert float(found["half"]["patients"]) == len(set(patients[half])) < float(found["all"]["patients"])
+    assert (found["half"]["method"], found["half"]["images"]) == ("all", str(len(half)))
