@@ -205,13 +205,21 @@ def _commit(family: str) -> dict:
 
 
 def _connect(address: str) -> None:
-    """Join the cluster at an address, or start one of this machine alone."""
+    """Join the cluster at an address, or start one of this machine alone.
+
+    Raises:
+        ConnectionError: there is none, or it could not be started.
+    """
     if "://" in address:
         raise ParamsError(f"--ray {address}: expected 'auto', HOST:PORT or 'local'; launch on a node of the cluster")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     ours = signal.getsignal(signal.SIGTERM)
     alone = {"num_cpus": cores(), "include_dashboard": False} if address == "local" else {}
-    ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **alone)
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **alone)
+    except Exception as error:  # Ray raises plain ones too
+        reason = str(error).strip().splitlines()[0]
+        raise ConnectionError(f"--ray {address}: {reason} Is `ray start` done there, and the address right?") from error
     signal.signal(signal.SIGTERM, ours)  # Ray sets its own, which would end this process anywhere
 
 

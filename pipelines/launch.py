@@ -8,10 +8,12 @@ are complete, 1 if any failed or nothing could start, 128 + the signal's number 
 import argparse
 import contextlib
 import fcntl
+import math
 import os
 import signal
 import socket
 import sys
+import time
 from pathlib import Path
 
 from pipelines.grid import Grid
@@ -71,6 +73,9 @@ def _arguments(argv):
         "--memory", type=positive(float), metavar="GIB",
         help="memory to be free for each cell to start; default: what its arm's earlier ones took, at first 2",
     )  # fmt: skip
+    parser.add_argument(
+        "--minutes", type=positive(float), help="stop after this long, as Ctrl-C would; a later launch goes on"
+    )
     ray = parser.add_argument_group("on a Ray cluster (pip install '.[cluster]')")
     ray.add_argument("--ray", metavar="ADDRESS", help="'auto' (the cluster of this machine), HOST:PORT, or 'local'")
     ray.add_argument(
@@ -100,8 +105,9 @@ def _run(grid: Grid, args, stops: list[int]) -> None:
     pool = _pool(grid, args)
     progress = Progress(grid)
     progress.event(f"profile {grid.params.profile}: {progress.summary(pool.slots)}; {pool}")
+    end = time.monotonic() + 60 * (args.minutes or math.inf)
     try:
-        while grid.in_state("waiting", "running") and not stops:
+        while grid.in_state("waiting", "running") and not stops and time.monotonic() < end:
             job = grid.next_job(pool.slots, pool.shares)
             if job and pool.has_room(job[0]):
                 grid.start(job)

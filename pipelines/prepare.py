@@ -209,9 +209,9 @@ def _verify(directory: Path, settings: str, _stamps) -> None:
         # Data made by hand may state no settings; then there is nothing to compare.
         if "settings" in manifest and json.dumps(manifest["settings"], sort_keys=True) != settings:
             raise DataError(f"{directory}: prepared with other settings than the profile has now; {again}")
-        files = [(name, manifest["files"][name]["sha256"]) for name in ("images.npy", "labels.npy")]
+        files = [(name, str(manifest["files"][name]["sha256"])) for name in ("images.npy", "labels.npy")]
         splits, classes = dict(manifest["splits"]), len(manifest["classes"])
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"{directory / 'manifest.json'}: not a manifest ({error!r}); {again}") from None
     for name, expected in files:
         if (found := sha256(directory / name)) != expected:

@@ -45,9 +45,7 @@ def build(results_directory: Path, out: Path) -> Path:
     readme = out / "README.md"
     readme.write_text(page.render(results, written, drawn), encoding="utf-8")
     html.write(results, written, drawn, out)
-    card = model_card.render(results)
-    if card:
-        (out / "MODEL_CARD.md").write_text(card, encoding="utf-8")
+    model_card.write(results, out)
     return readme
 
 

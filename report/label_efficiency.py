@@ -33,7 +33,7 @@ def label_efficiency(results: Results) -> plt.Figure | None:
         return None
     methods = _methods(results, rows)
     unit, x = _counted(rows)
-    figure, axes = plt.subplots(1, 2, figsize=(style.WIDTH, 3.9 + 0.17 * -(-len(methods) // 3)), squeeze=False)
+    figure, axes = plt.subplots(1, 2, figsize=(style.WIDTH, 4.05 + 0.17 * -(-len(methods) // 3)), squeeze=False)
     height = figure.get_figheight()
     figure.subplots_adjust(left=0.075, right=0.985, top=1 - 0.72 / height, bottom=1 - 3.35 / height, wspace=0.2)
     ticks = x.groupby(rows.share).mean()

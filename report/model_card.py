@@ -3,10 +3,21 @@
 The headings are those of Mitchell et al., "Model Cards for Model Reporting", arXiv:1810.03993.
 """
 
+from pathlib import Path
+
 import pandas as pd
 
 from report import comparisons, page, tables
 from report.results import Results, span
+
+
+def write(results: Results, out: Path) -> None:
+    """Write the card to a report's folder; without a CoLoRA arm none is left there."""
+    text = render(results)
+    if text is None:
+        (out / "MODEL_CARD.md").unlink(missing_ok=True)
+    else:
+        (out / "MODEL_CARD.md").write_text(text, encoding="utf-8")
 
 
 def render(results: Results) -> str | None:

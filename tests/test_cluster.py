@@ -1,9 +1,11 @@
 """The launcher on a Ray cluster: a node lost in the middle, for real, and what nodes may send back."""
 
+import contextlib
 import hashlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -47,13 +49,13 @@ def profile(prepared, workdir):
 
 @pytest.fixture(scope="module")
 def nodes():
-    """A cluster of a head without CPUs and two nodes with one each."""
+    """A cluster of a head without CPUs and two nodes with one each, with the patience that a busy machine needs."""
     from ray._private import services
     from ray.cluster_utils import Cluster
 
     ask = services.get_node
 
-    def ask_patiently(*arguments):
+    def ask_patiently(*arguments):  # Ray itself gives a node 30 seconds to come up
         deadline = time.monotonic() + 150
         while True:
             try:
@@ -63,19 +65,28 @@ def nodes():
                     raise
                 time.sleep(0.5)
 
-    small = {"object_store_memory": 80 * 2**20}
+    def options(cpus):  # a port that is not given is waited for, 15 seconds
+        names = ("metrics_agent_port", "metrics_export_port", "dashboard_agent_listen_port", "runtime_env_agent_port")
+        return {"num_cpus": cpus, "object_store_memory": 80 * 2**20, **dict(zip(names, free_ports(len(names))))}
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         patch.setenv("RAY_worker_register_timeout_seconds", str(LONG))
         patch.setenv("RAY_agent_register_timeout_ms", str(LONG * 1000))
-        patch.setattr(
-            services, "get_node", ask_patiently
-        )  # Ray gives a node 30 s to come up: a busy machine needs more
-        made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **small})
+        patch.setattr(services, "get_node", ask_patiently)
+        made = Cluster(initialize_head=True, head_node_args=options(0))
         try:
-            yield made, [made.add_node(num_cpus=1, **small) for _ in range(2)]
+            yield made, [made.add_node(**options(1)) for _ in range(2)]
         finally:
             made.shutdown()
+
+
+def free_ports(count):
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind(("", 0))
+        return [each.getsockname()[1] for each in sockets]
 
 
 def launch(folder, address, *arguments):

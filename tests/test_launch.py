@@ -147,6 +147,15 @@ def test_parallel_and_interrupted_cells_equal_serial_ones(project, workdir):
         assert len(curves[0]) == EPOCHS + 1 and curves[0] == curves[1]
 
 
+def test_when_the_minutes_are_up_everything_stops_and_nothing_is_counted_as_failed(prepared, workdir, capsys):
+    (workdir / "params.yaml").write_text(yaml.safe_dump(content(tune=None)))
+    assert launch.main(["--jobs", "1", "--arm", "full", "--minutes", "0.001"]) == 1
+    out, err = capsys.readouterr()
+    assert "0 of 2 cells are complete" in out
+    assert err.splitlines()[-1] == "stopped with 2 left; launch again to continue" and "failed" not in err
+    assert processes_in(workdir) == [" ".join(Path("/proc/self/cmdline").read_text().split("\0"))]
+
+
 def test_dvc_records_what_was_launched_without_training(project):
     before = (project["folder"] / "results/tiny/runs/full/0/record.json").read_bytes()
     for command in (
@@ -470,7 +479,7 @@ def test_peak_memory_is_measured_and_remembered(profile, monkeypatch, workdir):
 
 def test_a_process_that_ignores_the_interrupt_is_killed_and_dies_with_its_parent(workdir, monkeypatch):
     (workdir / "deaf.py").write_text(
-        "import signal, time\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\nprint('up')\ntime.sleep(600)\n"
+        "import signal, time\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\nprint('up')\ntime.sleep(100)\n"
     )
     monkeypatch.setattr(worker, "GRACE_S", 0.2)
     deaf = worker.start(["deaf"], ".", workdir, "log", threads=1, gpu=None)

@@ -3,6 +3,7 @@
 A few examples of each property; `pytest tests/test_untrusted*.py --hypothesis-profile=long` tries 10,000.
 """
 
+import contextlib
 import json
 import warnings
 from io import BytesIO
@@ -196,6 +197,7 @@ def test_damaged_prepared_data_are_noticed(here, whole_data, data):
                 before, now = json.loads(whole_data[name]), json.loads(content)
                 assert all(now["files"][key] == before["files"][key] for key in ("images.npy", "labels.npy"))
                 assert all(before["splits"][key] == value for key, value in now["splits"].items())
-            records.data_identity(Path("data/tiny"), 0)
+            with contextlib.suppress(FileNotFoundError):  # a split whose name is no longer there
+                records.data_identity(Path("data/tiny"), 0)
         finally:
             path.write_bytes(whole_data[name])
