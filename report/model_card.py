@@ -10,6 +10,15 @@ import pandas as pd
 from report import comparisons, page, tables
 from report.results import Results, span
 
+METRICS = (
+    "Accuracy and macro AUC on test images, after the epoch was chosen on validation images; recall, precision and "
+    "specificity of each class. Intervals are 95 % intervals of the mean, for new seeds and new test {units}."
+)
+ETHICS = (
+    "Research only. A network trained here has not been examined for bias between groups of patients: the data say "
+    "nothing of age, sex, ethnicity, device or clinic."
+)
+
 
 def write(results: Results, out: Path) -> None:
     """Write the card to a report's folder; without a CoLoRA arm none is left there."""
@@ -27,20 +36,17 @@ def render(results: Results) -> str | None:
         return None
     row = results.arms.loc[arm]
     cells = results.complete[results.complete.arm == arm]
+    card = f"`results/{results.profile}/data/card.md`, also in [the report](README.md#data-card)"
     sections = {
         "Model details": _details(results, arm, row, cells),
         "Intended use": _use(results),
         "Factors": _factors(results),
-        "Metrics": "Accuracy and macro AUC on test images, after the epoch was chosen on validation images; recall, precision "
-                   "and specificity of each class. Intervals are 95 % intervals of the mean, for new seeds and new test "
-                   + ("patients." if results.patients else "images."),
-        "Training and evaluation data": page.about_data(results)
-                                        + f" Data card: `results/{results.profile}/data/card.md`, also in [the report](README.md#data-card).",
+        "Metrics": METRICS.format(units="patients" if results.patients else "images"),
+        "Training and evaluation data": f"{page.about_data(results)} Data card: {card}.",
         "Quantitative analyses": _analyses(results, arm, row),
-        "Ethical considerations": "Research only. A network trained here has not been examined for bias between groups of "
-                                  "patients: the data say nothing of age, sex, ethnicity, device or clinic.",
+        "Ethical considerations": ETHICS,
         "Caveats and recommendations": _caveats(results, row),
-    }  # fmt: skip
+    }
     parts = [f"# Model card: `{_code(arm)}`, profile `{results.profile}`"]
     for title, text in sections.items():
         parts += [f"## {title}", text]
@@ -51,15 +57,16 @@ def _details(results, arm, row, cells) -> str:
     weights = ", ".join(f"`{_code(name)}`" for name in cells.weights.dropna().unique()) or "not recorded"
     dates = sorted(cells["date"].dropna().astype(str).str[:10]) if "date" in cells else []
     commits = ", ".join(f"`{str(c)[:12]}`" for c in cells.commit.dropna().unique()) if "commit" in cells else ""
+    commits = f", by the code of commit {commits}" if commits else ""
     when = f", trained {dates[0]}" + (f" to {dates[-1]}" if dates[0] != dates[-1] else "") if dates else ""
     return (
         f"A {row.backbone} classifier of {len(classes(results))} classes, adapted by CoLoRA (arXiv:2505.18315): frozen "
         f"convolutions with trained depthwise(pointwise(x)) branches that merge into their kernels. "
-        f"{row.trainable:,.0f} of {row.total:,.0f} parameters train. Starting weights: {weights}. {span(results.arms.seeds[[arm]])} "
-        f"networks, one a seed{when}" + (f", by the code of commit {commits}" if commits else "")
-        + f". Weights of the trained networks are not kept; `python -m pipelines.train --arm {_code(arm)}` makes them anew. "
-        "Code under the MIT licence; the starting weights keep their own."
-    )  # fmt: skip
+        f"{row.trainable:,.0f} of {row.total:,.0f} parameters train. Starting weights: {weights}. "
+        f"{span(results.arms.seeds[[arm]])} networks, one a seed{when}{commits}. Weights of the trained networks are "
+        f"not kept; `python -m pipelines.train --arm {_code(arm)}` makes them anew. Code under the MIT licence; the "
+        "starting weights keep their own."
+    )
 
 
 def _use(results) -> str:
@@ -73,8 +80,8 @@ def _use(results) -> str:
 
 def _factors(results) -> str:
     return (
-        f"Classes: {', '.join(_code(name) for name in classes(results))}. Nothing else about a scan is known to the results, so "
-        "performance is not broken down by device, image quality or patient group."
+        f"Classes: {', '.join(_code(name) for name in classes(results))}. Nothing else about a scan is known to the "
+        "results, so performance is not broken down by device, image quality or patient group."
     )
 
 
@@ -97,13 +104,13 @@ def _analyses(results, arm, row) -> str:
 
 def _caveats(results, row) -> str:
     caveats = {
-        "folder": f"{span(results.complete.n_train)} training images are few, and all come from one published collection.",
+        "folder": f"{span(results.complete.n_train)} training images are few, all from one published collection.",
         "phantom": "Phantom scans are no OCT images.",
     }.get(results.source, "")
     seeds = "" if row.seeds >= 5 else f" {row.seeds:.0f} seeds say little about how much networks differ."
     return (
-        f"{caveats}{seeds} Probabilities are not calibrated beyond what the report's calibration figure shows. The claims "
-        "ledger in [the report](README.md) says which of the paper's statements hold on these data."
+        f"{caveats}{seeds} Probabilities are not calibrated beyond what the report's calibration figure shows. The "
+        "claims ledger in [the report](README.md) says which of the paper's statements hold on these data."
     ).strip()
 
 

@@ -1,6 +1,6 @@
 """SIGKILL at every kind of point of a run, then a second run: it must end as the unbroken one, bit for bit.
 
-A *point* is a step of the optimiser, a write of half a file's bytes, a flush to disk, or a rename, counted from the start
+A *point* is a step of the optimiser, a write of half of a file, a flush to disk, or a rename, counted from the start
 of the run. Each run is a fork of one process that has imported everything, so a kill costs no import.
 """
 

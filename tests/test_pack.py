@@ -48,7 +48,8 @@ def profile(folder, **changes):
     weights.parent.mkdir()
     save_file({k.removeprefix("body."): v for k, v in model.state_dict().items() if k.startswith("body.")}, weights)
     content = tiny_params(
-        seeds=[0], arm={"transfer": {"family": "transfer"}}, model={"backbone": "smallcnn", "weights": str(weights)}, **changes
+        seeds=[0], arm={"transfer": {"family": "transfer"}}, model={"backbone": "smallcnn", "weights": str(weights)},
+        **changes,
     )  # fmt: skip
     (folder / "params.yaml").write_text(yaml.safe_dump(content))
     return Params(**content)
