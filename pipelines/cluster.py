@@ -7,6 +7,7 @@ import math
 import os
 import re
 import signal
+import socket
 import time
 from pathlib import Path
 
@@ -210,8 +211,16 @@ def _connect(address: str) -> None:
     Raises:
         ConnectionError: there is none, or it could not be started.
     """
-    if "://" in address:
-        raise ParamsError(f"--ray {address}: expected 'auto', HOST:PORT or 'local'; launch on a node of the cluster")
+    if address not in ("auto", "local"):
+        host, _, port = address.rpartition(":")
+        if not host or "/" in host or not port.isdigit():
+            raise ParamsError(
+                f"--ray {address}: expected 'auto', HOST:PORT or 'local'; launch on a node of the cluster"
+            )
+        try:  # Ray itself would try for minutes
+            socket.create_connection((host, int(port)), timeout=10).close()
+        except (OSError, OverflowError) as error:
+            raise ConnectionError(f"--ray {address}: {error}; `ray start --head` prints the right address") from None
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     ours = signal.getsignal(signal.SIGTERM)
     alone = {"num_cpus": cores(), "include_dashboard": False} if address == "local" else {}
@@ -219,7 +228,7 @@ def _connect(address: str) -> None:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **alone)
     except Exception as error:  # Ray raises plain ones too
         reason = str(error).strip().splitlines()[0]
-        raise ConnectionError(f"--ray {address}: {reason} Is `ray start` done there, and the address right?") from error
+        raise ConnectionError(f"--ray {address}: {reason}") from error
     signal.signal(signal.SIGTERM, ours)  # Ray sets its own, which would end this process anywhere
 
 

@@ -18,7 +18,7 @@ from pipelines.sources import DataError
 from tests.conftest import tiny_params
 
 PAGE = 4096  # what a small file takes of a disk in memory
-DISK = 64 * PAGE
+DISK = 4096 * PAGE
 
 
 @pytest.fixture(autouse=True)
@@ -34,7 +34,7 @@ def mounted(*command):
 
 @pytest.fixture
 def disk(tmp_path):
-    """A real disk of 256 KiB."""
+    """A real disk of 16 MiB."""
     folder = tmp_path / "disk"
     folder.mkdir()
     mounted("-t", "tmpfs", "-o", f"size={DISK}", "tmpfs", str(folder))
@@ -68,12 +68,6 @@ def fill(disk: Path, leave: int = 0) -> Path:
 
 def contents(folder: Path) -> dict:
     return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file() and p.name != "filler"}
-
-
-def phantom(train=96, **changes):
-    content = tiny_params(**changes)
-    content["data"] = {"source": "phantom", "image_size": 32, "phantom": {"train": train, "val": 32, "test": 32}}
-    return content
 
 
 def checkpoint(path: Path, model=None) -> None:
@@ -130,11 +124,11 @@ def test_without_the_right_to_mount_a_failing_sync_stands_for_a_full_disk(tmp_pa
 # --- prepared data ----------------------------------------------------------------------------------------------------
 
 
-def prepared_on(disk, monkeypatch, workdir):
-    """data/tiny on a small disk, of 48 images of 1 KiB each, whole."""
+def prepared_on(disk, workdir):
+    """data/tiny on a disk of its own, 48 images of 1 KiB each, whole."""
     (workdir / "data").mkdir()
     (workdir / "data" / "tiny").symlink_to(disk)
-    params = Params(**phantom(train=16, data=None) | {"data": small(16)})
+    params = Params(**tiny_params(data=small(16)))
     prepare.prepare(params)
     return params
 
@@ -144,12 +138,12 @@ def small(train):
 
 
 @pytest.mark.parametrize("leave", [3, 17, 18, 19], ids=["images", "labels", "splits", "manifest"])
-def test_a_disk_full_while_preparing_leaves_what_was_there(disk, workdir, monkeypatch, leave):
+def test_a_disk_full_while_preparing_leaves_what_was_there(disk, workdir, leave):
     """64 images take 17 pages with their header, so each of the four files in turn is the one that does not fit."""
-    params = prepared_on(disk, monkeypatch, workdir)
+    params = prepared_on(disk, workdir)
     before = contents(disk)
     filler = fill(disk, leave)
-    other = Params(**phantom() | {"data": small(32)})
+    other = Params(**tiny_params(data=small(32)))
     with pytest.raises((DataError, OSError), match="no room for 65,536 bytes|No space left on device.*make room") as e:
         prepare.prepare(other)
     assert "data/tiny" in str(e.value) and ("images.npy" in str(e.value)) == (leave < 17)
@@ -162,11 +156,11 @@ def test_a_disk_full_while_preparing_leaves_what_was_there(disk, workdir, monkey
     prepare.verify(other)
 
 
-def test_preparing_on_a_full_disk_is_an_error_in_one_line(disk, workdir, monkeypatch, capsys):
-    prepared_on(disk, monkeypatch, workdir)
+def test_preparing_on_a_full_disk_is_an_error_in_one_line(disk, workdir, capsys):
+    prepared_on(disk, workdir)
     fill(disk)
     capsys.readouterr()
-    (workdir / "params.yaml").write_text(yaml.safe_dump(phantom() | {"data": small(32)}))
+    (workdir / "params.yaml").write_text(yaml.safe_dump(tiny_params(data=small(32))))
     assert prepare.main([]) == 1
     error = capsys.readouterr().err
     assert error.startswith("error: data/tiny/images.npy: no room") and error.count("\n") == 1
@@ -192,7 +186,7 @@ def cut(path: Path) -> None:
 @pytest.mark.parametrize("name", ["images.npy", "labels.npy", "splits.npz", "manifest.json"])
 @pytest.mark.parametrize("damage", [flip, cut])
 def test_damaged_data_are_an_error_until_they_are_prepared_again(workdir, capsys, name, damage):
-    (workdir / "params.yaml").write_text(yaml.safe_dump(phantom(seeds=[0])))
+    (workdir / "params.yaml").write_text(yaml.safe_dump(tiny_params(seeds=[0])))
     assert prepare.main([]) == 0
     path = workdir / "data" / "tiny" / name
     whole = path.read_bytes()

@@ -231,6 +231,7 @@ def test_a_dry_run_lists_trials_and_cells_imports_no_torch_and_starts_nothing(pr
         (["--seed", "7"], "seed 7 is not one of profile 'tiny': [0, 1]"),
         (["--profile-file", "none.yaml"], "none.yaml: no such file"),
         (["--ray", "ray://there:1"], "expected 'auto', HOST:PORT or 'local'"),
+        (["--ray", "127.0.0.1:9"], "error: --ray 127.0.0.1:9: [Errno 111] Connection refused; `ray start --head`"),
     ],
 )
 def test_wrong_arguments_are_one_clear_error(profile, capsys, arguments, words):
