@@ -165,6 +165,10 @@ def write_atomically(path: Path, write) -> None:
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(temporary, path)
+        except RuntimeError as error:
+            if isinstance(error.__context__, OSError):  # torch.save puts a message of its own over the reason
+                raise error.__context__ from None
+            raise
         finally:
             with suppress(OSError):  # or it would hide the reason why nothing could be written
                 temporary.unlink(missing_ok=True)
