@@ -12,6 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
+from pipelines.markdown import plain
+
 COLUMNS = 8
 _SHARES = (
     "train@0.1 is a tenth of the training {}, class by class; a smaller share lies inside every larger one of its seed."
@@ -98,10 +100,8 @@ def as_markdown(card: dict) -> str:
     lines = [
         "# Data card",
         "",
-        f"- Source: {origin['source']}",
-        f"- Licence: {origin['licence']}",
-        *([f"- Note: {origin['note']}"] if origin.get("note") else []),
-        f"- Preparation: {origin['preparation']}",
+        *(f"- {name.capitalize()}: {plain(origin[name])}"
+          for name in ("source", "licence", "note", "preparation") if origin.get(name)),
         f"- Images: {card['count']:,}, {card['image_size']} x {card['image_size']} px, "
         + ("grey" if card["channels"] == 1 else "RGB"),
         f"- Patients: {format(card['patients'], ',') if named else 'not named by the source'}",
@@ -160,7 +160,7 @@ def draw_examples(
             for spine in axes.spines.values():  # some scans have white corners, which would melt into the page
                 spine.set(color="0.6", linewidth=0.5)
         name = classes[label] if len(classes[label]) <= 16 else classes[label][:15] + "\N{HORIZONTAL ELLIPSIS}"
-        row[0].text(-0.08, 0.5, name, transform=row[0].transAxes, ha="right", va="center", fontsize=9)
+        row[0].text(-0.08, 0.5, name, parse_math=False, transform=row[0].transAxes, ha="right", va="center", fontsize=9)
     temporary = path.with_name(f".{path.name}.partial")
     figure.savefig(temporary, format="png", metadata={"Software": None})
     temporary.replace(path)
@@ -176,4 +176,4 @@ def _first_copies(images: np.ndarray) -> np.ndarray:
 
 
 def _row(cells) -> str:
-    return "| " + " | ".join(str(cell) for cell in cells) + " |"
+    return "| " + " | ".join(map(plain, cells)) + " |"

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationError, model_validator
 
 from pipelines import code
 
@@ -23,7 +23,14 @@ class ParamsError(ValueError):
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    # Strict: "6" and true are no numbers. A path is written as a word, so it alone is read from one.
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+LARGEST = 2**18  # bytes of a parameter file
+ArmName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]  # a folder's name too
+Place = Annotated[Path, Strict(False)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
 
 class Phantom(Section):
@@ -39,7 +46,7 @@ class Phantom(Section):
 class Folder(Section):
     """Class folders of images, split into patient-grouped folds."""
 
-    path: Path
+    path: Place
     pattern: str = r"(?P<label>[^-]+)-(?P<patient>[^-]+)-(?P<index>[^-]+)"
     folds: int = Field(5, ge=2)
     val_share: float = Field(0.125, gt=0, lt=1)
@@ -49,7 +56,7 @@ class MedMNIST(Section):
     """A 2-D MedMNIST set, by medmnist's own name and download."""
 
     dataset: str = "octmnist"
-    cache: Path = Path("~/.medmnist")
+    cache: Place = Path("~/.medmnist")
 
 
 class Balanced(Section):
@@ -61,8 +68,8 @@ class Balanced(Section):
 class Distilled(Section):
     """Per class, ascending by predictive entropy, ranks keep[0] up to but not including keep[1]."""
 
-    entropies: Path
-    keep: tuple[int, int] = (690, 7730)
+    entropies: Place
+    keep: Annotated[tuple[int, int], Strict(False)] = (690, 7730)
 
 
 class Data(Section):
@@ -189,11 +196,11 @@ class Cost(Section):
 
 class Params(Section):
     profile: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
-    seeds: list[Annotated[int, Field(ge=0)]] = Field(min_length=1)
+    seeds: list[Seed] = Field(min_length=1)
     data: Data
     model: dict[str, Any]
     train: Train
-    arm: dict[str, dict[str, Any]] = Field(min_length=1)
+    arm: dict[ArmName, dict[str, Any]] = Field(min_length=1)
     tune: Tune | None = None
     pretrain: Pretrain | None = None
     allow_missing: bool = False
@@ -226,9 +233,9 @@ class Params(Section):
             )
         section = self.arm[arm]
         family, families = section.get("family"), code.families()
-        if family not in families:
+        if not isinstance(family, str) or family not in families:
             raise ParamsError(
-                f"arm.{arm}.family: found {family!r}{_near(str(family), families)}; "
+                f"arm.{arm}.family: found {_short(family)}{_near(str(family), families)}; "
                 f"expected one of {', '.join(families)}"
             )
         # A family with a network of its own has nothing of the profile's backbone.
@@ -240,7 +247,7 @@ class Params(Section):
         found = {**model, **section}
         if "backbone" not in found:
             raise ParamsError(f"arm.{arm}: no backbone; set model.backbone")
-        if isinstance(found.get("weights"), dict):
+        if isinstance(found.get("weights"), dict) and isinstance(found["backbone"], str):
             if found["backbone"] not in found["weights"]:
                 raise ParamsError(
                     f"arm.{arm}: model.weights has none for backbone {found['backbone']!r}, only for "
@@ -250,19 +257,20 @@ class Params(Section):
         for key in ("backbone", "weights", "head", "batchnorm"):
             value = found.get(key, "")
             if not isinstance(value, str):
-                raise ParamsError(f"arm.{arm}: {key} is {value!r} (model.{key} or its own), expected a word or a path")
+                raise ParamsError(f"arm.{arm}: {key} is {_short(value)} (model.{key} or its own), expected a word or a path")
         changes = section.get("train", {})
         if not isinstance(changes, dict):
-            raise ParamsError(f"arm.{arm}.train: found {changes!r}, expected a mapping of training keys")
+            raise ParamsError(f"arm.{arm}.train: found {_short(changes)}, expected a mapping of training keys")
         try:
-            train = Train(**{**self.train.model_dump(), **changes})
+            train = Train.model_validate({**self.train.model_dump(), **changes})
         except ValidationError as error:
             raise ParamsError(_explain(error, f"profile {self.profile}", Train, f"arm.{arm}.train.")) from None
         return {**found, "train": train.model_dump()}
 
     def tuned(self, arm: str) -> bool:
         """Whether the arm's learning rate is chosen by `pipelines.tune` rather than stated."""
-        return self.tune is not None and "lr" not in self.arm[arm].get("train", {})
+        own = self.arm[arm].get("train")
+        return self.tune is not None and not (isinstance(own, dict) and "lr" in own)
 
     def probed(self, seed: int) -> bool:
         """Whether a seed's cells are probed (`pipelines.probe`) after their test."""
@@ -297,15 +305,41 @@ def load(path: str | Path = "params.yaml") -> Params:
             "compose one with `dvc exp run -S profile=quick`, or name another with --profile-file"
         )
     try:
-        content = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
+        if path.stat().st_size > LARGEST:
+            raise ParamsError(f"{path}: {path.stat().st_size:,} bytes, expected at most {LARGEST:,}")
+        content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+    except ParamsError:
+        raise
+    except Exception as error:  # beside YAMLError what its makers of dates, numbers and so on raise
         raise ParamsError(f"{path}: not valid YAML: {error}") from None
     if not isinstance(content, dict):
         raise ParamsError(f"{path}: expected a mapping of sections, found {type(content).__name__}")
     try:
-        return Params(**content)
+        return Params.model_validate(content)
     except ValidationError as error:
         raise ParamsError(_explain(error, path, Params)) from None
+
+
+class _Loader(yaml.SafeLoader):
+    """Plain values alone, without aliases (a small file of them can stand for more than any memory holds), and every
+    key once, where the YAML library would keep the last.
+    """
+
+    def compose_node(self, parent, index):
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.composer.ComposerError(
+                None, None, "found an alias; write the value out", self.peek_event().start_mark
+            )
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node, deep=False):
+        seen = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if (key.tag, key.value) in seen:
+                    raise yaml.constructor.ConstructorError(None, None, f"found {key.value!r} twice", key.start_mark)
+                seen.add((key.tag, key.value))
+        return super().construct_mapping(node, deep)
 
 
 def compose(profile: str, conf: str | Path = "conf") -> Params:
@@ -323,7 +357,7 @@ def compose(profile: str, conf: str | Path = "conf") -> Params:
     with initialize_config_dir(config_dir=str(folder), version_base=None):
         content = OmegaConf.to_container(hydra_compose("config", overrides=[f"profile={profile}"]), resolve=True)
     try:
-        return Params(**content)
+        return Params.model_validate(content)
     except ValidationError as error:
         raise ParamsError(_explain(error, f"{conf}/profile/{profile}.yaml", Params)) from None
 
@@ -357,9 +391,14 @@ def _explain(error: ValidationError, where, model, prefix: str = "") -> str:
         elif e["type"] == "missing":
             lines.append(f"missing key {key!r}")
         else:
-            found = "" if e["type"] == "value_error" else f", found {e['input']!r}"
+            found = "" if e["type"] == "value_error" else f", found {_short(e['input'])}"
             lines.append(f"{key or 'top level'}: {e['msg'].removeprefix('Value error, ')}{found}")
     return f"{where}: " + "; ".join(lines)
+
+
+def _short(value) -> str:
+    text = repr(value)
+    return text if len(text) <= 200 else text[:200] + "..."
 
 
 def _fields_at(model, loc) -> list[str]:

@@ -23,7 +23,7 @@ def main(argv=None) -> int:
             file=sys.stderr,
         )
         return 1
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from pipelines import arrays
 from pipelines.params import train_split
 from pipelines.sources import SPLITS, DataError
 
@@ -188,14 +189,12 @@ def read_entropies(path: Path) -> tuple[np.ndarray, np.ndarray]:
     if not path.is_file():
         raise DataError(f"data.distilled.entropies: {path}: no such file; {advice}")
     try:
-        # Opened here, since np.load leaves its own handle open when the archive is broken.
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as content:
-            arrays = {name: content[name] for name in content.files}
-    except Exception as error:
+        content = arrays.read_npz(path)
+    except arrays.ArrayError as error:
         raise DataError(f"{path}: not a readable npz file ({error}); {advice}") from None
-    if not {"indices", "entropy"} <= set(arrays):
-        raise DataError(f"{path}: found keys {sorted(arrays)}, expected 'indices' and 'entropy'; {advice}")
-    indices, entropy = arrays["indices"], arrays["entropy"]
+    if not {"indices", "entropy"} <= set(content):
+        raise DataError(f"{path}: found keys {sorted(content)}, expected 'indices' and 'entropy'; {advice}")
+    indices, entropy = content["indices"], content["entropy"]
     if (
         indices.ndim != 1
         or indices.shape != entropy.shape

@@ -60,7 +60,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         summarise(load(options.profile_file))
-    except (ParamsError, RecordError, SummaryError) as error:
+    except (ParamsError, RecordError, SummaryError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0

@@ -10,6 +10,7 @@ import io
 import os
 import sys
 import time
+import zipfile
 from pathlib import Path
 
 from pipelines import parameters, records, tune
@@ -38,7 +39,7 @@ def main(argv=None) -> int:
                     sys.stdout = nowhere
                 return run(params, args.arm, params.seeds if args.seed is None else args.seed, args.device)
         return run(params, args.arm, params.seeds if args.seed is None else args.seed, args.device)
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, OSError) as error:
         print(f"error: {args.arm}: {error}", file=sys.stderr)
         return 1
 
@@ -115,6 +116,7 @@ def train_cell(
         },
     }  # fmt: skip
     checkpoint = Path("checkpoints") / params.profile / arm / f"{seed}.pt"
+    drop_damaged(checkpoint)
     with tqdm(total=train["epochs"], desc=f"{arm} seed {seed}", unit="epoch", disable=None, leave=False) as bar:
 
         def on_epoch(row):
@@ -178,9 +180,30 @@ def train_cell(
     return record
 
 
+def drop_damaged(checkpoint: Path) -> None:
+    """Remove a checkpoint that is not whole, with a warning: the run then starts over.
+
+    Every part must have its checksum, at which torch.load does not look.
+    """
+    import torch
+
+    if not checkpoint.is_file():
+        return
+    try:
+        with zipfile.ZipFile(checkpoint) as archive:
+            if (damaged := archive.testzip()) is not None:
+                raise ValueError(f"{damaged} does not have its checksum")
+        torch.load(checkpoint, map_location="cpu", weights_only=True)["identity"]
+    except Exception as error:  # zipfile and torch raise many types for damaged files
+        print(f"warning: {checkpoint}: a damaged checkpoint ({error}); training starts over", file=sys.stderr)
+        checkpoint.unlink(missing_ok=True)
+
+
 def set_up(params: Params, arm: str, seed: int, settings: dict, device: str | None = None):
-    """`loop.set_up`, with an option of the wrong type or a missing one as an error that names the arm."""
-    from pipelines import loop
+    """`loop.set_up` on data that are whole; an option of the wrong type or a missing one is an error naming the arm."""
+    from pipelines import loop, prepare
+
+    prepare.verify(params)
 
     try:
         return loop.set_up(params, arm, seed, settings, device)

@@ -29,7 +29,7 @@ def main(argv=None) -> int:
     for arm in args.arm or params.arm:  # one arm's failure does not cost the others their trials
         try:
             run(params, arm, args.device)
-        except (ValueError, FileNotFoundError) as error:
+        except (ValueError, OSError) as error:
             failed += 1
             print(f"error: {arm}: {error}", file=sys.stderr)
     return 1 if failed else 0

@@ -4,6 +4,7 @@ import re
 
 import pandas as pd
 
+from pipelines.markdown import code, plain
 from report import claims, comparisons, cost, gradcam, label_efficiency, ranks, robustness, tables
 from report.results import Results, counterparts, span
 from report.tables import Table
@@ -87,7 +88,7 @@ def render(results: Results, written: dict[str, Table], drawn: list[str]) -> str
             parts.append(claims.tally(results))
         if name in drawn:
             files = _files("figures", name, "svg", "pdf")
-            parts += [f"![{TITLES[name]}](figures/{name}.png)", f"*{caption(results, name)}* ({files})"]
+            parts += [f"![{TITLES[name]}](figures/{name}.png)", f"*{plain(caption(results, name))}* ({files})"]
         for table in below:
             parts += [
                 tables.markdown(written[table]).rstrip(),
@@ -135,10 +136,10 @@ def _weights(results: Results) -> str:
     scratch = started.index[started == "random"]
     pretrained = started[started != "random"]
     arms = pretrained.groupby(pretrained).groups
-    named = [f"`{name}`" for name in arms]
+    named = [code(name) for name in arms]
     if len(arms) > 1:
         most = max(arms, key=lambda name: len(arms[name]))
-        named = [f"`{most}`"] + [f"`{name}` ({', '.join(own)})" for name, own in arms.items() if name != most]
+        named = [code(most)] + [f"{code(name)} ({', '.join(own)})" for name, own in arms.items() if name != most]
     sentences = [f"Weights: {', '.join(named)}."] if named else []
     if len(scratch):
         who = "every arm" if not named else ", ".join(scratch)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from pipelines.markdown import plain
 from report.results import Results, counterparts
 from report.style import scaled, three_digits
 
@@ -282,18 +283,15 @@ def machines(results: Results) -> str:
 
 def markdown(table: Table) -> str:
     """A pipe table; numbers flush right."""
-    escape = str.maketrans({"|": "\\|", "<": "&lt;", ">": "&gt;", "\n": " "})
-    rows = [
-        [str(cell).translate(escape) for cell in row]
-        for row in [table.text.columns, *table.text.itertuples(index=False)]
-    ]
+    rows = [list(map(plain, row)) for row in [table.text.columns, *table.text.itertuples(index=False)]]
     rule = ["---" if i < table.left else "---:" for i in range(len(rows[0]))]
     return "\n".join("| " + " | ".join(row) + " |" for row in [rows[0], rule, *rows[1:]]) + "\n"
 
 
 def latex(table: Table) -> str:
     r"""A `table` environment, `table*` where there are widths; needs \usepackage{booktabs}."""
-    rows = [" & ".join(tex(cell) for cell in row) + r" \\" for row in table.text.itertuples(index=False)]
+    # Without the braces, the line break before a row would take its [ for an option and its * for a variant of it.
+    rows = ["{}" + " & ".join(map(tex, row)) + r" \\" for row in table.text.itertuples(index=False)]
     caption = tex(f"{table.title}. {table.note}")
     columns = "l" * table.left + "r" * (table.text.shape[1] - table.left)
     kind, size = "table", []
@@ -318,7 +316,7 @@ _TEX = {
 
 def tex(text) -> str:
     """Text with every character that LaTeX would read as a command escaped."""
-    return "".join(_TEX.get(c, c) for c in str(text))
+    return "".join(_TEX.get(c, c if c.isprintable() else "?") for c in " ".join(str(text).split()))
 
 
 def number(value, form: str) -> str:

@@ -73,6 +73,8 @@ def tiny_params(**changes) -> dict:
         "model": {"backbone": "smallcnn", "weights": "random"},
         "train": {"epochs": 2, "batch_size": 16, "lr": 2e-3, "input": "unit"},
         "evidence": {"margin": 0.01},
+        "probe": None,
+        "cost": None,
         "arm": {
             "full": {"family": "full"},
             "transfer": {"family": "transfer"},

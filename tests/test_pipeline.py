@@ -88,7 +88,7 @@ def test_the_trials_of_tuned_arms_are_recorded_and_a_stated_rate_is_said_to_be(r
 
 def test_metrics_and_plots_have_every_arm(ran):
     shown = json.loads(dvc(ran, "metrics", "show", "--json"))
-    (values,) = [entry["data"] for entry in shown[""]["data"].values()]
+    values = shown[""]["data"]["results/tiny/summary.json"]["data"]
     assert set(values) == {*PRETRAINED, "vim"}
     dvc(ran, "plots", "show", "--out", "plots")
     page = (ran / "plots" / "index.html").read_text()
@@ -97,7 +97,7 @@ def test_metrics_and_plots_have_every_arm(ran):
 
 def test_one_arms_setting_reruns_that_arm_alone(ran, edit):
     edit("params.yaml", "  transfer:\n    family: transfer", "  transfer:\n    train: {lr: 0.01}\n    family: transfer")
-    assert changed(ran) == {"tune", "train@transfer", "summarise"}
+    assert changed(ran) == {"tune", "train@transfer", "summarise", "explain"}
     dry = dvc(ran, "repro", "--dry")
     assert "Running stage 'train@transfer'" in dry and "Running stage 'train@full'" not in dry
 
