@@ -343,6 +343,7 @@ def test_images_of_small_files_do_not_fill_the_memory(tmp_path):
     lines = done.stdout.splitlines()
     assert len(lines) == len(IMAGES) and all(line.startswith(path) for line, path in zip(lines, paths, strict=True))
     assert "8001 x 8000 is more than 64,000,000 pixels" in lines[1] and "MemoryError" not in done.stdout
+    assert "cannot identify image file" in lines[-1]
 
 
 @pytest.mark.parametrize("target", ["/etc/passwd", "/dev/zero", "A-1-1.png", "nowhere"])
