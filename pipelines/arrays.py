@@ -32,7 +32,8 @@ def read_npz(path: Path, names: Sequence[str] | None = None, limit: int = LIMIT)
     try:
         with open(path, "rb") as file, zipfile.ZipFile(file) as archive:
             file.seek(0)
-            if file.read(2) != b"PK":  # zipfile allows anything before the archive, numpy does not
+            # zipfile allows anything before the archive, numpy does not.
+            if file.read(4) not in (b"PK\x03\x04", b"PK\x05\x06"):
                 raise ArrayError("does not start as a zip archive does")
             found = members(archive)
             if missing := sorted(set(names or ()) - set(found)):

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import ray
+import yaml
 
 from pipelines import records, worker
 from pipelines.code import ROOT, code_files, sha256_json
@@ -92,7 +93,7 @@ class Cluster:
             self._links, self._same = {data: _parcel(files)}, {}
         self._weights = {}  # path as the profile has it -> path as nodes have it
         content = _with_weights(self.params.model_dump(mode="json"), self._place)
-        self._params = json.dumps(content)  # JSON is YAML too
+        self._params = yaml.safe_dump(content, sort_keys=False)
 
     def _place(self, weights: str) -> str:
         """Where nodes find a weights file, which is sent unless shared."""
