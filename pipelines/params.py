@@ -257,7 +257,9 @@ class Params(Section):
         for key in ("backbone", "weights", "head", "batchnorm"):
             value = found.get(key, "")
             if not isinstance(value, str):
-                raise ParamsError(f"arm.{arm}: {key} is {_short(value)} (model.{key} or its own), expected a word or a path")
+                raise ParamsError(
+                    f"arm.{arm}: {key} is {_short(value)} (model.{key} or its own), expected a word or a path"
+                )
         changes = section.get("train", {})
         if not isinstance(changes, dict):
             raise ParamsError(f"arm.{arm}.train: found {_short(changes)}, expected a mapping of training keys")

@@ -4,6 +4,7 @@ import functools
 import json
 import os
 import re
+import resource
 import shutil
 import signal
 import subprocess
@@ -475,7 +476,9 @@ def test_peak_memory_is_measured_and_remembered(profile, monkeypatch, workdir):
     made.start([task])
     ((job, why),) = made.ended(60)
     assert (job, why) == ([task], "ate")
-    assert 300 * 2**20 < pool(params, monkeypatch).estimate(task) < 600 * 2**20
+    # A child's peak starts at what its parent held when it was forked: little of the launcher, much of a test run.
+    inherited = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    assert 300 * 2**20 < pool(params, monkeypatch).estimate(task) < max(600 * 2**20, 1.1 * inherited)
 
 
 def test_a_process_that_ignores_the_interrupt_is_killed_and_dies_with_its_parent(workdir, monkeypatch):
