@@ -9,6 +9,8 @@ two small kernels, which follow from the two-branch form at about 2/k^2 of a den
     d pointwise[o,i]   = sum dz[o, q] x[i, q]
 """
 
+from contextlib import nullcontext
+
 import torch
 from torch.nn import functional as F
 
@@ -60,7 +62,8 @@ class FusedConv2d(torch.autograd.Function):
             )
 
         # Everything here has the compute dtype already; an autocast region around backward must not mix another in.
-        with torch.autocast(dy.device.type, enabled=False):
+        device = dy.device.type
+        with torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext():
             if need_x:
                 kernel = merged_kernel(weight, pointwise, depthwise).to(x.dtype)
                 dx = backward_of(dy, x, kernel, stride, padding, dilation, groups, [True, False, False])[0]

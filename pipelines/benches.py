@@ -38,7 +38,7 @@ class Bench:
             self.merged = colora.merge_and_unload(copy.deepcopy(self.model))
         self.images, self.labels = self._batch(self.train["batch_size"], num_classes)
         self.requests = {size: self._batch(size, num_classes)[0] for size in (1, inference_batch) if inference_batch}
-        self.optimizer = loop._optimizer(self.model, self.train, device)
+        self.optimizer = loop.make_optimizer(self.model, self.train, device)
         self.replica = parallel.Replica(
             self.model, device, micro_batch=self.train["micro_batch"], compile=self.train["compile"]
         )
@@ -54,7 +54,7 @@ class Bench:
     def steps(self, count: int) -> float:
         """Seconds a training step, the mean of `count` without waiting for the device in between."""
         batches = [(self.images, self.labels)] * count
-        return loop._one_epoch(self.replica, batches, self.optimizer, None, self.train, self.device)[0] / count
+        return loop.one_epoch(self.replica, batches, self.optimizer, None, self.train, self.device)[0] / count
 
     def peak_bytes(self) -> int:
         """Peak memory of a training step, network, optimizer's state and batch included."""
@@ -67,7 +67,7 @@ class Bench:
         """Of the forward pass of one image, and of a training step."""
         eager = parallel.Replica(self.model, self.device, micro_batch=None, compile=False)
         one = [(self.images, self.labels)]
-        step = measure.flops(lambda: loop._one_epoch(eager, one, self.optimizer, None, self.train, self.device))
+        step = measure.flops(lambda: loop.one_epoch(eager, one, self.optimizer, None, self.train, self.device))
         self.model.eval()
         with torch.no_grad():
             return measure.flops(lambda: self.model(self.images[:1])), step

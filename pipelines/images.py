@@ -5,6 +5,7 @@ All random numbers come from one CPU generator a epoch, so a run gives the same 
 """
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,12 +61,17 @@ def open_prepared(folder: Path, seed: int, device: torch.device, train_split: st
 
 
 class Batches:
-    """Batches of one split: (images float32 (B, 3, H, W) channels-last on the device, labels int64 (B,))."""
+    """Batches of one split: (images float32 (B, 3, H, W) channels-last on the device, labels int64 (B,)).
+
+    `options` is what a network is called with beside them.
+    """
+
+    options: dict = {}
 
     def __init__(
         self, data: Prepared, split: str, *, batch_size: int, input: str, device: torch.device, augment: str = "none"
     ):
-        self.data, self.device, self.augment = data, device, augment
+        self.data, self.split, self.device, self.augment = data, split, device, augment
         self.indices = torch.from_numpy(data.splits[split])
         self.batch_size = batch_size
         mean, std = {
@@ -79,10 +85,8 @@ class Batches:
         self.scale = (1 / torch.tensor(std, device=device)).view(shape)
 
     def __len__(self) -> int:
-        """Batches of `shuffled`, whose last one is not a single image."""
-        batches = -(-len(self.indices) // self.batch_size)
-        last = len(self.indices) - (batches - 1) * self.batch_size
-        return batches - (batches > 1 and last == 1)
+        """Batches of `shuffled`."""
+        return len(_chunks(torch.arange(len(self.indices)), self.batch_size))
 
     def in_order(self, change=lambda images: images):
         """Every image once, in the order of the split, unaugmented; `change` may alter images (B, C, H, W) in 0..1."""
@@ -91,29 +95,71 @@ class Batches:
             yield self._normalise(change(images)), labels
 
     def shuffled(self, generator: torch.Generator):
-        """Every image once, in an order and with an augmentation drawn from `generator` (a CPU generator).
-
-        A last batch of one image would break BatchNorm, so it joins the one before.
-        """
-        order = self.indices[torch.randperm(len(self.indices), generator=generator)]
-        chunks = list(order.split(self.batch_size))
-        if len(chunks) > 1 and len(chunks[-1]) == 1:
-            chunks[-2:] = [torch.cat(chunks[-2:])]
-        for chunk in chunks:
-            images, labels = self._gather(chunk)
+        """Every image once, in an order and with an augmentation drawn from `generator` (a CPU generator)."""
+        for chunk in _chunks(torch.randperm(len(self.indices), generator=generator), self.batch_size):
+            images, labels = self._gather(self.indices[chunk])
             yield self._normalise(augmented(images, self.augment, generator)), labels
 
     def _gather(self, chunk):
         home = self.data.images.device
-        images, labels = self.data.images[chunk.to(home)], self.data.labels[chunk.to(home)]
-        if home.type != self.device.type:  # pinned memory lets the copy run beside the network
-            images, labels = (t.pin_memory().to(self.device, non_blocking=True) for t in (images, labels))
+        chunk = moved(chunk, home)
+        images, labels = (moved(t[chunk], self.device) for t in (self.data.images, self.data.labels))
         images = images.unsqueeze(1) if images.dim() == 3 else images.permute(0, 3, 1, 2)
         return images.float().div_(255), labels
 
     def _normalise(self, images):
         # (B, 1, H, W) - (1, 3, 1, 1) repeats a grey image over the three channels.
         return ((images - self.mean) * self.scale).contiguous(memory_format=torch.channels_last)
+
+
+class Features:
+    """As `Batches`, in the same order and of the same size, but of what `front` made of the unaugmented images, once.
+
+    Args:
+        front: a batch of images to its maps (B, C, H, W) or vectors (B, C); called in batches of `batches.batch_size`.
+        options: what the network is then called with, so that it goes on behind the front.
+        batch_size: of `shuffled` and `in_order`.
+        limit: bytes that all features may take.
+
+    Raises:
+        MemoryError: they would take more.
+    """
+
+    def __init__(self, batches: Batches, front: Callable, *, options: dict, batch_size: int, limit: int):
+        self.options, self.batch_size, self.device = options, batch_size, batches.device
+        maps, labels = [], []
+        for images, own_labels in batches.in_order():
+            maps.append(front(images))
+            labels.append(own_labels)
+            if maps[0].nbytes // len(maps[0]) * len(batches.indices) > limit:
+                raise MemoryError(f"features of {len(batches.indices)} images take more than {limit} bytes")
+        self.maps, self.labels = torch.cat(maps), torch.cat(labels)
+
+    def __len__(self) -> int:
+        return len(_chunks(torch.arange(len(self.labels)), self.batch_size))
+
+    def in_order(self):
+        yield from zip(self.maps.split(self.batch_size), self.labels.split(self.batch_size), strict=True)
+
+    def shuffled(self, generator: torch.Generator):
+        for chunk in _chunks(torch.randperm(len(self.labels), generator=generator), self.batch_size):
+            chunk = moved(chunk, self.device)
+            yield self.maps[chunk], self.labels[chunk]
+
+
+def _chunks(order: torch.Tensor, batch_size: int) -> list[torch.Tensor]:
+    """An order in pieces; a last one of one image would break BatchNorm, so it joins the one before."""
+    chunks = list(order.split(batch_size))
+    if len(chunks) > 1 and len(chunks[-1]) == 1:
+        chunks[-2:] = [torch.cat(chunks[-2:])]
+    return chunks
+
+
+def moved(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """The tensor on the device; from the CPU to a GPU through pinned memory, so that nothing waits for the copy."""
+    if tensor.device.type == device.type:
+        return tensor
+    return tensor.pin_memory().to(device, non_blocking=True)
 
 
 def augmented(images: torch.Tensor, kind: str, generator: torch.Generator) -> torch.Tensor:
@@ -127,7 +173,7 @@ def augmented(images: torch.Tensor, kind: str, generator: torch.Generator) -> to
         return images
 
     def uniform(low, high):
-        return (low + (high - low) * torch.rand(len(images), generator=generator)).to(images.device)
+        return moved(low + (high - low) * torch.rand(len(images), generator=generator), images.device)
 
     if kind == "authors":
         return images.flip(-1) + uniform(-0.1 / 255, 0.1 / 255).view(-1, 1, 1, 1)

@@ -15,9 +15,11 @@ from torch.nn import functional as F
 
 import baselines
 from pipelines import parallel, records
-from pipelines.images import Batches, Prepared, open_prepared
+from pipelines.images import Batches, Features, Prepared, open_prepared
 from pipelines.metrics import accuracy, macro_auc
 from pipelines.params import Params, train_split
+
+FEATURES = 2**30  # bytes of features that a run on a CPU keeps
 
 OutOfMemoryError = torch.OutOfMemoryError
 
@@ -104,8 +106,10 @@ def fit(
     batches = batches_of(
         data, train_split(train), train, device, batch_size=train["batch_size"], augment=train["augment"]
     )
-    validation = batches_of(data, "val", train, device)
-    optimizer = _optimizer(model, train, device)
+    validation = behind_front(model, batches_of(data, "val", train, device), train, device)
+    if train["augment"] == "none":
+        batches = behind_front(model, batches, train, device)
+    optimizer = make_optimizer(model, train, device)
     schedule = _schedule(optimizer, train, steps=len(batches) * train["epochs"])
     state = _resume(checkpoint, identity, model, optimizer, schedule)
     epoch_end = getattr(model, "epoch_end", None)  # what an arm does between epochs, such as merging
@@ -114,7 +118,9 @@ def fit(
     for epoch in range(len(state.curves) + 1, train["epochs"] + 1):
         generator = seed_everything(seed, epoch)
         lr = optimizer.param_groups[0]["lr"]
-        seconds, loss, acc = _one_epoch(replica, batches.shuffled(generator), optimizer, schedule, train, device)
+        seconds, loss, acc = one_epoch(
+            replica, batches.shuffled(generator), optimizer, schedule, train, device, batches.options
+        )
         if not math.isfinite(loss):
             raise Diverged(f"training loss is {loss} in epoch {epoch}; lower arm.NAME.train.lr (now {train['lr']:g})")
         if epoch_end:
@@ -135,8 +141,13 @@ def fit(
     return state
 
 
-def _one_epoch(replica, batches, optimizer, schedule, train, device):
-    """Train on the batches; returns seconds, mean loss, accuracy. Sums stay on the device: one read at the end."""
+def one_epoch(replica, batches, optimizer, schedule, train, device, options=None) -> tuple[float, float, float]:
+    """Train on the batches; returns seconds, mean loss, accuracy. Sums stay on the device: one read at the end.
+
+    Args:
+        replica: the network, a `parallel.Replica`. batches: of (images, labels) on the device.
+        schedule: stepped after every batch, or None. options: what the network is called with beside the images.
+    """
     replica.model.train()
     total_loss = torch.zeros((), device=device)
     correct = torch.zeros((), device=device, dtype=torch.long)
@@ -144,7 +155,7 @@ def _one_epoch(replica, batches, optimizer, schedule, train, device):
 
     def loss_of(network, images, labels):
         with autocast(train, device):
-            logits = network(images)
+            logits = network(images, **(options or {}))
         return _loss(logits.float(), labels, train["loss"]), logits
 
     start = _now(device)
@@ -169,17 +180,17 @@ def test(model: torch.nn.Module, fit: Fit, data: Prepared, train: dict, device: 
 
 
 def evaluate(
-    model: torch.nn.Module, batches: Batches, train: dict, device: torch.device, change=lambda images: images
+    model: torch.nn.Module, batches: Batches | Features, train: dict, device: torch.device, **order
 ) -> Evaluation:
-    """Loss, accuracy and macro AUC of the network on every image of the batches' split, altered by `change`.
+    """Loss, accuracy and macro AUC of the network on every image of the batches' split, in `batches.in_order(**order)`.
 
     Probabilities are softmax of the logits also under binary cross-entropy, so that they sum to one.
     """
     model.eval()
     logits, labels = [], []
     with torch.inference_mode(), autocast(train, device):
-        for images, batch_labels in batches.in_order(change):
-            logits.append(model(images).float())
+        for images, batch_labels in batches.in_order(**order):
+            logits.append(model(images, **batches.options).float())
             labels.append(batch_labels)
     logits, labels = torch.cat(logits).float(), torch.cat(labels)
     loss = _loss(logits, labels, train["loss"]).item()
@@ -195,6 +206,31 @@ def evaluate(
 def evaluate_split(model, data: Prepared, split: str, train: dict, device: torch.device, **options) -> Evaluation:
     """`evaluate` on one split of the data, unaugmented, in the split's own order."""
     return evaluate(model, batches_of(data, split, train, device), train, device, **options)
+
+
+def behind_front(model, batches: Batches, train: dict, device: torch.device) -> Batches | Features:
+    """The batches as they leave the layers in front that training does not change, computed once and without a graph.
+
+    They stay images where there are no such layers, or where the features would take more than a quarter of the GPU's
+    free memory, on a CPU more than `FEATURES`. Where batches are of another size than those in which the features are
+    made, sums may be rounded otherwise.
+    """
+    model.train()
+    count = model.front() if hasattr(model, "front") else 0
+    if not count:
+        return batches
+    limit = torch.cuda.mem_get_info(device)[0] // 4 if device.type == "cuda" else FEATURES
+    whole = batches_of(batches.data, batches.split, train, device)
+
+    @torch.no_grad()
+    def front(images):
+        with autocast(train, device):
+            return model.through(images, count)
+
+    try:
+        return Features(whole, front, options={"skip": count}, batch_size=batches.batch_size, limit=limit)
+    except MemoryError:
+        return batches
 
 
 def autocast(train: dict, device: torch.device):
@@ -222,7 +258,8 @@ def _loss(logits, labels, kind):
     return F.cross_entropy(logits, labels)
 
 
-def _optimizer(model, train, device):
+def make_optimizer(model: torch.nn.Module, train: dict, device: torch.device) -> torch.optim.Optimizer:
+    """The recipe's optimizer of what trains in the network."""
     cls = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[train["optimizer"]]
     parameters = [p for p in model.parameters() if p.requires_grad]
     return cls(parameters, lr=train["lr"], weight_decay=train["weight_decay"], fused=device.type == "cuda")
@@ -262,10 +299,8 @@ def _save(path, identity, model, optimizer, schedule, state):
 
 
 def _resume(path, identity, model, optimizer, schedule) -> Fit:
-    if path is None or not path.is_file() or not _is_whole(path):
-        return Fit()
-    content = torch.load(path, map_location="cpu", weights_only=True)
-    if content["identity"] != identity:  # of other settings, data or code: start over
+    content = _read(path) if path and path.is_file() else None
+    if content is None or content["identity"] != identity:  # of other settings, data or code: start over
         return Fit()
     model.load_state_dict(content["model"])
     optimizer.load_state_dict(content["optimizer"])
@@ -274,13 +309,16 @@ def _resume(path, identity, model, optimizer, schedule) -> Fit:
     return Fit(content["curves"], content["best_epoch"], content["best_state"])
 
 
-def _is_whole(path) -> bool:
-    """Whether every part of a checkpoint has its checksum, which torch.load does not look at."""
+def _read(path) -> dict | None:
+    """A checkpoint every part of which has its checksum, at which torch.load does not look; a damaged one goes."""
     try:
         with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()
-    except zipfile.BadZipFile as error:
-        damaged = str(error)
-    if damaged:
-        print(f"warning: {path}: a damaged checkpoint ({damaged}); training starts over", file=sys.stderr)
-    return not damaged
+            if (damaged := archive.testzip()) is not None:
+                raise ValueError(f"{damaged} does not have its checksum")
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        content["identity"]  # of this kind at all
+        return content
+    except Exception as error:  # zipfile and torch raise many types for damaged files
+        print(f"warning: {path}: a damaged checkpoint ({error}); training starts over", file=sys.stderr)
+        path.unlink(missing_ok=True)
+        return None

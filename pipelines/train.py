@@ -10,7 +10,6 @@ import io
 import os
 import sys
 import time
-import zipfile
 from pathlib import Path
 
 from pipelines import parameters, records, tune
@@ -116,7 +115,6 @@ def train_cell(
         },
     }  # fmt: skip
     checkpoint = Path("checkpoints") / params.profile / arm / f"{seed}.pt"
-    drop_damaged(checkpoint)
     with tqdm(total=train["epochs"], desc=f"{arm} seed {seed}", unit="epoch", disable=None, leave=False) as bar:
 
         def on_epoch(row):
@@ -178,25 +176,6 @@ def train_cell(
     records.write_json(folder / "record.json", record)
     checkpoint.unlink(missing_ok=True)
     return record
-
-
-def drop_damaged(checkpoint: Path) -> None:
-    """Remove a checkpoint that is not whole, with a warning: the run then starts over.
-
-    Every part must have its checksum, at which torch.load does not look.
-    """
-    import torch
-
-    if not checkpoint.is_file():
-        return
-    try:
-        with zipfile.ZipFile(checkpoint) as archive:
-            if (damaged := archive.testzip()) is not None:
-                raise ValueError(f"{damaged} does not have its checksum")
-        torch.load(checkpoint, map_location="cpu", weights_only=True)["identity"]
-    except Exception as error:  # zipfile and torch raise many types for damaged files
-        print(f"warning: {checkpoint}: a damaged checkpoint ({error}); training starts over", file=sys.stderr)
-        checkpoint.unlink(missing_ok=True)
 
 
 def set_up(params: Params, arm: str, seed: int, settings: dict, device: str | None = None):

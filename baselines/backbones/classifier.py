@@ -41,8 +41,29 @@ class Classifier(nn.Module):
         self.freezes_statistics = False
         self.epoch_end: Callable[[nn.Module], None] | None = None
 
-    def forward(self, x):
-        return self.head(_as_map(self.body(x)))
+    def forward(self, x, skip: int = 0):
+        """Logits of images, or, with `skip`, of what leaves that many layers of the body (`through`)."""
+        features = self.body(x) if not skip else _chain(self.layers()[skip:], x)
+        return self.head(_as_map(features))
+
+    def layers(self) -> list[nn.Module]:
+        """What the body does one after the other: the members of its (nested) Sequentials, or the body as a whole."""
+        return list(_members(self.body))
+
+    def front(self) -> int:
+        """How many layers at the body's beginning always give the same for an image: in them nothing trains, no
+        statistics move, and nothing is drawn at random. In training mode, as the network is.
+        """
+        count = 0
+        for layer in self.layers():
+            if not _is_constant(layer):
+                break
+            count += 1
+        return count
+
+    def through(self, x, count: int):
+        """What leaves the first `count` layers of the body, for images (batch, 3, size, size)."""
+        return _chain(self.layers()[:count], x)
 
     def train(self, mode: bool = True):
         super().train(mode)
@@ -120,6 +141,28 @@ class Classifier(nn.Module):
             for name, module in self.get_submodule(prefix).named_modules(prefix=prefix):
                 if not isinstance(module, nn.Sequential):
                     yield name, module
+
+
+def _members(module):
+    if type(module) is nn.Sequential:
+        for child in module:
+            yield from _members(child)
+    else:
+        yield module
+
+
+def _chain(layers, x):
+    for layer in layers:
+        x = layer(x)
+    return x
+
+
+def _is_constant(layer) -> bool:
+    trains = any(p.requires_grad for p in layer.parameters())
+    moves = any(isinstance(m, nn.modules.batchnorm._BatchNorm) and m.training for m in layer.modules())
+    # Dropout has p; timm's and torchvision's stochastic depth have drop_prob and p.
+    draws = any(m.training and (getattr(m, "drop_prob", 0) or getattr(m, "p", 0)) for m in layer.modules())
+    return not (trains or moves or draws)
 
 
 def _as_map(features):

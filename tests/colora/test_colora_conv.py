@@ -324,6 +324,16 @@ def test_checkpointing_gives_the_same_gradients():
         assert torch.equal(one, other)
 
 
+def test_gradients_have_their_shapes_on_the_meta_device():
+    """Where shapes and FLOPs are found without computing: no autocast there to be switched off."""
+    layer = make_layer((3, 2, 1, 1, 2, "zeros")).to("meta")
+    x = batch(requires_grad=True).to("meta")
+    for wanted, gradient in zip(
+        learned := [x, layer.pointwise, layer.depthwise], torch.autograd.grad(layer(x).sum(), learned), strict=True
+    ):
+        assert gradient.shape == wanted.shape
+
+
 def test_merged_layer_moves_with_its_kept_base():
     layer = make_layer((3, 1, 1, 1, 1, "zeros"))
     base = layer.weight.clone()
