@@ -3,6 +3,7 @@
 import copy
 import math
 
+import numpy as np
 import torch
 from tqdm import tqdm
 
@@ -10,6 +11,7 @@ import colora
 from colora.conv import ColoraConv2d
 from pipelines import contenders, loop, measure, parallel
 from pipelines.contenders import Contender
+from pipelines.images import Batches, Prepared
 from pipelines.measure import MIB, NAN, median_interval
 
 WARM_UP = 3  # steps, for kernels to be chosen and the optimizer's state to be there
@@ -20,9 +22,10 @@ LR = 1e-6
 class Bench:
     """A contender's network, optimizer and one batch of noise, warmed up.
 
-    Steps are those of `loop`, on the same batch over and over, without a schedule. Inference is as in `loop.evaluate`,
-    weights being cast anew in every call: `merged` is the network after `colora.merge_and_unload`, None where nothing
-    merges or where `inference_batch` is 0.
+    Steps are those of `loop`, on the same batch over and over, without a schedule; an arm also takes "fed" ones, on
+    batches that the loop gathers from grey images, augments and normalises. Inference is as in `loop.evaluate`, weights
+    being cast anew in every call: `merged` is the network after `colora.merge_and_unload`, None where nothing merges or
+    where `inference_batch` is 0.
     """
 
     def __init__(
@@ -44,6 +47,7 @@ class Bench:
         )
         self.steps(WARM_UP)
         self.block = measure.times_for(block_s, self.steps(1))
+        self.fed = self._fed(num_classes) if inference_batch and contender.role == "arm" else None
         self.calls = {key: self._calls(*key) for key in self._kinds()}
 
     def _batch(self, size, num_classes):
@@ -51,9 +55,21 @@ class Bench:
         images = torch.randn(size, device=self.device).contiguous(memory_format=torch.channels_last)
         return images, torch.arange(size[0], device=self.device) % num_classes
 
-    def steps(self, count: int) -> float:
-        """Seconds a training step, the mean of `count` without waiting for the device in between."""
-        batches = [(self.images, self.labels)] * count
+    def _fed(self, num_classes) -> Batches:
+        """Batches of as many random uint8 images as a block of steps takes, kept where the loop keeps them."""
+        count, size = self.block * self.train["batch_size"], self.contender.image_size
+        images = torch.randint(256, (count, size, size), dtype=torch.uint8, device=self.device)
+        labels = torch.arange(count, device=self.device) % num_classes
+        data = Prepared(images, labels, {"train": np.arange(count)}, [str(c) for c in range(num_classes)])
+        return loop.batches_of(
+            data, "train", self.train, self.device, self.train["batch_size"], augment=self.train["augment"]
+        )
+
+    def steps(self, count: int, batches=None) -> float:
+        """Seconds a training step, the mean of `count` without waiting for the device in between; on one batch over and
+        over, where none are given.
+        """
+        batches = batches or [(self.images, self.labels)] * count
         return loop.one_epoch(self.replica, batches, self.optimizer, None, self.train, self.device)[0] / count
 
     def peak_bytes(self) -> int:
@@ -95,6 +111,8 @@ class Bench:
         if self.block > 1:
             self.steps(1)
         found = {"step": self.steps(self.block)}
+        if self.fed:
+            found["fed"] = self.steps(self.block, self.fed.shuffled(torch.Generator().manual_seed(0)))
         for (size, merged), times in self.calls.items():
             if times > 1:
                 self._infer(size, merged, 1)
@@ -188,6 +206,7 @@ def _row(bench, still, own, place, found, speed, images, inference_batch) -> dic
         "flops": forward, "ceiling_share": median_interval(shares)[0], "rounds": len(readings["step"]),
         "family": contender.family, "of": contender.of, "precision": train["precision"], "step_flops": step_flops,
         "rank": contender.settings.get("rank", NAN), "inference_batch": inference_batch or NAN,
+        **_ratio("input_ratio", readings, readings if bench.fed else None, "fed", "step"),
     }  # fmt: skip
     for request, prefix in ((1, "inference"), (inference_batch, "inference_batch")):
         if not inference_batch:
@@ -223,5 +242,6 @@ def _headline(found: list[Contender], own: list[dict], rows: list[dict]) -> dict
             entry |= _ratio("colora_vs_peft", own[place], own[found.index(lora)], "step", "step")
             entry["colora_vs_peft_peak"] = row["peak_mib"] / rows[found.index(lora)]["peak_mib"]
         entry["colora_inference_ratio"] = row["inference_ratio"]
+        entry["colora_input_ratio"] = row["input_ratio"]
         headline[contender.name] = entry
     return headline

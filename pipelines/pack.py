@@ -58,11 +58,11 @@ def pack(params: Params, archive: Path) -> None:
     def write(file):
         with tarfile.open(fileobj=file, mode="w") as tar, tarfile.open(fileobj=io.BytesIO(code)) as committed:
             for member in committed:
-                if not member.name.startswith(("results/", "report/")) or member.name.endswith((".py", ".yaml")):
-                    if member.name != "params.yaml":
-                        source = committed.extractfile(member) if member.isfile() else None
-                        member.name = f"{params.profile}/{member.name}"
-                        tar.addfile(member, source)
+                made = member.name.startswith(("results/", "report/")) and not member.name.endswith((".py", ".yaml"))
+                if not made and member.name != "params.yaml":
+                    source = committed.extractfile(member) if member.isfile() else None
+                    member.name = f"{params.profile}/{member.name}"
+                    tar.addfile(member, source)
             text = yaml.safe_dump(content, sort_keys=False).encode()
             member = tarfile.TarInfo(f"{params.profile}/params.yaml")
             member.size = len(text)

@@ -1,12 +1,14 @@
 """What must hold on a GPU before its results count; skipped without one."""
 
 import copy
+import dataclasses
+import warnings
 
 import pytest
 import torch
 
 import colora
-from pipelines import loop
+from pipelines import loop, parallel
 from pipelines.images import open_prepared
 from pipelines.params import Params
 from tests.conftest import FAMILIES, tiny_params
@@ -31,6 +33,34 @@ def test_the_same_seed_gives_the_same_numbers(prepared, arm, precision):
 
 def test_images_that_fit_live_on_the_gpu(prepared):
     assert open_prepared(prepared, 0, torch.device("cuda")).images.is_cuda
+
+
+@pytest.mark.parametrize("home", ["cuda", "cpu"], ids=["on the GPU", "streamed"])
+@pytest.mark.parametrize("augment", ["none", "authors", "flip", "standard"])
+def test_the_host_waits_for_nothing_within_an_epoch(prepared, augment, home):
+    """Twice the steps, no more waiting: what waits is the reading of the sums at the end."""
+    params = Params(**tiny_params())
+    settings = params.settings("transfer")
+    device, data, model = loop.set_up(params, "transfer", 0, settings)
+    data = dataclasses.replace(data, images=data.images.to(home), labels=data.labels.to(home))
+    replica = parallel.Replica(model, device, micro_batch=None, compile=False)
+    optimizer = loop.make_optimizer(model, settings["train"], device)
+
+    def waits(batch_size):
+        batches = loop.batches_of(data, "train", settings["train"], device, batch_size, augment)
+        with warnings.catch_warnings(record=True) as seen:
+            warnings.simplefilter("always")
+            torch.cuda.set_sync_debug_mode("warn")
+            try:
+                loop.one_epoch(
+                    replica, batches.shuffled(loop.seed_everything(0)), optimizer, None, settings["train"], device
+                )
+            finally:
+                torch.cuda.set_sync_debug_mode("default")
+        return len([w for w in seen if "synchronizing" in str(w.message)])
+
+    waits(16)  # the first steps choose kernels and make the optimizer's state
+    assert waits(8) == waits(16) > 0
 
 
 @pytest.mark.parametrize("arm", FAMILIES)

@@ -285,19 +285,6 @@ def test_command_line_reports_errors_in_one_line_without_a_traceback(capsys, dat
     assert captured.err.startswith(message) and captured.err.count("\n") == 1 and captured.out == ""
 
 
-def test_help_loads_nothing_heavy():
-    code = (
-        "import sys, pipelines.prepare as p\n"
-        "try: p.main(['--help'])\n"
-        "except SystemExit: pass\n"
-        "heavy = ('numpy', 'PIL', 'pydantic', 'medmnist', 'torch', 'sklearn')\n"
-        "print('loaded:', [name for name in heavy if name in sys.modules])"
-    )
-    root = Path(__file__).parents[1]
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=root)
-    assert "--profile-file" in result.stdout and result.stdout.rstrip().endswith("loaded: []")
-
-
 def test_preparing_loads_neither_torch_nor_medmnist_nor_dvc(scans):
     """A machine that only prepares, or only trains, lacks some of them."""
     Path("params.yaml").write_text(yaml.safe_dump(content(scans)))

@@ -9,7 +9,7 @@ import pytest
 
 from pipelines import robustness, stats
 from pipelines.cells import SummaryError, add_units, read_cells
-from pipelines.summarise import summarise
+from pipelines.summary import summarise
 from report import page, style, tables
 from report import robustness as shown
 from report.results import load

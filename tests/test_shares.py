@@ -12,7 +12,7 @@ from PIL import Image
 from pipelines import prepare, shares
 from pipelines.cells import SummaryError
 from pipelines.params import Params, compose, load
-from pipelines.summarise import summarise
+from pipelines.summary import summarise
 from tests import fake_results as fake
 from tests.conftest import bright_quadrants
 

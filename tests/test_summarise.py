@@ -18,7 +18,8 @@ from pipelines import stats
 from pipelines.cells import SummaryError
 from pipelines.params import Tune
 from pipelines.records import RecordError
-from pipelines.summarise import main, summarise
+from pipelines.summarise import main
+from pipelines.summary import summarise
 from report import tables
 from report.__main__ import build
 from report.page import chosen_colora
