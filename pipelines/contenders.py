@@ -49,7 +49,14 @@ class Contender:
 
 
 def lineup(
-    params: Params, arms: list[str], *, image_size: int, batch_size: int, backbone: str = "", precision: str = ""
+    params: Params,
+    arms: list[str],
+    *,
+    image_size: int,
+    batch_size: int,
+    backbone: str = "",
+    precision: str = "",
+    compile: bool = False,
 ) -> list[Contender]:
     """The arms, the four peers of the CoLoRA arms among them that `cost.peers_of` names (by default the first on each
     backbone), and full fine-tuning on every backbone that has none. Peers that an arm equals are left out.
@@ -57,7 +64,7 @@ def lineup(
     Raises:
         ParamsError: an arm that is not there, or whose family has a network of its own where `backbone` is given.
     """
-    found = [_arm(params, arm, image_size, batch_size, backbone, precision) for arm in arms]
+    found = [_arm(params, arm, image_size, batch_size, backbone, precision, compile) for arm in arms]
     adapted = [c for c in found if code.families()[c.family] == "adapt"]
     for contender in adapted:
         if contender.name in peers_of(params, found):
@@ -129,7 +136,7 @@ def sibling(contender: Contender, form: str, among: list[Contender]) -> Contende
     return next(same, None)
 
 
-def _arm(params, arm, image_size, batch_size, backbone="", precision="") -> Contender:
+def _arm(params, arm, image_size, batch_size, backbone="", precision="", compile=False) -> Contender:
     settings = {**params.settings(arm), "weights": "random"}
     if backbone and code.families()[settings["family"]] == "network":
         raise ParamsError(
@@ -139,6 +146,7 @@ def _arm(params, arm, image_size, batch_size, backbone="", precision="") -> Cont
     if backbone:
         settings["backbone"] = backbone
     changes = {"batch_size": batch_size, **({"precision": precision} if precision else {})}
+    changes |= {"compile": True} if compile else {}
     settings["train"] = {**settings["train"], **changes}
     return Contender(arm, settings, image_size)
 

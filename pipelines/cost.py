@@ -1,8 +1,8 @@
 """Measure what training and running every arm costs: time, memory, FLOPs, beside peers on the same network.
 
 All arms and peers take turns in one process, round by round, each round in another order; ratios to full fine-tuning
-are taken within a round. Writes results/<profile>/cost.csv, cost_growth.csv and cost.json. A run that was interrupted
-goes on with the settings it had not finished, on the same machine and with the same code.
+are taken within a round. Writes results/<profile>/cost.csv, cost_growth.csv, cost_layers.csv and cost.json. A run that
+was interrupted goes on with the settings it had not finished, on the same machine and with the same code.
 Run `python -m pipelines.cost [--arm NAME]`, with nothing else running on the machine.
 """
 
@@ -24,11 +24,17 @@ COLUMNS = [
     "ceiling_share", "inference_ms", "inference_merged_ms", "inference_ratio", "inference_ratio_lo",
     "inference_ratio_hi", "rounds", "setting", "family", "of", "precision", "step_flops", "inference_batch",
     "inference_batch_ms", "inference_batch_merged_ms", "inference_batch_ratio", "inference_batch_ratio_lo",
-    "inference_batch_ratio_hi",
+    "inference_batch_ratio_hi", "input_ratio", "input_ratio_lo", "input_ratio_hi",
 ]  # fmt: skip
 GROWTH_COLUMNS = ["sweep", "rank", *COLUMNS[: COLUMNS.index("flops")], "rounds", "family", "precision"]
+LAYER_COLUMNS = [
+    "layer", "arm", "shape", "elements", "ms", "ms_lo", "ms_hi", "reference_ms", "reference_ms_lo", "reference_ms_hi",
+    "floor_ms", "floor_ms_lo", "floor_ms_hi", "bound", "reference_ratio", "reference_ratio_lo", "reference_ratio_hi",
+    "floor_ratio", "floor_ratio_lo", "floor_ratio_hi", "peak_mib", "reference_peak_mib", "peak_ratio", "kept_mib",
+    "reference_kept_mib", "kept_per_element", "reference_kept_per_element", "error", "tolerance", "rounds",
+]  # fmt: skip
 OWN_CODE = ("benches.py", "contenders.py", "measure.py")  # beside the loop's and the arms'
-GROWTH = "growth"
+GROWTH, LAYERS = "growth", "layers"
 
 
 def main(argv=None) -> int:
@@ -56,10 +62,11 @@ def run(params: Params, device: str | None = None, arms: list[str] | None = None
         arms: only these, printed and not written.
 
     Returns:
-        The results of `benches.measure_all` by label, as in `plan`.
+        The results of `benches.measure_all` by label, as in `plan`, and those of `layer_costs.measure_all`.
 
     Raises:
         ParamsError, baselines.ArmError: the section or an arm is wrong.
+        ValueError: a layer does not compute what its reference does.
     """
     if params.cost is None:
         print(f"profile {params.profile}: no cost section, nothing to measure")
@@ -82,6 +89,10 @@ def run(params: Params, device: str | None = None, arms: list[str] | None = None
             records.write_json(kept[-1], results[label])
         _show(label, results[label])
     if not arms:
+        if params.cost.layers:  # last, so that what takes longer is kept if they are interrupted
+            from pipelines import layer_costs
+
+            results[LAYERS] = layer_costs.measure_all(device, rounds=options["rounds"], block_s=options["block_s"])
         _write(params, results, environment)
         for path in kept:
             path.unlink(missing_ok=True)
@@ -106,9 +117,10 @@ def plan(params: Params, arms: list[str] | None = None) -> dict[str, list]:
         own = [arm for arm in setting.arms if arms is None or arm in arms]
         precision = setting.precision or params.train.precision
         for batch in setting.batch_sizes if own else []:
-            groups[f"{setting.backbone}-{setting.image_size}px-b{batch}-{precision}"] = contenders.lineup(
+            label = f"{setting.backbone}-{setting.image_size}px-b{batch}-{precision}" + "-compiled" * setting.compile
+            groups[label] = contenders.lineup(
                 params, own, image_size=setting.image_size, batch_size=batch, backbone=setting.backbone,
-                precision=precision,
+                precision=precision, compile=setting.compile,
             )  # fmt: skip
     if cost.growth and not arms:
         groups[GROWTH] = [contender for contender, _ in contenders.growth(params)]
@@ -118,13 +130,14 @@ def plan(params: Params, arms: list[str] | None = None) -> dict[str, list]:
 def _options(params: Params) -> dict:
     """Keyword arguments of `benches.measure_all`; the numbers of classes and training images are the data card's."""
     path = params.results_dir / "data" / "card.json"
-    images, classes = None, 4
+    images, classes = params.cost.images, 4
     if path.is_file():
         card = records.read_json(path, "run `python -m pipelines.prepare` again")
         images = sum(next(iter(card["seeds"].values()))["counts"]["train"].values())
         classes = len(card["classes"])
     else:
-        print(f"{path} is not there: no epoch times, and four classes; `python -m pipelines.prepare` writes it")
+        epochs = "no epoch times" if images is None else f"epochs of cost.images, {images:,}"
+        print(f"{path} is not there: {epochs}, and four classes; `python -m pipelines.prepare` writes it")
     cost = params.cost
     return {
         "rounds": cost.rounds, "block_s": cost.block_s, "inference_batch": cost.inference_batch,
@@ -150,8 +163,11 @@ def _kept_file(params: Params, lineup, options: dict, environment: dict) -> Path
 def _write(params: Params, results: dict, environment: dict | None) -> None:
     from pipelines import contenders
 
-    rows = [{**row, "setting": label} for label in results if label != GROWTH for row in results[label]["rows"]]
+    settings = [label for label in results if label not in (GROWTH, LAYERS)]
+    rows = [{**row, "setting": label} for label in settings for row in results[label]["rows"]]
     _write_csv(params.results_dir / "cost.csv", COLUMNS, rows)
+    layers = results[LAYERS]["rows"] if LAYERS in results else []
+    _write_csv(params.results_dir / "cost_layers.csv", LAYER_COLUMNS, layers)
     grown = []
     if GROWTH in results:
         measured = iter(results[GROWTH]["rows"])

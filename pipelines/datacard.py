@@ -100,8 +100,11 @@ def as_markdown(card: dict) -> str:
     lines = [
         "# Data card",
         "",
-        *(f"- {name.capitalize()}: {plain(origin[name])}"
-          for name in ("source", "licence", "note", "preparation") if origin.get(name)),
+        *(
+            f"- {name.capitalize()}: {plain(origin[name])}"
+            for name in ("source", "licence", "note", "preparation")
+            if origin.get(name)
+        ),
         f"- Images: {card['count']:,}, {card['image_size']} x {card['image_size']} px, "
         + ("grey" if card["channels"] == 1 else "RGB"),
         f"- Patients: {format(card['patients'], ',') if named else 'not named by the source'}",

@@ -164,17 +164,20 @@ class Cost(Section):
 
     `rounds`: turns of each arm; six or more give intervals. `batch_sizes`: the recipe's where none is stated.
     `peers_of`: CoLoRA arms that get peers, the first on each backbone where none is stated. `inference_batch`: images
-    of the larger requests; the smaller have one. `block_s`: seconds of steps that one turn times at least.
+    of the larger requests; the smaller have one. `block_s`: seconds of steps that one turn times at least. `images`:
+    training images of an epoch where no data are prepared to count them. `layers`: whether the selective scan and the
+    KAN layers are measured on their own too, beside a reference and a floor.
     """
 
     class Setting(Section):
-        """Some arms on another backbone, at another image size, in another precision."""
+        """Some arms on another backbone, at another image size, in another precision, or compiled."""
 
         backbone: str
         image_size: int = Field(gt=0)
         batch_sizes: list[Annotated[int, Field(gt=0)]] = Field(min_length=1)
         arms: list[str] = Field(min_length=1)
         precision: Literal["float32", "bfloat16"] | None = None
+        compile: bool = False
 
     class Growth(Section):
         """Sweeps of one value each, the others being the profile's: how time and memory grow."""
@@ -190,8 +193,10 @@ class Cost(Section):
     peers_of: list[str] | None = None
     inference_batch: int = Field(32, gt=1)
     block_s: float = Field(0.05, gt=0)
+    images: int | None = Field(None, gt=0)
     settings: list[Setting] = []
     growth: Growth | None = None
+    layers: bool = False
 
 
 class Params(Section):

@@ -43,11 +43,16 @@ def ratios(results: Results, arm: str, name: str, tolerance: float) -> pd.DataFr
         ends = [end.fillna(value * factor) for end, factor in zip(ends, (1 - tolerance, 1 + tolerance), strict=True)]
     settings = [
         f"{f'{row.arm}, ' if named else ''}{row.backbone}, {row.image_size:.0f} px, batch {row.batch_size:.0f}, "
-        f"{row.precision}"
+        f"{row.precision}{compiled(row)}"
         for row in own.itertuples()
     ]
     found = {"value": value, "lo": ends[0], "hi": ends[1], "setting": settings, "backbone": own.backbone}
     return pd.DataFrame(found).reset_index(drop=True)
+
+
+def compiled(row) -> str:
+    """Words for a row of a setting under torch.compile."""
+    return ", compiled" * str(getattr(row, "setting", "")).endswith("-compiled")
 
 
 def read(results: Results) -> pd.DataFrame | None:

@@ -128,7 +128,7 @@ def claims(results: Results) -> Table:
         "and Holm's p. Undecided means that neither is shown, not that the claim is wrong. Costs count only as "
         f"measured by pipelines.cost, never as epoch times of cells. {comparability(results)}"
     )
-    widths = (0.13, 0.1, 0.21, 0.13, 0.08, 0.125, 0.085)
+    widths = (0.13, 0.09, 0.2, 0.13, 0.08, 0.12, 0.11)
     return Table("claims", f"Claims of the paper: {results.label}", note, raw, text, left=7, widths=widths)
 
 

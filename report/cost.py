@@ -16,7 +16,8 @@ from report.tables import DASH, Table, interval, number, seconds
 
 COLUMNS = [
     "setting", "family", "of", "precision", "trainable", "step_ms", "step_ms_lo", "step_ms_hi", "peak_ratio",
-    "images_per_s", "epoch_s", "ceiling_share", "inference_ms", "inference_merged_ms", "rounds",
+    "images_per_s", "epoch_s", "ceiling_share", "inference_ms", "inference_merged_ms", "rounds", "input_ratio",
+    "input_ratio_lo", "input_ratio_hi",
 ]  # fmt: skip
 GROWTH_COLUMNS = ["sweep", "rank", "arm", "family", "backbone", "image_size", "batch_size", "step_ms", "peak_mib"]
 SWEEPS = {"batch": ("batch_size", "Batch size"), "image": ("image_size", "Image size, px"), "rank": ("rank", "Rank")}
@@ -76,9 +77,13 @@ def side_by_side(results: Results) -> Table:
     peer = np.where(frame.role == "peer", " (peer)", "")
     text = pd.DataFrame({
         "Arm": frame.arm + peer,
-        "Network": [f"{r.backbone}, {r.image_size} px, batch {r.batch_size}" for r in frame.itertuples()],
+        "Network": [
+            f"{r.backbone}, {r.image_size} px, batch {r.batch_size}, {r.precision}{claim_costs.compiled(r)}"
+            for r in frame.itertuples()
+        ],
         "Step, ms": [_with(r.step_ms, r.step_ms_lo, r.step_ms_hi, seconds) for r in frame.itertuples()],
         "Time × full": [_with(r.step_ratio, r.step_ratio_lo, r.step_ratio_hi) for r in frame.itertuples()],
+        "Fed × ready": [_with(r.input_ratio, r.input_ratio_lo, r.input_ratio_hi) for r in frame.itertuples()],
         "Peak, MiB": [seconds(v) for v in frame.peak_mib],
         "Memory × full": [number(v, ".2f") for v in frame.peak_ratio],
         "Images/s": [seconds(v) for v in frame.images_per_s],
@@ -92,15 +97,16 @@ def side_by_side(results: Results) -> Table:
     })  # fmt: skip
     note = (
         f"{_how(results, frame)} Step: forward, loss, backward and optimizer of one batch that lies ready, in the "
-        "recipe's own precision, layout and optimizer, from random weights. Peak memory: the most bytes in use at once "
-        "during a step through torch's allocator, network, optimizer's state, gradients, activations and workspaces "
-        "included, the program itself not. s/epoch: steps of an epoch of the profile's training images, computed. Of "
-        "the ceiling: operations a second of a step (matrix products and convolutions as they run, elementwise work "
-        "not counted) as a share of those of one large matrix product or convolution, whichever is faster, in the same "
-        "precision. One image: a request of "
-        "one image; merged: after the branch was merged into the kernels; × untouched: the merged network, or the one "
-        "there is where nothing merges, against the fully fine-tuned one, which has the backbone's own layers. A dash "
-        "where there is no full fine-tuning of the same network, as for those from scratch."
+        "recipe's own precision, layout and optimizer, from random weights. Fed × ready: a step of an arm whose batch "
+        "is gathered, augmented and normalised first, as in training, against one whose batch lies ready. Peak "
+        "memory: the most bytes in use at once during a step through torch's allocator, network, optimizer's state, "
+        "gradients, activations and workspaces included, the program itself not. s/epoch: steps of an epoch of the "
+        "profile's training images, computed. Of the ceiling: operations a second of a step (matrix products and "
+        "convolutions as they run, elementwise work not counted) as a share of those of one large matrix product or "
+        "convolution, whichever is faster, in the same precision. One image: a request of one image; merged: after "
+        "the branch was merged into the kernels; × untouched: the merged network, or the one there is where nothing "
+        "merges, against the fully fine-tuned one, which has the backbone's own layers. A dash where there is no full "
+        "fine-tuning of the same network, as for those from scratch."
         if len(frame)
         else ""
     )
@@ -279,7 +285,9 @@ def _heading(own: pd.DataFrame) -> str:
     first = own.iloc[0]
     backbone = f"{first.backbone}, " if own.backbone.nunique() == 1 else ""
     precisions = " or ".join(dict.fromkeys(own.precision))
-    return f"{backbone}{first.image_size:.0f} px, batch {first.batch_size:.0f}, {precisions}"
+    return (
+        f"{backbone}{first.image_size:.0f} px, batch {first.batch_size:.0f}, {precisions}{claim_costs.compiled(first)}"
+    )
 
 
 def _with(value, low, high, form=lambda v: number(v, ".2f")) -> str:

@@ -1,4 +1,4 @@
-"""The tables of the report, each as Markdown, CSV and LaTeX (booktabs).
+"""The tables of the report, each as Markdown, CSV and LaTeX.
 
 A table is a frame of raw numbers (written as CSV) and the same as text, holes being dashes (Markdown and LaTeX).
 """
@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from pipelines.markdown import plain
+from report.latex import latex
 from report.results import Results, counterparts
 from report.style import scaled, three_digits
 
@@ -46,12 +47,13 @@ def write_all(results: Results, directory: Path) -> dict[str, Table]:
     from report import claims, label_efficiency, quality, robustness  # these build on this module
     from report.comparisons import comparisons
     from report.cost import side_by_side
+    from report.layer_costs import layer_costs
 
     directory.mkdir(parents=True, exist_ok=True)
     written = {}
     for make in (
-        *claims.TABLES, main, comparisons, *label_efficiency.TABLES, recall, side_by_side, cost, beside_paper, tuning,
-        *quality.TABLES, *robustness.TABLES, holes,
+        *claims.TABLES, main, comparisons, *label_efficiency.TABLES, recall, side_by_side, layer_costs, cost,
+        beside_paper, tuning, *quality.TABLES, *robustness.TABLES, holes,
     ):  # fmt: skip
         table = make(results)
         files = {suffix: directory / f"{table.name}.{suffix}" for suffix in ("md", "csv", "tex")}
@@ -286,37 +288,6 @@ def markdown(table: Table) -> str:
     rows = [list(map(plain, row)) for row in [table.text.columns, *table.text.itertuples(index=False)]]
     rule = ["---" if i < table.left else "---:" for i in range(len(rows[0]))]
     return "\n".join("| " + " | ".join(row) + " |" for row in [rows[0], rule, *rows[1:]]) + "\n"
-
-
-def latex(table: Table) -> str:
-    r"""A `table` environment, `table*` where there are widths; needs \usepackage{booktabs}."""
-    # Without the braces, the line break before a row would take its [ for an option and its * for a variant of it.
-    rows = ["{}" + " & ".join(map(tex, row)) + r" \\" for row in table.text.itertuples(index=False)]
-    caption = tex(f"{table.title}. {table.note}")
-    columns = "l" * table.left + "r" * (table.text.shape[1] - table.left)
-    kind, size = "table", []
-    if table.widths:  # over both columns of a page that has two
-        columns = "".join(rf"p{{{width}\textwidth}}" for width in table.widths)
-        kind, size = "table*", [r"\scriptsize", r"\setlength{\tabcolsep}{2pt}"]
-    return "\n".join([
-        rf"\begin{{{kind}}}", r"\centering", *size, rf"\caption{{{caption}}}",
-        rf"\label{{tab:{table.name.replace('_', '-')}}}",
-        rf"\begin{{tabular}}{{{columns}}}", r"\toprule",
-        " & ".join(tex(c) for c in table.text.columns) + r" \\", r"\midrule",
-        *rows, r"\bottomrule", r"\end{tabular}", rf"\end{{{kind}}}", "",
-    ])  # fmt: skip
-
-
-_TEX = {
-    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
-    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}", "±": r"$\pm$",
-    "×": r"$\times$", "\N{MINUS SIGN}": "$-$", "\N{INFINITY}": r"$\infty$", "\N{EN DASH}": "--", DASH: "---", "\n": " ",
-}  # fmt: skip
-
-
-def tex(text) -> str:
-    """Text with every character that LaTeX would read as a command escaped."""
-    return "".join(_TEX.get(c, c if c.isprintable() else "?") for c in " ".join(str(text).split()))
 
 
 def number(value, form: str) -> str:

@@ -6,7 +6,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from pipelines.summarise import summarise
+from pipelines.summary import summarise
 from report import figures, html, style, tables
 from report.results import load
 from tests import fake_results as fake

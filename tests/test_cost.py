@@ -3,10 +3,10 @@
 import csv
 import json
 import math
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -16,6 +16,7 @@ from torch import nn
 from colora.conv import ColoraConv2d
 from pipelines import benches, contenders, cost, measure, parameters
 from pipelines.params import Params, ParamsError
+from report import claim_costs
 from tests.conftest import FAMILIES, tiny_params
 
 ROOT = Path(__file__).parents[1]
@@ -158,6 +159,15 @@ def test_growth_points_are_measured_once_each_and_alpha_follows_the_rank():
     assert points[-1][0].settings["alpha"] == 4
 
 
+def test_a_setting_may_be_compiled_and_is_called_so():
+    setting = {**SETTING, "arms": ["colora-blocks2-5"], "compile": True}
+    groups = cost.plan(profile(section={"settings": [setting]}))
+    compiled = {label: [c.train["compile"] for c in group] for label, group in groups.items()}
+    assert compiled == {"32px-b16": [False] * 5, "smallcnn-16px-b4-float32-compiled": [True] * 5}
+    row = SimpleNamespace(setting="smallcnn-16px-b4-float32-compiled")
+    assert claim_costs.compiled(row) == ", compiled" and claim_costs.compiled(SimpleNamespace(setting="32px-b16")) == ""
+
+
 @pytest.mark.parametrize(
     "section, message",
     [
@@ -185,8 +195,8 @@ def test_a_bench_trains_what_the_arm_trains_and_merges_what_merges():
     assert moved and moved <= {name for name, p in made.model.named_parameters() if p.requires_grad}
     assert any("depthwise" in name for name in moved) and any("head" in name for name in moved)
     assert not any(isinstance(m, ColoraConv2d) for m in made.merged.modules())
-    assert set(made.turn()) == {"step", "inference 1", "inference 1 merged", "inference 4", "inference 4 merged"}
-    assert set(bench(full, inference_batch=4).turn()) == {"step", "inference 1", "inference 4"}
+    assert set(made.turn()) == {"step", "fed", "inference 1", "inference 1 merged", "inference 4", "inference 4 merged"}
+    assert set(bench(full, inference_batch=4).turn()) == {"step", "fed", "inference 1", "inference 4"}
     assert set(bench(full).turn()) == {"step"}
 
 
@@ -325,14 +335,3 @@ def test_the_command_line_names_the_arm_that_is_wrong(workdir, capsys):
     assert capsys.readouterr().err.startswith("error: arm 'full': family 'full' has no option 'blocks'")
     assert cost.main(["--arm", "fulll", "--device", "cpu"]) == 1
     assert "did you mean 'full'" in capsys.readouterr().err
-
-
-def test_help_loads_nothing_heavy():
-    code = (
-        "import sys, pipelines.cost as p\n"
-        "try: p.main(['--help'])\n"
-        "except SystemExit: pass\n"
-        "print('loaded:', [name for name in ('numpy', 'torch', 'pandas', 'peft') if name in sys.modules])"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
-    assert "--arm" in done.stdout and done.stdout.rstrip().endswith("loaded: []")

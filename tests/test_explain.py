@@ -9,7 +9,7 @@ import yaml
 
 from pipelines import explain
 from pipelines.cells import SummaryError
-from pipelines.summarise import summarise
+from pipelines.summary import summarise
 from report import figures, gradcam, page, style
 from report.results import ReportError, load
 from tests import fake_results as fake

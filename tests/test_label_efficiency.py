@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipelines.summarise import summarise
+from pipelines.summary import summarise
 from report import comparisons, figures, label_efficiency, page, ranks
 from report.results import load
 from report.tables import DASH

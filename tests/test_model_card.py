@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from pipelines.summarise import summarise
+from pipelines.summary import summarise
 from report import model_card
 from report.results import load
 from tests import fake_results as fake

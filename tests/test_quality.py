@@ -10,7 +10,7 @@ from matplotlib.transforms import Bbox
 
 from pipelines import scores, stability
 from pipelines.cells import common_classes, read_cells
-from pipelines.summarise import summarise
+from pipelines.summary import summarise
 from report import quality, quality_figures, style, tables
 from report.results import ReportError, load
 from tests import fake_results as fake

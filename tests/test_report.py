@@ -16,7 +16,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.transforms import Bbox
 from PIL import Image
 
-from pipelines.summarise import summarise
+from pipelines.summary import summarise
 from report import comparisons, figures, labels, layout, ranks, style, tables
 from report.__main__ import build, main
 from report.page import about_data, provenance, render
@@ -312,18 +312,6 @@ def test_command_line(tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().err.startswith("error: results/absent/summary.json: no such file")
     assert main([]) == 1
     assert "params.yaml" in capsys.readouterr().err
-
-
-def test_latex_escapes_what_would_be_a_command():
-    text = pd.DataFrame({"Arm_1": ["a_b & 50 % of $x$ {#} ~^\\"], "±": ["0.1 ± 0.2"]})
-    code = tables.latex(tables.Table("t_1", "A & B", "100 %", text, text))
-    assert (
-        r"a\_b \& 50 \% of \$x\$ \{\#\} \textasciitilde{}\textasciicircum{}\textbackslash{} & 0.1 $\pm$ 0.2 \\" in code
-    )
-    assert r"Arm\_1 & $\pm$ \\" in code and r"\caption{A \& B. 100 \%}" in code
-    assert code.count(r"\begin") == code.count(r"\end") == 2
-    assert all(rule in code for rule in (r"\toprule", r"\midrule", r"\bottomrule"))
-    assert code.isascii()
 
 
 def test_markdown_keeps_a_bar_in_its_cell():

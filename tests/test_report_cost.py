@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from pipelines.cost import COLUMNS, GROWTH_COLUMNS
-from pipelines.summarise import summarise
+from pipelines.summary import summarise
 from report import cost, figures, page, style, tables
 from report.results import ReportError, load
 from tests import fake_results as fake
@@ -98,7 +98,7 @@ def test_table_shows_ratios_with_intervals_and_dashes(results):
     assert ours["Step, ms"] == "594 [535, 653]" and ours["Of the ceiling"] == "50%" and ours["merged, ms"] == "4.00"
     vim = table.text.iloc[3]
     assert vim["Time × full"] == vim["Memory × full"] == vim["merged, ms"] == tables.DASH
-    assert len(table.text) == 8 and table.text["Network"].iloc[-1] == "vim, 64 px, batch 32"
+    assert len(table.text) == 8 and table.text["Network"].iloc[-1] == "vim, 64 px, batch 32, float32"
     assert table.raw.columns.tolist() == COLUMNS and "Some CPU, 2 threads" in table.title and "11 rounds" in table.note
     assert tables.latex(table).isascii()
 

@@ -17,7 +17,7 @@ from markdown_it import MarkdownIt
 from pipelines import cells, markdown
 from pipelines.cells import SummaryError
 from pipelines.records import RecordError
-from pipelines.summarise import summarise
+from pipelines.summary import summarise
 from report import results as report_results
 from report import tables
 from tests import fake_results as fake
