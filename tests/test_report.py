@@ -1,6 +1,5 @@
 """The report on made-up results: its files against the results, holes, errors, and looks that can be computed."""
 
-import colorsys
 import csv
 import json
 import re
@@ -12,14 +11,12 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
-from matplotlib.colors import to_rgb
-from matplotlib.transforms import Bbox
 from PIL import Image
 
 from pipelines.summary import summarise
-from report import comparisons, figures, labels, layout, ranks, style, tables
+from report import comparisons, figures, ranks, style, tables
 from report.__main__ import build, main
-from report.page import about_data, provenance, render
+from report.page import about_data, provenance
 from report.results import ReportError, counterparts, load, span
 from tests import fake_results as fake
 
@@ -365,126 +362,6 @@ def test_folds_qualify_the_intervals(built):
     assert "a patient may have several (here 1,000 images of 633)" in (built[1] / "README.md").read_text()
 
 
-@pytest.mark.parametrize("value", [0.0412, 2.3, 78.13, 199.4, 1234.0])
-def test_three_digits_round_trip(value):
-    assert float(style.three_digits(value)) == pytest.approx(value, rel=0.005)
-    assert len(style.three_digits(value).replace(".", "").lstrip("0")) >= 3
-
-
-def test_names_wrap_at_hyphens_but_not_in_ranges():
-    for name in fake.ARMS:
-        lines = style.wrapped(name, 22).split("\n")
-        assert "".join(lines) == name and max(map(len, lines)) <= 22
-        assert not re.search(r"\d-\n\d", style.wrapped(name, 22))
-
-
-def test_class_names_fit_their_ticks():
-    assert layout.abbreviated("drusen") == "drusen"
-    assert layout.abbreviated("choroidal neovascularization") == "CN"
-    assert len(layout.abbreviated("pneumonoultramicroscopic")) == 10
-
-
-def test_colors_differ_and_text_stands_out():
-    kinds = [(group, family) for group, families in style.GROUPS.items() for family in families]
-    kinds += [("CNN", "new"), ("CNN", "newer"), ("ViT", "colora")]
-    colors = style.colors(kinds)
-    assert len(set(colors.values())) == len(kinds)
-    for color in colors.values():
-        channels = [int(style.ink(color)[i : i + 2], 16) / 255 for i in (1, 3, 5)]
-        linear = [c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
-        assert 1.05 / (0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2] + 0.05) > 4.4
-
-
-def test_groups_other_than_cnns_have_a_hue_each():
-    hues = {}
-    for group in ("ViT", "state space", "KAN", "CNN from scratch"):
-        own = [colorsys.rgb_to_hsv(*to_rgb(color))[0] * 360 for color in style.GROUPS[group].values()]
-        assert max(own) - min(own) < 15
-        hues[group] = np.mean(own)
-    assert np.diff(sorted(hues.values())).min() > 15
-    assert len(set(style.MARKERS.values())) == len(style.MARKERS) and set(style.MARKERS) == set(style.GROUPS)
-
-
-@pytest.mark.parametrize(
-    ("family", "backbone", "group"),
-    [
-        ("full", "vgg16", "CNN"),
-        ("colora", "convnext_tiny", "CNN"),
-        ("full", "deit_tiny_patch16_224", "ViT"),
-        ("transfer", "smallvit", "ViT"),
-        ("bitfit", "vit_small_patch16_224", "ViT"),
-        ("lora", "smallvit", "ViT"),
-        ("vim", "vim", "state space"),
-        ("medmamba", "medmamba", "state space"),
-        ("kan_head", "resnet50", "KAN"),
-        ("medkan", "medkan", "KAN"),
-        ("medmnist", "medmnist", "CNN from scratch"),
-        ("new", "efficientnet_b0", "CNN"),
-    ],
-)
-def test_groups_of_arms(family, backbone, group):
-    assert style.group(family, backbone) == group
-
-
-def test_kinds_are_ordered_by_group_then_family():
-    kinds = [("KAN", "medkan"), ("CNN", "new"), ("ViT", "lora"), ("CNN", "colora"), ("ViT", "full"), ("CNN", "full")]
-    assert style.in_order(kinds) == [
-        ("CNN", "full"), ("CNN", "colora"), ("CNN", "new"), ("ViT", "full"), ("ViT", "lora"), ("KAN", "medkan"),
-    ]  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    ("value", "text", "tick"),
-    [
-        (1_190_000_000, "1.19G", "1.19G"),
-        (4e9, "4.00G", "4G"),
-        (869_124, "869k", "869k"),
-        (2e12, "2.00T", "2T"),
-        (500, "500", "500"),
-    ],
-)
-def test_large_counts_have_three_digits(value, text, tick):
-    assert style.scaled(value) == text and style.scaled(value, trailing=False) == tick
-
-
-@pytest.mark.parametrize("seed", range(4))
-def test_names_of_points_do_not_overlap(seed):
-    rng = np.random.default_rng(seed)
-    n, area = 24, (6.5, 4.0)
-    points = np.c_[rng.choice([1.0, 2.5, 2.55, 5.5], n) + rng.normal(0, 0.1, n), rng.normal(3.0, 0.3, n).clip(0.2, 3.8)]
-    sizes = np.c_[rng.uniform(0.3, 1.6, n), np.full(n, 0.125)]
-    corners = labels.place(points, sizes, np.c_[points[:, 1] - 0.2, points[:, 1] + 0.2], area)
-    assert (corners >= 0).all() and (corners + sizes <= np.array(area)).all()
-    for i in range(n):
-        for j in range(i):
-            apart = (corners[i] >= corners[j] + sizes[j]).any() or (corners[j] >= corners[i] + sizes[i]).any()
-            assert apart, (i, j)
-
-
-def test_names_of_a_crowded_column_are_listed_in_its_order():
-    rng = np.random.default_rng(0)
-    area = (6.5, 5.0)
-    points = np.c_[np.full(20, 3.5), rng.normal(4.5, 0.2, 20).clip(0, 4.9)]
-    points = np.r_[points, [[1.0, 2.0]]]
-    sizes = np.c_[rng.uniform(0.3, 2.0, 21), np.full(21, 0.125)]
-    corners = labels.place(points, sizes, np.c_[points[:, 1] - 0.2, points[:, 1] + 0.2], area)
-    (column,) = labels.crowded_columns(points[:, 0])
-    assert sorted(column) == list(range(20))
-    listed = corners[:20][np.argsort(points[:20, 1], kind="stable")]
-    assert len(set(listed[:, 0])) == 1 and listed[0, 0] > 3.5
-    assert np.diff(listed[:, 1]).min() >= 0.125
-    assert (corners >= 0).all() and (corners + sizes <= np.array(area)).all()
-
-
-def test_a_list_of_names_covers_no_other_point():
-    points = np.c_[np.full(8, 3.5), np.linspace(1, 3, 8)]
-    others = np.c_[[4.5, 2.5], points[[2, 5], 1]]  # on either side, where the lists would stand
-    points, sizes = np.r_[points, others], np.full((10, 2), [1.2, 0.125])
-    corners = labels.place(points, sizes, np.c_[points[:, 1], points[:, 1]], (7.0, 4.0))
-    inside = (points[:, None] > corners[None]) & (points[:, None] < (corners + sizes)[None])
-    assert not inside.all(2).any()
-
-
 def test_counterparts_prefer_the_backbone(built, tmp_path):
     results = shutil.copytree(built[0], tmp_path / "fake", ignore=shutil.ignore_patterns("runs"))
     found = counterparts(load(results))
@@ -495,144 +372,6 @@ def test_counterparts_prefer_the_backbone(built, tmp_path):
     found = counterparts(load(results))
     assert found[found.arm == "transfer"].accuracy.tolist() == [0.903]
     assert "resnet50" in tables.comparability(load(results))
-
-
-def test_the_papers_pointwise_only_stands_beside_depthwise_only(tmp_path, monkeypatch):
-    arms = ["colora-blocks2-5-pointwise-only", "colora-blocks2-5-depthwise-only"]
-    results = load(write_results(tmp_path, arms, monkeypatch, seeds=(0,)))
-    found = counterparts(results)
-    assert found[["arm", "accuracy", "trainable_m"]].to_numpy().tolist() == [[arms[1], 0.933, 0.91]]
-    assert "it is a depthwise-only one (910,084" in tables.beside_paper(results).note
-
-
-@pytest.fixture(scope="module")
-def many(tmp_path_factory):
-    """Results of all made-up arms on all kinds of networks: (results folder, report folder), figures not encoded."""
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        where = tmp_path_factory.mktemp("many")
-        arms = [*reversed(fake.MORE), *fake.ARMS]
-        results = write_results(where, arms, monkeypatch, source="medmnist", seeds=(0,))
-        tables.write_all(load(results), where / "report" / "tables")
-        return results, where / "report"
-
-
-def test_rows_stand_by_group(many):
-    arms = load(many[0]).arms
-    assert list(dict.fromkeys(arms.group)) == list(style.GROUPS)
-    assert arms.group["vit-head"] == "ViT" and arms.group["kan-head"] == "KAN"
-    assert arms.index[arms.group == "ViT"].tolist() == [
-        "vit-full", "vit-head", "vit-bitfit", "vit-lora-mlp", "vit-lora",
-    ]  # fmt: skip
-    assert arms.color["vit-full"] != arms.color["full"]
-    heights = layout.rows(arms)
-    gap = {after: heights[before] - heights[after] for before, after in zip(arms.index, arms.index[1:])}
-    assert gap["vit-full"] > 1 and gap["colora-blocks1-5"] == 1 and gap["vit-head"] == 1
-
-
-def test_where_an_arm_started_is_told(many):
-    results, out = many
-    rows = {row["arm"]: row for row in read_rows(out / "tables" / "main.csv")}
-    assert (rows["full"]["start"], rows["full"]["weights"]) == ("pretrained", "imagenet")
-    scratch = {arm for arm, row in rows.items() if row["start"] == "from scratch"}
-    assert scratch == {"medmamba", "vim", "medkan", "medmnist-resnet18", "medmnist-resnet18-28"}
-    lines = (out / "tables" / "main.md").read_text().splitlines()
-    assert lines[0].startswith("| Arm | Backbone | Start | Trained |")
-    assert any(line.startswith("| vim | vim | from scratch | 6,900,000 |") for line in lines)
-    told = about_data(load(results))
-    assert "Weights: `imagenet`. Trained from scratch, with random initial weights: medmamba," in told
-    assert all(arm in told for arm in scratch) and "`random`" not in told
-
-
-def test_no_pretrained_arm_at_all_is_told(tmp_path, monkeypatch):
-    results = load(write_results(tmp_path, ["vim", "medkan"], monkeypatch, seeds=(0,)))
-    assert about_data(results).endswith("Trained from scratch, with random initial weights: every arm.")
-
-
-def test_flops_are_told(many):
-    results, out = many
-    rows = {row["arm"]: row for row in read_rows(out / "tables" / "cost.csv")}
-    assert float(rows["resnet50-full"]["flops"]) == 8_180_000_000
-    text = (out / "tables" / "cost.md").read_text()
-    assert "| FLOPs |" in text.splitlines()[0] and "| 8.18G |" in text and "| 4.00G |" in text
-    assert "floating-point operations of one image's forward pass, two a multiply-accumulate" in text
-    figure = figures.flops(load(results))
-    (axis,) = figure.axes
-    marks = [line for line in axis.lines if len(line.get_xdata()) == 1]
-    assert len(marks) == len(rows) and axis.get_xlabel().startswith("Forward FLOPs")
-    assert sorted(line.get_xdata()[0] for line in marks) == sorted(float(row["flops"]) for row in rows.values())
-    assert {line.get_marker() for line in marks} == set(style.MARKERS.values())
-    plt.close(figure)
-
-
-def test_names_in_scatter_plots_do_not_overlap(many):
-    results = load(many[0])
-    for draw in (figures.parameters, figures.flops):
-        with plt.rc_context(style.RC):
-            figure = draw(results)
-            renderer = figure.canvas.get_renderer()
-            boxes = [text.get_window_extent(renderer) for text in figure.axes[0].texts]
-            plt.close(figure)
-        assert len(boxes) == len(results.arms)
-        # Line heights leave room above and below the letters, which may meet.
-        inner = [Bbox.from_extents(b.x0, b.y0 + 0.25 * b.height, b.x1, b.y1 - 0.25 * b.height) for b in boxes]
-        assert not [(i, j) for i in range(len(inner)) for j in range(i) if inner[i].overlaps(inner[j])], draw.__name__
-
-
-def test_results_made_before_flops_were_counted(built, tmp_path):
-    results = shutil.copytree(built[0], tmp_path / "fake", ignore=shutil.ignore_patterns("runs"))
-    summary = json.loads((results / "summary.json").read_text())
-    (results / "summary.json").write_text(
-        json.dumps({arm: {k: v for k, v in own.items() if k != "flops"} for arm, own in summary.items()})
-    )
-    pd.read_csv(results / "cells.csv").drop(columns="flops").to_csv(results / "cells.csv", index=False)
-    found = load(results)
-    assert figures.flops(found) is None
-    cost = tables.cost(found)
-    assert "FLOPs" not in cost.text and "FLOPs" not in cost.note
-    assert "forward FLOPs" not in render(found, {"cost": cost}, [])
-
-
-def test_references_on_other_backbones_are_named(many, built):
-    lines = (many[1] / "tables" / "comparisons.md").read_text().splitlines()
-    for arm, against in (("vit-lora", ["vit-full", "vit-head"]), ("bitfit", ["full", "transfer"])):
-        assert [line.split(" | ")[1] for line in lines if line.startswith(f"| {arm} |")] == against
-    note = lines[-1]
-    assert "no such arm on their backbone, " in note and "medmamba" in note and "differ as well as the method" in note
-    assert note.endswith("same backbone: efficientnet-colora-blocks2-5, convnext-colora-blocks2-5.")
-    plain = (built[1] / "tables" / "comparisons.md").read_text()
-    assert "From scratch" not in plain and "Without a reference" not in plain
-
-
-def test_curves_stand_before_those_of_their_backbone(many):
-    arms = load(many[0]).arms
-
-    def behind(backbone):
-        return figures._behind(arms, arms[arms.backbone == backbone].iloc[0])
-
-    assert behind("deit_tiny_patch16_224") == {"full": "vit-full", "transfer": "vit-head"}
-    first = arms.index[arms.family == "full"][0]
-    assert behind("vim")["full"] == behind("convnext_tiny")["full"] == first
-
-
-def test_networks_quoted_from_other_papers_find_their_figures(many):
-    results = load(many[0])
-    found = counterparts(results).set_index("arm")
-    stated = found.loc[["medmamba", "medkan", "medmnist-resnet18", "medmnist-resnet18-28"]]
-    assert stated.backbone.tolist() == ["medmamba-t", "medkan-s", "resnet18", "resnet18"]
-    assert stated.accuracy.tolist() == [0.918, 0.921, 0.763, 0.743]
-    assert stated.image_size.tolist()[2:] == [224, 28]
-    assert stated.source.str.contains("resolution and protocol").all()
-    assert not found.index.str.startswith(("vit", "vim", "kan")).any()  # the paper has no figure for these
-    table = tables.beside_paper(results)
-    settings = dict(zip(table.raw.arm, table.text["Paper's setting"], strict=True))
-    assert settings["medmamba"] == "medmamba-t, octmnist"
-    assert settings["medmnist-resnet18-28"] == "resnet18, octmnist at 28 px"
-    assert settings["bitfit"] == "vgg16, octmnist at 224 px, balanced"
-    assert "medmamba, medkan, medmnist-resnet18-28, medmnist-resnet18 come from other papers" in table.note
-    figure = figures.beside_paper(results)
-    legend = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert "quoted from another paper" in legend
-    plt.close(figure)
 
 
 def test_vits_do_not_stand_beside_cnns(tmp_path, monkeypatch):

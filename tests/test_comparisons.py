@@ -1,0 +1,231 @@
+"""Which arms `summarise` compares, and that the comparisons are those of the statistics."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from pipelines import stats
+from pipelines.cells import SummaryError
+from pipelines.summary import summarise
+from report.page import chosen_colora
+from report.results import load
+from tests import fake_results as fake
+from tests import test_summarise
+from tests.test_summarise import ARMS, accuracies, change_predictions, predictions, rows
+
+_work_in = test_summarise._work_in
+
+
+def compared(params):
+    return {(row["arm"], row["against"]): row["reference"] for row in rows(params, "comparisons.csv")}
+
+
+def test_an_arm_is_not_compared_with_itself_alone():
+    params = fake.params(["full", "transfer"])
+    second = {"full-2": {"family": "full"}, "transfer-mlp": {"family": "transfer", "head": "mlp"}}
+    params = params.model_copy(update={"arm": {**params.arm, **second}})
+    fake.write_profile(params, like={"full-2": "full", "transfer-mlp": "transfer"})
+    summarise(params)
+    assert compared(params) == {
+        ("full", "transfer"): "transfer",
+        ("transfer", "full"): "full",
+        ("full-2", "full"): "full",
+        ("full-2", "transfer"): "transfer",
+        ("transfer-mlp", "full"): "full",
+        ("transfer-mlp", "transfer"): "transfer",
+    }
+
+
+def test_backbones_have_their_own_references():
+    arms = ["full", "transfer", "vit-full", "vit-head", "vit-lora", "resnet50-full", "resnet50-colora-blocks2-5"]
+    params = fake.params([*arms, "convnext-colora-blocks2-5"])
+    fake.write_profile(params)
+    summarise(params)
+    found = compared(params)
+    assert found["vit-lora", "full"] == "vit-full" and found["vit-lora", "transfer"] == "vit-head"
+    assert found["resnet50-colora-blocks2-5", "full"] == "resnet50-full"
+    assert ("resnet50-colora-blocks2-5", "transfer") not in found and ("vit-full", "full") not in found
+    assert "convnext-colora-blocks2-5" not in {arm for arm, _ in found}  # pretrained, no reference on its backbone
+
+
+def test_networks_from_scratch_are_compared_with_the_first_references():
+    arms = ["resnet50-full", "full", "transfer", "vim", "medmnist-resnet18", "medmnist-resnet18-28"]
+    params = fake.params(arms)
+    fake.write_profile(params)
+    summarise(params)
+    found = compared(params)
+    for arm in ("vim", "medmnist-resnet18", "medmnist-resnet18-28"):
+        assert (found[arm, "full"], found[arm, "transfer"]) == ("resnet50-full", "transfer")
+    gap = np.mean(accuracies(params, "vim")) - np.mean(accuracies(params, "resnet50-full"))
+    differences = {(r["arm"], r["against"]): float(r["difference"]) for r in rows(params, "comparisons.csv")}
+    assert differences["vim", "full"] == pytest.approx(gap, abs=1e-6)
+
+
+def test_networks_from_scratch_tested_on_different_images_are_refused():
+    params = fake.params(["full", "vim"])
+    fake.write_profile(params)
+    change_predictions(lambda a: a.update(indices=a["indices"] + 1))(params.cell_dir("vim", 0))
+    with pytest.raises(SummaryError, match="arms vim and full, seed 0: tested on different images"):
+        summarise(params)
+
+
+RIVALS = ["full", "transfer", "colora-blocks2-5", "colora-block5", "vit-full", "vit-lora", "vim", "kan-head", "medkan"]
+
+
+def set_val(params, arm, *values):
+    """Give an arm's seeds these validation accuracies, in the records and at their best epochs."""
+    for seed, value in zip(params.seeds, values, strict=True):
+        folder = params.cell_dir(arm, seed)
+        fake.edit_record(folder, lambda r, value=value: r["metrics"]["val"].update(acc=value))
+        best = json.loads((folder / "record.json").read_text())["metrics"]["best_epoch"]
+        head, *lines = (folder / "curves.csv").read_text().splitlines()
+        row = dict(zip(head.split(","), lines[best - 1].split(","), strict=True)) | {"val_acc": str(value)}
+        lines[best - 1] = ",".join(row.values())
+        (folder / "curves.csv").write_text("\n".join([head, *lines]) + "\n")
+
+
+def test_the_best_colora_arm_by_validation_meets_the_best_of_each_group():
+    params = fake.params(RIVALS, seeds=(0, 1, 2))
+    fake.write_profile(params)
+    # Not those that are best on the test images.
+    for arm in RIVALS:
+        set_val(params, arm, *(3 * [0.99 if arm in ("colora-block5", "vit-full", "vim", "kan-head") else 0.9]))
+    summarise(params)
+    own = [r for r in rows(params, "comparisons.csv") if r["against"] not in ("full", "transfer")]
+    assert [(r["arm"], r["against"], r["reference"]) for r in own] == [
+        ("colora-block5", "ViT", "vit-full"), ("colora-block5", "state space", "vim"),
+        ("colora-block5", "KAN", "kan-head"),
+    ]  # fmt: skip
+    for row in own:
+        gap = np.mean(accuracies(params, "colora-block5")) - np.mean(accuracies(params, row["reference"]))
+        assert float(row["difference"]) == pytest.approx(gap, abs=1e-6)
+    for name in ("p", "p_swap", "tost_p", "auc_p"):  # a family of these three
+        assert [float(r[f"{name}_holm"]) for r in own] == pytest.approx(
+            stats.holm([float(r[name]) for r in own]), rel=1e-4
+        )
+    assert len([r for r in rows(params, "mcnemar.csv") if r["against"] == "KAN"]) == 3
+
+
+def test_comparisons_with_other_groups_change_no_others():
+    """Adding a network without references of its own leaves every other row as it was."""
+    few, more = (fake.params(arms, seeds=(0, 1)) for arms in (ARMS, [*ARMS, "vit-lora"]))
+    fake.write_profile(more)
+    summarise(few)
+    before = rows(few, "comparisons.csv")
+    summarise(more)
+    after = rows(more, "comparisons.csv")
+    assert after[: len(before)] == before and [r["against"] for r in after[len(before) :]] == ["ViT"]
+
+
+def test_of_arms_that_tie_the_first_is_compared_as_in_the_report():
+    """0.1 + 0.2 + 0.3 and 0.3 + 0.2 + 0.1 differ in the last bit; the report adds in its own order."""
+    params = fake.params(["full", "colora-blocks2-5", "colora-block5", "vit-full", "vit-lora"], seeds=(0, 1, 2))
+    fake.write_profile(params)
+    for first, second in (("colora-blocks2-5", "colora-block5"), ("vit-full", "vit-lora")):
+        set_val(params, first, 0.1, 0.2, 0.3)
+        set_val(params, second, 0.3, 0.2, 0.1)
+    summarise(params)
+    (row,) = (r for r in rows(params, "comparisons.csv") if r["against"] == "ViT")
+    assert (row["arm"], row["reference"]) == ("colora-blocks2-5", "vit-full")
+    assert chosen_colora(load(params.results_dir)) == row["arm"]
+
+
+def test_an_arm_without_a_cell_meets_no_other_group():
+    arms = ["full", "colora-blocks2-5", "colora-block5", "vit-lora", "vit-full"]
+    params = fake.params(arms, seeds=(0,), allow_missing=True)
+    fake.write_profile(params, skip=[("colora-blocks2-5", 0), ("vit-lora", 0)])
+    summarise(params)
+    assert compared(params)["colora-block5", "ViT"] == "vit-full"
+    shutil.rmtree(params.cell_dir("colora-block5", 0))
+    summarise(params)
+    assert "ViT" not in {against for _, against in compared(params)}
+
+
+@pytest.mark.parametrize("folds", [False, True])
+def test_comparisons_are_those_of_the_statistics(folds):
+    params = fake.params([*ARMS, "bitfit"], seeds=(0, 1, 2))
+    fake.write_profile(params, folds=folds)
+    summarise(params)
+    row = next(r for r in rows(params, "comparisons.csv") if (r["arm"], r["against"]) == ("bitfit", "full"))
+    sides = [[predictions(params, arm, s) for s in params.seeds] for arm in ("bitfit", "full")]
+    units = [np.arange(200) + 200 * s * folds for s in params.seeds]
+    found = stats.paired_difference(*sides, units=units)
+    auc = stats.paired_difference(*sides, "macro_auc", units=units)
+    expected = {
+        "difference": found.mean, "lo": found.interval()[0], "hi": found.interval()[1], "p": found.p_value(),
+        "prob_improvement": found.improvement(), "margin": 0.01, "tost_p": found.equivalence_p(0.01),
+        "seeds_needed": found.seeds_needed(0.01), "auc_difference": auc.mean, "auc_lo": auc.interval()[0],
+        "auc_hi": auc.interval()[1], "auc_p": auc.p_value(), "test_images": 600 if folds else 200,
+    }  # fmt: skip
+    assert {name: float(row[name]) for name in expected} == pytest.approx(expected, rel=1e-5)
+    for family in ("full", "transfer"):
+        together = [r for r in rows(params, "comparisons.csv") if r["against"] == family]
+        for name in ("p", "p_swap", "tost_p", "auc_p"):
+            adjusted = stats.holm([float(r[name]) for r in together])
+            assert [float(r[f"{name}_holm"]) for r in together] == pytest.approx(adjusted, rel=1e-4)
+        assert [r["equivalent"] for r in together] == [str(float(r["tost_p_holm"]) < 0.05) for r in together]
+    own = [r for r in rows(params, "mcnemar.csv") if (r["arm"], r["reference"]) == ("bitfit", "full")]
+    for (labels, a), (_, b), line in zip(*sides, own, strict=True):
+        only, other, p = stats.mcnemar(a.argmax(1) == labels, b.argmax(1) == labels)
+        assert (int(line["only_arm"]), int(line["only_reference"])) == (only, other)
+        assert float(line["p"]) == pytest.approx(p, rel=1e-5)
+    assert int(row["mcnemar_seeds"]) == sum(float(line["p"]) < 0.05 for line in own)
+
+
+def test_ranks_are_over_seeds():
+    params = fake.params([*ARMS, "bitfit"], seeds=(0, 1, 2))
+    fake.write_profile(params)
+    summarise(params)
+    values = np.array([accuracies(params, arm) for arm in params.arm]).T
+    listed = rows(params, "ranks.csv")
+    assert [float(r["mean_rank"]) for r in listed] == pytest.approx(stats.mean_ranks(values), rel=1e-5)
+    assert {(r["seeds"], r["arms"]) for r in listed} == {("3", "4")}
+    assert float(listed[0]["cd"]) == pytest.approx(2.569 * np.sqrt(4 * 5 / (6 * 3)), rel=1e-3)
+    assert float(listed[0]["friedman_p"]) == pytest.approx(stats.friedman(values)[1], rel=1e-5)
+
+
+def write_patients(params, owners):
+    folder = params.results_dir / "data"
+    folder.mkdir(exist_ok=True)
+    lines = [f"{image},{patient}" for image, patient in enumerate(owners)]
+    (folder / "patients.csv").write_text("\n".join(["image,patient", *lines]) + "\n")
+
+
+def test_patients_are_resampled_with_all_their_images():
+    params = fake.params(ARMS, seeds=(0, 1))
+    fake.write_profile(params)
+    summarise(params)
+    before = {r["arm"]: r for r in rows(params, "comparisons.csv") if r["against"] == "full"}
+    assert {r["n_test_patients"] for r in rows(params, "cells.csv")} == {""}
+    owners = np.arange(200) // 4 + 1000  # numbers need not start at zero
+    write_patients(params, owners)
+    summary = summarise(params)
+    assert {r["n_test_patients"] for r in rows(params, "cells.csv")} == {"50"}
+    tests = [predictions(params, "full", s) for s in params.seeds]
+    limits = stats.interval(tests, units=[owners - 1000] * 2)
+    assert (summary["full"]["acc_lo"], summary["full"]["acc_hi"]) == pytest.approx(limits, rel=1e-5)
+    after = {r["arm"]: r for r in rows(params, "comparisons.csv") if r["against"] == "full"}
+    assert after["transfer"]["difference"] == before["transfer"]["difference"]
+    assert after["transfer"]["lo"] != before["transfer"]["lo"]
+    assert after["transfer"]["p_swap"] != before["transfer"]["p_swap"] or before["transfer"]["p_swap"] == "0.0001"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("image,patient\n0,0\n1,0\n", "no patient for 198 test images of arm full, seed 0, the first being image 2"),
+        ("image,patient\n0,0\n0,1\n", "not a table of image and patient numbers"),
+        ("image,patient\n0,a\n", "not a table of image and patient numbers"),
+        ("image\n0\n", "not a table of image and patient numbers"),
+    ],
+)
+def test_patients_that_do_not_fit_are_refused(content, message):
+    params = fake.params(["full"])
+    fake.write_profile(params)
+    (params.results_dir / "data").mkdir()
+    (params.results_dir / "data" / "patients.csv").write_text(content)
+    with pytest.raises(SummaryError, match=message) as caught:
+        summarise(params)
+    assert "python -m pipelines.prepare" in str(caught.value)
