@@ -79,6 +79,10 @@ class Bench:
         # Two steps, for the second starts with what the first leaves, whenever the loop drops old gradients.
         return measure.peak_bytes(lambda: self.steps(2), self.device, resident)
 
+    def shares(self) -> dict[str, float]:
+        """What the time of a training step goes to, as `measure.shares`."""
+        return measure.shares(lambda: self.steps(2), self.device)
+
     def flops(self) -> tuple[int, int]:
         """Of the forward pass of one image, and of a training step."""
         eager = parallel.Replica(self.model, self.device, micro_batch=None, compile=False)
@@ -151,7 +155,7 @@ def measure_all(
     for contender in tqdm(lineup, desc=f"{label}: setting up", disable=None, leave=False):
         try:
             bench = Bench(contender, device, num_classes=num_classes, block_s=block_s, inference_batch=inference_batch)
-            still = {"peak": bench.peak_bytes(), "flops": bench.flops()}
+            still = {"peak": bench.peak_bytes(), "flops": bench.flops(), "shares": bench.shares()}
         except (contenders.LeftOut, torch.OutOfMemoryError) as error:
             reason = str(error) if isinstance(error, contenders.LeftOut) else f"out of memory on {device}"
             left_out[contender.name] = reason
@@ -207,6 +211,7 @@ def _row(bench, still, own, place, found, speed, images, inference_batch) -> dic
         "family": contender.family, "of": contender.of, "precision": train["precision"], "step_flops": step_flops,
         "rank": contender.settings.get("rank", NAN), "inference_batch": inference_batch or NAN,
         **_ratio("input_ratio", readings, readings if bench.fed else None, "fed", "step"),
+        **{f"share_{kind}": share for kind, share in still["shares"].items()},
     }  # fmt: skip
     for request, prefix in ((1, "inference"), (inference_batch, "inference_batch")):
         if not inference_batch:

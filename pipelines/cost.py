@@ -24,7 +24,8 @@ COLUMNS = [
     "ceiling_share", "inference_ms", "inference_merged_ms", "inference_ratio", "inference_ratio_lo",
     "inference_ratio_hi", "rounds", "setting", "family", "of", "precision", "step_flops", "inference_batch",
     "inference_batch_ms", "inference_batch_merged_ms", "inference_batch_ratio", "inference_batch_ratio_lo",
-    "inference_batch_ratio_hi", "input_ratio", "input_ratio_lo", "input_ratio_hi",
+    "inference_batch_ratio_hi", "input_ratio", "input_ratio_lo", "input_ratio_hi", "share_dense",
+    "share_small", "share_product", "share_norm", "share_optimizer", "share_rest",
 ]  # fmt: skip
 GROWTH_COLUMNS = ["sweep", "rank", *COLUMNS[: COLUMNS.index("flops")], "rounds", "family", "precision"]
 LAYER_COLUMNS = [

@@ -156,6 +156,45 @@ def flops(work: Callable[[], object]) -> int:
     return counter.get_total_flops()
 
 
+KINDS = ("dense", "small", "product", "norm", "optimizer", "rest")
+
+
+def shares(work: Callable[[], object], device: torch.device) -> dict[str, float]:
+    """What the time of `work()` goes to, by torch's profiler, as shares of the time in operators (on a GPU in kernels).
+
+    "dense": convolutions larger than 1x1; "small": 1x1 and depthwise ones; "product": matrix products and attention;
+    "norm": normalisations; "optimizer": its step; "rest": elementwise work, pooling, copies, what a compiler fused.
+    """
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")
+    activities = [torch.profiler.ProfilerActivity.CPU]
+    if device.type == "cuda":
+        activities.append(torch.profiler.ProfilerActivity.CUDA)
+    with torch.profiler.profile(activities=activities, record_shapes=True, acc_events=True) as profiler:
+        work()
+    totals = dict.fromkeys(KINDS, 0.0)
+    for event in profiler.events():
+        if event.device_type == torch.autograd.DeviceType.CPU:  # an operator, to which its kernels' times are added
+            own = event.self_device_time_total if device.type == "cuda" else event.self_cpu_time_total
+            totals[_kind(event)] += own
+    whole = sum(totals.values())
+    return {kind: value / whole for kind, value in totals.items()}
+
+
+def _kind(event) -> str:
+    above = event
+    while above is not None:
+        if above.name.startswith("Optimizer.step"):
+            return "optimizer"
+        above = above.cpu_parent
+    if "conv" in event.name:
+        kernel = (event.input_shapes or [])[2 if "backward" in event.name else 1 :][:1]
+        small = bool(kernel) and len(kernel[0]) == 4 and (kernel[0][1] == 1 or list(kernel[0][2:]) == [1, 1])
+        return "small" if small else "dense"
+    if any(part in event.name for part in ("mm", "matmul", "linear", "attention")):
+        return "product"
+    return "norm" if "_norm" in event.name else "rest"  # and not aten::normal_
+
+
 def ceilings(dtypes: Iterable[torch.dtype], device: torch.device) -> tuple[dict[str, Callable], dict[str, float]]:
     """What bounds any network here: a large matrix product and a large 3x3 convolution in each dtype, and a large copy.
 

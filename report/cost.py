@@ -119,22 +119,11 @@ def cost_ratios(results: Results) -> plt.Figure | None:
     frame = read(results)
     if frame.empty:
         return None
-    rows, y, height = [], {}, 0.0
-    for part, own in frame.groupby("part", sort=False):
-        heading = pd.DataFrame([{"shown": _heading(own), "ink": style.INK, "part": part}])
-        for place, row in enumerate([*heading.itertuples(), *own.itertuples()]):
-            y[len(rows)] = height
-            rows.append(row)
-            height -= 1.15 if place == 0 else 1.0
-        height -= 0.45
-    shown = pd.DataFrame([{"shown": row.shown, "ink": row.ink} for row in rows])
-    figure, axes = layout.arm_rows(
-        results, y, ["Training step × full fine-tuning", "Peak memory × full fine-tuning"],
+    figure, axes, rows, y = by_setting(
+        results, frame, ["Training step × full fine-tuning", "Peak memory × full fine-tuning"],
         f"Cost of a training step relative to full fine-tuning\nprofile {results.profile}, random weights, "
-        f"{_rounds(frame)} rounds on {claim_costs.machine(results)}", arms=shown, legend=1,
+        f"{_rounds(frame)} rounds on {claim_costs.machine(results)}",
     )  # fmt: skip
-    for label, row in zip(axes[0].get_yticklabels(), rows, strict=True):
-        label.set_weight("normal" if hasattr(row, "arm") else "bold")
     for axis, name, absolute, unit in zip(axes, ("step", "peak"), ("step_ms", "peak_mib"), ("ms", "MiB"), strict=True):
         axis.axvline(1, color="black", lw=0.7, ls=(0, (4, 3)), zorder=1)
         for place, row in enumerate(rows):
@@ -163,6 +152,26 @@ def cost_ratios(results: Results) -> plt.Figure | None:
         Line2D([], [], color="black", lw=0.7, ls=(0, (4, 3)), label="full fine-tuning"),
     ])  # fmt: skip
     return figure
+
+
+def by_setting(results: Results, frame: pd.DataFrame, xlabels: list[str], title: str, **room):
+    """Panels with a row an arm or peer under the heading of its setting: (figure, axes, rows, height of each row).
+
+    A row that heads a setting has no `arm`. `room`: as `layout.arm_rows` takes it.
+    """
+    rows, y, height = [], {}, 0.0
+    for part, own in frame.groupby("part", sort=False):
+        heading = pd.DataFrame([{"shown": _heading(own), "ink": style.INK, "part": part}])
+        for place, row in enumerate([*heading.itertuples(), *own.itertuples()]):
+            y[len(rows)] = height
+            rows.append(row)
+            height -= 1.15 if place == 0 else 1.0
+        height -= 0.45
+    shown = pd.DataFrame([{"shown": row.shown, "ink": row.ink} for row in rows])
+    figure, axes = layout.arm_rows(results, y, xlabels, title, arms=shown, **{"legend": 1, **room})
+    for label, row in zip(axes[0].get_yticklabels(), rows, strict=True):
+        label.set_weight("normal" if hasattr(row, "arm") else "bold")
+    return figure, axes, rows, y
 
 
 def cost_growth(results: Results) -> plt.Figure | None:

@@ -13,6 +13,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 
 from report import labels, layout, style
 from report.cost import cost_growth, cost_ratios
+from report.cost_shares import cost_shares
 from report.gradcam import gradcam
 from report.label_efficiency import label_efficiency
 from report.quality_figures import reliability, stability
@@ -30,7 +31,7 @@ def draw_all(results: Results, directory: Path) -> list[str]:
     with plt.rc_context({**plt.rcParamsDefault, "backend": plt.get_backend(), **style.RC}):
         for draw in (
             accuracy, label_efficiency, critical_difference, learning_curves, stability, parameters, flops, cost_ratios,
-            cost_growth, cost, confusion, reliability, robustness, gradcam, beside_paper,
+            cost_shares, cost_growth, cost, confusion, reliability, robustness, gradcam, beside_paper,
         ):  # fmt: skip
             figure = draw(results)
             if figure is None:

@@ -35,6 +35,7 @@ ALT = {
     "stability": "Dot plots with a row an arm: measures of how steady training is, with intervals over seeds.",
     "reliability": "Small panels, one an arm: accuracy against stated confidence, and perfect calibration.",
     "cost_ratios": "Dot plots with a row an arm or peer: time and peak memory of a step relative to full fine-tuning.",
+    "cost_shares": "Stacked bars, one an arm or peer: kinds of operators that the time of a training step goes to.",
     "cost_growth": "Line plots on log scales: time and peak memory of a step by batch size, image size and rank.",
     "cost": "Bar chart: seconds of a training epoch, a bar an arm, a dot a seed.",
     "confusion": "Small panels, one an arm: predicted class by true class, in per cent of the true class.",

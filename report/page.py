@@ -5,7 +5,7 @@ import re
 import pandas as pd
 
 from pipelines.markdown import code, plain
-from report import claims, comparisons, cost, gradcam, label_efficiency, ranks, robustness, tables
+from report import claims, comparisons, cost, cost_shares, gradcam, label_efficiency, ranks, robustness, tables
 from report.results import Results, counterparts, span
 from report.tables import Table
 
@@ -26,6 +26,7 @@ CAPTIONS = {
                    "seeds of the expected calibration error; chance: the ECE that a perfectly calibrated network would "
                    "show on as many images. Hollow dots stand for too few predictions to mean much.",
     "cost_ratios": "{cost}",
+    "cost_shares": cost_shares.CAPTION,
     "cost_growth": "{growth}",
     "cost": "An epoch's time is the median over its seed's epochs after the first, training only. {machines} "
             + tables.SIDE_BY_SIDE,
@@ -45,6 +46,7 @@ TITLES = {
     "learning_curves": "Learning curves",
     "stability": "Stability of training",
     "cost_ratios": "Cost side by side",
+    "cost_shares": "Where the time of a step goes",
     "cost_growth": "How cost grows",
     "layer_costs": "Selective scan and KAN layers",
     "cost": "Cost of training",

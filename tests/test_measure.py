@@ -143,3 +143,51 @@ def test_grouped_convolutions_count_their_own_kernels_only():
     x = torch.randn(2, 8, 5, 5, requires_grad=True)
     forward = 2 * 2 * 25 * conv.weight.numel()
     assert measure.flops(lambda: conv(x).sum().backward()) == 3 * forward
+
+
+class Blocks(nn.Module):
+    """Only what `parts` names, beside a parameter."""
+
+    LAYERS = {
+        "dense": nn.Conv2d(4, 4, 3, padding=1), "pointwise": nn.Conv2d(4, 4, 1),
+        "depthwise": nn.Conv2d(4, 4, 3, padding=1, groups=4), "norm": nn.BatchNorm2d(4), "product": nn.Linear(8, 8),
+    }  # fmt: skip
+
+    def __init__(self, *parts):
+        super().__init__()
+        self.layers = nn.Sequential(*(self.LAYERS[part] for part in parts), nn.ReLU())
+        self.scale = nn.Parameter(torch.ones(()))
+
+    def forward(self, x):
+        return self.layers(x) * self.scale
+
+
+@pytest.mark.parametrize(
+    "parts, kinds",
+    [
+        (["dense"], {"dense"}),
+        (["pointwise"], {"small"}),
+        (["depthwise"], {"small"}),
+        (["norm"], {"norm"}),
+        (["product"], {"product"}),
+        (["dense", "pointwise", "norm", "product"], {"dense", "small", "norm", "product"}),
+        ([], set()),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("steps", [False, True])
+def test_time_goes_to_the_kinds_of_operators_that_run(parts, kinds, steps):
+    model = Blocks(*parts)
+    optimizer = torch.optim.AdamW(model.parameters())
+
+    def work():
+        optimizer.zero_grad()
+        model(torch.randn(2, 4, 8, 8, requires_grad=True)).sum().backward()
+        if steps:
+            optimizer.step()
+
+    work()
+    found = measure.shares(work, torch.device("cpu"))
+    assert list(found) == list(measure.KINDS) and sum(found.values()) == pytest.approx(1)
+    expected = kinds | {"rest"} | ({"optimizer"} if steps else set())
+    assert {kind for kind, share in found.items() if share > 0} == expected

@@ -1,6 +1,8 @@
 """The report of costs measured side by side, on made-up readings: table, figures, captions, absent files."""
 
+import itertools
 import json
+import shutil
 from dataclasses import replace
 
 import matplotlib.pyplot as plt
@@ -10,7 +12,7 @@ import pytest
 
 from pipelines.cost import COLUMNS, GROWTH_COLUMNS
 from pipelines.summary import summarise
-from report import cost, figures, page, style, tables
+from report import cost, cost_shares, figures, page, style, tables
 from report.results import ReportError, load
 from tests import fake_results as fake
 
@@ -26,6 +28,11 @@ HEADLINE = {
 }  # fmt: skip
 
 
+def measure_kinds():
+    """The kinds that the cost stage writes."""
+    return [name.removeprefix("share_") for name in COLUMNS if name.startswith("share_")]
+
+
 def readings(setting, batch):
     rows = []
     for arm, (role, family, backbone, of, step, ratio, peak, memory, merged) in ARMS.items():
@@ -36,6 +43,7 @@ def readings(setting, batch):
             "peak_ratio": memory, "images_per_s": 1000 * batch / step, "epoch_s": step / 10, "ceiling_share": 0.5,
             "inference_ms": 5.0, "inference_merged_ms": merged, "inference_ratio": 1.0, "rounds": 11,
             "setting": setting, "precision": "float32",
+            **{f"share_{kind}": share for kind, share in zip(measure_kinds(), (0.4, 0.2, 0.0, 0.1, 0.05, 0.25))},
         }  # fmt: skip
         rows.append(row)
     return rows
@@ -160,3 +168,24 @@ def test_a_file_without_a_column_is_named(folder, results, tmp_path, name, read)
     pd.read_csv(folder / f"{name}.csv").drop(columns="family").to_csv(tmp_path / f"{name}.csv", index=False)
     with pytest.raises(ReportError, match=rf"{name}.csv: columns family are missing; run `python -m pipelines.cost`"):
         read(replace(results, directory=tmp_path))
+
+
+def test_parts_of_a_step_add_up_to_its_length(results):
+    assert list(cost_shares.KINDS) == measure_kinds()
+    axis = cost_shares.cost_shares(results).axes[0]
+    bars = sorted(axis.patches, key=lambda bar: (-round(bar.get_y(), 6), bar.get_x()))
+    rows = [bars[place : place + 6] for place in range(0, len(bars), 6)]
+    assert len(rows) == 2 * len(ARMS)
+    for row in rows:
+        for left, right in itertools.pairwise(row):
+            assert right.get_x() == pytest.approx(left.get_x() + left.get_width())
+    lengths = [sum(bar.get_width() for bar in row) for row in rows[: len(ARMS)]]
+    assert lengths == pytest.approx([1.0, 0.66, 0.8, 1.0])  # vim has nothing to relate to: shares alone
+    assert [bar.get_width() / 0.66 for bar in rows[1]] == pytest.approx([0.4, 0.2, 0.0, 0.1, 0.05, 0.25])
+
+
+def test_costs_measured_before_there_were_shares(folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "old")
+    frame = pd.read_csv(tmp_path / "old" / "cost.csv")
+    frame[[name for name in frame if not name.startswith("share_")]].to_csv(tmp_path / "old" / "cost.csv", index=False)
+    assert cost_shares.cost_shares(load(tmp_path / "old")) is None
