@@ -50,12 +50,12 @@ def _float(table, header, rows, place: int, last: bool, narrow: bool) -> str:
     kind, size = ("table", r"\footnotesize") if narrow else ("table*", r"\scriptsize")
     label = f"tab:{table.name.replace('_', '-')}" + (f"-{place + 1}" if place else "")
     note = [r"\par\medskip", rf"\parbox{{\linewidth}}{{\scriptsize {tex(table.note)}}}"] if last and table.note else []
-    # Without the braces, the line break before a row would take its [ for an option and its * for a variant of it.
-    body = ["{}" + " & ".join(map(tex, row)) + r" \\" for row in rows]
+    # Without the braces, the line break or rule before a row would take its [ for an option and its * for a variant.
+    head, *body = ["{}" + " & ".join(map(tex, row)) + r" \\" for row in [header, *rows]]
     return "\n".join([
         rf"\begin{{{kind}}}", r"\centering", rf"\caption{{{tex(table.title)}{' (continued)' if place else ''}.}}",
         rf"\label{{{label}}}", size, rf"\setlength{{\tabcolsep}}{{{gap}pt}}", *before,
-        rf"\begin{{tabular}}{{@{{}}{columns}@{{}}}}", r"\toprule", " & ".join(map(tex, header)) + r" \\", r"\midrule",
+        rf"\begin{{tabular}}{{@{{}}{columns}@{{}}}}", r"\toprule", head, r"\midrule",
         *body, r"\bottomrule", r"\end{tabular}", *after, *note, rf"\end{{{kind}}}", "",
     ])  # fmt: skip
 

@@ -51,7 +51,7 @@ def typeset(folder: Path, sources: list[str], options: str) -> list[str]:
     text += [source + "\n" + r"\clearpage" for source in sources]
     (folder / "paper.tex").write_text("\n".join([*text, r"\end{document}"]))
     command = ["pdflatex", "-interaction=nonstopmode", "-no-shell-escape", "paper.tex"]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, errors="replace")
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, errors="replace", timeout=300)
     assert done.returncode == 0, done.stdout[-3000:]
     return re.findall(r"^!.*|^Overfull .hbox.*|.*[Tt]oo large.*|.*multiply defined.*", done.stdout, re.MULTILINE)
 
@@ -65,7 +65,15 @@ def test_a_complaint_is_noticed(tmp_path):
 @needs_latex
 @pytest.mark.parametrize("options", ["twocolumn", "onecolumn"])
 def test_any_shape_fits(tmp_path, options):
-    shapes = [table(2), table(4, width=11), table(5, width=11), table(14, width=30), table(3, rows=130)]
+    odd = pd.DataFrame({"[A]": ["[x]", "*"], "*": ["*", "[1, 2]"]})
+    shapes = [
+        Table("t", "Brackets and stars", "", odd, odd),
+        table(2),
+        table(4, width=11),
+        table(5, width=11),
+        table(14, width=30),
+        table(3, rows=130),
+    ]
     words = pd.DataFrame({"A": ["word " * 60] * 9, "B": ["contradicted"] * 9, "C": ["word " * 20] * 9})
     shapes.append(Table("t", "Sentences", "word " * 300, words, words, left=3, widths=(0.6, 0.1, 0.27)))
     sources = [latex(shape).replace("tab:t", f"tab:{place}") for place, shape in enumerate(shapes)]
