@@ -116,9 +116,9 @@ class Features:
     """As `Batches`, in the same order and of the same size, but of what `front` made of the unaugmented images, once.
 
     Args:
-        front: a batch of images to its maps (B, C, H, W) or vectors (B, C); called in batches of `batches.batch_size`.
+        front: a batch of images to its maps (B, C, H, W) or vectors (B, C); called with the batches of `batches`.
         options: what the network is then called with, so that it goes on behind the front.
-        batch_size: of `shuffled` and `in_order`.
+        batch_size: of `shuffled` and `in_order`, where `batches` has that of evaluation.
         limit: bytes that all features may take.
 
     Raises:
@@ -127,19 +127,25 @@ class Features:
 
     def __init__(self, batches: Batches, front: Callable, *, options: dict, batch_size: int, limit: int):
         self.options, self.batch_size, self.device = options, batch_size, batches.device
-        maps, labels = [], []
+        count, done, labels = len(batches.indices), 0, []
         for images, own_labels in batches.in_order():
-            maps.append(front(images))
+            maps = front(images)
+            if not done:
+                if maps.nbytes // len(maps) * count > limit:
+                    raise MemoryError(f"features of {count} images take more than {limit} bytes")
+                layout = torch.channels_last if maps.dim() == 4 else torch.contiguous_format
+                self.maps = maps.new_empty((count, *maps.shape[1:])).contiguous(memory_format=layout)
+            self.maps[done : done + len(maps)] = maps
             labels.append(own_labels)
-            if maps[0].nbytes // len(maps[0]) * len(batches.indices) > limit:
-                raise MemoryError(f"features of {len(batches.indices)} images take more than {limit} bytes")
-        self.maps, self.labels = torch.cat(maps), torch.cat(labels)
+            done += len(maps)
+        self.labels = torch.cat(labels)
 
     def __len__(self) -> int:
         return len(_chunks(torch.arange(len(self.labels)), self.batch_size))
 
     def in_order(self):
-        yield from zip(self.maps.split(self.batch_size), self.labels.split(self.batch_size), strict=True)
+        for maps, labels in zip(self.maps.split(self.batch_size), self.labels.split(self.batch_size), strict=True):
+            yield maps.clone(), labels  # a network may work in place
 
     def shuffled(self, generator: torch.Generator):
         for chunk in _chunks(torch.randperm(len(self.labels), generator=generator), self.batch_size):

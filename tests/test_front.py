@@ -100,6 +100,15 @@ def test_features_come_in_the_order_of_their_images(prepared):
         assert torch.equal(maps, front(images)) and torch.equal(labels, own_labels)
 
 
+def test_what_works_in_place_on_features_leaves_them_as_they_are(prepared):
+    batches = loop.batches_of(open_prepared(prepared, 0, CPU), "train", recipe(), CPU)
+    features = Features(batches, lambda images: images[:, :, 0, 0], options={}, batch_size=8, limit=2**20)
+    before = features.maps.clone()
+    for maps, _ in [*features.in_order(), *features.shuffled(loop.seed_everything(0))]:
+        maps.zero_()
+    assert torch.equal(features.maps, before)
+
+
 def test_features_that_take_too_much_are_not_kept(prepared):
     batches = loop.batches_of(open_prepared(prepared, 0, CPU), "train", recipe(), CPU)
     with pytest.raises(MemoryError, match="features of 96 images take more than 383 bytes"):
