@@ -5,6 +5,7 @@ import math
 
 import numpy as np
 import torch
+from torch._dynamo.exc import TorchDynamoException
 from tqdm import tqdm
 
 import colora
@@ -47,7 +48,8 @@ class Bench:
         )
         self.steps(WARM_UP)
         self.block = measure.times_for(block_s, self.steps(1))
-        self.fed = self._fed(num_classes) if inference_batch and contender.role == "arm" else None
+        several = self.train["batch_size"] > 1  # a last batch of one image would join the one before
+        self.fed = self._fed(num_classes) if inference_batch and contender.role == "arm" and several else None
         self.calls = {key: self._calls(*key) for key in self._kinds()}
 
     def _batch(self, size, num_classes):
@@ -56,7 +58,7 @@ class Bench:
         return images, torch.arange(size[0], device=self.device) % num_classes
 
     def _fed(self, num_classes) -> Batches:
-        """Batches of as many random uint8 images as a block of steps takes, kept where the loop keeps them."""
+        """Batches of as many random grey uint8 images as a block of steps takes, kept on the device."""
         count, size = self.block * self.train["batch_size"], self.contender.image_size
         images = torch.randint(256, (count, size, size), dtype=torch.uint8, device=self.device)
         labels = torch.arange(count, device=self.device) % num_classes
@@ -152,12 +154,16 @@ def measure_all(
         product, convolution and copy, "headline": ratios of CoLoRA arms by arm, "left_out": reasons by name.
     """
     benches, left_out = [], {}
+    if any(contender.train["compile"] for contender in lineup):
+        torch._dynamo.reset()  # what earlier groups compiled counts against the limit too,
+        torch._dynamo.config.recompile_limit = 8 * len(lineup)  # beyond which networks run uncompiled
     for contender in tqdm(lineup, desc=f"{label}: setting up", disable=None, leave=False):
         try:
             bench = Bench(contender, device, num_classes=num_classes, block_s=block_s, inference_batch=inference_batch)
             still = {"peak": bench.peak_bytes(), "flops": bench.flops(), "shares": bench.shares()}
-        except (contenders.LeftOut, torch.OutOfMemoryError) as error:
-            reason = str(error) if isinstance(error, contenders.LeftOut) else f"out of memory on {device}"
+        except (contenders.LeftOut, torch.OutOfMemoryError, TorchDynamoException) as error:
+            reason = f"out of memory on {device}" if isinstance(error, torch.OutOfMemoryError) else str(error)
+            reason = " ".join(reason.strip().splitlines()[:2])  # a compiler's goes on for pages
             left_out[contender.name] = reason
             print(f"{label}: {contender.name} left out: {reason}", flush=True)
             continue
@@ -209,6 +215,7 @@ def _row(bench, still, own, place, found, speed, images, inference_batch) -> dic
         "epoch_s": NAN if images is None else step * math.ceil(round(images * train["share"]) / size),
         "flops": forward, "ceiling_share": median_interval(shares)[0], "rounds": len(readings["step"]),
         "family": contender.family, "of": contender.of, "precision": train["precision"], "step_flops": step_flops,
+        "compile": train["compile"],
         "rank": contender.settings.get("rank", NAN), "inference_batch": inference_batch or NAN,
         **_ratio("input_ratio", readings, readings if bench.fed else None, "fed", "step"),
         **{f"share_{kind}": share for kind, share in still["shares"].items()},

@@ -56,7 +56,7 @@ def lineup(
     batch_size: int,
     backbone: str = "",
     precision: str = "",
-    compile: bool = False,
+    compile: bool | None = None,
 ) -> list[Contender]:
     """The arms, the four peers of the CoLoRA arms among them that `cost.peers_of` names (by default the first on each
     backbone), and full fine-tuning on every backbone that has none. Peers that an arm equals are left out.
@@ -136,7 +136,7 @@ def sibling(contender: Contender, form: str, among: list[Contender]) -> Contende
     return next(same, None)
 
 
-def _arm(params, arm, image_size, batch_size, backbone="", precision="", compile=False) -> Contender:
+def _arm(params, arm, image_size, batch_size, backbone="", precision="", compile=None) -> Contender:
     settings = {**params.settings(arm), "weights": "random"}
     if backbone and code.families()[settings["family"]] == "network":
         raise ParamsError(
@@ -146,7 +146,7 @@ def _arm(params, arm, image_size, batch_size, backbone="", precision="", compile
     if backbone:
         settings["backbone"] = backbone
     changes = {"batch_size": batch_size, **({"precision": precision} if precision else {})}
-    changes |= {"compile": True} if compile else {}
+    changes |= {} if compile is None else {"compile": compile}
     settings["train"] = {**settings["train"], **changes}
     return Contender(arm, settings, image_size)
 

@@ -25,7 +25,7 @@ COLUMNS = [
     "inference_ratio_hi", "rounds", "setting", "family", "of", "precision", "step_flops", "inference_batch",
     "inference_batch_ms", "inference_batch_merged_ms", "inference_batch_ratio", "inference_batch_ratio_lo",
     "inference_batch_ratio_hi", "input_ratio", "input_ratio_lo", "input_ratio_hi", "share_dense",
-    "share_small", "share_product", "share_norm", "share_optimizer", "share_rest",
+    "share_small", "share_product", "share_norm", "share_optimizer", "share_rest", "compile",
 ]  # fmt: skip
 GROWTH_COLUMNS = ["sweep", "rank", *COLUMNS[: COLUMNS.index("flops")], "rounds", "family", "precision"]
 LAYER_COLUMNS = [
@@ -81,6 +81,8 @@ def run(params: Params, device: str | None = None, arms: list[str] | None = None
     results, kept = {}, []
     for label, lineup in plan(params, arms).items():
         own = options if label != GROWTH else {**options, "rounds": params.cost.growth.rounds, "inference_batch": 0}
+        if any(contender.train["compile"] for contender in lineup):  # of the training step alone
+            own = {**own, "inference_batch": 0}
         kept.append(_kept_file(params, lineup, own, environment))
         if kept[-1].is_file():
             results[label] = json.loads(kept[-1].read_text())
@@ -90,11 +92,12 @@ def run(params: Params, device: str | None = None, arms: list[str] | None = None
             records.write_json(kept[-1], results[label])
         _show(label, results[label])
     if not arms:
-        if params.cost.layers:  # last, so that what takes longer is kept if they are interrupted
+        _write(params, results, environment)
+        if params.cost.layers:  # last: all else is written, should a layer not compute what its reference does
             from pipelines import layer_costs
 
             results[LAYERS] = layer_costs.measure_all(device, rounds=options["rounds"], block_s=options["block_s"])
-        _write(params, results, environment)
+            _write(params, results, environment)
         for path in kept:
             path.unlink(missing_ok=True)
     return results
@@ -118,8 +121,8 @@ def plan(params: Params, arms: list[str] | None = None) -> dict[str, list]:
         own = [arm for arm in setting.arms if arms is None or arm in arms]
         precision = setting.precision or params.train.precision
         for batch in setting.batch_sizes if own else []:
-            label = f"{setting.backbone}-{setting.image_size}px-b{batch}-{precision}" + "-compiled" * setting.compile
-            groups[label] = contenders.lineup(
+            form = "-compiled" * bool(setting.compile)
+            groups[f"{setting.backbone}-{setting.image_size}px-b{batch}-{precision}{form}"] = contenders.lineup(
                 params, own, image_size=setting.image_size, batch_size=batch, backbone=setting.backbone,
                 precision=precision, compile=setting.compile,
             )  # fmt: skip
@@ -166,9 +169,9 @@ def _write(params: Params, results: dict, environment: dict | None) -> None:
 
     settings = [label for label in results if label not in (GROWTH, LAYERS)]
     rows = [{**row, "setting": label} for label in settings for row in results[label]["rows"]]
-    _write_csv(params.results_dir / "cost.csv", COLUMNS, rows)
+    write_csv(params.results_dir / "cost.csv", COLUMNS, rows)
     layers = results[LAYERS]["rows"] if LAYERS in results else []
-    _write_csv(params.results_dir / "cost_layers.csv", LAYER_COLUMNS, layers)
+    write_csv(params.results_dir / "cost_layers.csv", LAYER_COLUMNS, layers)
     grown = []
     if GROWTH in results:
         measured = iter(results[GROWTH]["rows"])
@@ -176,7 +179,7 @@ def _write(params: Params, results: dict, environment: dict | None) -> None:
             if contender.name not in results[GROWTH]["left_out"]:
                 row = next(measured)
                 grown += [{"sweep": sweep, **row} for sweep in sweeps]
-    _write_csv(params.results_dir / "cost_growth.csv", GROWTH_COLUMNS, grown)
+    write_csv(params.results_dir / "cost_growth.csv", GROWTH_COLUMNS, grown)
     headline = {label: _finite(found["headline"]) for label, found in results.items() if found["headline"]}
     content = {
         "environment": environment,
@@ -195,7 +198,8 @@ def _finite(headline: dict) -> dict:
     }
 
 
-def _write_csv(path: Path, columns: list[str], rows: list[dict]) -> None:
+def write_csv(path: Path, columns: list[str], rows: list[dict]) -> None:
+    """Write rows as CSV, numbers with six digits; a value that is missing or NaN is empty."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(columns)

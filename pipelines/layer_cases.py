@@ -83,7 +83,7 @@ CASES = (
 
 
 @dataclass
-class Work:
+class Comparison:
     """Ours, the reference and the floor on the same inputs; the gradient of every input is asked for.
 
     constants: what else they read. floor: a function of `floor_inputs`, or the least bytes and operations.
@@ -99,7 +99,7 @@ class Work:
     constants: list[Tensor] = field(default_factory=list)
 
 
-def set_up(case: Case, device: torch.device) -> Work:
+def set_up(case: Case, device: torch.device) -> Comparison:
     """The case's layer with noise as its input; for a scan, with what the layer around it makes of that."""
     layer, shape = case.layer()
     layer.to(device)
@@ -121,7 +121,7 @@ def _scan(layer, x):
     width, states = layer.A_log.shape
     shape = f"batch {batch}, D {width}, L {length}, N {states}"
     floor = scan_floor(batch, width, length, states, groups)
-    return Work("selective scan", shape, inputs, _our_scan, scan_reference, floor)
+    return Comparison("selective scan", shape, inputs, _our_scan, scan_reference, floor)
 
 
 def _our_scan(u, delta, A, B, C, D, bias):
@@ -166,7 +166,7 @@ def _kan(layer, x):
     base, *spline = parameters = list(layer.parameters())
     with torch.no_grad():
         ready = _leaves(F.silu(x), base, *_spline(layer, x, *spline))
-    return Work(
+    return Comparison(
         type(layer).__name__, f"batch {len(x)}, {form}", [x.requires_grad_(), *parameters], lambda x, *_: layer(x),
         functools.partial(kan_reference, layer), functools.partial(_products, layer), ready, list(layer.buffers()),
     )  # fmt: skip

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 import torch
 
 from pipelines import layer_cases, measure
-from pipelines.layer_cases import Case, Work
+from pipelines.layer_cases import Case, Comparison
 from pipelines.measure import MIB, median_interval
 
 TOLERANCE = 1e-4  # float32, sums of thousands of steps
@@ -122,7 +122,7 @@ def kept_bytes(function: Callable, inputs: list[torch.Tensor], constants: Sequen
     return sum(size for address, size in kept.items() if address not in own)
 
 
-def checked(name: str, work: Work) -> float:
+def checked(name: str, work: Comparison) -> float:
     """The largest difference between ours and the reference, in the output and every gradient, as a share of the
     largest value there.
 

@@ -177,7 +177,7 @@ class Cost(Section):
         batch_sizes: list[Annotated[int, Field(gt=0)]] = Field(min_length=1)
         arms: list[str] = Field(min_length=1)
         precision: Literal["float32", "bfloat16"] | None = None
-        compile: bool = False
+        compile: bool | None = None
 
     class Growth(Section):
         """Sweeps of one value each, the others being the profile's: how time and memory grow."""

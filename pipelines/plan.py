@@ -16,7 +16,7 @@ from pipelines import cost, records
 from pipelines.params import Params, compose, load, train_split
 from pipelines.schedule import SCHEDULE_COLUMNS, Work, most_gpus, planned
 
-POINT = ("backbone", "image_size", "batch_size", "precision")
+POINT = ("backbone", "image_size", "batch_size", "precision", "compile")
 COLUMNS = [
     "arm", "batch_size", "step_ms", "step_ms_lo", "step_ms_hi", "epochs", "epoch_min", "cell_h", "tuning_h", "seeds",
     "total_h",
@@ -51,8 +51,8 @@ def main(argv=None) -> int:
         schedule = [planned(works, gpus) for gpus in dict.fromkeys(args.gpus)]
         _show(params, path, works, schedule)
         if args.out:
-            cost._write_csv(args.out, COLUMNS, [own.row for own in works])
-            cost._write_csv(args.out.with_name(f"{args.out.stem}_gpus.csv"), SCHEDULE_COLUMNS, schedule)
+            cost.write_csv(args.out, COLUMNS, [own.row for own in works])
+            cost.write_csv(args.out.with_name(f"{args.out.stem}_gpus.csv"), SCHEDULE_COLUMNS, schedule)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -98,7 +98,8 @@ def step_times(params: Params, path: Path) -> list[dict]:
 
 
 def _point(settings: dict) -> str:
-    return "{} at {} px, batch {}, {}".format(*map(settings.get, POINT))
+    words = "{} at {} px, batch {}, {}".format(*map(settings.get, POINT[:-1]))
+    return words + ", compiled" * (str(settings.get("compile")) == "True")  # as CSV has it
 
 
 def _times(path: Path, row: dict) -> dict[str, float]:

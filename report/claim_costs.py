@@ -51,8 +51,8 @@ def ratios(results: Results, arm: str, name: str, tolerance: float) -> pd.DataFr
 
 
 def compiled(row) -> str:
-    """Words for a row of a setting under torch.compile."""
-    return ", compiled" * str(getattr(row, "setting", "")).endswith("-compiled")
+    """Words for a row that was measured under torch.compile."""
+    return ", compiled" * (str(getattr(row, "compile", False)) == "True")
 
 
 def read(results: Results) -> pd.DataFrame | None:

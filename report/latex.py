@@ -5,9 +5,11 @@ what is too long for a page goes on in a float of its own.
 """
 
 import math
+import re
+import unicodedata
 
 COLUMN, LINE = 57, 140  # characters of a column in \footnotesize, of a whole line in \scriptsize
-PAGE = 62  # lines of a table that leave room for its caption and note
+PAGE = 46  # lines of a table that leave room for its caption and note on an article's page
 
 
 def latex(table) -> str:
@@ -64,10 +66,20 @@ _TEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}", "±": r"$\pm$",
     "×": r"$\times$", "\N{MINUS SIGN}": "$-$", "\N{INFINITY}": r"$\infty$", "\N{EN DASH}": "--",
-    "\N{EM DASH}": "---", "\n": " ",
+    "\N{EM DASH}": "---", "|": r"\textbar{}",
 }  # fmt: skip
 
 
 def tex(text) -> str:
-    """Text with every character that LaTeX would read as a command escaped."""
-    return "".join(_TEX.get(c, c if c.isprintable() else "?") for c in " ".join(str(text).split()))
+    """Text with every character that LaTeX would read as a command or a dash escaped.
+
+    Letters with accents lose them, and what is then no ASCII character becomes a question mark: LaTeX stops at many.
+    """
+    text = " ".join(str(text).split()).replace("\0", "?")
+    parted = re.sub("-(?=-)", "-\0", text)  # two hyphens would be set as a dash
+    return "".join("{}" if c == "\0" else _TEX.get(c) or _ascii(c) for c in parted)
+
+
+def _ascii(c: str) -> str:
+    base = unicodedata.normalize("NFKD", c).encode("ascii", "ignore").decode()
+    return base if base and base.isprintable() and not set(base) & set(_TEX) else "?"

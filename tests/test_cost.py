@@ -164,8 +164,46 @@ def test_a_setting_may_be_compiled_and_is_called_so():
     groups = cost.plan(profile(section={"settings": [setting]}))
     compiled = {label: [c.train["compile"] for c in group] for label, group in groups.items()}
     assert compiled == {"32px-b16": [False] * 5, "smallcnn-16px-b4-float32-compiled": [True] * 5}
-    row = SimpleNamespace(setting="smallcnn-16px-b4-float32-compiled")
-    assert claim_costs.compiled(row) == ", compiled" and claim_costs.compiled(SimpleNamespace(setting="32px-b16")) == ""
+    assert cost.plan(profile(section={"settings": [{**setting, "compile": False}]})).keys() == {
+        "32px-b16", "smallcnn-16px-b4-float32",
+    }  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # of torch's own tracing
+def test_every_network_of_a_compiled_setting_runs_compiled(workdir, monkeypatch):
+    """And its inference, which the cost stage runs as it is, is not counted."""
+    compiled, ran = [], set()
+
+    def backend(graph, inputs):
+        compiled.append(graph)
+        return lambda *args: ran.add(len(compiled)) or graph(*args)
+
+    original = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda network: original(network, backend=backend))
+    settings = [{**SETTING, "batch_sizes": [4, 6], "arms": list(ARMS), "compile": True}]
+    cost.run(profile(section={"settings": settings, "rounds": 1}), "cpu")
+    assert len(compiled) == 2 * 5  # three arms and two peers at two batch sizes, each with a graph of its own
+    found = {row["setting"]: [] for row in read_rows("results/tiny/cost.csv")}
+    for row in read_rows("results/tiny/cost.csv"):
+        found[row["setting"]].append((row["compile"], bool(row["inference_ms"]), bool(row["input_ratio"])))
+        words = claim_costs.compiled(SimpleNamespace(**row))
+        assert words == (", compiled" if row["setting"].endswith("-compiled") else "")
+    for batch in (4, 6):
+        assert found[f"smallcnn-16px-b{batch}-float32-compiled"] == [("True", False, False)] * 5
+    assert found["32px-b16"][0] == ("False", True, True)
+
+
+def test_a_network_that_cannot_be_compiled_is_left_out(workdir, monkeypatch, capsys):
+    def backend(graph, inputs):
+        raise RuntimeError("No working C++ compiler found")
+
+    original = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda network: original(network, backend=backend))
+    setting = {**SETTING, "arms": ["full"], "compile": True}
+    cost.run(profile(section={"settings": [setting], "rounds": 1}), "cpu")
+    left = json.loads(Path("results/tiny/cost.json").read_text())["left_out"]
+    assert "No working C++ compiler found" in left["smallcnn-16px-b4-float32-compiled"]["full"]
+    assert {row["setting"] for row in read_rows("results/tiny/cost.csv")} == {"32px-b16"}
 
 
 @pytest.mark.parametrize(

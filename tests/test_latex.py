@@ -34,9 +34,9 @@ def test_what_would_be_a_command_is_escaped():
 
 def test_a_long_table_goes_on_in_further_floats_with_every_row_and_one_note():
     code = latex(table(rows=150))
-    assert code.count(r"\begin{table}") == code.count(r"\end{table}") == 3
-    assert re.findall(r"\\label{(.*)}", code) == ["tab:t-1", "tab:t-1-2", "tab:t-1-3"]
-    assert code.count("{}9999 & 9999") == 150 and code.count("A note.") == 1 and code.count("(continued)") == 2
+    assert code.count(r"\begin{table}") == code.count(r"\end{table}") == 4
+    assert re.findall(r"\\label{(.*)}", code) == ["tab:t-1", "tab:t-1-2", "tab:t-1-3", "tab:t-1-4"]
+    assert code.count("{}9999 & 9999") == 150 and code.count("A note.") == 1 and code.count("(continued)") == 3
 
 
 needs_latex = pytest.mark.skipif(
@@ -44,9 +44,10 @@ needs_latex = pytest.mark.skipif(
 )
 
 
-def typeset(folder: Path, sources: list[str], options: str) -> list[str]:
+def typeset(folder: Path, sources: list[str], options: str, margin: str = "2cm") -> list[str]:
     """Set floats, each on a page of its own, in an article; returns what LaTeX complains about."""
-    text = [rf"\documentclass[{options}]{{article}}", r"\usepackage[a4paper,margin=2cm]{geometry}"]
+    text = [rf"\documentclass[{options}]{{article}}"]
+    text += [rf"\usepackage[a4paper,margin={margin}]{{geometry}}"] if margin else []
     text += [r"\usepackage{array,booktabs,graphicx}", r"\begin{document}"]
     text += [source + "\n" + r"\clearpage" for source in sources]
     (folder / "paper.tex").write_text("\n".join([*text, r"\end{document}"]))
@@ -63,9 +64,9 @@ def test_a_complaint_is_noticed(tmp_path):
 
 
 @needs_latex
-@pytest.mark.parametrize("options", ["twocolumn", "onecolumn"])
-def test_any_shape_fits(tmp_path, options):
-    odd = pd.DataFrame({"[A]": ["[x]", "*"], "*": ["*", "[1, 2]"]})
+@pytest.mark.parametrize("options, margin", [("twocolumn", "2cm"), ("onecolumn", "2cm"), ("twocolumn", "")])
+def test_any_shape_fits(tmp_path, options, margin):
+    odd = pd.DataFrame({"[A]": ["[x]", "* é ≥ Δ", "--gpus | x"], "*": ["*", "[1, 2]", "\N{EM DASH}"]})
     shapes = [
         Table("t", "Brackets and stars", "", odd, odd),
         table(2),
@@ -77,7 +78,7 @@ def test_any_shape_fits(tmp_path, options):
     words = pd.DataFrame({"A": ["word " * 60] * 9, "B": ["contradicted"] * 9, "C": ["word " * 20] * 9})
     shapes.append(Table("t", "Sentences", "word " * 300, words, words, left=3, widths=(0.6, 0.1, 0.27)))
     sources = [latex(shape).replace("tab:t", f"tab:{place}") for place, shape in enumerate(shapes)]
-    assert typeset(tmp_path, sources, options) == []
+    assert typeset(tmp_path, sources, options, margin) == []
 
 
 @needs_latex

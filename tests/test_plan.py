@@ -46,7 +46,7 @@ def planned(workdir, capsys):
         (workdir / "params.yaml").write_text(yaml.safe_dump(tiny_params(**{"arm": ARMS, **changes})))
         results = workdir / "results" / "tiny"
         if rows is not None:
-            cost._write_csv(results / "cost.csv", cost.COLUMNS, rows)
+            cost.write_csv(results / "cost.csv", cost.COLUMNS, rows)
         records.write_json(results / "cost.json", {"environment": environment})
         if card:
             records.write_json(results / "data" / "card.json", card)
@@ -95,6 +95,7 @@ def test_an_arms_own_recipe(planned):
         {"precision": "bfloat16"},
         {"role": "peer"},
         {"image_size": 64},
+        {"compile": True},
     ]
     wrong = [row("own", 99, **{"batch_size": 5, **change}) for change in others]
     rows = [*wrong, row("own", 1, batch_size=5), *wrong]

@@ -140,8 +140,9 @@ def test_any_text_is_text_in_latex(cells):
     assert len(rows) == 2
     for row in rows:
         assert row.endswith(r" \\")
-        known = r"\\(?:textbackslash|textasciitilde|textasciicircum|textless|textgreater)\{\}|\\[&%$#_{}]"
+        known = r"\\(?:textbackslash|textasciitilde|textasciicircum|textless|textgreater|textbar)\{\}|\\[&%$#_{}]|-\{\}"
         left = re.sub(known + r"|\$(?:\\pm|\\times|\\infty|-)\$", "", row.removesuffix(r" \\").removeprefix("{}"))
+        assert row.isascii() and "|" not in left
         assert not re.search(r"[\\$%#_{}~^]", left) and left.count("&") == len(cells) - 1
         assert row.startswith("{}") or not row.lstrip().startswith(("[", "*"))
 
