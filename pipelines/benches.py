@@ -253,7 +253,7 @@ def _headline(found: list[Contender], own: list[dict], rows: list[dict]) -> dict
         if lora is not None:
             entry |= _ratio("colora_vs_peft", own[place], own[found.index(lora)], "step", "step")
             entry["colora_vs_peft_peak"] = row["peak_mib"] / rows[found.index(lora)]["peak_mib"]
-        entry["colora_inference_ratio"] = row["inference_ratio"]
+        entry["colora_inference_ratio"] = row.get("inference_ratio", NAN)
         entry["colora_input_ratio"] = row["input_ratio"]
         headline[contender.name] = entry
     return headline
