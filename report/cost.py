@@ -161,11 +161,12 @@ def by_setting(results: Results, frame: pd.DataFrame, xlabels: list[str], title:
     """
     rows, y, height = [], {}, 0.0
     for part, own in frame.groupby("part", sort=False):
-        heading = pd.DataFrame([{"shown": _heading(own), "ink": style.INK, "part": part}])
+        words = _in_two_lines(_heading(own))
+        heading = pd.DataFrame([{"shown": words, "ink": style.INK, "part": part}])
         for place, row in enumerate([*heading.itertuples(), *own.itertuples()]):
             y[len(rows)] = height
             rows.append(row)
-            height -= 1.15 if place == 0 else 1.0
+            height -= 1.0 if place else 1.15 + 0.3 * words.count("\n")
         height -= 0.45
     shown = pd.DataFrame([{"shown": row.shown, "ink": row.ink} for row in rows])
     figure, axes = layout.arm_rows(results, y, xlabels, title, arms=shown, **{"legend": 1, **room})
@@ -297,6 +298,15 @@ def _heading(own: pd.DataFrame) -> str:
     return (
         f"{backbone}{first.image_size:.0f} px, batch {first.batch_size:.0f}, {precisions}{claim_costs.compiled(first)}"
     )
+
+
+def _in_two_lines(words: str) -> str:
+    """Words of more than 36 characters broken at the comma next to their middle."""
+    commas = [place for place, c in enumerate(words) if c == ","]
+    if len(words) <= 36 or not commas:
+        return words
+    place = min(commas, key=lambda place: abs(2 * place - len(words)))
+    return f"{words[:place]},\n{words[place + 2 :]}"
 
 
 def _with(value, low, high, form=lambda v: number(v, ".2f")) -> str:
