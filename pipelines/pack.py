@@ -2,6 +2,8 @@
 
     python -m pipelines.pack oct1k.tar               # here, after `python -m pipelines.prepare`
     tar xf oct1k.tar && cd oct1k                     # there: a machine with a GPU and torch, no git, DVC or network
+    python -m pytest tests/test_gpu.py               # what must hold on a GPU before its results count
+    python -m pipelines.cost                         # with nothing else running; goes on where it was stopped
     python -m pipelines.launch --minutes 25          # may be stopped, and launched again
     tar cf back.tar results/oct1k                    # to be unpacked here; `dvc repro` then records without training
 

@@ -7,15 +7,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, settings
 
 SHARED = Path(__file__).parents[2] / "shared"
 
-# Properties are tried on a few examples, the same at every run; `--hypothesis-profile=long` draws 10,000 new ones.
-_CALM = {"deadline": None, "database": None, "suppress_health_check": list(HealthCheck)}
-settings.register_profile("ci", max_examples=40, derandomize=True, **_CALM)
-settings.register_profile("long", max_examples=10_000, print_blob=True, **_CALM)
-settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+try:
+    from hypothesis import HealthCheck, settings
+except ModuleNotFoundError:  # on a machine that runs tests/test_gpu.py alone
+    pass
+else:
+    # Properties are tried on a few examples, the same at every run; `--hypothesis-profile=long` draws 10,000 new ones.
+    _CALM = {"deadline": None, "database": None, "suppress_health_check": list(HealthCheck)}
+    settings.register_profile("ci", max_examples=40, derandomize=True, **_CALM)
+    settings.register_profile("long", max_examples=10_000, print_blob=True, **_CALM)
+    settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 
 def write_prepared(folder: Path, images: np.ndarray, labels: np.ndarray, splits: dict[str, np.ndarray]) -> None:
