@@ -251,11 +251,6 @@ def test_ranks_are_drawn_with_the_arms_that_have_them(built):
     assert told.endswith("No rank, since a seed is missing: transfer, bitfit.") and "Friedman" in told
 
 
-def test_one_seed_gives_no_ranks(many):
-    found = load(many[0])
-    assert ranks.critical_difference(found) is None and ranks.caption(found) == ""
-
-
 def test_tables_and_figures_without_content_are_removed(tmp_path, monkeypatch, quick_figures):
     results = write_results(tmp_path, ["full", "transfer"], monkeypatch, skip=[("full", 1)])
     build(results, tmp_path / "out")

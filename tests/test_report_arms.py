@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from matplotlib.transforms import Bbox
 
-from report import figures, layout, style, tables
+from report import figures, layout, ranks, style, tables
 from report.page import about_data, render
 from report.results import counterparts, load
 from tests import fake_results as fake
@@ -154,3 +154,8 @@ def test_networks_quoted_from_other_papers_find_their_figures(many):
     legend = [text.get_text() for text in figure.legends[0].get_texts()]
     assert "quoted from another paper" in legend
     plt.close(figure)
+
+
+def test_one_seed_gives_no_ranks(many):
+    found = load(many[0])
+    assert ranks.critical_difference(found) is None and ranks.caption(found) == ""
