@@ -67,6 +67,8 @@ def _train(params: Params, data, backbone: str, target: Path) -> None:
         input=params.train.input,
     ).model_dump()
     device = loop.pick_device(None, deterministic=True)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # their number decides the last digits, and so whether finished cells are recognised
     loop.seed_everything(recipe.seed, 0)
     model = classifier(
         backbone=backbone, weights="random", num_classes=len(data.classes), image_size=params.data.image_size
