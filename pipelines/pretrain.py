@@ -46,8 +46,13 @@ def run(params: Params) -> None:
     data = params.data.model_copy(update={"source": "phantom", "phantom": recipe.phantom, "mode": "full"})
     read = sources.read(data, [recipe.seed])
     prepared = Prepared(torch.from_numpy(read.images), torch.from_numpy(read.labels), read.splits, read.classes)
-    for backbone in recipe.backbones:
-        _train(params, prepared, backbone, folder / f"{backbone}.safetensors")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # their number decides the last digits, and so whether finished cells are recognised
+    try:
+        for backbone in recipe.backbones:
+            _train(params, prepared, backbone, folder / f"{backbone}.safetensors")
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _train(params: Params, data, backbone: str, target: Path) -> None:
@@ -67,8 +72,6 @@ def _train(params: Params, data, backbone: str, target: Path) -> None:
         input=params.train.input,
     ).model_dump()
     device = loop.pick_device(None, deterministic=True)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # their number decides the last digits, and so whether finished cells are recognised
     loop.seed_everything(recipe.seed, 0)
     model = classifier(
         backbone=backbone, weights="random", num_classes=len(data.classes), image_size=params.data.image_size
