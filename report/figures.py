@@ -21,6 +21,8 @@ from report.ranks import critical_difference
 from report.results import Results, counterparts
 from report.robustness import robustness
 
+FINEST = 0.01  # the shortfall from an accuracy of one, below which a figure's scale parts arms no further
+
 
 def draw_all(results: Results, directory: Path) -> list[str]:
     """Draw every figure into `directory` as SVG, PDF and PNG; returns the names of those drawn.
@@ -46,10 +48,10 @@ def draw_all(results: Results, directory: Path) -> list[str]:
 def accuracy(results: Results) -> plt.Figure:
     """Test accuracy and AUC: a dot a seed, the mean, and its 95 % interval."""
     y = layout.rows(results.arms)
-    figure, axes = layout.arm_rows(
-        results, y, ["Accuracy", "Macro AUC (one vs. rest)"], f"Test accuracy and AUC\n{results.label}", legend=1
-    )
-    for axis, short, column, digits in zip(axes, ("acc", "auc"), ("test_acc", "test_auc"), (3, 4), strict=True):
+    title = f"Test accuracy and AUC (scales widen towards 1)\n{results.label}"
+    figure, axes = layout.arm_rows(results, y, ["Accuracy", "Macro AUC (one vs. rest)"], title, legend=1)
+    panels = (("acc", "test_acc", 3, FINEST), ("auc", "test_auc", 4, FINEST / 5))
+    for axis, (short, column, digits, finest) in zip(axes, panels, strict=True):
         for arm, row in results.arms.iterrows():
             if not row.seeds:
                 layout.no_result(axis, y[arm])
@@ -74,8 +76,8 @@ def accuracy(results: Results) -> plt.Figure:
             axis.axvline(
                 results.arms.loc[results.reference, f"{short}_mean"], color="black", lw=0.7, ls=(0, (4, 3)), zorder=1
             )
-        axis.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
-        layout.unit_limit(axis)
+        drawn = np.r_[results.complete[column], results.arms[[f"{short}_lo", f"{short}_hi"]].to_numpy(float).ravel()]
+        layout.widen_towards_one(axis, "x", drawn, finest)
     handles = [
         Line2D([], [], marker="o", ls="", ms=3.6, mfc="white", mec=style.INK, mew=0.8, label="one seed"),
         Line2D([], [], marker="|", ls="", ms=11, mew=2.2, color=style.INK, label="mean (written: mean ± sd)"),
@@ -173,12 +175,11 @@ def _accuracy_against(results: Results, column: str, name: str) -> plt.Figure | 
         axis.plot([row[column]] * 2, [row.acc_lo, row.acc_hi], color=row.color, lw=0.9, alpha=0.55, zorder=2)
         marker = style.MARKERS[row.group]
         axis.plot(row[column], row.acc_mean, marker, ms=6, color=row.color, mec="white", mew=0.7, zorder=4)
-    low, high = arms.acc_lo.min(), arms.acc_hi.max()
+    layout.widen_towards_one(axis, "y", arms[["acc_lo", "acc_hi", "acc_mean"]], FINEST)
     axis.set(
-        ylim=(low - 0.04 * (high - low) - 1e-4, high + 0.04 * (high - low) + 1e-4),
         xlim=_with_room(arms[column]),
         xlabel=f"{name} (log scale)",
-        ylabel="Test accuracy, mean over seeds",
+        ylabel="Test accuracy, mean over seeds (scale widens towards 1)",
     )
     axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=50))
     axis.xaxis.set_major_formatter(FuncFormatter(lambda v, _: style.scaled(v, trailing=False)))

@@ -3,6 +3,7 @@
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.ticker import MaxNLocator
 
 from report import style
 
@@ -106,10 +107,28 @@ def spread(values: np.ndarray) -> np.ndarray:
     return np.linspace(-0.16, 0.16, len(values)) if len(values) > 1 else np.zeros(len(values))
 
 
-def unit_limit(axis) -> None:
-    """Neither accuracy nor AUC goes beyond one; leave the room of half a marker."""
-    low, high = axis.get_xlim()
-    axis.set_xlim(low, min(high, 1 + 0.02 * (1 - low)))
+def widen_towards_one(axis, which: str, values, finest: float) -> None:
+    """Scale the axis "x" or "y" of accuracies or AUCs by log(1 + finest - value), with limits around the values.
+
+    Arms near one come apart though others are far below; `finest` is the shortfall from one where that ends.
+    """
+
+    def scaled(value):
+        return -np.log10(np.maximum(1 + finest - np.asarray(value, dtype=float), finest / 10))
+
+    getattr(axis, f"set_{which}scale")("function", functions=(scaled, lambda place: 1 + finest - 10.0**-place))
+    low, high = scaled(np.nanmin(values)), scaled(np.nanmax(values))
+    room = 0.05 * (high - low) + 0.01
+    low, high = low - room, min(high + room, scaled(1) + 0.4 * room)
+    ticks, apart = [], 0.13 if which == "x" else 0.07
+    for tick in (1, 0.999, 0.998, 0.995, 0.99, 0.98, 0.95, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0):
+        if low <= scaled(tick) <= high and (not ticks or scaled(ticks[-1]) - scaled(tick) >= apart * (high - low)):
+            ticks.append(tick)
+    ends = [1 + finest - 10.0**-end for end in (low, high)]
+    if len(ticks) < 2:  # all arms alike
+        ticks = [tick for tick in MaxNLocator(4).tick_values(*ends) if ends[0] <= tick <= min(ends[1], 1)]
+    getattr(axis, f"set_{which}lim")(*ends)
+    getattr(axis, f"set_{which}ticks")(ticks, [f"{tick:g}" for tick in ticks])
 
 
 def write_beside(axis, y: float, text: str, ink: str) -> None:
