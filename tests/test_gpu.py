@@ -9,7 +9,7 @@ import torch
 
 import colora
 from pipelines import loop, parallel
-from pipelines.images import open_prepared
+from pipelines.images import Features, open_prepared
 from pipelines.params import Params
 from tests.conftest import FAMILIES, tiny_params
 
@@ -36,9 +36,12 @@ def test_images_that_fit_live_on_the_gpu(prepared):
 
 
 @pytest.mark.parametrize("home", ["cuda", "cpu"], ids=["on the GPU", "streamed"])
-@pytest.mark.parametrize("augment", ["none", "authors", "flip", "standard"])
+@pytest.mark.parametrize("augment", ["none", "authors", "flip", "standard", "features"])
 def test_the_host_waits_for_nothing_within_an_epoch(prepared, augment, home):
-    """Twice the steps, no more waiting: what waits is the reading of the sums at the end."""
+    """Twice the steps, no more waiting: what waits is the reading of the sums at the end.
+
+    "features": unaugmented, and the frozen layers in front computed once before.
+    """
     params = Params(**tiny_params())
     settings = params.settings("transfer")
     device, data, model = loop.set_up(params, "transfer", 0, settings)
@@ -47,13 +50,23 @@ def test_the_host_waits_for_nothing_within_an_epoch(prepared, augment, home):
     optimizer = loop.make_optimizer(model, settings["train"], device)
 
     def waits(batch_size):
-        batches = loop.batches_of(data, "train", settings["train"], device, batch_size, augment)
+        kind = "none" if augment == "features" else augment
+        batches = loop.batches_of(data, "train", settings["train"], device, batch_size, kind)
+        if augment == "features":
+            batches = loop.behind_front(model, batches, settings["train"], device)
+            assert isinstance(batches, Features)
         with warnings.catch_warnings(record=True) as seen:
             warnings.simplefilter("always")
             torch.cuda.set_sync_debug_mode("warn")
             try:
                 loop.one_epoch(
-                    replica, batches.shuffled(loop.seed_everything(0)), optimizer, None, settings["train"], device
+                    replica,
+                    batches.shuffled(loop.seed_everything(0)),
+                    optimizer,
+                    None,
+                    settings["train"],
+                    device,
+                    batches.options,
                 )
             finally:
                 torch.cuda.set_sync_debug_mode("default")
