@@ -79,8 +79,9 @@ def explain(params: Params) -> Path | None:
 def shown(params: Params, cells: dict[str, list[dict]]) -> list[str]:
     """The arms to show, in the profile's order: one a family and kind of network, the best by validation accuracy.
 
-    Of more than `ARMS`, CoLoRA, full fine-tuning and transfer on a CNN stay, the best ViT, state-space and KAN arm, and
-    then the best. Test accuracy decides nothing: an arm might owe its place to the images that it is shown on.
+    CNN arms are those on the backbone of the best CoLoRA arm, where there are any: they differ in their method alone.
+    Of more than `ARMS`, CoLoRA, full fine-tuning and transfer stay, the best ViT, state-space and KAN arm, and then the
+    best. Test accuracy decides nothing: an arm might owe its place to the images that it is shown on.
 
     Args:
         cells: each candidate's cells, at least one, of any seeds.
@@ -88,13 +89,18 @@ def shown(params: Params, cells: dict[str, list[dict]]) -> list[str]:
     from pipelines.comparisons import GROUPS, group
 
     scores = {arm: round(sum(c["metrics"]["val"]["acc"] for c in own) / len(own), 9) for arm, own in cells.items()}
+    # What the runs say: a network of its own has no backbone in the profile.
+    settings = {arm: own[0]["settings"] for arm, own in cells.items()}
+    ordered = sorted(cells, key=lambda arm: -scores[arm])  # of arms that tie, the profile's first
+    ours = next((settings[arm]["backbone"] for arm in ordered if settings[arm]["family"] == "colora"), None)
     kinds = {}
-    for arm in sorted(cells, key=lambda arm: -scores[arm]):  # of arms that tie, the profile's first
-        settings = cells[arm][0]["settings"]  # what the run says: a network of its own has no backbone in the profile
-        kinds.setdefault((group(settings["family"], settings["backbone"]), settings["family"]), arm)
+    for arm in sorted(ordered, key=lambda arm: settings[arm]["backbone"] != ours):
+        family = settings[arm]["family"]
+        kinds.setdefault((group(family, settings[arm]["backbone"]), family), arm)
     always = [kinds.get((None, family)) for family in FIRST]
     always += [next((arm for kind, arm in kinds.items() if kind[0] == name), None) for name in GROUPS]
-    kept = [*dict.fromkeys([arm for arm in always if arm] + list(kinds.values()))][:ARMS]
+    rest = sorted(kinds.values(), key=ordered.index)
+    kept = [*dict.fromkeys([arm for arm in always if arm] + rest)][:ARMS]
     return [arm for arm in params.arm if arm in kept]
 
 

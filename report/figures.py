@@ -170,14 +170,16 @@ def _accuracy_against(results: Results, column: str, name: str) -> plt.Figure | 
     below = 0.5 + 0.22 * (len(groups) > 1)
     height = max(3.8, 0.15 * len(arms) + 1.8 + below)
     figure, axis = plt.subplots(figsize=(style.WIDTH, height))
+    limits = _with_room(arms[column])
+    arms = arms.assign(x=_side_by_side(arms[column], 0.0055 * np.log(limits[1] / limits[0])))
     axis.set_xscale("log")
     for _, row in arms.iterrows():
-        axis.plot([row[column]] * 2, [row.acc_lo, row.acc_hi], color=row.color, lw=0.9, alpha=0.55, zorder=2)
+        axis.plot([row.x] * 2, [row.acc_lo, row.acc_hi], color=row.color, lw=0.9, alpha=0.55, zorder=2)
         marker = style.MARKERS[row.group]
-        axis.plot(row[column], row.acc_mean, marker, ms=6, color=row.color, mec="white", mew=0.7, zorder=4)
+        axis.plot(row.x, row.acc_mean, marker, ms=6, color=row.color, mec="white", mew=0.7, zorder=4)
     layout.widen_towards_one(axis, "y", arms[["acc_lo", "acc_hi", "acc_mean"]], FINEST)
     axis.set(
-        xlim=_with_room(arms[column]),
+        xlim=limits,
         xlabel=f"{name} (log scale)",
         ylabel="Test accuracy, mean over seeds (scale widens towards 1)",
     )
@@ -191,7 +193,7 @@ def _accuracy_against(results: Results, column: str, name: str) -> plt.Figure | 
     if len(groups) > 1:
         handles = [Line2D([], [], marker=style.MARKERS[g], ls="", ms=6, color=_hue(g), label=g) for g in groups]
         layout.legend_below(figure, handles, columns=len(groups))
-    _name_points(figure, axis, arms, column)
+    _name_points(figure, axis, arms)
     return figure
 
 
@@ -207,8 +209,17 @@ def _hue(group: str) -> str:
     return style.INK if group == "CNN" else list(style.GROUPS[group].values())[0]
 
 
-def _name_points(figure, axis, arms, column) -> None:
-    """Write each arm's name near its point; a thin line joins the two where they are apart."""
+def _side_by_side(values: pd.Series, step: float) -> pd.Series:
+    """The values with those alike, within 1 % of the next, `step` apart in their logarithms: no bar hides another."""
+    logs = np.log(values).sort_values(kind="stable")
+    runs = (logs.diff() > 0.01).cumsum()
+    place = logs.groupby(runs).cumcount()
+    size = logs.groupby(runs).transform("size")
+    return np.exp(logs.groupby(runs).transform("mean") + step * (place - (size - 1) / 2)).reindex(values.index)
+
+
+def _name_points(figure, axis, arms) -> None:
+    """Write each arm's name near its point (x, acc_mean); a thin line joins the two where they are apart."""
     dpi = figure.dpi
     origin = np.array([axis.bbox.x0, axis.bbox.y0])
 
@@ -220,15 +231,15 @@ def _name_points(figure, axis, arms, column) -> None:
     extents = [text.get_window_extent(renderer) for text in texts]
     # The formats' widths differ a little.
     sizes = np.array([[e.width / dpi + 0.03, 0.125] for e in extents])
-    points = inches(arms[column], arms.acc_mean)
-    bars = np.c_[inches(arms[column], arms.acc_lo)[:, 1], inches(arms[column], arms.acc_hi)[:, 1]]
+    points = inches(arms.x, arms.acc_mean)
+    bars = np.c_[inches(arms.x, arms.acc_lo)[:, 1], inches(arms.x, arms.acc_hi)[:, 1]]
     corners = labels.place(points, sizes, bars, (axis.bbox.width / dpi, axis.bbox.height / dpi))
     to_data = axis.transData.inverted().transform
-    for text, corner, size, point, color in zip(texts, corners, sizes, points, arms.color, strict=True):
+    for text, corner, size, point in zip(texts, corners, sizes, points, strict=True):
         text.set(position=to_data(origin + dpi * (corner + [0, size[1] / 2])), va="center_baseline", ha="left")
         end = labels.leader(point, np.r_[corner, corner + size])
         if np.hypot(*(end - point)) > 0.12:
-            axis.plot(*to_data(origin + dpi * np.array([point, end])).T, color=color, lw=0.6, alpha=0.6, zorder=1)
+            axis.plot(*to_data(origin + dpi * np.array([point, end])).T, color="#AAAAAA", lw=0.6, zorder=1)
 
 
 def cost(results: Results) -> plt.Figure | None:

@@ -9,13 +9,14 @@ from report import claims, comparisons, cost, cost_shares, gradcam, label_effici
 from report.results import Results, counterparts, span
 from report.tables import Table
 
+SIDE_BY_SIDE = "Arms within 1 % of one another are drawn side by side."
 CAPTIONS = {
     "accuracy": "Every seed is a dot. The dashed line is the mean of full fine-tuning. Behind a name, (4/5) means "
                 "that four of five seeds have a result.",
     "label_efficiency": label_efficiency.CAPTION,
     "critical_difference": "{ranks}{whole}",
-    "parameters": "Trained parameters include the head.{whole}",
-    "flops": f"{tables.FLOPS}{{whole}}",
+    "parameters": f"Trained parameters include the head. {SIDE_BY_SIDE}{{whole}}",
+    "flops": f"{tables.FLOPS} {SIDE_BY_SIDE}{{whole}}",
     "learning_curves": "The epoch kept for the test is the one with the highest validation accuracy, seed by seed. The "
                        "lowest first epochs may lie below the panels.",
     "stability": "The table below defines the measures. Intervals are over seeds alone; with two seeds most are too "

@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from report import layout, style
+from report import gradcam, layout, style
 from report.results import Results, _csv, span
 from report.tables import Table, interval, number
 
@@ -39,13 +39,13 @@ def read(results: Results) -> pd.DataFrame:
 
 
 def robustness(results: Results) -> plt.Figure | None:
-    """Accuracy by severity, a panel a kind of corruption: the best arm of each family in full, the others thin."""
+    """Accuracy by severity, a panel a kind of corruption: the arms of the Grad-CAM figure in full, the others thin."""
     frame = read(results)
     frame = frame[frame.severity.notna()]
     if frame.empty:
         return None
     kinds = list(dict.fromkeys(frame.kind))
-    main = leading(results, set(frame.arm))
+    main = _main(results, frame)
     columns, rows = min(3, len(kinds)), -(-len(kinds) // 3)
     entries = len(main) + (len(set(frame.arm)) > len(main))
     below, above = 0.6 + 0.17 * -(-entries // 4), 0.66
@@ -79,17 +79,9 @@ def robustness(results: Results) -> plt.Figure | None:
         for arm, row in results.arms.loc[main].iterrows()
     ]
     if entries > len(main):
-        handles.append(Line2D([], [], lw=0.6, color=style.INK, alpha=0.45, label="other arms of these families"))
+        handles.append(Line2D([], [], lw=0.6, color=style.INK, alpha=0.45, label="the other arms"))
     layout.legend_below(figure, handles)
     return figure
-
-
-def leading(results: Results, among: set[str]) -> list[str]:
-    """Of each family and group the arm with the best mean validation accuracy, in the order shown."""
-    scores = results.complete.groupby("arm").val_acc.mean().round(9)
-    arms = results.arms[[arm in among for arm in results.arms.index]]
-    best = {scores.reindex(own.index).idxmax() for _, own in arms.groupby(["group", "family"])}
-    return [arm for arm in arms.index if arm in best]
 
 
 def accuracy_kept(results: Results) -> Table:
@@ -136,10 +128,16 @@ def caption(results: Results) -> str:
     )
     if results.card.get("image_size", FINE) < FINE:
         text += f" At {results.card['image_size']} px the mildest blur and downsampling change nothing."
-    main = leading(results, set(frame.arm))
-    if len(main) < frame.arm.nunique():
-        text += " Thick lines: of each family the arm with the best validation accuracy; thin ones: the others."
+    if len(_main(results, frame)) < frame.arm.nunique():
+        text += " Thick lines: the arms of the Grad-CAM figure; thin ones: the others."
     return text
+
+
+def _main(results: Results, frame: pd.DataFrame) -> list[str]:
+    """The arms to show in full: those that `pipelines.explain` chose by validation accuracy; all without its file."""
+    found = gradcam.read(results)
+    chosen = set(frame.arm) if found is None else set(frame.arm) & set(found["arms"].tolist())
+    return [arm for arm in results.arms.index if arm in chosen]
 
 
 def _seeds(counts: pd.DataFrame) -> str:

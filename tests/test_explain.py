@@ -108,6 +108,13 @@ def test_arms_one_a_family_and_kind_best_by_validation():
     assert len(chosen) == explain.ARMS
     assert "colora-block5" in explain.shown(params, cells(colora_block5=0.6))
     assert explain.shown(params, {"vim": cells()["vim"], "full": cells()["full"]}) == ["full", "vim"]
+    # A better one on another backbone than CoLoRA's differs in more than its method.
+    better = {"metrics": {"val": {"acc": 0.9}}, "settings": {"family": "full", "backbone": "resnet50"}}
+    other = {**cells(), "full-resnet50": [better]}
+    params = params.model_copy(update={"arm": {**params.arm, "full-resnet50": {}}})
+    assert "full" in explain.shown(params, other) and "full-resnet50" not in explain.shown(params, other)
+    del other["full"]
+    assert "full-resnet50" in explain.shown(params, other)
 
 
 def test_the_file(workdir):

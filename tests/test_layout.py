@@ -1,10 +1,11 @@
-"""Axes of accuracies and AUCs that widen towards one."""
+"""Axes of accuracies and AUCs that widen towards one, and points that would hide one another."""
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import pytest
 
-from report import layout
+from report import figures, layout
 
 
 @pytest.fixture
@@ -37,3 +38,12 @@ def test_equal_ratios_of_errors_take_equal_room(axis):
     layout.widen_towards_one(axis, "x", [0.2, 0.99], 1e-9)
     x = axis.transData.transform([(v, 0) for v in (0.2, 0.6, 0.8, 0.9)])[:, 0]
     assert np.diff(x) == pytest.approx(np.diff(x)[0] * np.ones(3), rel=1e-6)
+
+
+def test_points_alike_are_moved_apart_around_their_mean_and_the_others_stay():
+    values = pd.Series([1000.0, 50.0, 1004.0, 1000.0, 200.0])
+    moved = figures._side_by_side(values, step=0.05)
+    alike = np.log(moved[[0, 3, 2]])  # in the order of their values
+    assert np.diff(alike) == pytest.approx([0.05, 0.05])
+    assert alike.mean() == pytest.approx(np.log(values[[0, 2, 3]]).mean())
+    assert moved[[1, 4]].to_list() == pytest.approx([50.0, 200.0])

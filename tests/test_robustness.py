@@ -280,17 +280,25 @@ def test_the_figure(results):
         assert line.get_color() == results.arms.color[arm]
         assert line.get_ydata().tolist() == pytest.approx([own.clean.iloc[0], *own.accuracy])
         assert line.get_xdata().tolist() == [0, 1, 2, 3, 4, 5]
-    best = results.complete.groupby("arm").val_acc.mean().filter(like="colora").idxmax()
-    thick = {line.get_color() for line in axes[0].lines if line.get_linewidth() > 1}
-    assert len(thick) == 3 and sum(line.get_linewidth() < 1 for line in axes[0].lines) == 1
-    named = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert named == ["full", "transfer", best, "other arms of these families"]
+    assert all(line.get_linewidth() > 1 for line in axes[0].lines), "without Grad-CAM all arms are alike"
+    plt.close(figure)
+
+
+def test_the_arms_of_the_other_figure_stand_out(results, monkeypatch):
+    monkeypatch.setattr(shown.gradcam, "read", lambda results: {"arms": np.array(["bitfit", "transfer", "full"])})
+    with plt.rc_context({**plt.rcParamsDefault, "backend": plt.get_backend(), **style.RC}):
+        figure = shown.robustness(results)
+    lines = figure.axes[0].lines
+    thick = [line.get_color() for line in lines if line.get_linewidth() > 1]
+    assert thick == [results.arms.color[arm] for arm in ("full", "transfer")] and len(lines) == 4
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["full", "transfer", "the other arms"]
+    assert "Thick lines" in shown.caption(results)
     plt.close(figure)
 
 
 def test_the_caption(results):
     text = page.caption(results, "robustness")
     assert all(f"{kind} (" in text for kind in fake.CORRUPTIONS)
-    assert "1\N{EN DASH}2 of 3 seeds" in text and "Not probed: bitfit." in text and "Thick lines" in text
+    assert "1\N{EN DASH}2 of 3 seeds" in text and "Not probed: bitfit." in text and "Thick lines" not in text
     assert "the mildest blur" not in text
     assert "At 32 px the mildest blur" in page.caption(replace(results, card={"image_size": 32}), "robustness")
