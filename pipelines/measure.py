@@ -186,9 +186,11 @@ def _kind(event) -> str:
         if above.name.startswith("Optimizer.step"):
             return "optimizer"
         above = above.cpu_parent
+    if event.name.startswith("triton_") and not event.name.startswith("triton_tem_"):
+        return "rest"  # Inductor names what it fused after all that is in it; its templates are products, convolutions
     if "conv" in event.name:
-        kernel = (event.input_shapes or [])[2 if "backward" in event.name else 1 :][:1]
-        small = bool(kernel) and len(kernel[0]) == 4 and (kernel[0][1] == 1 or list(kernel[0][2:]) == [1, 1])
+        kernel = (event.input_shapes or [])[2 if "backward" in event.name else 1 :][:1]  # (out, in / groups, *sides)
+        small = bool(kernel) and len(kernel[0]) > 2 and (kernel[0][1] == 1 or set(kernel[0][2:]) == {1})
         return "small" if small else "dense"
     if any(part in event.name for part in ("mm", "matmul", "linear", "attention")):
         return "product"

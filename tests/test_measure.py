@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -151,6 +152,8 @@ class Blocks(nn.Module):
     LAYERS = {
         "dense": nn.Conv2d(4, 4, 3, padding=1), "pointwise": nn.Conv2d(4, 4, 1),
         "depthwise": nn.Conv2d(4, 4, 3, padding=1, groups=4), "norm": nn.BatchNorm2d(4), "product": nn.Linear(8, 8),
+        "rows": nn.Flatten(2), "dense rows": nn.Conv1d(4, 4, 3, padding=1), "pointwise rows": nn.Conv1d(4, 4, 1),
+        "depthwise rows": nn.Conv1d(4, 4, 3, padding=1, groups=4),
     }  # fmt: skip
 
     def __init__(self, *parts):
@@ -168,6 +171,9 @@ class Blocks(nn.Module):
         (["dense"], {"dense"}),
         (["pointwise"], {"small"}),
         (["depthwise"], {"small"}),
+        (["rows", "dense rows"], {"dense"}),
+        (["rows", "pointwise rows"], {"small"}),
+        (["rows", "depthwise rows"], {"small"}),
         (["norm"], {"norm"}),
         (["product"], {"product"}),
         (["dense", "pointwise", "norm", "product"], {"dense", "small", "norm", "product"}),
@@ -191,3 +197,21 @@ def test_time_goes_to_the_kinds_of_operators_that_run(parts, kinds, steps):
     assert list(found) == list(measure.KINDS) and sum(found.values()) == pytest.approx(1)
     expected = kinds | {"rest"} | ({"optimizer"} if steps else set())
     assert {kind for kind, share in found.items() if share > 0} == expected
+
+
+@pytest.mark.parametrize(
+    "name, kind",
+    [
+        ("triton_poi_fused_convolution_relu_0", "rest"),
+        ("triton_per_fused_native_layer_norm_1", "rest"),
+        ("triton_red_fused_mm_sum_2", "rest"),
+        ("triton_tem_fused_mm_3", "product"),
+        ("triton_tem_fused_convolution_4", "dense"),
+        ("aten::cudnn_convolution", "dense"),
+        ("aten::native_layer_norm", "norm"),
+    ],
+)
+def test_what_a_compiler_fused_is_not_filed_by_the_names_in_it(name, kind):
+    """Names of kernels that Inductor makes for a GPU, where a CPU has none to run."""
+    event = SimpleNamespace(name=name, cpu_parent=None, input_shapes=[])
+    assert measure._kind(event) == kind
