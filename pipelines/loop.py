@@ -1,5 +1,6 @@
 """The training loop: one network, one split, one seed; best epoch by validation; resumes from its last epoch."""
 
+import io
 import math
 import os
 import sys
@@ -211,15 +212,15 @@ def evaluate_split(model, data: Prepared, split: str, train: dict, device: torch
 def behind_front(model, batches: Batches, train: dict, device: torch.device) -> Batches | Features:
     """The batches as they leave the layers in front that training does not change, computed once and without a graph.
 
-    They stay images where there are no such layers, or where the features would take more than an eighth of the GPU's
-    memory, on a CPU more than `FEATURES`. Where batches are of another size than those in which the features are
+    They stay images where there are no such layers, or where the features would take more than a quarter of the GPU's
+    free memory, on a CPU more than `FEATURES`. Where batches are of another size than those in which the features are
     made, sums may be rounded otherwise.
     """
     model.train()
     count = model.front() if hasattr(model, "front") else 0
     if not count:
         return batches
-    limit = torch.cuda.get_device_properties(device).total_memory // 8 if device.type == "cuda" else FEATURES
+    limit = torch.cuda.mem_get_info(device)[0] // 4 if device.type == "cuda" else FEATURES
     whole = batches_of(batches.data, batches.split, train, device)
 
     @torch.no_grad()
@@ -229,7 +230,7 @@ def behind_front(model, batches: Batches, train: dict, device: torch.device) -> 
 
     try:
         return Features(whole, front, options={"skip": count}, batch_size=batches.batch_size, limit=limit)
-    except MemoryError:
+    except (MemoryError, OutOfMemoryError):
         return batches
 
 
@@ -310,14 +311,22 @@ def _resume(path, identity, model, optimizer, schedule) -> Fit:
 
 
 def _read(path) -> dict | None:
-    """A checkpoint every part of which has its checksum, at which torch.load does not look; a damaged one goes."""
+    """A checkpoint every part of which has its checksum, at which torch.load does not look; a damaged one goes.
+
+    Raises:
+        OSError, MemoryError: the disk or the memory fails, which says nothing of the file; it stays.
+    """
+    file = io.BytesIO(path.read_bytes())
     try:
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(file) as archive:
             if (damaged := archive.testzip()) is not None:
                 raise ValueError(f"{damaged} does not have its checksum")
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        file.seek(0)
+        content = torch.load(file, map_location="cpu", weights_only=True)
         content["identity"]  # of this kind at all
         return content
+    except MemoryError:
+        raise
     except Exception as error:  # zipfile and torch raise many types for damaged files
         print(f"warning: {path}: a damaged checkpoint ({error}); training starts over", file=sys.stderr)
         path.unlink(missing_ok=True)

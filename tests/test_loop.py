@@ -1,3 +1,5 @@
+import errno
+
 import numpy as np
 import pytest
 import torch
@@ -79,6 +81,21 @@ def test_a_run_killed_after_an_epoch_ends_as_the_unbroken_one(prepared, tmp_path
     assert resumed.best_epoch == whole.best_epoch
     for name, tensor in whole.best_state.items():
         assert torch.equal(tensor, resumed.best_state[name]), name
+
+
+@pytest.mark.parametrize("error", [OSError(errno.EIO, "Input/output error"), MemoryError()], ids=["disk", "memory"])
+def test_a_checkpoint_that_cannot_be_read_just_now_stays(prepared, tmp_path, monkeypatch, error):
+    checkpoint = tmp_path / "checkpoint.pt"
+    run(prepared, recipe(), checkpoint=checkpoint, identity="x")
+    kept = checkpoint.read_bytes()
+
+    def fails(path):
+        raise error
+
+    with monkeypatch.context() as patch, pytest.raises(type(error)):
+        patch.setattr(type(checkpoint), "read_bytes", fails)
+        run(prepared, recipe(), checkpoint=checkpoint, identity="x")
+    assert checkpoint.read_bytes() == kept
 
 
 def test_a_checkpoint_of_other_settings_is_not_continued(prepared, tmp_path):
