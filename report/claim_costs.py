@@ -10,6 +10,8 @@ NEEDED = [
     "arm", "role", "family", "backbone", "image_size", "batch_size", "precision", "step_ratio", "step_ratio_lo",
     "step_ratio_hi", "peak_mib", "peak_ratio", "inference_ratio", "inference_ratio_lo", "inference_ratio_hi",
 ]  # fmt: skip
+POINT = ["arm", "backbone", "image_size", "batch_size", "precision"]
+AGAIN = [*POINT, "role", "family", "step_ratio", "step_ratio_lo", "step_ratio_hi", "peak_ratio"]
 
 
 def ratios(results: Results, arm: str, name: str, tolerance: float) -> pd.DataFrame | None:
@@ -20,6 +22,11 @@ def ratios(results: Results, arm: str, name: str, tolerance: float) -> pd.DataFr
     for it, and their names with the settings. Without an interval lo and hi are the value -+ `tolerance`, as a share of
     it; NaN without tolerance.
 
+    An interval covers the rounds of one run, not what differs from run to run, of which the growth sweeps give a
+    glimpse: measured in the same process among fewer arms. Where they have the arm at one of the settings, their
+    reading is a row of its own. A verdict that asks something of every row thus asks it of the union of both
+    intervals, and is undecided where the readings disagree.
+
     Args:
         name: a key of `COLUMNS`.
 
@@ -27,11 +34,12 @@ def ratios(results: Results, arm: str, name: str, tolerance: float) -> pd.DataFr
         None where there is no cost.csv.
 
     Raises:
-        ReportError: cost.csv cannot be read or lacks a column.
+        ReportError: cost.csv or cost_growth.csv cannot be read or lacks a column.
     """
     frame = read(results)
     if frame is None:
         return None
+    frame = pd.concat([frame.assign(run=", one run"), _again(results, frame)], ignore_index=True)
     frame = frame[(frame.role == "arm") & (frame.family == "colora") & frame[COLUMNS[name]].notna()]
     bare = pd.Series([_bare(*pair) for pair in zip(frame.arm, frame.backbone, strict=True)], frame.index, dtype=str)
     own = frame[bare == _bare(arm, results.arms.backbone[arm])]
@@ -43,7 +51,7 @@ def ratios(results: Results, arm: str, name: str, tolerance: float) -> pd.DataFr
         ends = [end.fillna(value * factor) for end, factor in zip(ends, (1 - tolerance, 1 + tolerance), strict=True)]
     settings = [
         f"{f'{row.arm}, ' if named else ''}{row.backbone}, {row.image_size:.0f} px, batch {row.batch_size:.0f}, "
-        f"{row.precision}{compiled(row)}"
+        f"{row.precision}{compiled(row)}{row.run}"
         for row in own.itertuples()
     ]
     found = {"value": value, "lo": ends[0], "hi": ends[1], "setting": settings, "backbone": own.backbone}
@@ -55,20 +63,37 @@ def compiled(row) -> str:
     return ", compiled" * (str(getattr(row, "compile", False)) == "True")
 
 
-def read(results: Results) -> pd.DataFrame | None:
-    """cost.csv; None where there is none.
+def _again(results: Results, frame: pd.DataFrame) -> pd.DataFrame:
+    """Second readings, in the growth sweeps, of arms of cost.csv at the same setting, with the columns of `AGAIN`."""
+    grown = read(results, "cost_growth.csv", ["sweep", "rank", *AGAIN])
+    if grown is None:
+        return pd.DataFrame()
+    # What is swept by rank is not the arm itself, unless it has none. Sweeps share the points where they cross.
+    grown = grown[(grown.sweep != "rank") | grown["rank"].isna()].drop_duplicates(POINT)
+    there = set(_points(frame[frame.role == "arm"]))
+    same = pd.Series([point in there for point in _points(grown)], grown.index, dtype=bool)
+    return grown[same].assign(run=", same run's growth sweeps")
+
+
+def _points(frame: pd.DataFrame) -> list[tuple]:
+    """Of each row the arm, and at what it was measured."""
+    return [(*(getattr(row, name) for name in POINT), compiled(row)) for row in frame.itertuples()]
+
+
+def read(results: Results, name: str = "cost.csv", needed: list[str] = NEEDED) -> pd.DataFrame | None:
+    """A file of the cost stage; None where there is none.
 
     Raises:
-        ReportError: it cannot be read or lacks a column.
+        ReportError: it cannot be read or lacks a column that is needed.
     """
-    path = results.directory / "cost.csv"
+    path = results.directory / name
     if not path.is_file():
         return None
     try:
         frame = pd.read_csv(path)
     except (OSError, ValueError) as error:
         raise ReportError(f"{path}: not readable as CSV ({error}); run `{COMMAND}` again") from None
-    missing = [name for name in NEEDED if name not in frame]
+    missing = [column for column in needed if column not in frame]
     if missing:
         raise ReportError(f"{path}: columns {', '.join(missing)} are missing; run `{COMMAND}` again")
     return frame

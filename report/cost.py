@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from report import claim_costs, layout, style
-from report.results import ReportError, Results, _json
+from report.results import Results, _json
 from report.tables import DASH, Table, interval, number, seconds
 
 COLUMNS = [
@@ -29,29 +29,17 @@ def read(results: Results) -> pd.DataFrame:
     Raises:
         ReportError: the file is not readable or lacks a column.
     """
-    frame = claim_costs.read(results)
-    if frame is None:
-        return pd.DataFrame(columns=list(dict.fromkeys([*claim_costs.NEEDED, *COLUMNS])))
-    return _styled(_checked(frame, COLUMNS, results.directory / "cost.csv"))
+    needed = list(dict.fromkeys([*claim_costs.NEEDED, *COLUMNS]))
+    frame = claim_costs.read(results, needed=needed)
+    return pd.DataFrame(columns=needed) if frame is None else _styled(frame)
 
 
 def read_growth(results: Results) -> pd.DataFrame:
     """cost_growth.csv, as `read` gives cost.csv; empty where there is none."""
-    path = results.directory / "cost_growth.csv"
-    if not path.is_file():
+    frame = claim_costs.read(results, "cost_growth.csv", GROWTH_COLUMNS)
+    if frame is None:
         return pd.DataFrame(columns=GROWTH_COLUMNS)
-    try:
-        frame = pd.read_csv(path)
-    except (OSError, ValueError) as error:
-        raise ReportError(f"{path}: not readable as CSV ({error}); run `{claim_costs.COMMAND}` again") from None
-    return _styled(_checked(frame, GROWTH_COLUMNS, path).assign(setting="", role="arm"))
-
-
-def _checked(frame, columns, path):
-    missing = [name for name in columns if name not in frame]
-    if missing:
-        raise ReportError(f"{path}: columns {', '.join(missing)} are missing; run `{claim_costs.COMMAND}` again")
-    return frame
+    return _styled(frame.assign(setting="", role="arm"))
 
 
 def _styled(frame: pd.DataFrame) -> pd.DataFrame:
@@ -281,7 +269,9 @@ def _how(results: Results, frame: pd.DataFrame) -> str:
     return (
         f"Measured in one process on {claim_costs.machine(results)}: all arms and peers of a setting take turns, "
         f"{_rounds(frame)} rounds, each in another order. Values are medians over rounds; ratios are taken within a "
-        "round. Intervals are 95 % ones of the median from order statistics, rounds being taken as independent."
+        "round. Intervals are 95 % ones of the median from order statistics, rounds being taken as independent. They "
+        "cover how rounds of one run differ, not what another run, or other arms taking turns, would change, which may "
+        "be more."
     )
 
 
@@ -295,9 +285,9 @@ def _heading(own: pd.DataFrame) -> str:
     first = own.iloc[0]
     backbone = f"{first.backbone}, " if own.backbone.nunique() == 1 else ""
     precisions = " or ".join(dict.fromkeys(own.precision))
-    return (
-        f"{backbone}{first.image_size:.0f} px, batch {first.batch_size:.0f}, {precisions}{claim_costs.compiled(first)}"
-    )
+    words = {claim_costs.compiled(row) for row in own.itertuples()}
+    compiled = words.pop() if len(words) == 1 else ", some compiled"
+    return f"{backbone}{first.image_size:.0f} px, batch {first.batch_size:.0f}, {precisions}{compiled}"
 
 
 def _in_two_lines(words: str) -> str:

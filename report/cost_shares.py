@@ -20,7 +20,7 @@ CAPTION = (
     "A bar's length is the measured time of a training step relative to full fine-tuning on the same network, its "
     "parts the shares of the time in operators (on a GPU in their kernels) by torch's profiler, over two steps. Arms "
     "without full fine-tuning of their network fill the line: shares alone. Under torch.compile, what was fused counts "
-    "among the elementwise work. Numbers: `share_*` of cost.csv."
+    "among the elementwise work. Numbers: columns share_dense to share_rest of cost.csv."
 )
 
 

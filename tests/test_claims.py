@@ -305,14 +305,54 @@ def test_step_time_is_judged_by_its_interval(folder, low, high, verdict):
     write_costs(folder, (0.7, low, high, 1, 1, 1, 1, 8))
     found = cost(folder, ratio="step", at_most=0.825)
     assert found.verdict == verdict and "0.700" in found.evidence and "vgg16, 64 px, batch 8" in found.evidence
-    assert found.takes == ("more rounds at vgg16, 64 px, batch 8, x" if verdict == "undecided" else "")
+    assert found.takes == ("more rounds at vgg16, 64 px, batch 8, x, one run" if verdict == "undecided" else "")
     assert "nan" not in found.evidence
 
 
 def test_settings_that_disagree_leave_it_undecided(folder):
     write_costs(folder, (0.7, 0.69, 0.71, 1, 1, 1, 1, 8), (0.9, 0.89, 0.91, 1, 1, 1, 1, 64))
     found = cost(folder, ratio="step", at_most=0.825)
-    assert found.verdict == "undecided" and found.takes.endswith("it holds only at vgg16, 64 px, batch 8, x")
+    assert found.verdict == "undecided" and found.takes.endswith("it holds only at vgg16, 64 px, batch 8, x, one run")
+
+
+def write_growth(folder, *rows):
+    """cost_growth.csv with a row for each (sweep, step, lo, hi, peak) and what it has else."""
+    names = ["sweep", "step_ratio", "step_ratio_lo", "step_ratio_hi", "peak_ratio"]
+    about = {
+        "arm": COLORA, "role": "arm", "family": "colora", "backbone": "vgg16", "image_size": 64, "batch_size": 8,
+        "precision": "x", "rank": np.nan,
+    }  # fmt: skip
+    frame = pd.DataFrame([{**about, **dict(zip(names, row[:5], strict=True)), **row[5]} for row in rows])
+    frame.to_csv(folder / "cost_growth.csv", index=False)
+
+
+@pytest.mark.parametrize(
+    ("again", "verdict"),
+    [
+        ((0.8, 0.79, 0.81), "supported"),
+        ((0.8, 0.79, 0.83), "undecided"),  # the other reading's interval is wide
+        ((0.9, 0.89, 0.91), "undecided"),  # both are narrow, and disagree
+    ],
+)
+def test_two_readings_at_a_setting_are_both_shown_and_both_decide(folder, again, verdict):
+    write_costs(folder, (0.7, 0.69, 0.71, 0.9, 1, 1, 1, 8))
+    write_growth(folder, ("batch", *again, 1.2, {}), ("image", *again, 1.2, {}))
+    found = cost(folder, ratio="step", at_most=0.825)
+    first, second = found.evidence.split("; ")
+    assert first == "0.700 [0.690, 0.710] (vgg16, 64 px, batch 8, x, one run)"
+    shown = "{:.3f} [{:.3f}, {:.3f}]".format(*again)
+    assert second == f"{shown} (vgg16, 64 px, batch 8, x, same run's growth sweeps)" and found.verdict == verdict
+    assert cost(folder, ratio="memory", at_most=1, tolerance=0.01).verdict == "undecided"
+    assert cost(folder, ratio="inference", within=0.05).evidence.count("one run") == 1  # which sweeps do not measure
+
+
+def test_readings_of_something_else_are_no_second_ones(folder):
+    write_costs(folder, (0.7, 0.69, 0.71, 0.9, 1, 1, 1, 8))
+    others = [{"arm": "full"}, {"backbone": "resnet50"}, {"image_size": 32}, {"batch_size": 16}, {"precision": "y"},
+              {"compile": True}, {"sweep": "rank", "rank": 2}]  # fmt: skip
+    write_growth(folder, *(("batch", 5, 5, 5, 5, other) for other in others))
+    found = cost(folder, ratio="step", at_most=0.825)
+    assert found.verdict == "supported" and "growth" not in found.evidence
 
 
 @pytest.mark.parametrize(
@@ -359,7 +399,10 @@ def test_costs_of_the_arm_on_another_network_count_and_other_arms_are_named(fold
     frame.assign(backbone="resnet50", arm=frame.arm.replace(COLORA, f"resnet50-{COLORA}")).to_csv(
         folder / "cost.csv", index=False
     )
-    assert cost(folder, ratio="step", at_most=0.825).evidence == "0.700 [0.690, 0.710] (resnet50, 64 px, batch 8, x)"
+    assert (
+        cost(folder, ratio="step", at_most=0.825).evidence
+        == "0.700 [0.690, 0.710] (resnet50, 64 px, batch 8, x, one run)"
+    )
     frame.assign(arm=frame.arm.replace(COLORA, "colora-block5")).to_csv(folder / "cost.csv", index=False)
     assert "(colora-block5, vgg16, 64 px" in cost(folder, ratio="step", at_most=0.825).evidence
 

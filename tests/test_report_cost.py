@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 
 from pipelines.cost import COLUMNS, GROWTH_COLUMNS
+from pipelines.markdown import plain
 from pipelines.summary import summarise
 from report import cost, cost_shares, figures, page, style, tables
 from report.results import ReportError, load
@@ -108,6 +109,7 @@ def test_table_shows_ratios_with_intervals_and_dashes(results):
     assert vim["Time × full"] == vim["Memory × full"] == vim["merged, ms"] == tables.DASH
     assert len(table.text) == 8 and table.text["Network"].iloc[-1] == "vim, 64 px, batch 32, float32"
     assert table.raw.columns.tolist() == COLUMNS and "Some CPU, 2 threads" in table.title and "11 rounds" in table.note
+    assert "rounds of one run differ, not what another run" in table.note
     assert tables.latex(table).isascii()
 
 
@@ -182,6 +184,22 @@ def test_parts_of_a_step_add_up_to_its_length(results):
     lengths = [sum(bar.get_width() for bar in row) for row in rows[: len(ARMS)]]
     assert lengths == pytest.approx([1.0, 0.66, 0.8, 1.0])  # vim has nothing to relate to: shares alone
     assert [bar.get_width() / 0.66 for bar in rows[1]] == pytest.approx([0.4, 0.2, 0.0, 0.1, 0.05, 0.25])
+
+
+def test_the_caption_of_the_shares_shows_as_it_is_written(results):
+    text = page.caption(results, "cost_shares")
+    assert "share_dense to share_rest" in text and plain(text) == text
+
+
+def test_a_heading_says_compiled_of_those_that_are(results, tmp_path):
+    frame = pd.read_csv(results.directory / "cost.csv").assign(compile=True)
+    headings = []
+    for eager in ([], [1]):
+        frame.loc[eager, "compile"] = False
+        frame.to_csv(tmp_path / "cost.csv", index=False)
+        figure = cost.cost_ratios(replace(results, directory=tmp_path))
+        headings.append(figure.axes[0].get_yticklabels()[0].get_text().replace("\n", " "))
+    assert [text.removeprefix("64 px, batch 16, float32, ") for text in headings] == ["compiled", "some compiled"]
 
 
 def test_costs_measured_before_there_were_shares(folder, tmp_path):
