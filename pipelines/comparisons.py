@@ -10,6 +10,7 @@ from pipelines.params import Params
 
 REFERENCES = ("full", "transfer")
 GROUPS = ("ViT", "state space", "KAN")  # other kinds of network, whose best arm the best CoLoRA arm is set against
+PEERS = ("bitfit", "adapters", "conv_lora")  # other parameter-efficient methods for CNNs, likewise, on its backbone
 COLUMNS = (
     "arm", "against", "reference", "difference", "lo", "hi", "seeds", "test_images", "p", "p_holm", "p_swap",
     "p_swap_holm", "prob_improvement", "margin", "tost_p", "tost_p_holm", "equivalent", "seeds_needed", "mcnemar_seeds",
@@ -39,11 +40,11 @@ def estimate(cells: list[dict], metric: str, minus: list[dict] | None = None) ->
 
 def compare(params: Params, by_arm: dict[str, list[dict]]) -> tuple[list[dict], list[dict]]:
     """Each arm's paired differences from its references (see `references`), then those of the best CoLoRA arm from the
-    best of each group (see `rivals`): rows of comparisons.csv and mcnemar.csv.
+    best of each group and of each peer method (see `rivals`): rows of comparisons.csv and mcnemar.csv.
 
     Holm's correction is over all arms against one family of references: the comparisons that a reader sees together.
-    The comparisons with other groups, three at most, are a family of their own: they answer one question, and the
-    other families' p do not hang on whether a profile has a ViT.
+    The comparisons with other groups, three at most, are a family of their own, and so are those with peers: each
+    answers one question, and the other families' p do not hang on whether a profile has a ViT.
 
     Raises:
         SummaryError: the two arms saw different test images under one seed.
@@ -66,7 +67,7 @@ def compare(params: Params, by_arm: dict[str, list[dict]]) -> tuple[list[dict], 
             # How many seeds' own tests show a difference, whichever way.
             row["mcnemar_seeds"] = row.get("mcnemar_seeds", 0) + (p < 1 - stats.LEVEL)
         rows.append(row)
-    for families in (*((name,) for name in REFERENCES), GROUPS):
+    for families in (*((name,) for name in REFERENCES), GROUPS, PEERS):
         together = [row for row in rows if row["against"] in families and "p" in row]
         for name in ("p", "p_swap", "tost_p", "auc_p"):
             for row, adjusted in zip(together, stats.holm([row[name] for row in together]), strict=True):
@@ -154,9 +155,10 @@ def references(arm: str, settings: dict[str, dict]) -> dict[str, str]:
 
 def rivals(by_arm: dict[str, list[dict]], settings: dict[str, dict]) -> list[tuple[str, str, str]]:
     """(CoLoRA arm, group, the group's arm) for each of `GROUPS`, each arm the best of its kind by validation accuracy;
-    of those that train on the largest share of the labels, where shares differ.
+    then the same for each of `PEERS`, of the arms on the CoLoRA arm's backbone. Of those that train on the largest
+    share of the labels, where shares differ.
 
-    Arms without a cell are no candidates; without a CoLoRA arm, or one of a group, nothing is compared. Validation
+    Arms without a cell are no candidates; without a CoLoRA arm, or one of a kind, nothing is compared. Validation
     picks both sides, since the best by test accuracy would owe some of it to luck.
     """
 
@@ -171,11 +173,14 @@ def rivals(by_arm: dict[str, list[dict]], settings: dict[str, dict]) -> list[tup
 
     most = {arm: settings[arm] for arm in of_largest_share(settings)}
     colora = best(arm for arm, own in most.items() if own.get("family") == "colora")
-    found = []
-    for name in GROUPS if colora else ():
-        other = best(arm for arm, own in most.items() if group(own.get("family"), own.get("backbone")) == name)
-        found += [(colora, name, other)] if other else []
-    return found
+    if not colora:
+        return []
+    kinds = {name: [arm for arm, own in most.items() if group(own.get("family"), own.get("backbone")) == name]
+             for name in GROUPS}  # fmt: skip
+    beside = [arm for arm, own in most.items() if own.get("backbone") == settings[colora].get("backbone")]
+    kinds |= {name: [arm for arm in beside if most[arm].get("family") == name] for name in PEERS}
+    found = [(colora, name, best(arms)) for name, arms in kinds.items()]
+    return [row for row in found if row[2]]
 
 
 def of_largest_share(settings: dict[str, dict]) -> list[str]:

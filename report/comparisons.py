@@ -8,6 +8,7 @@ from report.tables import DASH, Table, interval, number, signed
 
 HEADS = {"full": "full fine-tuning", "transfer": "transfer"}
 GROUPS = ("ViT", "state space", "KAN")  # of pipelines.comparisons
+PEERS = ("bitfit", "adapters", "conv_lora")
 WORDS = ("higher", "higher, within the margin", "equivalent", "lower, within the margin", "lower", "undecided")
 ALPHA = 0.05  # of Holm's p; the intervals are 95 % ones
 
@@ -59,7 +60,7 @@ def comparisons(results: Results) -> Table:
     raw = results.comparisons
     order = [
         row
-        for family in (*HEADS, *GROUPS)
+        for family in (*HEADS, *GROUPS, *PEERS)
         for arm in results.arms.index
         for row in raw[(raw.against == family) & (raw.arm == arm)].itertuples()
     ]
@@ -93,7 +94,7 @@ def comparisons(results: Results) -> Table:
     )
     endless = (raw.seeds_needed == np.inf).any()
     note += "; \N{INFINITY}: no number of seeds, the test images are too few." if endless else "."
-    note += _against_groups(results)
+    note += _against_groups(results) + _against_peers(results)
     return Table(
         "comparisons",
         f"Difference in test accuracy: {results.label}",
@@ -120,9 +121,20 @@ def _against_groups(results: Results) -> str:
         return ""
     others = ", ".join(f"{row.reference} for {row.against}" for row in rows.itertuples())
     return (
-        f" The last rows set {rows.arm.iloc[0]}, the CoLoRA arm of highest validation accuracy, against the arm of "
+        f" Then {rows.arm.iloc[0]}, the CoLoRA arm of highest validation accuracy, is set against the arm of "
         f"highest validation accuracy of each other group ({others}): Holm's correction is over these alone, and the "
         "networks and their weights differ as well as the method."
+    )
+
+
+def _against_peers(results: Results) -> str:
+    """A sentence on the comparisons of a CoLoRA arm with other parameter-efficient methods, where there are any."""
+    rows = results.comparisons[results.comparisons.against.isin(PEERS)]
+    if rows.empty:
+        return ""
+    return (
+        f" The last rows set {rows.arm.iloc[0]} against the other parameter-efficient methods on its backbone, each by "
+        "its arm of highest validation accuracy, with Holm's correction over these alone."
     )
 
 

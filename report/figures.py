@@ -210,11 +210,14 @@ def _hue(group: str) -> str:
 
 
 def _side_by_side(values: pd.Series, step: float) -> pd.Series:
-    """The values with those alike, within 1 % of the next, `step` apart in their logarithms: no bar hides another."""
+    """The values with those alike, within 1 % of the next, up to `step` apart in their logarithms, at most 13 % from
+    where they were: no bar hides another.
+    """
     logs = np.log(values).sort_values(kind="stable")
     runs = (logs.diff() > 0.01).cumsum()
     place = logs.groupby(runs).cumcount()
     size = logs.groupby(runs).transform("size")
+    step = np.minimum(step, 0.25 / (size - 1).clip(lower=1))
     return np.exp(logs.groupby(runs).transform("mean") + step * (place - (size - 1) / 2)).reindex(values.index)
 
 

@@ -117,7 +117,9 @@ def widen_towards_one(axis, which: str, values, finest: float) -> None:
         return -np.log10(np.maximum(1 + finest - np.asarray(value, dtype=float), finest / 10))
 
     getattr(axis, f"set_{which}scale")("function", functions=(scaled, lambda place: 1 + finest - 10.0**-place))
-    low, high = scaled(np.nanmin(values)), scaled(np.nanmax(values))
+    values = np.asarray(values, dtype=float)
+    values = values[np.isfinite(values)] if np.isfinite(values).any() else np.array([0.0, 1.0])
+    low, high = scaled(values.min()), scaled(values.max())
     room = 0.05 * (high - low) + 0.01
     low, high = low - room, min(high + room, scaled(1) + 0.4 * room)
     ticks, apart = [], 0.13 if which == "x" else 0.07

@@ -9,6 +9,7 @@ import pytest
 from pipelines import stats
 from pipelines.cells import SummaryError
 from pipelines.summary import summarise
+from report import comparisons
 from report.page import chosen_colora
 from report.results import load
 from tests import fake_results as fake
@@ -106,6 +107,22 @@ def test_the_best_colora_arm_by_validation_meets_the_best_of_each_group():
             stats.holm([float(r[name]) for r in own]), rel=1e-4
         )
     assert len([r for r in rows(params, "mcnemar.csv") if r["against"] == "KAN"]) == 3
+
+
+def test_colora_is_compared_with_the_best_of_each_peer_on_its_backbone():
+    arms = ["full", "bitfit", "conv-lora-r4", "conv-lora-r8", "colora-blocks2-5", "vit-bitfit"]
+    params = fake.params(arms, seeds=(0, 1, 2))
+    fake.write_profile(params)
+    set_val(params, "conv-lora-r8", 0.9, 0.9, 0.9)
+    set_val(params, "conv-lora-r4", 0.1, 0.1, 0.1)
+    set_val(params, "vit-bitfit", 0.99, 0.99, 0.99)  # another network
+    summarise(params)
+    own = [row for row in rows(params, "comparisons.csv") if row["against"] in ("bitfit", "adapters", "conv_lora")]
+    found = [(row["arm"], row["against"], row["reference"]) for row in own]
+    assert found == [("colora-blocks2-5", "bitfit", "bitfit"), ("colora-blocks2-5", "conv_lora", "conv-lora-r8")]
+    assert [float(row["p_holm"]) for row in own] == pytest.approx(stats.holm([float(r["p"]) for r in own]), rel=1e-4)
+    note = comparisons.comparisons(load(params.results_dir)).note
+    assert "The last rows set colora-blocks2-5 against the other parameter-efficient methods" in note
 
 
 def test_comparisons_with_other_groups_change_no_others():

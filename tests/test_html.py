@@ -316,7 +316,7 @@ def test_lean_svg_draws_the_same(built):
     for old, new in zip(before, after, strict=True):
         assert list(old.attrib) == list(new.attrib)
         for name, value in old.attrib.items():
-            assert number.sub("", "".join(value.split())) == number.sub("", "".join(new.attrib[name].split()))
+            assert number.sub("", " ".join(value.split())) == number.sub("", " ".join(new.attrib[name].split()))
             pairs = zip(number.findall(value), number.findall(new.attrib[name]), strict=True)
             assert all(abs(float(a) - float(b)) <= 0.00501 for a, b in pairs)
 

@@ -33,6 +33,12 @@ def test_every_value_is_within_and_ticks_stand_at_their_values(axis, which, valu
     assert len(ticks) >= 2 and low <= ticks.min() and ticks.max() <= min(high, 1)
 
 
+def test_without_a_value_the_axis_has_the_whole_range(axis):
+    layout.widen_towards_one(axis, "x", [np.nan], 0.01)
+    low, high = axis.get_xlim()
+    assert low <= 0 and high >= 1
+
+
 def test_equal_ratios_of_errors_take_equal_room(axis):
     """With 1 - accuracy well above `finest`, halving the error is the same step everywhere."""
     layout.widen_towards_one(axis, "x", [0.2, 0.99], 1e-9)
@@ -47,3 +53,5 @@ def test_points_alike_are_moved_apart_around_their_mean_and_the_others_stay():
     assert np.diff(alike) == pytest.approx([0.05, 0.05])
     assert alike.mean() == pytest.approx(np.log(values[[0, 2, 3]]).mean())
     assert moved[[1, 4]].to_list() == pytest.approx([50.0, 200.0])
+    many = figures._side_by_side(pd.Series(np.full(40, 7.0)), step=0.05)
+    assert many.is_unique and (abs(many / 7 - 1) < 0.14).all()

@@ -80,7 +80,9 @@ def test_flops_are_told(many):
     (axis,) = figure.axes
     marks = [line for line in axis.lines if len(line.get_xdata()) == 1]
     assert len(marks) == len(rows) and axis.get_xlabel().startswith("Forward FLOPs")
-    assert sorted(line.get_xdata()[0] for line in marks) == sorted(float(row["flops"]) for row in rows.values())
+    expected = sorted(float(row["flops"]) for row in rows.values())
+    assert sorted(line.get_xdata()[0] for line in marks) == pytest.approx(expected, rel=0.2)  # those alike side by side
+    assert len({line.get_xdata()[0] for line in marks}) == len(marks)
     assert {line.get_marker() for line in marks} == set(style.MARKERS.values())
     plt.close(figure)
 
