@@ -155,8 +155,8 @@ def references(arm: str, settings: dict[str, dict]) -> dict[str, str]:
 
 def rivals(by_arm: dict[str, list[dict]], settings: dict[str, dict]) -> list[tuple[str, str, str]]:
     """(CoLoRA arm, group, the group's arm) for each of `GROUPS`, each arm the best of its kind by validation accuracy;
-    then the same for each of `PEERS`, of the arms on the CoLoRA arm's backbone. Of those that train on the largest
-    share of the labels, where shares differ.
+    then the same for each of `PEERS`. CoLoRA and peers are those on the backbone of the profile's first CoLoRA arm;
+    all train on the largest share of the labels, where shares differ.
 
     Arms without a cell are no candidates; without a CoLoRA arm, or one of a kind, nothing is compared. Validation
     picks both sides, since the best by test accuracy would owe some of it to luck.
@@ -172,12 +172,13 @@ def rivals(by_arm: dict[str, list[dict]], settings: dict[str, dict]) -> list[tup
         return max(scores, key=scores.get) if scores else None
 
     most = {arm: settings[arm] for arm in of_largest_share(settings)}
-    colora = best(arm for arm, own in most.items() if own.get("family") == "colora")
+    backbone = next((own.get("backbone") for own in most.values() if own.get("family") == "colora"), None)
+    beside = [arm for arm, own in most.items() if own.get("backbone") == backbone]
+    colora = best(arm for arm in beside if most[arm].get("family") == "colora")
     if not colora:
         return []
     kinds = {name: [arm for arm, own in most.items() if group(own.get("family"), own.get("backbone")) == name]
              for name in GROUPS}  # fmt: skip
-    beside = [arm for arm, own in most.items() if own.get("backbone") == settings[colora].get("backbone")]
     kinds |= {name: [arm for arm in beside if most[arm].get("family") == name] for name in PEERS}
     found = [(colora, name, best(arms)) for name, arms in kinds.items()]
     return [row for row in found if row[2]]

@@ -79,7 +79,7 @@ def explain(params: Params) -> Path | None:
 def shown(params: Params, cells: dict[str, list[dict]]) -> list[str]:
     """The arms to show, in the profile's order: one a family and kind of network, the best by validation accuracy.
 
-    CNN arms are those on the backbone of the best CoLoRA arm, where there are any: they differ in their method alone.
+    CNN arms are those on the backbone of the first CoLoRA arm, where there are any: they differ in their method alone.
     Of more than `ARMS`, CoLoRA, full fine-tuning and transfer stay, the best ViT, state-space and KAN arm, and then the
     best. Test accuracy decides nothing: an arm might owe its place to the images that it is shown on.
 
@@ -92,7 +92,9 @@ def shown(params: Params, cells: dict[str, list[dict]]) -> list[str]:
     # What the runs say: a network of its own has no backbone in the profile.
     settings = {arm: own[0]["settings"] for arm, own in cells.items()}
     ordered = sorted(cells, key=lambda arm: -scores[arm])  # of arms that tie, the profile's first
-    ours = next((settings[arm]["backbone"] for arm in ordered if settings[arm]["family"] == "colora"), None)
+    ours = next(
+        (own["backbone"] for arm in params.arm if (own := settings.get(arm)) and own["family"] == "colora"), None
+    )
     kinds = {}
     for arm in sorted(ordered, key=lambda arm: settings[arm]["backbone"] != ours):
         family = settings[arm]["family"]

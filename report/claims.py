@@ -119,7 +119,11 @@ def claims(results: Results) -> Table:
         "What would decide it": raw.takes.where(raw.takes != "", DASH),
     })  # fmt: skip
     arm = _chosen(results)
-    who = f"The CoLoRA arm is {arm}, of highest validation accuracy." if arm else "No CoLoRA arm has a result."
+    who = (
+        f"The CoLoRA arm is {arm}, of highest validation accuracy on its backbone."
+        if arm
+        else "No CoLoRA arm has a result."
+    )
     note = (
         "Claims of arXiv:2505.18315 in this project's words. Verdicts are computed from the results of this profile "
         f"and hold for what stands beside them only. {who} Full fine-tuning and transfer are those on its backbone, "

@@ -121,9 +121,9 @@ def _against_groups(results: Results) -> str:
         return ""
     others = ", ".join(f"{row.reference} for {row.against}" for row in rows.itertuples())
     return (
-        f" Then {rows.arm.iloc[0]}, the CoLoRA arm of highest validation accuracy, is set against the arm of "
-        f"highest validation accuracy of each other group ({others}): Holm's correction is over these alone, and the "
-        "networks and their weights differ as well as the method."
+        f" Then {rows.arm.iloc[0]}, the CoLoRA arm of highest validation accuracy on its backbone, is set against the "
+        f"arm of highest validation accuracy of each other group ({others}): Holm's correction is over these alone, "
+        "and the networks and their weights differ as well as the method."
     )
 
 

@@ -167,7 +167,7 @@ def findings(results: Results) -> list[str]:
     if chosen:
         row = arms.loc[chosen]
         text = (
-            f"The CoLoRA arm with the best validation accuracy, `{chosen}`, trains "
+            f"The CoLoRA arm with the best validation accuracy on {row.backbone}, `{chosen}`, trains "
             f"{100 * row.trainable / row.total:.1f} % of its {row.total:,.0f} parameters and reaches "
             f"{row.acc_mean:.3f} {tables.interval(row.acc_lo, row.acc_hi)} on the test images."
         )
@@ -185,8 +185,13 @@ def findings(results: Results) -> list[str]:
 
 
 def chosen_colora(results: Results) -> str | None:
-    """The CoLoRA arm with the best mean validation accuracy: choosing it on the test images would flatter it."""
-    cells = results.complete[(results.complete.family == "colora") & results.complete.arm.isin(results.whole.index)]
+    """The CoLoRA arm with the best mean validation accuracy, of those on the first one's backbone.
+
+    Choosing it on the test images would flatter it, and what it is compared with is on one backbone too.
+    """
+    arms = results.whole[results.whole.family == "colora"]
+    arms = arms[arms.backbone == arms.backbone.iloc[0]] if len(arms) else arms
+    cells = results.complete[results.complete.arm.isin(arms.index)]
     # Rounded, so that `pipelines.comparisons`, which adds in another order, picks the same of two that tie.
     return cells.groupby("arm", sort=False).val_acc.mean().round(9).idxmax() if len(cells) else None
 

@@ -125,6 +125,19 @@ def test_colora_is_compared_with_the_best_of_each_peer_on_its_backbone():
     assert "The last rows set colora-blocks2-5 against the other parameter-efficient methods" in note
 
 
+def test_the_colora_arm_is_one_on_the_backbone_of_the_first():
+    params = fake.params(
+        ["full", "colora-block5", "colora-blocks2-5", "resnet50-colora-blocks2-5", "vit-lora"], seeds=(0,)
+    )
+    fake.write_profile(params)
+    set_val(params, "colora-block5", 0.8)
+    set_val(params, "colora-blocks2-5", 0.9)
+    set_val(params, "resnet50-colora-blocks2-5", 0.99)
+    summarise(params)
+    assert compared(params)["colora-blocks2-5", "ViT"] == "vit-lora"
+    assert chosen_colora(load(params.results_dir)) == "colora-blocks2-5"
+
+
 def test_comparisons_with_other_groups_change_no_others():
     """Adding a network without references of its own leaves every other row as it was."""
     few, more = (fake.params(arms, seeds=(0, 1)) for arms in (ARMS, [*ARMS, "vit-lora"]))

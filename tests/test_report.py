@@ -163,7 +163,7 @@ def test_findings_choose_the_colora_arm_on_validation(built):
     val = results.complete.groupby("arm").val_acc.mean()
     chosen = max(["colora-blocks2-5", "colora-blocks2-5-merge-reset"], key=lambda arm: val[arm])
     page = (built[1] / "README.md").read_text()
-    assert f"best validation accuracy, `{chosen}`" in page
+    assert f"best validation accuracy on vgg16, `{chosen}`" in page
     row = results.comparisons[(results.comparisons.arm == chosen) & (results.comparisons.against == "full")].iloc[0]
     sign = "+" if row.difference > 0 else "\N{MINUS SIGN}"
     assert f"Against `full` the difference is {sign}{abs(row.difference):.3f}" in page
