@@ -70,6 +70,7 @@ def pick_device(name: str | None, *, deterministic: bool):
         if deterministic:
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(deterministic)
+        torch.utils.deterministic.fill_uninitialized_memory = False  # by default every new tensor is filled with NaN
         torch.backends.cudnn.benchmark = not deterministic
     return device
 
@@ -212,15 +213,15 @@ def evaluate_split(model, data: Prepared, split: str, train: dict, device: torch
 def behind_front(model, batches: Batches, train: dict, device: torch.device) -> Batches | Features:
     """The batches as they leave the layers in front that training does not change, computed once and without a graph.
 
-    They stay images where there are no such layers, or where the features would take more than a quarter of the GPU's
-    free memory, on a CPU more than `FEATURES`. Where batches are of another size than those in which the features are
-    made, sums may be rounded otherwise.
+    They stay images where there are no such layers, or where the features would take more than an eighth of the GPU's
+    memory or than is free there, on a CPU more than `FEATURES`. Where batches are of another size than those in which
+    the features are made, sums may be rounded otherwise.
     """
     model.train()
     count = model.front() if hasattr(model, "front") else 0
     if not count:
         return batches
-    limit = torch.cuda.mem_get_info(device)[0] // 4 if device.type == "cuda" else FEATURES
+    limit = torch.cuda.get_device_properties(device).total_memory // 8 if device.type == "cuda" else FEATURES
     whole = batches_of(batches.data, batches.split, train, device)
 
     @torch.no_grad()

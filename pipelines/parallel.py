@@ -72,7 +72,7 @@ class Replica:
                     f"{size()} processes on a CPU, but this arm updates BatchNorm statistics in training, which torch "
                     "synchronises on GPUs only; use one process"
                 )
-            nn.SyncBatchNorm.convert_sync_batchnorm(self.model)
+            synchronise_statistics(self.model)
 
     def accumulate(self, images, labels, loss_of) -> list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
         """Add the gradient of a batch's mean loss; `loss_of(network, images, labels)` gives (mean loss, logits).
@@ -102,6 +102,16 @@ class Replica:
         if size() > 1:
             for tensor in self.model.state_dict().values():
                 distributed.broadcast(tensor, 0)
+
+
+def synchronise_statistics(model: nn.Module) -> None:
+    """Turn the BatchNorms within a network into ones that see the batches of all processes, in place.
+
+    By timm, some of whose BatchNorms hold an activation, which torch's own conversion leaves out.
+    """
+    from timm.layers import convert_sync_batchnorm
+
+    convert_sync_batchnorm(model)
 
 
 def total(*sums: torch.Tensor) -> list[torch.Tensor]:

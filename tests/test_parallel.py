@@ -13,6 +13,7 @@ import torch
 import yaml
 from torch import nn
 
+from baselines.backbones import classifier
 from pipelines import loop, parallel, train
 from pipelines.images import open_prepared
 from pipelines.params import Params
@@ -115,3 +116,17 @@ def test_two_processes_on_a_cpu_refuse_moving_batchnorm_statistics(prepared, wor
 
 def test_curves_are_untouched_by_the_options_that_are_off(prepared):
     assert numbers(fitted(prepared)[1]) == numbers(fitted(prepared, micro_batch=None, compile=False, share=1.0)[1])
+
+
+@pytest.mark.parametrize("backbone", ["resnet18", "efficientnet_b0"])
+def test_synchronised_statistics_leave_the_network_as_it_was(backbone):
+    """timm's BatchNorms hold an activation; SyncBatchNorm itself runs on GPUs only, but for evaluation."""
+    network = classifier(backbone=backbone, weights="random", num_classes=4, image_size=32)
+    images = torch.randn(2, 3, 32, 32)
+    expected = network.eval()(images)
+    parameters = list(map(id, network.parameters()))
+    parallel.synchronise_statistics(network)
+    assert torch.equal(network(images), expected)
+    assert list(map(id, network.parameters())) == parameters
+    moving = [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    assert moving and all(isinstance(m, nn.SyncBatchNorm) for m in moving)
