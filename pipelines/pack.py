@@ -1,13 +1,17 @@
 """One archive with all that a profile needs elsewhere: code, parameters, prepared data, weights, results so far.
 
     python -m pipelines.pack oct1k.tar               # here, after `python -m pipelines.prepare`
-    tar xf oct1k.tar && cd oct1k                     # there: a machine with a GPU and torch, no git, DVC or network
-    python -m pytest tests/test_gpu.py               # what must hold on a GPU before its results count
+    tar xf oct1k.tar && cd oct1k                     # there: a machine with a GPU, no git, DVC or network
+    python -m pytest -W default tests/test_gpu.py    # what must hold on a GPU before its results count
     python -m pipelines.cost                         # with nothing else running; goes on where it was stopped
-    python -m pipelines.launch --minutes 25          # may be stopped, and launched again
+    python -m pipelines.launch --minutes 25          # ends after so many minutes; launched again, it goes on
     tar cf back.tar results/oct1k                    # to be unpacked here; `dvc repro` then records without training
 
-The code is that of the last commit, which the records there will name.
+The code is that of the last commit, which the records there will name. It needs torch, torchvision, timm, peft,
+numpy, safetensors, pydantic, PyYAML and tqdm there, and pytest for the checks. What is missing can travel as wheels:
+
+    pip download --only-binary :all: --python-version 3.12 -d wheels pydantic    # here, for that Python
+    pip install --no-index -f wheels pydantic                                    # there
 """
 
 import argparse
