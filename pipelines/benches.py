@@ -26,7 +26,7 @@ class Bench:
     Steps are those of `loop`, on the same batch over and over, without a schedule; an arm also takes "fed" ones, on
     batches that the loop gathers from grey images, augments and normalises. Inference is as in `loop.evaluate`, weights
     being cast anew in every call: `merged` is the network after `colora.merge_and_unload`, None where nothing merges or
-    where `inference_batch` is 0.
+    where `inference_batch` is 0. Of a compiled contender the training step alone is measured, and `inference_batch` 0.
     """
 
     def __init__(
@@ -34,6 +34,7 @@ class Bench:
     ):
         self.contender, self.device, self.block_s = contender, device, block_s
         self.train = {**contender.train, "lr": LR}
+        self.inference_batch = inference_batch = 0 if self.train["compile"] else inference_batch
         loop.seed_everything(0)
         self.model = contenders.build(contender, num_classes).to(device, memory_format=torch.channels_last)
         self.trainable = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
@@ -160,11 +161,12 @@ def measure_all(
     for contender in tqdm(lineup, desc=f"{label}: setting up", disable=None, leave=False):
         try:
             bench = Bench(contender, device, num_classes=num_classes, block_s=block_s, inference_batch=inference_batch)
-            still = {"peak": bench.peak_bytes(), "flops": bench.flops(), "shares": bench.shares()}
+            still = {"peak": bench.peak_bytes(), "flops": bench.flops()}
         except (contenders.LeftOut, torch.OutOfMemoryError, TorchDynamoException) as error:
             reason = f"out of memory on {device}" if isinstance(error, torch.OutOfMemoryError) else str(error)
             reason = " ".join(reason.strip().splitlines()[:2])  # a compiler's goes on for pages
             left_out[contender.name] = reason
+            bench = None  # and with it the network, before the next is built
             print(f"{label}: {contender.name} left out: {reason}", flush=True)
             continue
         benches.append((bench, still))
@@ -174,10 +176,12 @@ def measure_all(
     pieces |= {str(place): bench.turn for place, (bench, _) in enumerate(benches)}
     with tqdm(total=rounds, desc=label, unit="round", disable=None, leave=False) as bar:
         readings = measure.rounds(pieces, rounds, seed=0, on_round=bar.update)
+    for bench, still in benches:
+        still["shares"] = bench.shares()  # last: once a profiler was attached, launching may take longer
     speed = {name: [amount / s for s in readings[name]["s"]] for name, amount in amounts.items()}
     own = [readings[str(place)] for place in range(len(benches))]
     rows = [
-        _row(bench, still, own, place, found, _best(speed, bench.train["precision"]), images, inference_batch)
+        _row(bench, still, own, place, found, _best(speed, bench.train["precision"]), images)
         for place, (bench, still) in enumerate(benches)
     ]
     for contender, row in zip(found, rows, strict=True):
@@ -197,8 +201,8 @@ def _best(speed: dict[str, list[float]], precision: str) -> list[float]:
     return [max(pair) for pair in zip(speed[precision], speed[f"{precision} convolution"], strict=True)]
 
 
-def _row(bench, still, own, place, found, speed, images, inference_batch) -> dict:
-    contender, train = bench.contender, bench.train
+def _row(bench, still, own, place, found, speed, images) -> dict:
+    contender, train, inference_batch = bench.contender, bench.train, bench.inference_batch
     readings = own[place]
     reference = contenders.reference(contender, found)
     whole = None if reference is None else own[found.index(reference)]

@@ -11,6 +11,7 @@ from pipelines import code
 from pipelines.params import Params, ParamsError
 
 PEFT_RANK = 8
+TRAINED_ALIKE = ("batch_size", "precision", "compile")
 
 
 class LeftOut(ValueError):
@@ -44,8 +45,10 @@ class Contender:
 
     @property
     def network(self) -> tuple:
-        """What two contenders share when their costs may be related: backbone, image and batch size, precision."""
-        return self.settings["backbone"], self.image_size, self.train["batch_size"], self.train["precision"]
+        """What two contenders share when their costs may be related: backbone, image and batch size, precision, and
+        whether it is compiled.
+        """
+        return self.settings["backbone"], self.image_size, *(self.train[key] for key in TRAINED_ALIKE)
 
 
 def lineup(

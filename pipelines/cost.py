@@ -16,7 +16,7 @@ from pathlib import Path
 
 from pipelines import records
 from pipelines.code import ROOT, code_files, code_hash, sha256_json
-from pipelines.params import Params, load
+from pipelines.params import Params, ParamsError, load
 
 COLUMNS = [
     "arm", "role", "backbone", "image_size", "batch_size", "trainable", "step_ms", "step_ms_lo", "step_ms_hi",
@@ -27,7 +27,7 @@ COLUMNS = [
     "inference_batch_ratio_hi", "input_ratio", "input_ratio_lo", "input_ratio_hi", "share_dense",
     "share_small", "share_product", "share_norm", "share_optimizer", "share_rest", "compile",
 ]  # fmt: skip
-GROWTH_COLUMNS = ["sweep", "rank", *COLUMNS[: COLUMNS.index("flops")], "rounds", "family", "precision"]
+GROWTH_COLUMNS = ["sweep", "rank", *COLUMNS[: COLUMNS.index("flops")], "rounds", "family", "precision", "compile"]
 LAYER_COLUMNS = [
     "layer", "arm", "shape", "elements", "ms", "ms_lo", "ms_hi", "reference_ms", "reference_ms_lo", "reference_ms_hi",
     "floor_ms", "floor_ms_lo", "floor_ms_hi", "bound", "reference_ratio", "reference_ratio_lo", "reference_ratio_hi",
@@ -81,8 +81,6 @@ def run(params: Params, device: str | None = None, arms: list[str] | None = None
     results, kept = {}, []
     for label, lineup in plan(params, arms).items():
         own = options if label != GROWTH else {**options, "rounds": params.cost.growth.rounds, "inference_batch": 0}
-        if any(contender.train["compile"] for contender in lineup):  # of the training step alone
-            own = {**own, "inference_batch": 0}
         kept.append(_kept_file(params, lineup, own, environment))
         if kept[-1].is_file():
             results[label] = json.loads(kept[-1].read_text())
@@ -107,25 +105,37 @@ def plan(params: Params, arms: list[str] | None = None) -> dict[str, list]:
     """The contenders that are measured side by side, by what they share; the growth sweeps are `GROWTH`.
 
     Raises:
-        ParamsError: an arm that is not there or cannot be measured as asked.
+        ParamsError: an arm that is not there or cannot be measured as asked, or two settings that share all of a label.
     """
     from pipelines import contenders
 
     cost, size = params.cost, params.data.image_size
     chosen = arms or list(params.arm)
-    groups = {
-        f"{size}px-b{batch}": contenders.lineup(params, chosen, image_size=size, batch_size=batch)
-        for batch in cost.batch_sizes or [params.train.batch_size]
-    }
-    for setting in cost.settings:
+    groups, asked = {}, {}
+
+    def add(label, lineup, where):
+        label += "-compiled" * all(contender.train["compile"] for contender in lineup)
+        if label in groups:
+            raise ParamsError(
+                f"{where} and {asked[label]}: both are measured as {label!r}, where each would take the other's place; "
+                "expected settings that differ in backbone, image_size, batch_sizes, precision or compile; list the "
+                "arms of both in one"
+            )
+        groups[label], asked[label] = lineup, where
+
+    for batch in dict.fromkeys(cost.batch_sizes or [params.train.batch_size]):
+        lineup = contenders.lineup(params, chosen, image_size=size, batch_size=batch)
+        add(f"{size}px-b{batch}", lineup, "cost.batch_sizes")
+    for place, setting in enumerate(cost.settings):
         own = [arm for arm in setting.arms if arms is None or arm in arms]
         precision = setting.precision or params.train.precision
-        for batch in setting.batch_sizes if own else []:
-            form = "-compiled" * bool(setting.compile)
-            groups[f"{setting.backbone}-{setting.image_size}px-b{batch}-{precision}{form}"] = contenders.lineup(
+        told = f"cost.settings.{place} (arms {', '.join(setting.arms)}, compile {json.dumps(setting.compile)})"
+        for batch in dict.fromkeys(setting.batch_sizes) if own else []:
+            lineup = contenders.lineup(
                 params, own, image_size=setting.image_size, batch_size=batch, backbone=setting.backbone,
                 precision=precision, compile=setting.compile,
             )  # fmt: skip
+            add(f"{setting.backbone}-{setting.image_size}px-b{batch}-{precision}", lineup, told)
     if cost.growth and not arms:
         groups[GROWTH] = [contender for contender, _ in contenders.growth(params)]
     return groups
@@ -170,24 +180,34 @@ def _write(params: Params, results: dict, environment: dict | None) -> None:
     settings = [label for label in results if label not in (GROWTH, LAYERS)]
     rows = [{**row, "setting": label} for label in settings for row in results[label]["rows"]]
     write_csv(params.results_dir / "cost.csv", COLUMNS, rows)
-    layers = results[LAYERS]["rows"] if LAYERS in results else []
-    write_csv(params.results_dir / "cost_layers.csv", LAYER_COLUMNS, layers)
+    if LAYERS in results or not (params.cost and params.cost.layers):  # earlier layers stay until they are measured
+        layers = results[LAYERS]["rows"] if LAYERS in results else []
+        write_csv(params.results_dir / "cost_layers.csv", LAYER_COLUMNS, layers)
     grown = []
     if GROWTH in results:
-        measured = iter(results[GROWTH]["rows"])
+        # An arm may be left out at some of its points, such as large batches.
+        measured = {
+            _point(row["arm"], row["image_size"], row["batch_size"], row): row for row in results[GROWTH]["rows"]
+        }
         for contender, sweeps in contenders.growth(params):
-            if contender.name not in results[GROWTH]["left_out"]:
-                row = next(measured)
-                grown += [{"sweep": sweep, **row} for sweep in sweeps]
+            point = _point(contender.name, contender.image_size, contender.train["batch_size"], contender.settings)
+            if point in measured:
+                grown += [{"sweep": sweep, **measured[point]} for sweep in sweeps]
     write_csv(params.results_dir / "cost_growth.csv", GROWTH_COLUMNS, grown)
     headline = {label: _finite(found["headline"]) for label, found in results.items() if found["headline"]}
     content = {
         "environment": environment,
+        "deterministic": params.train.deterministic,  # on a GPU it keeps some faster kernels from being used
         "ceiling": {label: found["ceiling"] for label, found in results.items()},
         "headline": headline,
         "left_out": {label: found["left_out"] for label, found in results.items() if found["left_out"]},
     }
     records.write_json(params.results_dir / "cost.json", content)
+
+
+def _point(arm: str, image_size: int, batch_size: int, ranked: dict) -> tuple:
+    """What tells the points of the growth sweeps apart."""
+    return arm, image_size, batch_size, str(ranked.get("rank", math.nan))  # a row without a rank has NaN
 
 
 def _finite(headline: dict) -> dict:

@@ -163,7 +163,8 @@ def shares(work: Callable[[], object], device: torch.device) -> dict[str, float]
     """What the time of `work()` goes to, by torch's profiler, as shares of the time in operators (on a GPU in kernels).
 
     "dense": convolutions larger than 1x1; "small": 1x1 and depthwise ones; "product": matrix products and attention;
-    "norm": normalisations; "optimizer": its step; "rest": elementwise work, pooling, copies, what a compiler fused.
+    "norm": normalisations; "optimizer": its step; "rest": elementwise work, pooling, copies, what a compiler fused. NaN
+    where the profiler saw no time, as on a GPU whose counters it may not read.
     """
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")
     activities = [torch.profiler.ProfilerActivity.CPU]
@@ -177,7 +178,7 @@ def shares(work: Callable[[], object], device: torch.device) -> dict[str, float]
             own = event.self_device_time_total if device.type == "cuda" else event.self_cpu_time_total
             totals[_kind(event)] += own
     whole = sum(totals.values())
-    return {kind: value / whole for kind, value in totals.items()}
+    return {kind: value / whole if whole else math.nan for kind, value in totals.items()}
 
 
 def _kind(event) -> str:

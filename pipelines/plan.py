@@ -80,7 +80,7 @@ def step_times(params: Params, path: Path) -> list[dict]:
             rows = [row for row in csv.DictReader(file) if row.get("role") == "arm"]
     except (csv.Error, UnicodeDecodeError) as error:
         raise PlanError(f"{path}: not readable as CSV ({error}); {AGAIN}") from None
-    found, missing = [], []
+    found, missing, left_out = [], [], _left_out(path)
     for arm in params.arm:
         settings = {**params.settings(arm), "image_size": params.data.image_size}
         wanted = _point({**settings, **settings["train"]})
@@ -88,13 +88,27 @@ def step_times(params: Params, path: Path) -> list[dict]:
         if wanted in own:
             found.append({**own[wanted], **_times(path, own[wanted])})
         else:
-            missing.append(f"\n  {arm}: expected {wanted}; found {' / '.join(own) or 'no row'}")
+            reasons = "".join(f"; left out at {label}: {reason}" for label, reason in left_out.get(arm, {}).items())
+            missing.append(f"\n  {arm}: expected {wanted}; found {' / '.join(own) or 'no row'}{reasons}")
     if missing:
         raise PlanError(
             f"{path}: no step times of {len(missing)} of {len(params.arm)} arms; {AGAIN}, with their batch sizes in "
             f"cost.batch_sizes:{''.join(missing)}"
         )
     return found
+
+
+def _left_out(path: Path) -> dict[str, dict[str, str]]:
+    """{arm: {label: why it was not measured there}} of the cost.json beside; growth sweeps do not count."""
+    source, reasons = path.with_suffix(".json"), {}
+    found = records.read_json(source, AGAIN).get("left_out", {}) if source.is_file() else {}
+    try:
+        for label, names in found.items():
+            for arm, reason in names.items() if label != cost.GROWTH else ():
+                reasons.setdefault(arm, {})[label] = reason
+    except AttributeError:
+        raise PlanError(f"{source}: left_out: found {found!r}, expected reasons by arm by setting; {AGAIN}") from None
+    return reasons
 
 
 def _point(settings: dict) -> str:

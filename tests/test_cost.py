@@ -14,7 +14,7 @@ import yaml
 from torch import nn
 
 from colora.conv import ColoraConv2d
-from pipelines import benches, contenders, cost, measure, parameters
+from pipelines import benches, contenders, cost, layer_costs, measure, parameters
 from pipelines.params import Params, ParamsError
 from report import claim_costs
 from tests.conftest import FAMILIES, tiny_params
@@ -159,6 +159,18 @@ def test_growth_points_are_measured_once_each_and_alpha_follows_the_rank():
     assert points[-1][0].settings["alpha"] == 4
 
 
+def test_a_compiled_network_is_related_to_a_compiled_one():
+    arms = {name: dict(tiny_params()["arm"][name]) for name in ("full", "colora-blocks2-5")}
+    arms["colora-blocks2-5"]["train"] = {"compile": True}
+    found = lineup(profile(arms))
+    full, ours, *peers = found
+    related = contenders.reference(ours, found)
+    assert contenders.reference(full, found) is full and (related.name, related.role) == ("smallcnn-full", "peer")
+    assert all(contender.train["compile"] for contender in [related, *peers])
+    points = [point for point, _ in contenders.growth(profile(arms, {"growth": {"arms": list(arms), "ranks": [2]}}))]
+    assert contenders.reference(points[0], points) is points[0] and contenders.reference(points[1], points) is None
+
+
 def test_a_setting_may_be_compiled_and_is_called_so():
     setting = {**SETTING, "arms": ["colora-blocks2-5"], "compile": True}
     groups = cost.plan(profile(section={"settings": [setting]}))
@@ -167,6 +179,33 @@ def test_a_setting_may_be_compiled_and_is_called_so():
     assert cost.plan(profile(section={"settings": [{**setting, "compile": False}]})).keys() == {
         "32px-b16", "smallcnn-16px-b4-float32",
     }  # fmt: skip
+
+
+def test_labels_say_of_the_networks_whether_they_are_compiled():
+    """By the recipe too, not the setting's own words alone."""
+    arms = {"full": {"family": "full"}, "transfer": {"family": "transfer", "train": {"compile": False}}}
+    own, eager = {**SETTING, "arms": ["full"]}, {**SETTING, "arms": ["full"], "compile": False}
+    mixed = {**SETTING, "backbone": "smallvit", "arms": list(arms)}
+    section = {"settings": [own, eager, mixed], "batch_sizes": [4, 4]}
+    groups = cost.plan(profile(arms, section, train={**tiny_params()["train"], "compile": True}))
+    assert {label: [c.train["compile"] for c in group] for label, group in groups.items()} == {
+        "32px-b4": [True, False, False],  # with full fine-tuning to relate to what is not compiled
+        "smallcnn-16px-b4-float32-compiled": [True],
+        "smallcnn-16px-b4-float32": [False],
+        "smallvit-16px-b4-float32": [True, False, False],
+    }
+    everywhere = cost.plan(profile({"full": arms["full"]}, train={**tiny_params()["train"], "compile": True}))
+    assert list(everywhere) == ["32px-b16-compiled"]
+
+
+@pytest.mark.parametrize(
+    "other, told", [({"compile": False}, "arms full, compile false"), ({"arms": ["transfer"]}, "arms transfer, ")]
+)
+def test_settings_that_cannot_be_told_apart_are_both_named(other, told):
+    setting = {**SETTING, "arms": ["full"]}
+    message = rf"cost.settings.1 \({told}.* and cost.settings.0 \(arms full, compile null\).*'smallcnn-16px-b4-float32'"
+    with pytest.raises(ParamsError, match=message):
+        cost.plan(profile(section={"settings": [setting, {**setting, "batch_sizes": [2, 4], **other}]}))
 
 
 @pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # of torch's own tracing
@@ -191,6 +230,58 @@ def test_every_network_of_a_compiled_setting_runs_compiled(workdir, monkeypatch)
     for batch in (4, 6):
         assert found[f"smallcnn-16px-b{batch}-float32-compiled"] == [("True", False, False)] * 5
     assert found["32px-b16"][0] == ("False", True, True)
+
+
+def test_inference_is_measured_beside_a_compiled_arm(workdir, monkeypatch):
+    monkeypatch.setattr(torch, "compile", lambda network: network)
+    arms = {"full": {"family": "full"}, "transfer": {"family": "transfer", "train": {"compile": True}}}
+    cost.run(profile(arms, {"rounds": 1}), "cpu")
+    full, transfer, whole = read_rows("results/tiny/cost.csv")
+    assert full["inference_batch"] == "4" and full["inference_ratio"] == full["inference_batch_ratio"] == "1"
+    for row in (transfer, whole):
+        assert (row["compile"], row["inference_batch"], row["inference_ms"]) == ("True", "", "")
+
+
+def test_points_of_the_growth_sweeps_are_left_out_one_by_one(workdir, monkeypatch):
+    def measure_all(label, lineup, device, **options):
+        rows = [
+            {"arm": c.name, "image_size": c.image_size, "batch_size": c.train["batch_size"],
+             "rank": c.settings.get("rank", math.nan), "step_ratio": 1.0, "step_ratio_lo": 1.0, "step_ratio_hi": 1.0,
+             "step_ms": 1.0, "peak_mib": 1.0, "peak_ratio": 1.0}
+            for c in lineup if (c.name, c.train["batch_size"], c.settings.get("rank")) not in left_out
+        ]  # fmt: skip
+        return {
+            "rows": rows,
+            "ceiling": {},
+            "headline": {},
+            "left_out": {name: "out of memory" for name, *_ in left_out},
+        }
+
+    left_out = {("full", 8, None), ("conv-lora-r8", 16, 2)}
+    monkeypatch.setattr(benches, "measure_all", measure_all)
+    growth = {"arms": ["full", "conv-lora-r8"], "batch_sizes": [4, 8], "ranks": [2, 4]}
+    cost.run(profile(("full", "conv-lora-r8"), {"growth": growth}), "cpu")
+    found = [(r["sweep"], r["arm"], r["batch_size"], r["rank"]) for r in read_rows("results/tiny/cost_growth.csv")]
+    assert found == [
+        ("batch", "full", "4", ""), ("rank", "full", "16", ""), ("batch", "conv-lora-r8", "4", "8"),
+        ("batch", "conv-lora-r8", "8", "8"), ("rank", "conv-lora-r8", "16", "4"),
+    ]  # fmt: skip
+
+
+def test_layers_that_fail_leave_the_earlier_table(workdir, monkeypatch):
+    def fail(*args, **options):
+        raise ValueError("a layer does not compute what its reference does")
+
+    monkeypatch.setattr(benches, "measure_all", fake_measurement([]))
+    monkeypatch.setattr(layer_costs, "measure_all", fail)
+    path = workdir / "results/tiny/cost_layers.csv"
+    path.parent.mkdir(parents=True)
+    path.write_text("layer\nearlier\n")
+    with pytest.raises(ValueError, match="a layer does not"):
+        cost.run(profile(section={"layers": True}), "cpu")
+    assert path.read_text() == "layer\nearlier\n" and read_rows("results/tiny/cost.csv")
+    cost.run(profile(), "cpu")  # which asks for none
+    assert read_rows(path) == []
 
 
 def test_a_network_that_cannot_be_compiled_is_left_out(workdir, monkeypatch, capsys):

@@ -42,12 +42,12 @@ def row(arm, minutes, **changes):
 def planned(workdir, capsys):
     """Write a profile with its results, plan it, and return (exit status, what was printed, {file: rows})."""
 
-    def run(rows, *options, environment=GPU, card=CARD, **changes):
+    def run(rows, *options, environment=GPU, card=CARD, left_out=None, **changes):
         (workdir / "params.yaml").write_text(yaml.safe_dump(tiny_params(**{"arm": ARMS, **changes})))
         results = workdir / "results" / "tiny"
         if rows is not None:
             cost.write_csv(results / "cost.csv", cost.COLUMNS, rows)
-        records.write_json(results / "cost.json", {"environment": environment})
+        records.write_json(results / "cost.json", {"environment": environment, "left_out": left_out or {}})
         if card:
             records.write_json(results / "data" / "card.json", card)
         status = plan.main([*options, "--out", "plan.csv"])
@@ -199,6 +199,14 @@ def test_errors_name_file_and_next_step(planned, rows, options, words):
     status, text, tables = planned(rows, **options)
     assert status == 1 and not tables
     assert all(word in text for word in words) and text.startswith("error: results/tiny/"), text
+
+
+def test_an_arm_that_could_not_be_measured_is_named_with_the_reason(planned):
+    left_out = {"32px-b16": {"transfer": "out of memory on cuda:0"}, "growth": {"transfer": "not asked for"}}
+    status, text, _ = planned([row("full", 1)], left_out=left_out)
+    assert status == 1 and text.strip().endswith("no row; left out at 32px-b16: out of memory on cuda:0")
+    status, text, _ = planned([row("full", 1)], left_out={"32px-b16": ["transfer"]})
+    assert status == 1 and "cost.json: left_out: found {'32px-b16': ['transfer']}, expected" in text
 
 
 def test_a_file_that_is_no_csv(planned, workdir):
