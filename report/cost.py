@@ -112,6 +112,7 @@ def cost_ratios(results: Results) -> plt.Figure | None:
         f"Cost of a training step relative to full fine-tuning\nprofile {results.profile}, random weights, "
         f"{_rounds(frame)} rounds on {claim_costs.machine(results)}",
     )  # fmt: skip
+    figure.subplots_adjust(wspace=0.7)  # for what is written beside the panels
     for axis, name, absolute, unit in zip(axes, ("step", "peak"), ("step_ms", "peak_mib"), ("ms", "MiB"), strict=True):
         axis.axvline(1, color="black", lw=0.7, ls=(0, (4, 3)), zorder=1)
         for place, row in enumerate(rows):
