@@ -56,11 +56,11 @@ def headline(results: Results) -> str:
     row = arms.loc[chosen]
     said: dict[str, list[str]] = {}
     pairs = _pairs(results, chosen)
-    for pair in pairs.itertuples():
+    for pair in pairs[~pairs.against.isin(comparisons.PEERS)].itertuples():  # those have their tiles
         said.setdefault(comparisons.verdict(pair), []).append(REFERENCES.get(pair.against, pair.reference))
     words = [
         PHRASES[word].format(
-            name=(" or " if word == "undecided" else " and ").join(names), margin=comparisons.points(pairs.margin.max())
+            name=_listed(names, "or" if word == "undecided" else "and"), margin=comparisons.points(pairs.margin.max())
         )
         for word, names in said.items()
     ]
@@ -68,6 +68,10 @@ def headline(results: Results) -> str:
     if not words:
         return f"{where}, CoLoRA reaches a test accuracy of {row.acc_mean:.3f}, training {trains}."
     return f"{where}, CoLoRA is {' and '.join(words)}. It trains {trains}."
+
+
+def _listed(names: list[str], last: str) -> str:
+    return f" {last} ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
 def tiles(results: Results) -> list[dict]:

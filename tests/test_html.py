@@ -371,6 +371,11 @@ def test_colors_stand_out_in_the_dark(color):
     assert (luminance(to_rgb(overview.dark(color))) + 0.05) / (luminance(to_rgb(ground)) + 0.05) >= 4.5
 
 
+@pytest.mark.parametrize("names, text", [(["a"], "a"), (["a", "b"], "a or b"), (["a", "b", "c"], "a, b or c")])
+def test_names_are_listed(names, text):
+    assert overview._listed(names, "or") == text
+
+
 def test_headline_follows_the_verdicts(built):
     results = built[0]
     arm = page.chosen_colora(results)
