@@ -8,6 +8,7 @@ from matplotlib.ticker import MaxNLocator
 from report import style
 
 ROW = 0.235  # inches a row in figures with an arm a row
+TALLEST = 11.4  # inches, above which a figure as wide as a two-column page's text would be higher than that page
 
 
 def abbreviated(name: str) -> str:
@@ -30,7 +31,7 @@ def arm_rows(results, y, xlabels, title, arms=None, right=0.868, legend=0):
     arms = results.arms if arms is None else arms
     rows = max(y.values()) - min(y.values()) + 1
     bottom = 0.5 + 0.19 * legend + 0.1 * (legend > 0)
-    height = ROW * rows + 0.6 + bottom
+    height = min(ROW * rows + 0.6 + bottom, TALLEST)
     figure, axes = plt.subplots(1, len(xlabels), figsize=(style.WIDTH, height), sharey=True, squeeze=False)
     left = min(0.34, 0.045 + 0.0088 * max(map(len, arms.shown)))
     figure.subplots_adjust(left=left, right=right, top=1 - 0.58 / height, bottom=bottom / height, wspace=0.46)
