@@ -1,4 +1,4 @@
-"""The compared methods. One file a family; `build` finds the file by the arm's `family` setting.
+"""The compared methods. One file a family; `build` finds the file by the method's `family` setting.
 
 A family file has one of two functions, whose keyword arguments are its options and so its schema:
 
@@ -22,15 +22,15 @@ FAMILIES = tuple(sorted(p.stem for p in Path(__file__).parent.glob("*.py") if p.
 MODEL_KEYS = ("backbone", "weights", "head", "batchnorm")
 
 
-class ArmError(ValueError):
-    """An arm's section that cannot be built; the message names the arm, the key, and what was expected."""
+class MethodError(ValueError):
+    """A method's section that cannot be built; the message names the method, the key, and what was expected."""
 
 
-def build(arm: str, settings: dict, *, num_classes: int, image_size: int, weights: str | None = None) -> nn.Module:
-    """The network of one arm, ready to train: what trains has `requires_grad`, all else is frozen.
+def build(method: str, settings: dict, *, num_classes: int, image_size: int, weights: str | None = None) -> nn.Module:
+    """The network of one method, ready to train: what trains has `requires_grad`, all else is frozen.
 
     Args:
-        arm: the arm's name, for messages.
+        method: the method's name, for messages.
         settings: its section with the profile's defaults filled in: `family`, `backbone`, `weights`
             ("imagenet", "random", or a safetensors file), `head`, `batchnorm`, and the family's own options.
             A `train` section is not looked at.
@@ -39,21 +39,23 @@ def build(arm: str, settings: dict, *, num_classes: int, image_size: int, weight
         weights: replaces `settings["weights"]`, e.g. "random" where only shapes matter.
 
     Raises:
-        ArmError: unknown family or option, an option out of range, or a package that is not installed.
+        MethodError: unknown family or option, an option out of range, or a package that is not installed.
         baselines.backbones.WeightsError: the weights cannot be had or belong to another model.
     """
     options = {key: value for key, value in settings.items() if key != "train"}
-    family = options.pop("family", arm)
+    family = options.pop("family", method)
     if family not in FAMILIES:
-        raise ArmError(f"arm {arm!r}: no family {family!r}{_near(family, FAMILIES)}; families: {', '.join(FAMILIES)}")
+        raise MethodError(
+            f"method {method!r}: no family {family!r}{_near(family, FAMILIES)}; families: {', '.join(FAMILIES)}"
+        )
     module = importlib.import_module(f"baselines.{family}")
     model_options = {key: options.pop(key) for key in MODEL_KEYS if key in options}
     if weights is not None:
         model_options["weights"] = weights
     make = getattr(module, "network", None)
-    _check_options(arm, family, make or module.adapt, options, () if make else MODEL_KEYS)
+    _check_options(method, family, make or module.adapt, options, () if make else MODEL_KEYS)
     if make:
-        _check_from_scratch(arm, family, model_options)
+        _check_from_scratch(method, family, model_options)
     try:
         model = None if make else classifier(num_classes=num_classes, image_size=image_size, **model_options)
         try:
@@ -61,30 +63,30 @@ def build(arm: str, settings: dict, *, num_classes: int, image_size: int, weight
                 return make(num_classes=num_classes, image_size=image_size, **options)
             return module.adapt(model, **options)
         except ValueError as error:
-            raise ArmError(f"arm {arm!r}: {error}") from error
+            raise MethodError(f"method {method!r}: {error}") from error
     except ModuleNotFoundError as error:
-        raise ArmError(
-            f"arm {arm!r} needs the package {error.name!r}, which is not installed; `pip install {error.name}`"
+        raise MethodError(
+            f"method {method!r} needs the package {error.name!r}, which is not installed; `pip install {error.name}`"
         ) from error
 
 
-def _check_options(arm, family, make, options, model_keys):
+def _check_options(method, family, make, options, model_keys):
     accepted = [name for name, p in inspect.signature(make).parameters.items() if p.kind is p.KEYWORD_ONLY]
     accepted = [name for name in accepted if name not in ("num_classes", "image_size")]
     for key in options:
         if key not in accepted:
             known = (*accepted, *model_keys)
-            raise ArmError(
-                f"arm {arm!r}: family {family!r} has no option {key!r}{_near(key, known)}; options: {', '.join(known)}"
+            raise MethodError(
+                f"method {method!r}: family {family!r} has no option {key!r}{_near(key, known)}; options: {', '.join(known)}"
             )
 
 
-def _check_from_scratch(arm, family, model_options):
+def _check_from_scratch(method, family, model_options):
     """A network of a family's own has no pretrained weights: asking for some must not pass unnoticed."""
     found = model_options.get("weights", "random")
     if found != "random":
-        raise ArmError(
-            f"arm {arm!r}: family {family!r} trains from scratch, found weights {found!r}; "
+        raise MethodError(
+            f"method {method!r}: family {family!r} trains from scratch, found weights {found!r}; "
             "leave `weights` out or say 'random'"
         )
 

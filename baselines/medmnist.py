@@ -1,6 +1,6 @@
 """The ResNets that MedMNIST publishes as its baselines, from scratch (Yang et al., arXiv:2110.14795).
 
-Their recipe belongs to the arm's `train` section: Adam at 1e-3, batch 128, 100 epochs, the rate divided by ten after
+Their recipe belongs to the method's `train` section: Adam at 1e-3, batch 128, 100 epochs, the rate divided by ten after
 half and three quarters of them, images scaled to -1..1, no augmentation.
 """
 

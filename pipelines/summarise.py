@@ -1,54 +1,8 @@
-"""Collect a profile's cells into the files that the report and DVC read.
+"""`python -m pipelines.summarise`."""
 
-Exactly the cells `arms x seeds` of the profile are read, by name. A cell that is missing, failed or malformed is
-an error unless the profile sets `allow_missing: true`; it is then a hole: its row in cells.csv says why, and the
-arm's numbers come from the seeds that remain.
-
-Written to results/<profile>/:
-    summary.json     {arm: figures}, the DVC metric; null where an arm has no cell
-    cells.csv        one row a cell: settings, metrics, cost, environment
-    curves.csv       arm, seed, epoch, ...: every cell's learning curve
-    confusion.csv    arm, true, predicted, count: test images, summed over seeds
-    tuning.csv       arm, lr, val_acc, val_loss, chosen, failure: every trial of the learning-rate grid
-    comparisons.csv  each arm against `full` and `transfer` on its backbone: paired differences of accuracy and AUC with
-                     intervals, p, probability of improvement, equivalence within a margin, seeds needed; `reference`
-                     names the other arm, which for a network trained from scratch is the profile's first one
-    mcnemar.csv      the same pairs seed by seed: images that only one of the two got right, McNemar's p
-    scores.csv       one row a cell: macro recall, precision, specificity, F1, ECE, ECE by chance, Brier, NLL
-    class_scores.csv the same of each class: arm, seed, class, images, predicted, recall, precision, specificity, f1
-    reliability.csv  arm, bin, low, high, confidence, accuracy, count: predictions pooled over seeds
-    stability.csv    arm, measure, value, lo, hi, seeds: of the training curves
-    robustness.csv   arm, kind, severity, accuracy, kept (of the clean accuracy), intervals: on corrupted test images,
-                     of the seeds that `probe` names; without it no row
-    ranks.csv        mean rank of each arm's accuracy over seeds, Friedman's test, Nemenyi's critical difference; where
-                     arms train on different shares of the labels, of those on the largest share
-    labels.csv       where shares differ: an arm's method (see `shares`), images and patients trained on, accuracy, AUC,
-                     and the difference from the method's best arm
-"""
-
-import argparse
 import sys
 
-
-def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m pipelines.summarise", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--profile-file", default="params.yaml", help="composed parameters (default: %(default)s)")
-    options = parser.parse_args(arguments)
-
-    from pipelines.cells import SummaryError
-    from pipelines.params import ParamsError, load
-    from pipelines.records import RecordError
-    from pipelines.summary import summarise
-
-    try:
-        summarise(load(options.profile_file))
-    except (ParamsError, RecordError, SummaryError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
-
+from pipelines.evidence.summarising import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -14,14 +14,14 @@ import pandas as pd
 from pydantic import Field, model_validator
 from scipy.stats import norm
 
-from pipelines.params import Section
+from pipelines.profile.schema import Section
 from report.results import PAPER, ReportError
 from report.tables import signed
 
 COUNTS = Path(__file__).with_name("counts.csv")
 YES, NO, OPEN = "yes", "no", "cannot be said"
 
-Rows = dict[Literal["arm", "backbone", "dataset", "training_set", "source"], str | list[str]]
+Rows = dict[Literal["method", "backbone", "dataset", "training_set", "source"], str | list[str]]
 Column = Literal["accuracy", "auc", "trainable_m", "total_m", "epoch_min", "memory_gib"]
 
 
@@ -36,7 +36,7 @@ class Result:
 
 @dataclass(frozen=True)
 class Sources:
-    """paper: the figures of paper.csv. counts: trained parameters by arm, from counts.csv."""
+    """paper: the figures of paper.csv. counts: trained parameters by method, from counts.csv."""
 
     paper: pd.DataFrame
     counts: dict[str, int]
@@ -76,28 +76,28 @@ class Sources:
             raise ReportError(f"claims.yaml: {where} has no {column} in {PAPER.name}; pick a row that states it")
         return float(value)
 
-    def trained(self, arm: str) -> int:
-        """Trained parameters of an arm on VGG16.
+    def trained(self, method: str) -> int:
+        """Trained parameters of a method on VGG16.
 
         Raises:
             ReportError: counts.csv does not have it.
         """
-        if arm not in self.counts:
-            raise ReportError(f"claims.yaml: no arm {arm!r} in {COUNTS.name}; it has {', '.join(self.counts)}")
-        return self.counts[arm]
+        if method not in self.counts:
+            raise ReportError(f"claims.yaml: no method {method!r} in {COUNTS.name}; it has {', '.join(self.counts)}")
+        return self.counts[method]
 
 
 def sources(paper: pd.DataFrame) -> Sources:
     """The paper's figures with the counts of counts.csv."""
     counts = pd.read_csv(COUNTS)
-    return Sources(paper, dict(zip(counts.arm, counts.trainable.astype(int), strict=True)))
+    return Sources(paper, dict(zip(counts.method, counts.trainable.astype(int), strict=True)))
 
 
 class Count(Section):
     """Millions of trained parameters against exact counts, rounded to the paper's two decimals.
 
-    named: the arms of counts.csv that the paper's words allow, by what tells them apart; without any, the paper does
-    not say enough. other: arms that its words exclude, shown for comparison.
+    named: the methods of counts.csv that the paper's words allow, by what tells them apart; without any, the paper does
+    not say enough. other: methods that its words exclude, shown for comparison.
     """
 
     kind: Literal["count"]
@@ -108,14 +108,17 @@ class Count(Section):
     @model_validator(mode="after")
     def _something(self):
         if not self.named and not self.other:
-            raise ValueError("expected an arm in named or other")
+            raise ValueError("expected a method in named or other")
         return self
 
     def check(self, given: Sources, stated: str | None) -> Result:
         figure = millions(given.figure(self.of, "trainable_m"))
-        arms = {**self.named, **self.other}
-        text = [f"{label} {given.trained(arm):,} ({millions(given.trained(arm) / 1e6)})" for label, arm in arms.items()]
-        fits = [label for label, arm in arms.items() if millions(given.trained(arm) / 1e6) == figure]
+        methods = {**self.named, **self.other}
+        text = [
+            f"{label} {given.trained(method):,} ({millions(given.trained(method) / 1e6)})"
+            for label, method in methods.items()
+        ]
+        fits = [label for label, method in methods.items() if millions(given.trained(method) / 1e6) == figure]
         own, others = ([label for label in group if label in fits] for group in (self.named, self.other))
         if not self.named:
             agrees = OPEN
@@ -129,7 +132,7 @@ class Count(Section):
 class Convention(Section):
     """Which way of counting fits a whole row of figures: for each convention how many of them it gives.
 
-    conventions: what is added to an arm's name, by the convention's own. stated_is: the one that the authors state.
+    conventions: what is added to a method's name, by the convention's own. stated_is: the one that the authors state.
     """
 
     kind: Literal["convention"]
@@ -147,7 +150,7 @@ class Convention(Section):
     def check(self, given: Sources, stated: str | None) -> Result:
         text, whole = [], []
         for label, suffix in self.conventions.items():
-            misses = [arm for arm in self.of if not self._fits(given, arm, suffix)]
+            misses = [method for method in self.of if not self._fits(given, method, suffix)]
             fitting = len(self.of) - len(misses)
             text.append(f"{label} {fitting} of {len(self.of)} counts fit")
             text[-1] += f" (not {', '.join(misses)})" if misses else ""
@@ -155,9 +158,9 @@ class Convention(Section):
         agrees = YES if self.stated_is in whole else f"{NO}; {', '.join(whole)}" if whole else NO
         return Result(stated or self.stated_is, "; ".join(text), agrees)
 
-    def _fits(self, given: Sources, arm: str, suffix: str) -> bool:
-        where = {"arm": arm, "training_set": self.training_set}
-        return millions(given.figure(where, "trainable_m")) == millions(given.trained(arm + suffix) / 1e6)
+    def _fits(self, given: Sources, method: str, suffix: str) -> bool:
+        where = {"method": method, "training_set": self.training_set}
+        return millions(given.figure(where, "trainable_m")) == millions(given.trained(method + suffix) / 1e6)
 
 
 class Reduction(Section):
@@ -194,7 +197,7 @@ class Gap(Section):
         best = others.loc[others[self.column].idxmax()]
         ours, theirs = given.figure(self.of, self.column), float(best[self.column])
         gap = round(ours - theirs, 9)
-        text = f"{ours:.3f} minus {theirs:.3f} ({best.arm}, {best.backbone}): {signed(gap)}"
+        text = f"{ours:.3f} minus {theirs:.3f} ({best.method}, {best.backbone}): {signed(gap)}"
         return Result(
             stated or signed(self.size),
             text,

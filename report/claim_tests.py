@@ -1,8 +1,8 @@
 """The kinds of test that claims.yaml may name, each a small class: its arguments, its words, and how it judges.
 
-A test judges the CoLoRA arm that it is given, on the results of one profile, from the statistics that are there:
-comparisons.csv, stability.csv, the parameter counts, and cost.csv where it has been measured. Times in cells.csv are
-never used: those cells may have run beside other work.
+A test judges the CoLoRA method that it is given, on the results of one profile, from the statistics that are there:
+comparisons.csv, stability.csv, the parameter counts, and cost.csv where it has been measured. Times in runs.csv are
+never used: those runs may have run beside other work.
 """
 
 from collections.abc import Iterable
@@ -14,8 +14,8 @@ import pandas as pd
 from pydantic import Field, model_validator
 from scipy.stats import t
 
-from pipelines.params import Section
-from pipelines.stability import DEFINITIONS, spread_interval
+from pipelines.evidence.stability import DEFINITIONS, spread_interval
+from pipelines.profile.schema import Section
 from report import claim_costs, quality
 from report.comparisons import ALPHA, GROUPS, HEADS, larger_p, p_text, points, verdict
 from report.results import Results
@@ -24,7 +24,7 @@ from report.tables import interval, signed, start
 SUPPORTED, CONTRADICTED, UNDECIDED = WORDS = ("supported", "contradicted", "undecided")
 MOST_SEEDS = 200  # that are told as what a decision would take
 
-Against = Literal["full", "transfer", "ViT", "state space", "KAN"]
+Against = Literal["full", "head_only", "ViT", "state space", "KAN"]
 Measure = Literal["spread", "jitter", "drawdown", "epochs_to_final", "loss_spikes"]
 
 
@@ -56,7 +56,7 @@ def combined(parts: Iterable[Part]) -> Finding:
 
 
 class Parameters(Section):
-    """The share of full fine-tuning's trained parameters that the arm trains: exact, so never undecided by chance."""
+    """The share of full fine-tuning's trained parameters that the method trains: exact, so never undecided by chance."""
 
     kind: Literal["parameters"]
     at_most: float = Field(gt=0)
@@ -64,17 +64,19 @@ class Parameters(Section):
     def words(self) -> str:
         return f"Trained parameters, at most {100 * self.at_most:g} % of full fine-tuning's on the same backbone"
 
-    def judge(self, results: Results, arm: str) -> Finding:
-        arms, whole = results.arms, reference(results, arm, "full")
-        if whole is None or pd.isna(arms.trainable[whole]):
-            return Finding(f"{arms.trainable[arm]:,.0f} trained", UNDECIDED, lacking(results, arm, "full"))
-        share = arms.trainable[arm] / arms.trainable[whole]
-        text = f"{arms.trainable[arm]:,.0f} against {arms.trainable[whole]:,.0f} of {whole}: {100 * share:.1f} %"
+    def judge(self, results: Results, method: str) -> Finding:
+        methods, whole = results.methods, reference(results, method, "full")
+        if whole is None or pd.isna(methods.trainable[whole]):
+            return Finding(f"{methods.trainable[method]:,.0f} trained", UNDECIDED, lacking(results, method, "full"))
+        share = methods.trainable[method] / methods.trainable[whole]
+        text = (
+            f"{methods.trainable[method]:,.0f} against {methods.trainable[whole]:,.0f} of {whole}: {100 * share:.1f} %"
+        )
         return Finding(text, SUPPORTED if share <= self.at_most else CONTRADICTED)
 
 
 class Gain(Section):
-    """Whether the arm is better than each arm of `over`, and whether a gain of the claimed `size` can be true.
+    """Whether the method is better than each method of `over`, and whether a gain of the claimed `size` can be true.
 
     Supported: every difference is shown to be positive, Holm-corrected as in comparisons.csv, and some 95 % interval
     reaches `size`. Contradicted: a difference is shown to be negative, or no interval reaches `size`.
@@ -87,22 +89,22 @@ class Gain(Section):
 
     def words(self) -> str:
         size = f", and some 95 % interval reaches {signed(self.size)}" if self.size else ""
-        best = "" if set(self.over) <= set(HEADS) else ", each by its best arm"
+        best = "" if set(self.over) <= set(HEADS) else ", each by its best method"
         metric = {"accuracy": "accuracy", "auc": "macro AUC"}[self.metric]
         return f"Test {metric} shown to be above that of {_listed(self.over)}{best}{size}"
 
-    def judge(self, results: Results, arm: str) -> Finding:
-        parts = [self._part(results, arm, against) for against in self.over]
+    def judge(self, results: Results, method: str) -> Finding:
+        parts = [self._part(results, method, against) for against in self.over]
         found = combined(parts)
         reaching = [part.reaches for part in parts]
         if found.verdict == CONTRADICTED or not self.size or any(reaching) or None in reaching:
             return found
         return Finding(f"{found.evidence}; no interval reaches {signed(self.size)}", CONTRADICTED)
 
-    def _part(self, results: Results, arm: str, against: str) -> Part:
-        row = pair(results, arm, against)
+    def _part(self, results: Results, method: str, against: str) -> Part:
+        row = pair(results, method, against)
         if row is None:
-            return Part(f"no comparison with {_shown(against)}", UNDECIDED, lacking(results, arm, against))
+            return Part(f"no comparison with {_shown(against)}", UNDECIDED, lacking(results, method, against))
         accuracy = self.metric == "accuracy"
         p = larger_p(row) if accuracy else row.auc_p_holm
         low, high = (row.lo, row.hi) if accuracy else (row.auc_lo, row.auc_hi)
@@ -118,7 +120,7 @@ class Gain(Section):
 
 
 class Comparable(Section):
-    """Whether the arm is at least as accurate as each of `over`, within the profile's margin.
+    """Whether the method is at least as accurate as each of `over`, within the profile's margin.
 
     Supported: shown equivalent within the margin, or shown higher. Contradicted: shown lower, the whole 95 % interval
     being beyond the margin. A difference that may be smaller or larger than the margin is undecided.
@@ -128,15 +130,15 @@ class Comparable(Section):
     over: list[Against] = Field(min_length=1)
 
     def words(self) -> str:
-        return f"Test accuracy equivalent to that of the best {_listed(self.over)} arm, within the margin, or higher"
+        return f"Test accuracy equivalent to that of the best {_listed(self.over)} method, within the margin, or higher"
 
-    def judge(self, results: Results, arm: str) -> Finding:
-        return combined(self._part(results, arm, against) for against in self.over)
+    def judge(self, results: Results, method: str) -> Finding:
+        return combined(self._part(results, method, against) for against in self.over)
 
-    def _part(self, results: Results, arm: str, against: str) -> Part:
-        row = pair(results, arm, against)
+    def _part(self, results: Results, method: str, against: str) -> Part:
+        row = pair(results, method, against)
         if row is None:
-            return Part(f"no comparison with {_shown(against)}", UNDECIDED, lacking(results, arm, against))
+            return Part(f"no comparison with {_shown(against)}", UNDECIDED, lacking(results, method, against))
         shown = verdict(row)
         told = _told(results, row, row.difference, row.lo, row.hi, larger_p(row))
         text = f"{told}, margin {points(row.margin)}: {shown}"
@@ -163,18 +165,21 @@ class Stability(Section):
         names = ", ".join(DEFINITIONS[name][0].lower() for name in self.measures)
         return f"Intervals of some of {names} below full fine-tuning's, none above"
 
-    def judge(self, results: Results, arm: str) -> Finding:
-        whole, rows = reference(results, arm, "full"), quality.read(results, "stability").set_index(["arm", "measure"])
-        if whole is None or not results.arms.seeds[whole]:
-            return Finding("no full fine-tuning to compare with", UNDECIDED, lacking(results, arm, "full"))
+    def judge(self, results: Results, method: str) -> Finding:
+        whole, rows = (
+            reference(results, method, "full"),
+            quality.read(results, "stability").set_index(["method", "measure"]),
+        )
+        if whole is None or not results.methods.seeds[whole]:
+            return Finding("no full fine-tuning to compare with", UNDECIDED, lacking(results, method, "full"))
         if rows.empty:
             return Finding("no stability.csv", UNDECIDED, "run python -m pipelines.summarise")
         texts, sides, seeds = [], [], []
         for name in self.measures:
-            if not {(arm, name), (whole, name)} <= set(rows.index):
+            if not {(method, name), (whole, name)} <= set(rows.index):
                 texts.append(f"{DEFINITIONS[name][0].lower()}: not measured")
                 continue
-            ours, theirs = (rows.loc[(one, name)] for one in (arm, whole))
+            ours, theirs = (rows.loc[(one, name)] for one in (method, whole))
             scale, unit = (100, " points") if name in quality.POINTS else (1, "")
             told = f"{_value(ours, scale)} against {_value(theirs, scale)}{unit}"
             texts.append(f"{DEFINITIONS[name][0].lower()} {told}")
@@ -191,7 +196,7 @@ class Stability(Section):
 
 
 class Cost(Section):
-    """A ratio of cost.csv at every setting where it was measured for the arm: full fine-tuning's step time and peak
+    """A ratio of cost.csv at every setting where it was measured for the method: full fine-tuning's step time and peak
     memory, or the merged network's inference time over the untouched one's.
 
     at_most: supported where every interval lies at or below it, contradicted where every one lies above. within:
@@ -220,15 +225,15 @@ class Cost(Section):
         bound = f"at most {self.at_most:g}" if self.within is None else f"within 1 ± {self.within:g}"
         return f"{name}, {bound}, measured alone on the machine"
 
-    def judge(self, results: Results, arm: str) -> Finding:
-        rows = claim_costs.ratios(results, arm, self.ratio, self.tolerance)
+    def judge(self, results: Results, method: str) -> Finding:
+        rows = claim_costs.ratios(results, method, self.ratio, self.tolerance)
         if rows is None:
             return Finding("not measured", UNDECIDED, f"run {claim_costs.COMMAND}")
         if rows.empty:
             return Finding(
-                "cost.csv has no such ratio of a CoLoRA arm",
+                "cost.csv has no such ratio of a CoLoRA method",
                 UNDECIDED,
-                f"a CoLoRA arm and full fine-tuning on one backbone in what {claim_costs.COMMAND} measures",
+                f"a CoLoRA method and full fine-tuning on one backbone in what {claim_costs.COMMAND} measures",
             )
         lowest, highest = (0, self.at_most) if self.within is None else (1 - self.within, 1 + self.within)
         inside = (rows.lo >= lowest) & (rows.hi <= highest)
@@ -247,40 +252,40 @@ class Cost(Section):
 Test = Annotated[Parameters | Gain | Comparable | Stability | Cost, Field(discriminator="kind")]
 
 
-def reference(results: Results, arm: str, family: str) -> str | None:
-    """The profile's first arm of a family on the arm's backbone, as in `pipelines.comparisons.references`."""
-    arms = results.whole
-    found = arms.index[(arms.family == family) & (arms.backbone == arms.backbone[arm])]
+def reference(results: Results, method: str, family: str) -> str | None:
+    """The profile's first method of a family on the method's backbone, as in `pipelines.evidence.comparisons.references`."""
+    methods = results.whole
+    found = methods.index[(methods.family == family) & (methods.backbone == methods.backbone[method])]
     return found[0] if len(found) else None
 
 
-def pair(results: Results, arm: str, against: str):
-    """The row of comparisons.csv that sets the arm against a family of references or a group; None without a result."""
+def pair(results: Results, method: str, against: str):
+    """The row of comparisons.csv that sets the method against a family of references or a group; None without a result."""
     rows = results.comparisons
-    rows = rows[(rows.arm == arm) & (rows.against == against) & rows.difference.notna()]
+    rows = rows[(rows.method == method) & (rows.against == against) & rows.difference.notna()]
     return next(rows.itertuples(), None)
 
 
-def lacking(results: Results, arm: str, against: str) -> str:
+def lacking(results: Results, method: str, against: str) -> str:
     """What to run or add so that there is a comparison."""
-    arms, holes, rows = results.whole, results.holes, results.comparisons
-    asked = rows.reference[(rows.arm == arm) & (rows.against == against)]
-    missing = holes[holes.arm.isin([*asked, arm])]
-    if len(asked) and len(missing):  # without cells of a common seed
+    methods, holes, rows = results.whole, results.holes, results.comparisons
+    asked = rows.reference[(rows.method == method) & (rows.against == against)]
+    missing = holes[holes.method.isin([*asked, method])]
+    if len(asked) and len(missing):  # without runs of a common seed
         return train(missing)
     if against in GROUPS:
-        there, wanted = arms[arms.group == against], f"of group {against}"
+        there, wanted = methods[methods.group == against], f"of group {against}"
     else:
-        there = arms[(arms.family == against) & (arms.backbone == arms.backbone[arm])]
-        wanted = f"of family {against} on {arms.backbone[arm]}"
+        there = methods[(methods.family == against) & (methods.backbone == methods.backbone[method])]
+        wanted = f"of family {against} on {methods.backbone[method]}"
     if there.empty:
-        return f"an arm {wanted} in the profile"
-    return "run python -m pipelines.summarise" if there.seeds.any() else train(holes[holes.arm.isin(there.index)])
+        return f"a method {wanted} in the profile"
+    return "run python -m pipelines.summarise" if there.seeds.any() else train(holes[holes.method.isin(there.index)])
 
 
 def train(holes: pd.DataFrame) -> str:
-    """The command that trains the first of some missing cells."""
-    return f"run python -m pipelines.train --arm {holes.arm.iloc[0]} --seed {holes.seed.iloc[0]}"
+    """The command that trains the first of some missing runs."""
+    return f"run python -m pipelines.train --method {holes.method.iloc[0]} --seed {holes.seed.iloc[0]}"
 
 
 def needed(row) -> str:
@@ -317,9 +322,9 @@ def seeds_to_part(name: str, ours: pd.Series, theirs: pd.Series) -> int | None:
 
 
 def _told(results: Results, row, difference: float, low: float, high: float, p: float) -> str:
-    """A difference from another arm; of another group's without pretrained weights this is said too."""
+    """A difference from another method; of another group's without pretrained weights this is said too."""
     about = [row.against] if row.against in GROUPS else []
-    about += ["from scratch"] if about and start(results.arms.weights[row.reference]) == "from scratch" else []
+    about += ["from scratch"] if about and start(results.methods.weights[row.reference]) == "from scratch" else []
     other = f"{row.reference} ({', '.join(about)})" if about else row.reference
     holm = "" if pd.isna(p) else f"Holm's p {p_text(p)}, "
     seeds = f"{row.seeds} seed{'s' * (row.seeds != 1)}"

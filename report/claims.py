@@ -14,7 +14,7 @@ import pandas as pd
 import yaml
 from pydantic import Field, ValidationError
 
-from pipelines.params import Section
+from pipelines.profile.schema import Section
 from report import claim_costs
 from report.audit import Check, Figure, sources
 from report.claim_tests import UNDECIDED, WORDS, Cost, Finding, Parameters, Test, train
@@ -61,15 +61,19 @@ def verdicts(results: Results) -> list[Verdict]:
     Raises:
         ReportError: claims.yaml, or a result file that a test needs, cannot be used.
     """
-    arm = _chosen(results)
-    return [_verdict(results, arm, claim) for claim in ledger(LEDGER).claims]
+    method = _chosen(results)
+    return [_verdict(results, method, claim) for claim in ledger(LEDGER).claims]
 
 
-def _verdict(results: Results, arm: str | None, claim: Claim) -> Verdict:
-    found = claim.test.judge(results, arm) if arm else Finding("no result of a CoLoRA arm", UNDECIDED, _colora(results))
+def _verdict(results: Results, method: str | None, claim: Claim) -> Verdict:
+    found = (
+        claim.test.judge(results, method)
+        if method
+        else Finding("no result of a CoLoRA method", UNDECIDED, _colora(results))
+    )
     return Verdict(
         id=claim.id, claim=claim.claim, where=claim.where, test=claim.test.words(), evidence=found.evidence,
-        verdict=found.verdict, scope=_scope(results, arm, claim.test), takes=found.takes,
+        verdict=found.verdict, scope=_scope(results, method, claim.test), takes=found.takes,
     )  # fmt: skip
 
 
@@ -81,16 +85,16 @@ def _chosen(results: Results) -> str | None:
 
 def _colora(results: Results) -> str:
     holes = results.holes[results.holes.family == "colora"]
-    return train(holes) if len(holes) else "an arm of family colora in the profile"
+    return train(holes) if len(holes) else "a method of family colora in the profile"
 
 
-def _scope(results: Results, arm: str | None, test) -> str:
+def _scope(results: Results, method: str | None, test) -> str:
     """What a verdict is about: a network for counts, networks and a machine for costs, else data and a network."""
-    backbone = results.arms.backbone[arm] if arm else "no network"
+    backbone = results.methods.backbone[method] if method else "no network"
     if isinstance(test, Parameters):
         return str(backbone)
     if isinstance(test, Cost):
-        rows = claim_costs.ratios(results, arm, test.ratio, test.tolerance) if arm else None
+        rows = claim_costs.ratios(results, method, test.ratio, test.tolerance) if method else None
         if rows is None or rows.empty:
             return "nothing yet"
         return f"{', '.join(dict.fromkeys(rows.backbone))} on {claim_costs.machine(results)}"
@@ -118,19 +122,19 @@ def claims(results: Results) -> Table:
         "Said in": raw["where"], "Holds only for": raw.scope,
         "What would decide it": raw.takes.where(raw.takes != "", DASH),
     })  # fmt: skip
-    arm = _chosen(results)
+    method = _chosen(results)
     who = (
-        f"The CoLoRA arm is {arm}, of highest validation accuracy on its backbone."
-        if arm
-        else "No CoLoRA arm has a result."
+        f"The CoLoRA method is {method}, of highest validation accuracy on its backbone."
+        if method
+        else "No CoLoRA method has a result."
     )
     note = (
         "Claims of arXiv:2505.18315 in this project's words. Verdicts are computed from the results of this profile "
         f"and hold for what stands beside them only. {who} Full fine-tuning and transfer are those on its backbone, "
-        "the other models each group's arm of highest validation accuracy; where one is from scratch its network and "
+        "the other models each group's method of highest validation accuracy; where one is from scratch its network and "
         "weights differ as well as the method. Differences are told with the interval of one comparison at a time "
         "and Holm's p. Undecided means that neither is shown, not that the claim is wrong. Costs count only as "
-        f"measured by pipelines.cost, never as epoch times of cells. {comparability(results)}"
+        f"measured by pipelines.cost, never as epoch times of runs. {comparability(results)}"
     )
     widths = (0.13, 0.09, 0.2, 0.13, 0.08, 0.12, 0.11)
     return Table("claims", f"Claims of the paper: {results.label}", note, raw, text, left=7, widths=widths)

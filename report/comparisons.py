@@ -1,4 +1,4 @@
-"""Arms against their references: the table, and the words for what a comparison shows; verdicts are computed here."""
+"""Methods against their references: the table, and the words for what a comparison shows; verdicts are computed here."""
 
 import numpy as np
 import pandas as pd
@@ -6,7 +6,7 @@ import pandas as pd
 from report.results import Results
 from report.tables import DASH, Table, interval, number, signed
 
-HEADS = {"full": "full fine-tuning", "transfer": "transfer"}
+HEADS = {"full": "full fine-tuning", "head_only": "head-only"}
 GROUPS = ("ViT", "state space", "KAN")  # of pipelines.comparisons
 PEERS = ("bitfit", "adapters", "conv_lora")
 WORDS = ("higher", "higher, within the margin", "equivalent", "lower, within the margin", "lower", "undecided")
@@ -61,13 +61,13 @@ def comparisons(results: Results) -> Table:
     order = [
         row
         for family in (*HEADS, *GROUPS, *PEERS)
-        for arm in results.arms.index
-        for row in raw[(raw.against == family) & (raw.arm == arm)].itertuples()
+        for method in results.methods.index
+        for row in raw[(raw.against == family) & (raw.method == method)].itertuples()
     ]
     margin = raw.margin.max()
     text = pd.DataFrame(
         {
-            "Arm": [row.arm for row in order],
+            "Method": [row.method for row in order],
             "Minus": [row.reference for row in order],
             "Difference": [DASH if pd.isna(row.difference) else signed(row.difference) for row in order],
             "95 % interval": [interval(row.lo, row.hi, plus=True) for row in order],
@@ -81,12 +81,12 @@ def comparisons(results: Results) -> Table:
         }
     )
     note = (
-        f"Paired by seed and test image, against the reference arm on the same backbone{_same_share(results)}. The "
+        f"Paired by seed and test image, against the reference method on the same backbone{_same_share(results)}. The "
         f"interval is for new seeds and new {unit(results)}s, one comparison at a time. Holm's p is of no difference, "
         "corrected for all comparisons with the same kind of reference: the larger one of the t test that the interval "
-        f"belongs to and of a permutation test that swaps the arms' results {unit(results)} by {unit(results)}, the "
+        f"belongs to and of a permutation test that swaps the methods' results {unit(results)} by {unit(results)}, the "
         "trained networks as they are. McNemar: seeds whose own exact test has p below 0.05, uncorrected, images "
-        "counted one by one. Better: estimated probability that one run of the arm beats the same seed of the "
+        "counted one by one. Better: estimated probability that one run of the method beats the same seed of the "
         "reference on a new test set of this size. Verdict: higher or lower where Holm's p is below 0.05; equivalent "
         f"where two one-sided tests, Holm-corrected, put the difference within {points(margin)}; else undecided. Last "
         f"column: seeds for a true difference of {points(margin)} to be found with 80 % power on these test sets, by "
@@ -115,44 +115,44 @@ def unit(results: Results) -> str:
 
 
 def _against_groups(results: Results) -> str:
-    """A sentence on the comparisons of a CoLoRA arm with other groups of networks, where there are any."""
+    """A sentence on the comparisons of a CoLoRA method with other groups of networks, where there are any."""
     rows = results.comparisons[results.comparisons.against.isin(GROUPS)]
     if rows.empty:
         return ""
     others = ", ".join(f"{row.reference} for {row.against}" for row in rows.itertuples())
     return (
-        f" Then {rows.arm.iloc[0]}, the CoLoRA arm of highest validation accuracy on its backbone, is set against the "
-        f"arm of highest validation accuracy of each other group ({others}): Holm's correction is over these alone, "
+        f" Then {rows.method.iloc[0]}, the CoLoRA method of highest validation accuracy on its backbone, is set against the "
+        f"method of highest validation accuracy of each other group ({others}): Holm's correction is over these alone, "
         "and the networks and their weights differ as well as the method."
     )
 
 
 def _against_peers(results: Results) -> str:
-    """A sentence on the comparisons of a CoLoRA arm with other parameter-efficient methods, where there are any."""
+    """A sentence on the comparisons of a CoLoRA method with other parameter-efficient methods, where there are any."""
     rows = results.comparisons[results.comparisons.against.isin(PEERS)]
     if rows.empty:
         return ""
     return (
-        f" The last rows set {rows.arm.iloc[0]} against the other parameter-efficient methods on its backbone, each by "
-        "its arm of highest validation accuracy, with Holm's correction over these alone."
+        f" The last rows set {rows.method.iloc[0]} against the other parameter-efficient methods on its backbone, each by "
+        "its method of highest validation accuracy, with Holm's correction over these alone."
     )
 
 
 def _beyond_backbones(results: Results) -> str:
-    """Sentences on the arms whose backbone has no reference arm: those compared across backbones, and the others."""
-    pairs, backbone = results.comparisons, results.arms.backbone
+    """Sentences on the methods whose backbone has no reference method: those compared across backbones, and the others."""
+    pairs, backbone = results.comparisons, results.methods.backbone
     pairs = pairs[pairs.against.isin(HEADS)]
-    far = pairs[(pairs.arm.map(backbone) != pairs.reference.map(backbone)).to_numpy(bool)]
+    far = pairs[(pairs.method.map(backbone) != pairs.reference.map(backbone)).to_numpy(bool)]
     text = ""
     if len(far):
         others = dict.fromkeys(f"{name} ({backbone[name]})" for name in far.reference)
         text += (
-            f" From scratch and with no such arm on their backbone, {', '.join(dict.fromkeys(far.arm))} are set "
+            f" From scratch and with no such method on their backbone, {', '.join(dict.fromkeys(far.method))} are set "
             f"against {' and '.join(others)}: there the network and its weights differ as well as the method."
         )
-    alone = [arm for arm in results.arms.index if arm not in set(pairs.arm) | set(pairs.reference)]
+    alone = [method for method in results.methods.index if method not in set(pairs.method) | set(pairs.reference)]
     if alone and len(pairs):
-        text += f" Without a reference arm on the same backbone: {', '.join(alone)}."
+        text += f" Without a reference method on the same backbone: {', '.join(alone)}."
     return text
 
 
@@ -173,7 +173,7 @@ def sentence(pair) -> str:
 
 
 def tally(results: Results) -> list[str]:
-    """How many arms are shown higher, lower, equivalent or undecided against each kind of reference, in sentences."""
+    """How many methods are shown higher, lower, equivalent or undecided against each kind of reference, in sentences."""
     sentences = []
     on = "" if results.labels.empty else " on the same share of the labels"
     for family, name in HEADS.items():
@@ -183,5 +183,5 @@ def tally(results: Results) -> list[str]:
         if len(found):
             counts = found.value_counts()
             told = ", ".join(f"{counts[word]} {word}" for word in WORDS if word in counts)
-            sentences.append(f"Test accuracy against {name}{on}, {len(found)} arm{'s' * (len(found) != 1)}: {told}.")
+            sentences.append(f"Test accuracy against {name}{on}, {len(found)} method{'s' * (len(found) != 1)}: {told}.")
     return sentences

@@ -19,7 +19,7 @@ COLUMNS = [
     "images_per_s", "epoch_s", "ceiling_share", "inference_ms", "inference_merged_ms", "rounds", "input_ratio",
     "input_ratio_lo", "input_ratio_hi",
 ]  # fmt: skip
-GROWTH_COLUMNS = ["sweep", "rank", "arm", "family", "backbone", "image_size", "batch_size", "step_ms", "peak_mib"]
+GROWTH_COLUMNS = ["sweep", "rank", "method", "family", "backbone", "image_size", "batch_size", "step_ms", "peak_mib"]
 SWEEPS = {"batch": ("batch_size", "Batch size"), "image": ("image_size", "Image size, px"), "rank": ("rank", "Rank")}
 
 
@@ -39,7 +39,7 @@ def read_growth(results: Results) -> pd.DataFrame:
     frame = claim_costs.read(results, "cost_growth.csv", GROWTH_COLUMNS)
     if frame is None:
         return pd.DataFrame(columns=GROWTH_COLUMNS)
-    return _styled(frame.assign(setting="", role="arm"))
+    return _styled(frame.assign(setting="", role="method"))
 
 
 def _styled(frame: pd.DataFrame) -> pd.DataFrame:
@@ -52,19 +52,19 @@ def _styled(frame: pd.DataFrame) -> pd.DataFrame:
     color = [colors[kind] for kind in kinds]
     settings = list(dict.fromkeys(frame.setting))
     frame = frame.assign(
-        shown=frame.arm, color=color, ink=[style.ink(c) for c in color], place=[order.index(kind) for kind in kinds],
+        shown=frame.method, color=color, ink=[style.ink(c) for c in color], place=[order.index(kind) for kind in kinds],
         part=[settings.index(setting) for setting in frame.setting],
     )  # fmt: skip
     return frame.sort_values(["part", "place"], kind="stable").reset_index(drop=True)
 
 
 def side_by_side(results: Results) -> Table:
-    """Time, memory and inference of every arm and peer, with their ratios to full fine-tuning."""
+    """Time, memory and inference of every method and peer, with their ratios to full fine-tuning."""
     frame = read(results)
     columns = [name for name in frame if name not in ("shown", "color", "ink", "place", "part")]
     peer = np.where(frame.role == "peer", " (peer)", "")
     text = pd.DataFrame({
-        "Arm": frame.arm + peer,
+        "Method": frame.method + peer,
         "Network": [
             f"{r.backbone}, {r.image_size} px, batch {r.batch_size}, {r.precision}{claim_costs.compiled(r)}"
             for r in frame.itertuples()
@@ -85,7 +85,7 @@ def side_by_side(results: Results) -> Table:
     })  # fmt: skip
     note = (
         f"{_how(results, frame)} Step: forward, loss, backward and optimizer of one batch that lies ready, in the "
-        "recipe's own precision, layout and optimizer, from random weights. Fed × ready: a step of an arm whose batch "
+        "recipe's own precision, layout and optimizer, from random weights. Fed × ready: a step of a method whose batch "
         "is gathered, augmented and normalised first, as in training, against one whose batch lies ready. Peak "
         "memory: the most bytes in use at once during a step through torch's allocator, network, optimizer's state, "
         "gradients, activations and workspaces included, the program itself not. s/epoch: steps of an epoch of the "
@@ -103,7 +103,7 @@ def side_by_side(results: Results) -> Table:
 
 
 def cost_ratios(results: Results) -> plt.Figure | None:
-    """Time and peak memory of a training step relative to full fine-tuning, a row an arm or peer."""
+    """Time and peak memory of a training step relative to full fine-tuning, a row a method or peer."""
     frame = read(results)
     if frame.empty:
         return None
@@ -116,7 +116,7 @@ def cost_ratios(results: Results) -> plt.Figure | None:
     for axis, name, absolute, unit in zip(axes, ("step", "peak"), ("step_ms", "peak_mib"), ("ms", "MiB"), strict=True):
         axis.axvline(1, color="black", lw=0.7, ls=(0, (4, 3)), zorder=1)
         for place, row in enumerate(rows):
-            if not hasattr(row, "arm"):
+            if not hasattr(row, "method"):
                 continue
             value, at = getattr(row, f"{name}_ratio"), y[place]
             size = f"{style.three_digits(getattr(row, absolute))} {unit}"
@@ -135,7 +135,7 @@ def cost_ratios(results: Results) -> plt.Figure | None:
         axis.set_xlim(0, None)
         axis.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
     layout.legend_below(figure, [
-        Line2D([], [], marker="o", ls="", ms=5, color=style.INK, label="arm"),
+        Line2D([], [], marker="o", ls="", ms=5, color=style.INK, label="method"),
         Line2D([], [], marker="o", ls="", ms=5, mfc="white", mec=style.INK, mew=1.2, label="peer"),
         Line2D([], [], color=style.INK, lw=1.6, label="95 % interval of the median"),
         Line2D([], [], color="black", lw=0.7, ls=(0, (4, 3)), label="full fine-tuning"),
@@ -144,9 +144,9 @@ def cost_ratios(results: Results) -> plt.Figure | None:
 
 
 def by_setting(results: Results, frame: pd.DataFrame, xlabels: list[str], title: str, **room):
-    """Panels with a row an arm or peer under the heading of its setting: (figure, axes, rows, height of each row).
+    """Panels with a row a method or peer under the heading of its setting: (figure, axes, rows, height of each row).
 
-    A row that heads a setting has no `arm`. `room`: as `layout.arm_rows` takes it.
+    A row that heads a setting has no `method`. `room`: as `layout.method_rows` takes it.
     """
     rows, y, height = [], {}, 0.0
     for part, own in frame.groupby("part", sort=False):
@@ -158,20 +158,20 @@ def by_setting(results: Results, frame: pd.DataFrame, xlabels: list[str], title:
             height -= 1.0 if place else 1.15 + 0.3 * words.count("\n")
         height -= 0.45
     shown = pd.DataFrame([{"shown": row.shown, "ink": row.ink} for row in rows])
-    figure, axes = layout.arm_rows(results, y, xlabels, title, arms=shown, **{"legend": 1, **room})
+    figure, axes = layout.method_rows(results, y, xlabels, title, methods=shown, **{"legend": 1, **room})
     for label, row in zip(axes[0].get_yticklabels(), rows, strict=True):
-        label.set_weight("normal" if hasattr(row, "arm") else "bold")
+        label.set_weight("normal" if hasattr(row, "method") else "bold")
     return figure, axes, rows, y
 
 
 def cost_growth(results: Results) -> plt.Figure | None:
-    """Time and peak memory of a training step by batch size, image size and rank, a line an arm."""
+    """Time and peak memory of a training step by batch size, image size and rank, a line a method."""
     frame = read_growth(results)
     sweeps = [name for name in SWEEPS if (frame.sweep == name).any()]
     if not sweeps:
         return None
-    arms = frame.drop_duplicates("arm")
-    entries = -(-len(arms) // 4)
+    methods = frame.drop_duplicates("method")
+    entries = -(-len(methods) // 4)
     below, above, height = 0.62 + 0.17 * entries, 0.66, 4.4 + 0.17 * entries
     figure, axes = plt.subplots(2, len(sweeps), figsize=(style.WIDTH, height), sharex="col", squeeze=False)
     figure.subplots_adjust(
@@ -182,9 +182,9 @@ def cost_growth(results: Results) -> plt.Figure | None:
         own = frame[frame.sweep == sweep]
         ticks = sorted(own[name].dropna().unique())
         for axis, value in zip(axes[:, column], ("step_ms", "peak_mib"), strict=True):
-            for row in arms.itertuples():
-                line = own[own.arm == row.arm].sort_values(name)
-                if line[name].isna().any() and len(ticks):  # an arm without a rank
+            for row in methods.itertuples():
+                line = own[own.method == row.method].sort_values(name)
+                if line[name].isna().any() and len(ticks):  # a method without a rank
                     axis.axhline(line[value].iloc[0], color=row.color, lw=1.0, ls=(0, (4, 3)))
                 elif len(line):
                     axis.plot(line[name], line[value], "o-", ms=3.6, lw=1.4, color=row.color)
@@ -205,21 +205,22 @@ def cost_growth(results: Results) -> plt.Figure | None:
         f"{claim_costs.machine(results)}",
     )
     layout.legend_below(
-        figure, [Line2D([], [], marker="o", ms=3.6, lw=1.4, color=r.color, label=r.arm) for r in arms.itertuples()]
+        figure,
+        [Line2D([], [], marker="o", ms=3.6, lw=1.4, color=r.color, label=r.method) for r in methods.itertuples()],
     )
     return figure
 
 
 def caption(results: Results) -> str:
-    """How to read the ratios, and those of the CoLoRA arms in sentences."""
+    """How to read the ratios, and those of the CoLoRA methods in sentences."""
     frame = read(results)
     if frame.empty:
         return ""
     content = _json(results.directory / "cost.json", claim_costs.COMMAND)
     text = [_how(results, frame)]
-    text += ["Hollow: peers on the same network and at the same places, which are no arms of the profile."]
-    for label, arms in content.get("headline", {}).items():
-        text += [_sentence(label, arm, ratios) for arm, ratios in arms.items()]
+    text += ["Hollow: peers on the same network and at the same places, which are no methods of the profile."]
+    for label, methods in content.get("headline", {}).items():
+        text += [_sentence(label, method, ratios) for method, ratios in methods.items()]
     for label, names in content.get("left_out", {}).items():
         text.append(f"Left out at {label}: " + ", ".join(f"{name} ({why})" for name, why in names.items()) + ".")
     return " ".join(text)
@@ -230,22 +231,22 @@ def growth_caption(results: Results) -> str:
     frame = read_growth(results)
     if frame.empty:
         return ""
-    text = "One value is swept in a panel, the others being the profile's. Dashed: an arm that has no rank."
+    text = "One value is swept in a panel, the others being the profile's. Dashed: a method that has no rank."
     for sweep in ("batch", "image"):
         name = SWEEPS[sweep][0]
         slopes = []
-        for arm, own in frame[frame.sweep == sweep].groupby("arm", sort=False):
+        for method, own in frame[frame.sweep == sweep].groupby("method", sort=False):
             if own[name].nunique() > 1:
                 time, memory = (np.polyfit(np.log(own[name]), np.log(own[v]), 1)[0] for v in ("step_ms", "peak_mib"))
-                slopes.append(f"{arm} {time:.2f} and {memory:.2f}")
+                slopes.append(f"{method} {time:.2f} and {memory:.2f}")
         if slopes:
             text += f" By {SWEEPS[sweep][1].split(',')[0].lower()} to the power of (time and memory): "
             text += f"{'; '.join(slopes)}."
     return text
 
 
-def _sentence(label: str, arm: str, ratios: dict) -> str:
-    """The ratios of a CoLoRA arm to full fine-tuning, to its two-branch form and to peft's LoRA."""
+def _sentence(label: str, method: str, ratios: dict) -> str:
+    """The ratios of a CoLoRA method to full fine-tuning, to its two-branch form and to peft's LoRA."""
 
     def ratio(name):
         low, high = (ratios.get(f"{name}_{end}", np.nan) for end in ("lo", "hi"))
@@ -262,16 +263,16 @@ def _sentence(label: str, arm: str, ratios: dict) -> str:
     ):
         if name in ratios:
             parts.append(f"{ratio(name)} {words}")
-    return f"At {label}, {arm} takes " + ", ".join(parts) + "."
+    return f"At {label}, {method} takes " + ", ".join(parts) + "."
 
 
 def _how(results: Results, frame: pd.DataFrame) -> str:
     """On what and how the readings were taken."""
     return (
-        f"Measured in one process on {claim_costs.machine(results)}: all arms and peers of a setting take turns, "
+        f"Measured in one process on {claim_costs.machine(results)}: all methods and peers of a setting take turns, "
         f"{_rounds(frame)} rounds, each in another order. Values are medians over rounds; ratios are taken within a "
         "round. Intervals are 95 % ones of the median from order statistics, rounds being taken as independent. They "
-        "cover how rounds of one run differ, not what another run, or other arms taking turns, would change, which may "
+        "cover how rounds of one run differ, not what another run, or other methods taking turns, would change, which may "
         "be more."
     )
 

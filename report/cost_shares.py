@@ -1,4 +1,4 @@
-"""Where the time of a training step goes, by the profiler's shares in cost.csv: a stacked bar an arm or peer."""
+"""Where the time of a training step goes, by the profiler's shares in cost.csv: a stacked bar a method or peer."""
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -7,7 +7,7 @@ from matplotlib.patches import Patch
 from report import claim_costs, cost, layout, style
 from report.results import Results
 
-# Of `pipelines.measure.KINDS`; colours of Okabe and Ito, which people with any colour vision tell apart.
+# Of `pipelines.costs.measure.KINDS`; colours of Okabe and Ito, which people with any colour vision tell apart.
 KINDS = {
     "dense": ("convolutions", "#0072B2"),
     "small": ("1x1 and depthwise convolutions", "#56B4E9"),
@@ -18,14 +18,14 @@ KINDS = {
 }
 CAPTION = (
     "A bar's length is the measured time of a training step relative to full fine-tuning on the same network, its "
-    "parts the shares of the time in operators (on a GPU in their kernels) by torch's profiler, over two steps. Arms "
+    "parts the shares of the time in operators (on a GPU in their kernels) by torch's profiler, over two steps. Methods "
     "without full fine-tuning of their network fill the line: shares alone. Under torch.compile, what was fused counts "
     "among the elementwise work. Numbers: columns share_dense to share_rest of cost.csv."
 )
 
 
 def cost_shares(results: Results) -> plt.Figure | None:
-    """A row an arm or peer; None where cost.csv has no shares."""
+    """A row a method or peer; None where cost.csv has no shares."""
     frame = cost.read(results)
     columns = [f"share_{kind}" for kind in KINDS]
     if frame.empty or not set(columns) <= set(frame) or frame[columns].isna().all(axis=None):
@@ -38,7 +38,7 @@ def cost_shares(results: Results) -> plt.Figure | None:
     )  # fmt: skip
     (axis,) = axes
     for place, row in enumerate(rows):
-        if not hasattr(row, "arm"):
+        if not hasattr(row, "method"):
             continue
         related = pd.notna(row.step_ratio)
         left, length = 0.0, row.step_ratio if related else 1.0

@@ -1,6 +1,6 @@
 """The figures of the report. Each function draws one from `Results` and returns it, or None with nothing to draw.
 
-Arms without a cell keep their place, marked "no result", so that a hole is seen as one.
+Methods without a run keep their place, marked "no result", so that a hole is seen as one.
 """
 
 from pathlib import Path
@@ -21,7 +21,7 @@ from report.ranks import critical_difference
 from report.results import Results, counterparts
 from report.robustness import robustness
 
-FINEST = 0.01  # the shortfall from an accuracy of one, below which a figure's scale parts arms no further
+FINEST = 0.01  # the shortfall from an accuracy of one, below which a figure's scale parts methods no further
 
 
 def draw_all(results: Results, directory: Path) -> list[str]:
@@ -47,20 +47,20 @@ def draw_all(results: Results, directory: Path) -> list[str]:
 
 def accuracy(results: Results) -> plt.Figure:
     """Test accuracy and AUC: a dot a seed, the mean, and its 95 % interval."""
-    y = layout.rows(results.arms)
+    y = layout.rows(results.methods)
     title = f"Test accuracy and AUC (scales widen towards 1)\n{results.label}"
-    figure, axes = layout.arm_rows(results, y, ["Accuracy", "Macro AUC (one vs. rest)"], title, legend=1)
+    figure, axes = layout.method_rows(results, y, ["Accuracy", "Macro AUC (one vs. rest)"], title, legend=1)
     panels = (("acc", "test_acc", 3, FINEST), ("auc", "test_auc", 4, FINEST / 5))
     for axis, (short, column, digits, finest) in zip(axes, panels, strict=True):
-        for arm, row in results.arms.iterrows():
+        for method, row in results.methods.iterrows():
             if not row.seeds:
-                layout.no_result(axis, y[arm])
+                layout.no_result(axis, y[method])
                 continue
-            seeds = results.complete.loc[results.complete.arm == arm, column].to_numpy()
-            axis.plot([row[f"{short}_lo"], row[f"{short}_hi"]], [y[arm]] * 2, color=row.color, lw=1.6, zorder=2)
+            seeds = results.complete.loc[results.complete.method == method, column].to_numpy()
+            axis.plot([row[f"{short}_lo"], row[f"{short}_hi"]], [y[method]] * 2, color=row.color, lw=1.6, zorder=2)
             axis.plot(
                 seeds,
-                y[arm] + layout.spread(seeds),
+                y[method] + layout.spread(seeds),
                 "o",
                 ms=3.6,
                 mfc="white",
@@ -69,14 +69,14 @@ def accuracy(results: Results) -> plt.Figure:
                 zorder=3,
                 clip_on=False,
             )
-            axis.plot(row[f"{short}_mean"], y[arm], "|", ms=11, mew=2.2, color=row.color, zorder=4)
+            axis.plot(row[f"{short}_mean"], y[method], "|", ms=11, mew=2.2, color=row.color, zorder=4)
             sd = "" if pd.isna(row[f"{short}_sd"]) else f" ± {row[f'{short}_sd']:.{digits}f}"
-            layout.write_beside(axis, y[arm], f"{row[f'{short}_mean']:.{digits}f}{sd}", row.ink)
+            layout.write_beside(axis, y[method], f"{row[f'{short}_mean']:.{digits}f}{sd}", row.ink)
         if results.reference:
             axis.axvline(
-                results.arms.loc[results.reference, f"{short}_mean"], color="black", lw=0.7, ls=(0, (4, 3)), zorder=1
+                results.methods.loc[results.reference, f"{short}_mean"], color="black", lw=0.7, ls=(0, (4, 3)), zorder=1
             )
-        drawn = np.r_[results.complete[column], results.arms[[f"{short}_lo", f"{short}_hi"]].to_numpy(float).ravel()]
+        drawn = np.r_[results.complete[column], results.methods[[f"{short}_lo", f"{short}_hi"]].to_numpy(float).ravel()]
         layout.widen_towards_one(axis, "x", drawn, finest)
     handles = [
         Line2D([], [], marker="o", ls="", ms=3.6, mfc="white", mec=style.INK, mew=0.8, label="one seed"),
@@ -90,44 +90,44 @@ def accuracy(results: Results) -> plt.Figure:
 
 
 def learning_curves(results: Results) -> plt.Figure | None:
-    """Validation accuracy by epoch: a panel an arm, over the reference arms in grey."""
+    """Validation accuracy by epoch: a panel a method, over the reference methods in grey."""
     if results.curves.empty:
         return None
-    curves = results.curves.groupby(["arm", "epoch"]).val_acc.agg(["mean", "min", "max"])
+    curves = results.curves.groupby(["method", "epoch"]).val_acc.agg(["mean", "min", "max"])
     figure, axes = layout.grid(
         results,
         1.1,
         f"Validation accuracy by epoch\n{results.describe('val')}",
         "Epoch",
         "Validation accuracy",
-        columns=4 if len(results.arms) <= 24 else 5,
+        columns=4 if len(results.methods) <= 24 else 5,
         bottom=0.72,
         label=0.36,
     )
-    drawn = [arm for arm in results.arms.index if arm in curves.index]
-    behind = {arm: _behind(results.arms.loc[drawn], row) for arm, row in results.arms.iterrows()}
-    styles = {"full": (0, (1, 0)), "transfer": (0, (3, 2))}
+    drawn = [method for method in results.methods.index if method in curves.index]
+    behind = {method: _behind(results.methods.loc[drawn], row) for method, row in results.methods.iterrows()}
+    styles = {"full": (0, (1, 0)), "head_only": (0, (3, 2))}
     # A bad first epoch may leave the panel: the late epochs are what is compared.
     low = np.quantile(curves["min"], 0.04)
     high = curves["max"].max()
     margin = 0.06 * (high - low) + 1e-3
-    for axis, (arm, row) in zip(axes, results.arms.iterrows(), strict=True):
+    for axis, (method, row) in zip(axes, results.methods.iterrows(), strict=True):
         axis.set(ylim=(low - margin, high + margin))
         axis.yaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
         axis.xaxis.set_major_locator(MaxNLocator(4, integer=True))
         axis.grid(axis="y")
-        if arm not in drawn:
+        if method not in drawn:
             axis.text(0.5, 0.5, "no result", transform=axis.transAxes, ha="center", color="#777777", style="italic")
             continue
-        for family, other in behind[arm].items():
-            if other != arm:
+        for family, other in behind[method].items():
+            if other != method:
                 axis.plot(
                     curves.loc[other].index, curves.loc[other, "mean"], color="#9A9A9A", lw=0.9, ls=styles[family]
                 )
-        own = curves.loc[arm]
+        own = curves.loc[method]
         axis.fill_between(own.index, own["min"], own["max"], color=row.color, alpha=0.22, lw=0)
         axis.plot(own.index, own["mean"], color=row.color, lw=1.6)
-    handles = [Line2D([], [], color=style.INK, lw=1.6, label="the panel's arm: mean, lowest to highest seed")]
+    handles = [Line2D([], [], color=style.INK, lw=1.6, label="the panel's method: mean, lowest to highest seed")]
     for family, line in styles.items():
         others = list(dict.fromkeys(own[family] for own in behind.values() if family in own))
         if others:
@@ -138,13 +138,13 @@ def learning_curves(results: Results) -> plt.Figure | None:
     return figure
 
 
-def _behind(arms, row) -> dict[str, str]:
-    """The first fully fine-tuned arm and the first transfer arm on the share of an arm (a row), by family; of its
+def _behind(methods, row) -> dict[str, str]:
+    """The first fully fine-tuned method and the first transfer method on the share of a method (a row), by family; of its
     backbone where that has one.
     """
     found = {}
-    for family in ("full", "transfer"):
-        of_family = arms[(arms.family == family) & (arms.share == row.share)]
+    for family in ("full", "head_only"):
+        of_family = methods[(methods.family == family) & (methods.share == row.share)]
         own = of_family[of_family.backbone == row.backbone]
         if len(of_family):
             found[family] = (own if len(own) else of_family).index[0]
@@ -162,22 +162,22 @@ def flops(results: Results) -> plt.Figure | None:
 
 
 def _accuracy_against(results: Results, column: str, name: str) -> plt.Figure | None:
-    """Test accuracy against a column of `results.arms` on a log scale, every point named beside it."""
-    arms = results.whole[results.whole.seeds > 0].dropna(subset=column)
-    if arms.empty:
+    """Test accuracy against a column of `results.methods` on a log scale, every point named beside it."""
+    methods = results.whole[results.whole.seeds > 0].dropna(subset=column)
+    if methods.empty:
         return None
-    groups = [group for group in style.GROUPS if group in set(arms.group)]
+    groups = [group for group in style.GROUPS if group in set(methods.group)]
     below = 0.5 + 0.22 * (len(groups) > 1)
-    height = max(3.8, 0.15 * len(arms) + 1.8 + below)
+    height = max(3.8, 0.15 * len(methods) + 1.8 + below)
     figure, axis = plt.subplots(figsize=(style.WIDTH, height))
-    limits = _with_room(arms[column])
-    arms = arms.assign(x=_side_by_side(arms[column], 0.0055 * np.log(limits[1] / limits[0])))
+    limits = _with_room(methods[column])
+    methods = methods.assign(x=_side_by_side(methods[column], 0.0055 * np.log(limits[1] / limits[0])))
     axis.set_xscale("log")
-    for _, row in arms.iterrows():
+    for _, row in methods.iterrows():
         axis.plot([row.x] * 2, [row.acc_lo, row.acc_hi], color=row.color, lw=0.9, alpha=0.55, zorder=2)
         marker = style.MARKERS[row.group]
         axis.plot(row.x, row.acc_mean, marker, ms=6, color=row.color, mec="white", mew=0.7, zorder=4)
-    layout.widen_towards_one(axis, "y", arms[["acc_lo", "acc_hi", "acc_mean"]], FINEST)
+    layout.widen_towards_one(axis, "y", methods[["acc_lo", "acc_hi", "acc_mean"]], FINEST)
     axis.set(
         xlim=limits,
         xlabel=f"{name} (log scale)",
@@ -193,7 +193,7 @@ def _accuracy_against(results: Results, column: str, name: str) -> plt.Figure | 
     if len(groups) > 1:
         handles = [Line2D([], [], marker=style.MARKERS[g], ls="", ms=6, color=_hue(g), label=g) for g in groups]
         layout.legend_below(figure, handles, columns=len(groups))
-    _name_points(figure, axis, arms)
+    _name_points(figure, axis, methods)
     return figure
 
 
@@ -205,7 +205,7 @@ def _with_room(values) -> tuple[float, float]:
 
 
 def _hue(group: str) -> str:
-    """A group's colour in a legend; CNN arms have several."""
+    """A group's colour in a legend; CNN methods have several."""
     return style.INK if group == "CNN" else list(style.GROUPS[group].values())[0]
 
 
@@ -221,21 +221,21 @@ def _side_by_side(values: pd.Series, step: float) -> pd.Series:
     return np.exp(logs.groupby(runs).transform("mean") + step * (place - (size - 1) / 2)).reindex(values.index)
 
 
-def _name_points(figure, axis, arms) -> None:
-    """Write each arm's name near its point (x, acc_mean); a thin line joins the two where they are apart."""
+def _name_points(figure, axis, methods) -> None:
+    """Write each method's name near its point (x, acc_mean); a thin line joins the two where they are apart."""
     dpi = figure.dpi
     origin = np.array([axis.bbox.x0, axis.bbox.y0])
 
     def inches(x, y):
         return (axis.transData.transform(np.c_[x, y]) - origin) / dpi
 
-    texts = [axis.text(0, 0, arm, fontsize=7.5, color=row.ink, zorder=5) for arm, row in arms.iterrows()]
+    texts = [axis.text(0, 0, method, fontsize=7.5, color=row.ink, zorder=5) for method, row in methods.iterrows()]
     renderer = figure.canvas.get_renderer()
     extents = [text.get_window_extent(renderer) for text in texts]
     # The formats' widths differ a little.
     sizes = np.array([[e.width / dpi + 0.03, 0.125] for e in extents])
-    points = inches(arms.x, arms.acc_mean)
-    bars = np.c_[inches(arms.x, arms.acc_lo)[:, 1], inches(arms.x, arms.acc_hi)[:, 1]]
+    points = inches(methods.x, methods.acc_mean)
+    bars = np.c_[inches(methods.x, methods.acc_lo)[:, 1], inches(methods.x, methods.acc_hi)[:, 1]]
     corners = labels.place(points, sizes, bars, (axis.bbox.width / dpi, axis.bbox.height / dpi))
     to_data = axis.transData.inverted().transform
     for text, corner, size, point in zip(texts, corners, sizes, points, strict=True):
@@ -247,12 +247,12 @@ def _name_points(figure, axis, arms) -> None:
 
 def cost(results: Results) -> plt.Figure | None:
     """Seconds a training epoch, also relative to full fine-tuning."""
-    cells = results.complete.dropna(subset="epoch_s").groupby("arm").epoch_s
-    medians = cells.median()
+    runs = results.complete.dropna(subset="epoch_s").groupby("method").epoch_s
+    medians = runs.median()
     if medians.empty:
         return None
-    y = layout.rows(results.arms)
-    figure, (axis,) = layout.arm_rows(
+    y = layout.rows(results.methods)
+    figure, (axis,) = layout.method_rows(
         results,
         y,
         ["Training time, s an epoch"],
@@ -260,30 +260,30 @@ def cost(results: Results) -> plt.Figure | None:
         f"\n{results.label}",
     )
     whole = medians.get(results.reference, np.nan)
-    for arm, row in results.arms.iterrows():
-        if arm not in medians:
-            layout.no_result(axis, y[arm])
+    for method, row in results.methods.iterrows():
+        if method not in medians:
+            layout.no_result(axis, y[method])
             continue
-        seeds = cells.get_group(arm).to_numpy()
-        axis.barh(y[arm], medians[arm], height=0.62, color=row.color, alpha=0.32, lw=0)
+        seeds = runs.get_group(method).to_numpy()
+        axis.barh(y[method], medians[method], height=0.62, color=row.color, alpha=0.32, lw=0)
         axis.plot(
-            seeds, y[arm] + layout.spread(seeds), "o", ms=3.2, mfc="white", mec=row.color, mew=0.8, zorder=3,
+            seeds, y[method] + layout.spread(seeds), "o", ms=3.2, mfc="white", mec=row.color, mew=0.8, zorder=3,
             clip_on=False,
         )  # fmt: skip
-        times = "" if pd.isna(whole) else f"  {medians[arm] / whole:.2f}×"
-        layout.write_beside(axis, y[arm], f"{style.three_digits(medians[arm])}{times}", row.ink)
+        times = "" if pd.isna(whole) else f"  {medians[method] / whole:.2f}×"
+        layout.write_beside(axis, y[method], f"{style.three_digits(medians[method])}{times}", row.ink)
     axis.set_xlim(0, None)
     axis.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
     return figure
 
 
 def confusion(results: Results) -> plt.Figure | None:
-    """Confusion matrices, a panel an arm: per cent of the images of a true class, summed over seeds."""
+    """Confusion matrices, a panel a method: per cent of the images of a true class, summed over seeds."""
     if results.confusion.empty:
         return None
     classes = list(dict.fromkeys(results.confusion["true"].astype(str)))
     short = [layout.abbreviated(name) for name in classes]
-    columns = -(-len(results.arms) // -(-len(results.arms) // 5))
+    columns = -(-len(results.methods) // -(-len(results.methods) // 5))
     figure, axes = layout.grid(
         results,
         min(1.6, 6.5 / columns),
@@ -294,8 +294,8 @@ def confusion(results: Results) -> plt.Figure | None:
         bottom=0.72,
         label=0.12,
     )
-    for axis, (arm, _) in zip(axes, results.arms.iterrows(), strict=True):
-        own = results.confusion[results.confusion.arm == arm]
+    for axis, (method, _) in zip(axes, results.methods.iterrows(), strict=True):
+        own = results.confusion[results.confusion.method == method]
         axis.set(xticks=range(len(classes)), yticks=range(len(classes)))
         crowded = len(classes) > 12
         axis.set_xticklabels([] if crowded else short, rotation=45, ha="right", rotation_mode="anchor", fontsize=7)
@@ -325,12 +325,12 @@ def confusion(results: Results) -> plt.Figure | None:
 
 
 def beside_paper(results: Results) -> plt.Figure | None:
-    """Measured accuracy beside the paper's figures for the arms of the same name."""
+    """Measured accuracy beside the paper's figures for the methods of the same name."""
     paper = counterparts(results)
-    arms = results.arms[results.arms.index.isin(paper.arm)]
-    if arms.empty:
+    methods = results.methods[results.methods.index.isin(paper.method)]
+    if methods.empty:
         return None
-    y = layout.rows(arms)
+    y = layout.rows(methods)
     paper = paper.assign(training_set=paper.training_set.fillna("unstated"))
     shapes = {"full": "D", "balanced": "s", "distilled": "^", "unstated": "v"}
     where = "" if results.dataset in set(results.paper.dataset) else "OCTMNIST, "
@@ -343,19 +343,19 @@ def beside_paper(results: Results) -> plt.Figure | None:
             handles.append(Line2D([], [], marker=shape, ls="", ms=5, mfc="white", mec="#555555", label=label))
     if paper.accuracy_sd.notna().any():
         handles.append(Line2D([], [], color="#555555", lw=0.9, label="± the paper's standard deviation"))
-    figure, (axis,) = layout.arm_rows(
+    figure, (axis,) = layout.method_rows(
         results,
         y,
         ["Test accuracy"],
         f"Measured beside the paper\nmeasured: {results.label}",
-        arms=arms,
+        methods=methods,
         right=0.97,
         legend=-(-len(handles) // 2),
     )
-    for arm, row in arms.iterrows():
-        stated = paper[paper.arm == arm]
+    for method, row in methods.iterrows():
+        stated = paper[paper.method == method]
         for _, figure_of in stated.iterrows():
-            at = y[arm] + 0.2
+            at = y[method] + 0.2
             if pd.notna(figure_of.accuracy_sd):
                 sd = figure_of.accuracy_sd
                 axis.plot(
@@ -372,9 +372,9 @@ def beside_paper(results: Results) -> plt.Figure | None:
                 zorder=3,
             )
         if row.seeds:
-            axis.plot([row.acc_lo, row.acc_hi], [y[arm] - 0.14] * 2, color=row.color, lw=1.6, zorder=2)
-            axis.plot(row.acc_mean, y[arm] - 0.14, "o", ms=6, color=row.color, zorder=4)
+            axis.plot([row.acc_lo, row.acc_hi], [y[method] - 0.14] * 2, color=row.color, lw=1.6, zorder=2)
+            axis.plot(row.acc_mean, y[method] - 0.14, "o", ms=6, color=row.color, zorder=4)
         else:
-            layout.no_result(axis, y[arm] - 0.14)
+            layout.no_result(axis, y[method] - 0.14)
     layout.legend_below(figure, handles, columns=2)
     return figure

@@ -1,17 +1,17 @@
-"""Where networks looked: Grad-CAM maps of a few arms on a few test images, from explain.npz alone.
+"""Where networks looked: Grad-CAM maps of a few methods on a few test images, from explain.npz alone.
 
-`pipelines.explain` chooses arms and images. Without its file there is no figure.
+`pipelines.explain` chooses methods and images. Without its file there is no figure.
 """
 
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.patches import Rectangle
 
-from pipelines import arrays
+from pipelines.files import arrays
 from report import layout, style
 from report.results import ReportError, Results
 
-NAMES = ("images", "indices", "labels", "shows", "arms", "predicted", "probability", "classes", "seed", "pool")
+NAMES = ("images", "indices", "labels", "shows", "methods", "predicted", "probability", "classes", "seed", "pool")
 HEAT = plt.get_cmap("plasma")  # even in lightness, and apart from grey and from the colours of right and wrong
 STRENGTH = 0.65  # the heat's opacity at the strongest position; none at 0
 STEP = 4  # grey levels that are drawn as one, which nobody sees, and the files are half as large
@@ -19,10 +19,10 @@ RIGHT, WRONG = ("\N{CHECK MARK}", "#444444"), ("\N{BALLOT X}", "#B2182B")
 
 
 def read(results: Results) -> dict | None:
-    """The content of explain.npz (see `pipelines.explain.explain`), "maps" being a list with an arm's in each place.
+    """The content of explain.npz (see `pipelines.evidence.explaining.explain`), "maps" being a list with a method's in each place.
 
     Raises:
-        ReportError: the file is malformed, or shows an arm that the results do not have.
+        ReportError: the file is malformed, or shows a method that the results do not have.
     """
     path = results.directory / "explain.npz"
     if not path.is_file():
@@ -33,8 +33,8 @@ def read(results: Results) -> dict | None:
         if not found:
             return None
         found = {**{name: found[name] for name in NAMES},
-                 "maps": [found[f"maps{number}"] for number in range(len(found["arms"]))]}  # fmt: skip
-        m, a = len(found["indices"]), len(found["arms"])
+                 "maps": [found[f"maps{number}"] for number in range(len(found["methods"]))]}  # fmt: skip
+        m, a = len(found["indices"]), len(found["methods"])
         expected = {"labels": (m,), "shows": (m,), "predicted": (a, m), "probability": (a, m), "seed": (), "pool": ()}
         wrong = [name for name, shape in expected.items() if found[name].shape != shape]
         wrong += [f"maps{place}" for place, maps in enumerate(found["maps"]) if maps.ndim != 3 or len(maps) != m]
@@ -43,21 +43,21 @@ def read(results: Results) -> dict | None:
             raise ValueError(f"arrays do not fit each other: {', '.join(wrong) or 'images, or classes'}")
     except (arrays.ArrayError, KeyError, ValueError, TypeError) as error:
         raise ReportError(f"{path}: not what that stage writes ({error}); {again}") from None
-    strangers = sorted(set(found["arms"].tolist()) - set(results.arms.index))
+    strangers = sorted(set(found["methods"].tolist()) - set(results.methods.index))
     if strangers:
         raise ReportError(f"{path}: shows {', '.join(strangers)}, which the results do not have; {again}")
     return found
 
 
 def gradcam(results: Results) -> plt.Figure | None:
-    """A row an image, first the scan itself, then each arm's map over it, with the class named and its probability."""
+    """A row an image, first the scan itself, then each method's map over it, with the class named and its probability."""
     found = read(results)
     if found is None:
         return None
-    arms = [arm for arm in results.arms.index if arm in set(found["arms"].tolist())]
-    count, columns = len(found["indices"]), 1 + len(arms)
+    methods = [method for method in results.methods.index if method in set(found["methods"].tolist())]
+    count, columns = len(found["indices"]), 1 + len(methods)
     left, right, gap, below, text = 0.72, 0.06, 0.05, 0.42, 0.17
-    titles = [style.wrapped(arm, 13) for arm in arms]
+    titles = [style.wrapped(method, 13) for method in methods]
     above = 0.62 + 0.11 * max(title.count("\n") + 1 for title in titles)
     side = min(1.1, (style.WIDTH - left - right - gap * (columns - 1)) / columns)
     between = 0.16  # parts agreement from disagreement
@@ -83,16 +83,16 @@ def gradcam(results: Results) -> plt.Figure | None:
         if row == 0:
             axis.set_title("scan", fontsize=7.2, loc="center", pad=3)
             axis.text(-0.08, 1, "true class", transform=axis.transAxes, ha="right", va="bottom", fontsize=7.2)
-        for column, arm in enumerate(arms, start=1):
-            place = found["arms"].tolist().index(arm)
+        for column, method in enumerate(methods, start=1):
+            place = found["methods"].tolist().index(method)
             axis = panel(row, column)
             axis.imshow(overlaid(scan, found["maps"][place][row] / 255), interpolation="none")
             if row == 0:
-                ink = results.arms.ink[arm]
+                ink = results.methods.ink[method]
                 axis.set_title(titles[column - 1], fontsize=7.2, loc="center", pad=3, color=ink, linespacing=1.05)
             _say(axis, found, place, row)
     for row in {0, split} - {count}:
-        word = "Arms agree" if found["shows"][row] == "agreement" else "Arms disagree"
+        word = "Methods agree" if found["shows"][row] == "agreement" else "Methods disagree"
         y = 1 - (tops[row] + side / 2) / height
         figure.text(0.012, y, word, fontsize=8, rotation=90, va="center", color="#555555")
     _legend(figure, height)
@@ -156,25 +156,25 @@ def enlarged(small: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
 
 
 def caption(results: Results) -> str:
-    """What Grad-CAM is, how arms and images were chosen, and how coarse the maps are; empty without a figure."""
+    """What Grad-CAM is, how methods and images were chosen, and how coarse the maps are; empty without a figure."""
     found = read(results)
     if found is None:
         return ""
     sizes = sorted({maps.shape[1:] for maps in found["maps"]})
     coarse = " or ".join(f"{h} x {w}" for h, w in sizes)
     right = (found["predicted"] == found["labels"]).sum(0)[found["shows"] == "agreement"]
-    arms = len(found["arms"])
-    agree = f"{right.min()}" if len(right) and right.min() < arms else "all"
+    methods = len(found["methods"])
+    agree = f"{right.min()}" if len(right) and right.min() < methods else "all"
     pixels = " x ".join(map(str, found["images"].shape[1:3]))
     return (
         "Grad-CAM (Selvaraju et al. 2017) weights the channels of a network's last map by the gradient of the class "
         "that it names, and shows where their sum speaks for that class: not why, nor what speaks against it. Every "
         f"panel has its own scale. The maps have {coarse} positions on {pixels} px, smoothed in between: they point "
         "to a region, not to a structure. In a ViT, and a Vision Mamba with a class token, the map is what the last "
-        "layer reads. Chosen by rule, not by eye. Arms: of each family the one with the best validation accuracy, "
+        "layer reads. Chosen by rule, not by eye. Methods: of each family the one with the best validation accuracy, "
         "CNNs on CoLoRA's backbone "
-        "(of more than eight CoLoRA, full fine-tuning, transfer, the best ViT, state-space and KAN arm, then the "
-        f"most accurate). Agreement: images that {agree} of these arms name rightly and of which the least sure arm "
-        "is surest. Disagreement: those on which most pairs of arms name different classes, and most surely on "
+        "(of more than eight CoLoRA, full fine-tuning, transfer, the best ViT, state-space and KAN method, then the "
+        f"most accurate). Agreement: images that {agree} of these methods name rightly and of which the least sure method "
+        "is surest. Disagreement: those on which most pairs of methods name different classes, and most surely on "
         "average. True classes take turns."
     )

@@ -1,7 +1,7 @@
 """The report as one HTML file that needs nothing else: no network, no file beside it.
 
 `web/` holds the template, the style and the scripts, `assets/` the charting library. Whatever comes from data (names of
-arms and classes, failures) is escaped: by Jinja's autoescape, by markdown-it without raw HTML, or as JSON. The page's
+methods and classes, failures) is escaped: by Jinja's autoescape, by markdown-it without raw HTML, or as JSON. The page's
 content security policy lets only the style and scripts written here run, known by their hashes, and no request out.
 """
 
@@ -26,22 +26,22 @@ PHOTOS = {"gradcam"}  # figures that stay as they are on a dark page, where othe
 AFTER = {"scores": ["class_scores"]}  # tables that the Markdown page only links to
 
 ALT = {
-    "accuracy": "Dot plot with a row an arm: test accuracy and AUC of every seed, their mean and 95 % interval.",
+    "accuracy": "Dot plot with a row a method: test accuracy and AUC of every seed, their mean and 95 % interval.",
     "label_efficiency": "Two line charts with a line a method: accuracy and AUC against the patients trained on.",
-    "critical_difference": "Mean ranks of the arms on a line; bars join arms that the Nemenyi test cannot tell apart.",
-    "parameters": "Scatter plot of test accuracy against trained parameters on a log scale, a point an arm.",
-    "flops": "Scatter plot of test accuracy against forward FLOPs on a log scale, a point an arm.",
-    "learning_curves": "Small panels, one an arm: validation accuracy by epoch, mean and range over seeds.",
-    "stability": "Dot plots with a row an arm: measures of how steady training is, with intervals over seeds.",
-    "reliability": "Small panels, one an arm: accuracy against stated confidence, and perfect calibration.",
-    "cost_ratios": "Dot plots with a row an arm or peer: time and peak memory of a step relative to full fine-tuning.",
-    "cost_shares": "Stacked bars, one an arm or peer: kinds of operators that the time of a training step goes to.",
+    "critical_difference": "Mean ranks of the methods on a line; bars join methods that the Nemenyi test cannot tell apart.",
+    "parameters": "Scatter plot of test accuracy against trained parameters on a log scale, a point a method.",
+    "flops": "Scatter plot of test accuracy against forward FLOPs on a log scale, a point a method.",
+    "learning_curves": "Small panels, one a method: validation accuracy by epoch, mean and range over seeds.",
+    "stability": "Dot plots with a row a method: measures of how steady training is, with intervals over seeds.",
+    "reliability": "Small panels, one a method: accuracy against stated confidence, and perfect calibration.",
+    "cost_ratios": "Dot plots with a row a method or peer: time and peak memory of a step relative to full fine-tuning.",
+    "cost_shares": "Stacked bars, one a method or peer: kinds of operators that the time of a training step goes to.",
     "cost_growth": "Line plots on log scales: time and peak memory of a step by batch size, image size and rank.",
-    "cost": "Bar chart: seconds of a training epoch, a bar an arm, a dot a seed.",
-    "confusion": "Small panels, one an arm: predicted class by true class, in per cent of the true class.",
-    "robustness": "Small panels, one a kind of corruption: accuracy by severity, a line an arm.",
-    "gradcam": "Grid of scans, a row an image and a column an arm, each under a heat map of where the network looked.",
-    "beside_paper": "Dot plot with a row an arm: the accuracy measured here and those that the paper states.",
+    "cost": "Bar chart: seconds of a training epoch, a bar a method, a dot a seed.",
+    "confusion": "Small panels, one a method: predicted class by true class, in per cent of the true class.",
+    "robustness": "Small panels, one a kind of corruption: accuracy by severity, a line a method.",
+    "gradcam": "Grid of scans, a row an image and a column a method, each under a heat map of where the network looked.",
+    "beside_paper": "Dot plot with a row a method: the accuracy measured here and those that the paper states.",
 }  # fmt: skip
 
 
@@ -86,7 +86,7 @@ def render(results: Results, written: dict[str, Table], drawn: list[str], out: P
         findings=_markdown("\n\n".join(page.findings(results))),
         tally=claims.tally(results) if "claims" in written else None,
         holes=_table(written["holes"], out) if "holes" in written else None,
-        cells=(len(results.cells), len(results.holes)),
+        cells=(len(results.runs), len(results.holes)),
         glance=overview.glance(results),
         sections=_sections(results, written, drawn, out),
         curves=curves,
@@ -211,17 +211,17 @@ def sort_value(text: str) -> float | None:
 
 
 def _first_record(results: Results) -> dict[int, int]:
-    """The row of the records table where each row that begins an arm's cells stands: row number to arm number."""
-    arms = {arm: number for number, arm in enumerate(results.arms.index)}
-    first = results.cells.reset_index(drop=True).drop_duplicates("arm").arm
-    return {row: arms[arm] for row, arm in first.items()}
+    """The row of the records table where each row that begins a method's cells stands: row number to method number."""
+    methods = {method: number for number, method in enumerate(results.methods.index)}
+    first = results.runs.reset_index(drop=True).drop_duplicates("method").method
+    return {row: methods[method] for row, method in first.items()}
 
 
 def _colors(results: Results) -> str:
-    """A class for each arm's colour, in light and in dark."""
+    """A class for each method's colour, in light and in dark."""
     return "\n".join(
         f".c{number}{{color:light-dark({row.color},{overview.dark(row.color)})}}"
-        for number, (_, row) in enumerate(results.arms.iterrows())
+        for number, (_, row) in enumerate(results.methods.iterrows())
     )
 
 

@@ -11,7 +11,7 @@ from report.cost import _rounds, _with
 from report.results import ReportError, Results
 from report.tables import Table, number, seconds
 
-WORDS = ["layer", "arm", "shape", "bound"]
+WORDS = ["layer", "method", "shape", "bound"]
 NUMBERS = [
     "ms", "ms_lo", "ms_hi", "reference_ms", "floor_ms", "reference_ratio", "reference_ratio_lo", "reference_ratio_hi",
     "floor_ratio", "floor_ratio_lo", "floor_ratio_hi", "peak_mib", "peak_ratio", "kept_per_element",
@@ -49,7 +49,7 @@ def layer_costs(results: Results) -> Table:
     rows = list(frame.itertuples())
     text = pd.DataFrame({
         "Layer": [str(r.layer) for r in rows],
-        "As in": [f"{r.arm}: {r.shape}" for r in rows],
+        "As in": [f"{r.method}: {r.shape}" for r in rows],
         "Floor": [BOUNDS.get(r.bound, str(r.bound)) for r in rows],
         "Time, ms": [_with(r.ms, r.ms_lo, r.ms_hi, seconds) for r in rows],
         "Time × reference": [_with(r.reference_ratio, r.reference_ratio_lo, r.reference_ratio_hi) for r in rows],

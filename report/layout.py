@@ -1,4 +1,4 @@
-"""What the figures share: an arm a row, or a panel an arm, with titles and legends in the same places."""
+"""What the figures share: a method a row, or a panel a method, with titles and legends in the same places."""
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -7,7 +7,7 @@ from matplotlib.ticker import MaxNLocator
 
 from report import style
 
-ROW = 0.235  # inches a row in figures with an arm a row
+ROW = 0.235  # inches a row in figures with a method a row
 TALLEST = 11.4  # inches, above which a figure as wide as a two-column page's text would be higher than that page
 
 
@@ -20,39 +20,39 @@ def abbreviated(name: str) -> str:
     return "".join(w[0] for w in words).upper() if len(words) > 1 else name[:9] + "."
 
 
-def rows(arms: pd.DataFrame) -> dict[str, float]:
-    """The height of each arm's row, from the top down, with a gap between families and groups."""
-    gaps = (arms.block != arms.block.shift()).cumsum() - 1
-    return dict(zip(arms.index, -np.arange(len(arms)) - 0.45 * gaps.to_numpy(), strict=True))
+def rows(methods: pd.DataFrame) -> dict[str, float]:
+    """The height of each method's row, from the top down, with a gap between families and groups."""
+    gaps = (methods.block != methods.block.shift()).cumsum() - 1
+    return dict(zip(methods.index, -np.arange(len(methods)) - 0.45 * gaps.to_numpy(), strict=True))
 
 
-def arm_rows(results, y, xlabels, title, arms=None, right=0.868, legend=0):
-    """Panels side by side, an arm a row, names at the left in the family's colour; room for `legend` lines below."""
-    arms = results.arms if arms is None else arms
+def method_rows(results, y, xlabels, title, methods=None, right=0.868, legend=0):
+    """Panels side by side, a method a row, names at the left in the family's colour; room for `legend` lines below."""
+    methods = results.methods if methods is None else methods
     rows = max(y.values()) - min(y.values()) + 1
     bottom = 0.5 + 0.19 * legend + 0.1 * (legend > 0)
     height = min(ROW * rows + 0.6 + bottom, TALLEST)
     figure, axes = plt.subplots(1, len(xlabels), figsize=(style.WIDTH, height), sharey=True, squeeze=False)
-    left = min(0.34, 0.045 + 0.0088 * max(map(len, arms.shown)))
+    left = min(0.34, 0.045 + 0.0088 * max(map(len, methods.shown)))
     figure.subplots_adjust(left=left, right=right, top=1 - 0.58 / height, bottom=bottom / height, wspace=0.46)
     for axis, label in zip(axes[0], xlabels, strict=True):
         axis.set(xlabel=label, yticks=list(y.values()), ylim=(min(y.values()) - 0.6, max(y.values()) + 0.6))
         axis.tick_params(axis="y", length=0)
         axis.spines["left"].set_visible(False)
         axis.grid(axis="x")
-    axes[0, 0].set_yticklabels(arms.shown)
-    for label, color in zip(axes[0, 0].get_yticklabels(), arms.ink, strict=True):
+    axes[0, 0].set_yticklabels(methods.shown)
+    for label, color in zip(axes[0, 0].get_yticklabels(), methods.ink, strict=True):
         label.set_color(color)
     write_title(figure, title)
     return figure, list(axes[0])
 
 
 def grid(results, panel, title, xlabel, ylabel, *, columns, bottom, label):
-    """A panel an arm, titled with its name; `panel`, `bottom`, `label`: inches of panel, margin, x label."""
-    n = len(results.arms)
+    """A panel a method, titled with its name; `panel`, `bottom`, `label`: inches of panel, margin, x label."""
+    n = len(results.methods)
     rows = -(-n // columns)
     columns = -(-n // rows)
-    titles = [style.wrapped(name, 92 // columns) for name in results.arms.shown]
+    titles = [style.wrapped(name, 92 // columns) for name in results.methods.shown]
     gap = 0.13 + 0.12 * (1 + max(title.count("\n") for title in titles))
     height = (panel + gap) * rows + bottom + 0.48
     figure, axes = plt.subplots(rows, columns, figsize=(style.WIDTH, height), sharex=True, sharey=True, squeeze=False)
@@ -63,7 +63,7 @@ def grid(results, panel, title, xlabel, ylabel, *, columns, bottom, label):
         if place >= n:
             axis.set_visible(False)
             continue
-        axis.set_title(titles[place], color=results.arms.ink.iloc[place], fontsize=7.8, linespacing=1.08, pad=3)
+        axis.set_title(titles[place], color=results.methods.ink.iloc[place], fontsize=7.8, linespacing=1.08, pad=3)
         if place + columns >= n:  # the lowest of its column, which need not be in the last row
             axis.tick_params(axis="x", labelbottom=True)
     figure.supxlabel(xlabel, fontsize=8.5, y=label / height, va="center")
@@ -111,7 +111,7 @@ def spread(values: np.ndarray) -> np.ndarray:
 def widen_towards_one(axis, which: str, values, finest: float) -> None:
     """Scale the axis "x" or "y" of accuracies or AUCs by log(1 + finest - value), with limits around the values.
 
-    Arms near one come apart though others are far below; `finest` is the shortfall from one where that ends.
+    Methods near one come apart though others are far below; `finest` is the shortfall from one where that ends.
     """
 
     def scaled(value):
@@ -128,7 +128,7 @@ def widen_towards_one(axis, which: str, values, finest: float) -> None:
         if low <= scaled(tick) <= high and (not ticks or scaled(ticks[-1]) - scaled(tick) >= apart * (high - low)):
             ticks.append(tick)
     ends = [1 + finest - 10.0**-end for end in (low, high)]
-    if len(ticks) < 2:  # all arms alike
+    if len(ticks) < 2:  # all methods alike
         ticks = [tick for tick in MaxNLocator(4).tick_values(*ends) if ends[0] <= tick <= min(ends[1], 1)]
     getattr(axis, f"set_{which}lim")(*ends)
     getattr(axis, f"set_{which}ticks")(ticks, [f"{tick:g}" for tick in ticks])

@@ -1,4 +1,4 @@
-"""report/<profile>/MODEL_CARD.md: what the CoLoRA arm is, what it was tested on, and what it must not be used for.
+"""report/<profile>/MODEL_CARD.md: what the CoLoRA method is, what it was tested on, and what it must not be used for.
 
 The headings are those of Mitchell et al., "Model Cards for Model Reporting", arXiv:1810.03993.
 """
@@ -21,7 +21,7 @@ ETHICS = (
 
 
 def write(results: Results, out: Path) -> None:
-    """Write the card to a report's folder; without a CoLoRA arm none is left there."""
+    """Write the card to a report's folder; without a CoLoRA method none is left there."""
     text = render(results)
     if text is None:
         (out / "MODEL_CARD.md").unlink(missing_ok=True)
@@ -30,41 +30,41 @@ def write(results: Results, out: Path) -> None:
 
 
 def render(results: Results) -> str | None:
-    """The card in Markdown of the CoLoRA arm chosen on validation images; None where there is no such arm."""
-    arm = page.chosen_colora(results)
-    if arm is None:
+    """The card in Markdown of the CoLoRA method chosen on validation images; None where there is no such method."""
+    method = page.chosen_colora(results)
+    if method is None:
         return None
-    row = results.arms.loc[arm]
-    cells = results.complete[results.complete.arm == arm]
+    row = results.methods.loc[method]
+    runs = results.complete[results.complete.method == method]
     card = f"`results/{results.profile}/data/card.md`, also in [the report](README.md#data-card)"
     sections = {
-        "Model details": _details(results, arm, row, cells),
+        "Model details": _details(results, method, row, runs),
         "Intended use": _use(results),
         "Factors": _factors(results),
         "Metrics": METRICS.format(units="patients" if results.patients else "images"),
         "Training and evaluation data": f"{page.about_data(results)} Data card: {card}.",
-        "Quantitative analyses": _analyses(results, arm, row),
+        "Quantitative analyses": _analyses(results, method, row),
         "Ethical considerations": ETHICS,
         "Caveats and recommendations": _caveats(results, row),
     }
-    parts = [f"# Model card: `{_code(arm)}`, profile `{results.profile}`"]
+    parts = [f"# Model card: `{_code(method)}`, profile `{results.profile}`"]
     for title, text in sections.items():
         parts += [f"## {title}", text]
     return "\n\n".join(parts) + "\n"
 
 
-def _details(results, arm, row, cells) -> str:
-    weights = ", ".join(f"`{_code(name)}`" for name in cells.weights.dropna().unique()) or "not recorded"
-    dates = sorted(cells["date"].dropna().astype(str).str[:10]) if "date" in cells else []
-    commits = ", ".join(f"`{str(c)[:12]}`" for c in cells.commit.dropna().unique()) if "commit" in cells else ""
+def _details(results, method, row, runs) -> str:
+    weights = ", ".join(f"`{_code(name)}`" for name in runs.weights.dropna().unique()) or "not recorded"
+    dates = sorted(runs["date"].dropna().astype(str).str[:10]) if "date" in runs else []
+    commits = ", ".join(f"`{str(c)[:12]}`" for c in runs.commit.dropna().unique()) if "commit" in runs else ""
     commits = f", by the code of commit {commits}" if commits else ""
     when = f", trained {dates[0]}" + (f" to {dates[-1]}" if dates[0] != dates[-1] else "") if dates else ""
     return (
         f"A {row.backbone} classifier of {len(classes(results))} classes, adapted by CoLoRA (arXiv:2505.18315): frozen "
         f"convolutions with trained depthwise(pointwise(x)) branches that merge into their kernels. "
         f"{row.trainable:,.0f} of {row.total:,.0f} parameters train. Starting weights: {weights}. "
-        f"{span(results.arms.seeds[[arm]])} networks, one a seed{when}{commits}. Weights of the trained networks are "
-        f"not kept; `python -m pipelines.train --arm {_code(arm)}` makes them anew. Code under the MIT licence; the "
+        f"{span(results.methods.seeds[[method]])} networks, one a seed{when}{commits}. Weights of the trained networks are "
+        f"not kept; `python -m pipelines.train --method {_code(method)}` makes them anew. Code under the MIT licence; the "
         "starting weights keep their own."
     )
 
@@ -85,18 +85,20 @@ def _factors(results) -> str:
     )
 
 
-def _analyses(results, arm, row) -> str:
+def _analyses(results, method, row) -> str:
     lines = [
         f"Test accuracy {row.acc_mean:.3f} {tables.interval(row.acc_lo, row.acc_hi)}, AUC {row.auc_mean:.4f} "
         f"{tables.interval(row.auc_lo, row.auc_hi)}, {row.seeds:.0f} seeds."
     ]
-    pairs = results.comparisons[(results.comparisons.arm == arm) & results.comparisons.difference.notna()]
+    pairs = results.comparisons[(results.comparisons.method == method) & results.comparisons.difference.notna()]
     lines += [comparisons.sentence(pair) for pair in pairs.itertuples()]
     path = results.directory / "class_scores.csv"
     text = " ".join(lines)
     if path.is_file():
-        scores = pd.read_csv(path, dtype={"arm": str, "class": str})
-        own = scores[scores.arm == arm].groupby("class", sort=False)[["recall", "precision", "specificity"]].mean()
+        scores = pd.read_csv(path, dtype={"method": str, "class": str})
+        own = (
+            scores[scores.method == method].groupby("class", sort=False)[["recall", "precision", "specificity"]].mean()
+        )
         shown = own.map(lambda v: tables.number(v, ".3f")).reset_index().rename(columns=str.capitalize)
         text += "\n\n" + tables.markdown(tables.Table("classes", "", "", own, shown)).rstrip() + "\n\nMeans over seeds."
     return text

@@ -1,4 +1,4 @@
-"""What index.html shows beyond tables and figures: the headline, the arms at a glance, curves to explore, the records.
+"""What index.html shows beyond tables and figures: the headline, the methods at a glance, curves to explore, the records.
 
 Plain values for the template, names from data as they are: the template escapes them.
 """
@@ -13,8 +13,8 @@ from report.results import Results, span
 from report.style import scaled
 from report.tables import DASH, Table
 
-REFERENCES = {"full": "full fine-tuning", "transfer": "training the head alone"}
-SHORT = {"full": "full fine-tuning", "transfer": "the head alone"}
+REFERENCES = {"full": "full fine-tuning", "head_only": "training the head alone"}
+SHORT = {"full": "full fine-tuning", "head_only": "the head alone"}
 PHRASES = {
     "higher": "more accurate than {name}",
     "higher, within the margin": "more accurate than {name}, by less than {margin}",
@@ -34,16 +34,16 @@ METRICS = {
     "train_acc": "Training accuracy",
     "train_loss": "Training loss",
 }
-DASHES = ("", "7 4", "2 3", "9 3 2 3")  # tell arms of one colour apart
+DASHES = ("", "7 4", "2 3", "9 3 2 3")  # tell methods of one colour apart
 DARK = "#171717"  # the page's dark ground, on which lines need a contrast of 4.5 : 1
 SHOWN_FIRST = 6  # curves drawn before the reader chooses
 
 
 def headline(results: Results) -> str:
-    """The result in a sentence or two, from the verdicts on the CoLoRA arm chosen on validation images."""
-    arms = results.arms[results.arms.seeds > 0]
-    if arms.empty:
-        return "No arm has a result yet."
+    """The result in a sentence or two, from the verdicts on the CoLoRA method chosen on validation images."""
+    methods = results.methods[results.methods.seeds > 0]
+    if methods.empty:
+        return "No method has a result yet."
     where = {
         "phantom": "On synthetic phantom scans",
         "folder": f"On {span(results.complete.n_train)} training images",
@@ -51,9 +51,9 @@ def headline(results: Results) -> str:
     }.get(results.source, "On data without a card")
     chosen = page.chosen_colora(results)
     if chosen is None:
-        best = arms.acc_mean.idxmax()
-        return f"{where}, {best} has the highest mean test accuracy: {arms.acc_mean[best]:.3f}."
-    row = arms.loc[chosen]
+        best = methods.acc_mean.idxmax()
+        return f"{where}, {best} has the highest mean test accuracy: {methods.acc_mean[best]:.3f}."
+    row = methods.loc[chosen]
     said: dict[str, list[str]] = {}
     pairs = _pairs(results, chosen)
     for pair in pairs[~pairs.against.isin(comparisons.PEERS)].itertuples():  # those have their tiles
@@ -75,12 +75,12 @@ def _listed(names: list[str], last: str) -> str:
 
 
 def tiles(results: Results) -> list[dict]:
-    """The chosen CoLoRA arm's figures: label, value, detail, and a verdict where there is one."""
+    """The chosen CoLoRA method's figures: label, value, detail, and a verdict where there is one."""
     chosen = page.chosen_colora(results)
     if chosen is None:
         return []
-    row = results.arms.loc[chosen]
-    whole = "" if not results.reference else f"; {results.reference}: {results.arms.acc_mean[results.reference]:.3f}"
+    row = results.methods.loc[chosen]
+    whole = "" if not results.reference else f"; {results.reference}: {results.methods.acc_mean[results.reference]:.3f}"
     found = [
         {
             "label": "Test accuracy",
@@ -109,33 +109,33 @@ def tiles(results: Results) -> list[dict]:
     return found
 
 
-def _pairs(results: Results, arm: str) -> pd.DataFrame:
-    return results.comparisons[(results.comparisons.arm == arm) & results.comparisons.difference.notna()]
+def _pairs(results: Results, method: str) -> pd.DataFrame:
+    return results.comparisons[(results.comparisons.method == method) & results.comparisons.difference.notna()]
 
 
 def glance(results: Results) -> dict:
-    """Every arm's accuracy on one axis: positions are per cent of its length. None where an arm has no result."""
-    arms = results.arms
-    tested = results.complete.groupby("arm").test_acc.apply(list)
-    low, high = arms[["acc_lo", "acc_mean"]].min().min(), arms[["acc_hi", "acc_mean"]].max().max()
+    """Every method's accuracy on one axis: positions are per cent of its length. None where a method has no result."""
+    methods = results.methods
+    tested = results.complete.groupby("method").test_acc.apply(list)
+    low, high = methods[["acc_lo", "acc_mean"]].min().min(), methods[["acc_hi", "acc_mean"]].max().max()
     margin = 0.04 * (high - low) or 0.01
     low, high = low - margin, high + margin
 
     def place(value):
         return None if pd.isna(value) else round(100 * (value - low) / (high - low), 2)
 
-    against = {p.arm: p for p in results.comparisons.itertuples() if p.against == "full" and pd.notna(p.difference)}
+    against = {p.method: p for p in results.comparisons.itertuples() if p.against == "full" and pd.notna(p.difference)}
     chosen = page.chosen_colora(results)
     rows = []
-    for number, (arm, row) in enumerate(arms.iterrows()):
-        word = comparisons.verdict(against[arm]) if arm in against else DASH
-        if arm == results.reference:
+    for number, (method, row) in enumerate(methods.iterrows()):
+        word = comparisons.verdict(against[method]) if method in against else DASH
+        if method == results.reference:
             word = "reference"
         rows.append(
             {
-                "number": number, "name": row.shown, "kind": row.group, "chosen": arm == chosen,
+                "number": number, "name": row.shown, "kind": row.group, "chosen": method == chosen,
                 "lo": place(row.acc_lo), "hi": place(row.acc_hi), "mean": place(row.acc_mean),
-                "seeds": [place(value) for value in tested.get(arm, [])],
+                "seeds": [place(value) for value in tested.get(method, [])],
                 "accuracy": tables.number(row.acc_mean, ".3f"), "sort": _finite(row.acc_mean),
                 "interval": tables.interval(row.acc_lo, row.acc_hi),
                 "trained": DASH if pd.isna(row.trainable) else scaled(row.trainable),
@@ -146,15 +146,15 @@ def glance(results: Results) -> dict:
     return {
         "rows": rows,
         "ticks": [{"at": place(tick), "text": f"{tick:.3g}"} for tick in ticks if 3 <= place(tick) <= 97],
-        "reference": place(arms.acc_mean[results.reference]) if results.reference else None,
+        "reference": place(methods.acc_mean[results.reference]) if results.reference else None,
         "reference_name": results.reference,
     }
 
 
 def curves(results: Results) -> dict | None:
-    """Learning curves by arm: mean, lowest and highest of the seeds at every epoch; None without any.
+    """Learning curves by method: mean, lowest and highest of the seeds at every epoch; None without any.
 
-    An epoch that some seed of the arm lacks is a gap: a mean of other seeds than before would show a step that no
+    An epoch that some seed of the method lacks is a gap: a mean of other seeds than before would show a step that no
     network took.
     """
     frame = results.curves
@@ -164,21 +164,21 @@ def curves(results: Results) -> dict | None:
     epochs = list(range(int(frame.epoch.min()), int(frame.epoch.max()) + 1))
     first = _first_shown(results)
     used: dict[str, int] = {}
-    arms = []
-    for number, (arm, row) in enumerate(results.arms.iterrows()):
-        own = frame[frame.arm == arm]
+    methods = []
+    for number, (method, row) in enumerate(results.methods.iterrows()):
+        own = frame[frame.method == method]
         place = used[row.color] = used.get(row.color, -1) + 1
-        arms.append(
+        methods.append(
             {
                 "number": number,
                 "name": row.shown,
                 "seeds": int(own.seed.nunique()),
                 "dash": DASHES[place % len(DASHES)],
-                "first": arm in first,
+                "first": method in first,
                 "lines": {name: _band(own, name, epochs) for name in metrics} if len(own) else None,
             }
         )
-    return {"epochs": epochs, "metrics": {name: METRICS[name] for name in metrics}, "arms": arms}
+    return {"epochs": epochs, "metrics": {name: METRICS[name] for name in metrics}, "methods": methods}
 
 
 def _band(own: pd.DataFrame, name: str, epochs: list[int]) -> list[list]:
@@ -188,22 +188,22 @@ def _band(own: pd.DataFrame, name: str, epochs: list[int]) -> list[list]:
 
 
 def _first_shown(results: Results) -> set[str]:
-    """The reference, the chosen CoLoRA arm, and the arm of each other group with the best validation accuracy."""
-    cells = results.complete.assign(group=results.complete.arm.map(results.arms.group))
-    mean = cells.groupby(["group", "arm"], sort=False).val_acc.mean()
+    """The reference, the chosen CoLoRA method, and the method of each other group with the best validation accuracy."""
+    runs = results.complete.assign(group=results.complete.method.map(results.methods.group))
+    mean = runs.groupby(["group", "method"], sort=False).val_acc.mean()
     best = [group.idxmax()[1] for _, group in mean.groupby(level=0, sort=False) if group.notna().any()]
-    heads = [arm for arm, row in results.arms.iterrows() if row.family == "transfer" and row.seeds][:1]
+    heads = [method for method, row in results.methods.iterrows() if row.family == "head_only" and row.seeds][:1]
     wanted = dict.fromkeys([results.reference, page.chosen_colora(results), *heads, *best])
-    return set([arm for arm in wanted if arm][:SHOWN_FIRST])
+    return set([method for method in wanted if method][:SHOWN_FIRST])
 
 
 def records(results: Results) -> Table:
-    """Where every number comes from: a row a cell, holes included."""
-    cells = results.cells.copy()
-    paths = [f"results/{results.profile}/runs/{row.arm}/{row.seed}/record.json" for row in cells.itertuples()]
+    """Where every number comes from: a row a run, holes included."""
+    runs = results.runs.copy()
+    paths = [f"results/{results.profile}/runs/{row.method}/{row.seed}/record.json" for row in runs.itertuples()]
 
     def words(name, change=str):
-        column = cells[name] if name in cells else pd.Series(np.nan, cells.index)
+        column = runs[name] if name in runs else pd.Series(np.nan, runs.index)
         return [DASH if pd.isna(value) else change(value) for value in column]
 
     machine = [
@@ -219,17 +219,17 @@ def records(results: Results) -> Table:
         for row in zip(words("python"), words("torch"), words("cuda"), strict=True)
     ]
     text = pd.DataFrame({
-        "Arm": cells.arm.astype(str), "Seed": cells.seed.astype(str), "State": words("status"),
+        "Method": runs.method.astype(str), "Seed": runs.seed.astype(str), "State": words("status"),
         "Accuracy": words("test_acc", lambda v: f"{v:.4f}"), "AUC": words("test_auc", lambda v: f"{v:.4f}"),
         "Epoch kept": words("best_epoch", lambda v: f"{v:.0f}"), "LR": words("lr", lambda v: f"{v:g}"),
         "Weights (sha256)": words("weights_sha256", lambda v: v[:12]), "Commit": commits, "Machine": machine,
         "Software": software, "Run": words("date", lambda v: v[:10]), "Record": paths,
     })  # fmt: skip
     note = (
-        "Every figure of an arm on this page is computed from its rows here. A record states the cell's settings, its "
+        "Every figure of a method on this page is computed from its rows here. A record states the run's settings, its "
         "fingerprint, timings and environment; curves.csv and predictions.npz lie beside it. The commit is the code's."
     )
-    return Table("records", f"Run records: profile {results.profile}", note, cells.assign(record=paths), text)
+    return Table("records", f"Run records: profile {results.profile}", note, runs.assign(record=paths), text)
 
 
 def dark(color: str) -> str:

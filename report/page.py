@@ -4,12 +4,12 @@ import re
 
 import pandas as pd
 
-from pipelines.markdown import code, plain
+from pipelines.files.markdown import code, plain
 from report import claims, comparisons, cost, cost_shares, gradcam, label_efficiency, ranks, robustness, tables
 from report.results import Results, counterparts, span
 from report.tables import Table
 
-SIDE_BY_SIDE = "Arms within 1 % of one another are drawn side by side."
+SIDE_BY_SIDE = "Methods within 1 % of one another are drawn side by side."
 CAPTIONS = {
     "accuracy": "Every seed is a dot. The dashed line is the mean of full fine-tuning. Behind a name, (4/5) means "
                 "that four of five seeds have a result.",
@@ -81,8 +81,8 @@ def render(results: Results, written: dict[str, Table], drawn: list[str]) -> str
     parts = [f"# Report: profile `{results.profile}`", about_data(results), *findings(results)]
     if "holes" in written:
         parts.append(
-            f"**{len(results.holes)} of {len(results.cells)} cells have no result** "
-            f"([list](#cells-without-a-result)); tables and figures show where."
+            f"**{len(results.holes)} of {len(results.runs)} runs have no result** "
+            f"([list](#runs-without-a-result)); tables and figures show where."
         )
     for name in TITLES:
         below = [t for t in BELOW.get(name, []) if t in written]
@@ -102,7 +102,7 @@ def render(results: Results, written: dict[str, Table], drawn: list[str]) -> str
         if name == "scores" and "class_scores" in written:
             parts.append(f"Class by class: {_files('tables', 'class_scores', 'md', 'csv', 'tex')}.")
     if "holes" in written:
-        parts += ["## Cells without a result", tables.markdown(written["holes"]).rstrip(), written["holes"].note]
+        parts += ["## Runs without a result", tables.markdown(written["holes"]).rstrip(), written["holes"].note]
     parts += data_card(results)
     parts += ["## Provenance", provenance(results)]
     return "\n\n".join(parts) + "\n"
@@ -135,65 +135,65 @@ def _data(results: Results) -> str:
 
 
 def _weights(results: Results) -> str:
-    """The pretrained weights by name, where arms differ with the arms of all but the most common; who had none."""
-    started = results.complete.drop_duplicates("arm").dropna(subset="weights").set_index("arm").weights
-    started = started.reindex([arm for arm in results.arms.index if arm in started.index])
+    """The pretrained weights by name, where methods differ with the methods of all but the most common; who had none."""
+    started = results.complete.drop_duplicates("method").dropna(subset="weights").set_index("method").weights
+    started = started.reindex([method for method in results.methods.index if method in started.index])
     scratch = started.index[started == "random"]
     pretrained = started[started != "random"]
-    arms = pretrained.groupby(pretrained).groups
-    named = [code(name) for name in arms]
-    if len(arms) > 1:
-        most = max(arms, key=lambda name: len(arms[name]))
-        named = [code(most)] + [f"{code(name)} ({', '.join(own)})" for name, own in arms.items() if name != most]
+    methods = pretrained.groupby(pretrained).groups
+    named = [code(name) for name in methods]
+    if len(methods) > 1:
+        most = max(methods, key=lambda name: len(methods[name]))
+        named = [code(most)] + [f"{code(name)} ({', '.join(own)})" for name, own in methods.items() if name != most]
     sentences = [f"Weights: {', '.join(named)}."] if named else []
     if len(scratch):
-        who = "every arm" if not named else ", ".join(scratch)
+        who = "every method" if not named else ", ".join(scratch)
         sentences.append(f"Trained from scratch, with random initial weights: {who}.")
     return " ".join(sentences)
 
 
 def findings(results: Results) -> list[str]:
     """The comparison in sentences, computed."""
-    arms = results.arms[results.arms.seeds > 0]
-    if arms.empty:
-        return ["No arm has a result yet."]
-    best = arms.acc_mean.idxmax()
+    methods = results.methods[results.methods.seeds > 0]
+    if methods.empty:
+        return ["No method has a result yet."]
+    best = methods.acc_mean.idxmax()
     first = (
-        f"{len(results.arms)} arms, {span(results.arms.planned)} seeds each. The highest mean test accuracy is "
-        f"{arms.acc_mean[best]:.3f} {tables.interval(arms.acc_lo[best], arms.acc_hi[best])} (`{best}`)."
+        f"{len(results.methods)} methods, {span(results.methods.planned)} seeds each. The highest mean test accuracy is "
+        f"{methods.acc_mean[best]:.3f} {tables.interval(methods.acc_lo[best], methods.acc_hi[best])} (`{best}`)."
     )
     lines = [first]
     chosen = chosen_colora(results)
     if chosen:
-        row = arms.loc[chosen]
+        row = methods.loc[chosen]
         text = (
-            f"The CoLoRA arm with the best validation accuracy on {row.backbone}, `{chosen}`, trains "
+            f"The CoLoRA method with the best validation accuracy on {row.backbone}, `{chosen}`, trains "
             f"{100 * row.trainable / row.total:.1f} % of its {row.total:,.0f} parameters and reaches "
             f"{row.acc_mean:.3f} {tables.interval(row.acc_lo, row.acc_hi)} on the test images."
         )
-        pairs = results.comparisons[(results.comparisons.arm == chosen) & results.comparisons.difference.notna()]
+        pairs = results.comparisons[(results.comparisons.method == chosen) & results.comparisons.difference.notna()]
         text += "".join(f" {comparisons.sentence(pair)}" for pair in pairs.itertuples())
         lines.append(text)
     lines += comparisons.tally(results)
     lines += label_efficiency.finding(results)
-    if (results.arms.planned < 5).any():
+    if (results.methods.planned < 5).any():
         lines.append(
-            f"With {span(results.arms.planned)} seeds little is known of how much seeds differ. Intervals count that "
+            f"With {span(results.methods.planned)} seeds little is known of how much seeds differ. Intervals count that "
             "and are wide: what is undecided here is not shown to be equal."
         )
     return ["\n".join(f"- {line}" for line in lines)]
 
 
 def chosen_colora(results: Results) -> str | None:
-    """The CoLoRA arm with the best mean validation accuracy, of those on the first one's backbone.
+    """The CoLoRA method with the best mean validation accuracy, of those on the first one's backbone.
 
     Choosing it on the test images would flatter it, and what it is compared with is on one backbone too.
     """
-    arms = results.whole[results.whole.family == "colora"]
-    arms = arms[arms.backbone == arms.backbone.iloc[0]] if len(arms) else arms
-    cells = results.complete[results.complete.arm.isin(arms.index)]
+    methods = results.whole[results.whole.family == "colora"]
+    methods = methods[methods.backbone == methods.backbone.iloc[0]] if len(methods) else methods
+    runs = results.complete[results.complete.method.isin(methods.index)]
     # Rounded, so that `pipelines.comparisons`, which adds in another order, picks the same of two that tie.
-    return cells.groupby("arm", sort=False).val_acc.mean().round(9).idxmax() if len(cells) else None
+    return runs.groupby("method", sort=False).val_acc.mean().round(9).idxmax() if len(runs) else None
 
 
 def data_card(results: Results) -> list[str]:
@@ -209,10 +209,10 @@ def data_card(results: Results) -> list[str]:
 
 
 def provenance(results: Results) -> str:
-    """Weights, versions, machines, commits and dates of the runs, each with how many cells it stands for."""
-    cells = results.complete
-    hashes = cells.weights_sha256.map(lambda sha: "" if pd.isna(sha) else f" (sha256 {sha[:12]})")
-    cells = cells.assign(weights=cells.weights.mask(cells.weights.notna(), cells.weights.astype(str) + hashes))
+    """Weights, versions, machines, commits and dates of the runs, each with how many runs it stands for."""
+    runs = results.complete
+    hashes = runs.weights_sha256.map(lambda sha: "" if pd.isna(sha) else f" (sha256 {sha[:12]})")
+    runs = runs.assign(weights=runs.weights.mask(runs.weights.notna(), runs.weights.astype(str) + hashes))
     rows = []
     for column, name in (
         ("weights", "Weights"),
@@ -228,21 +228,21 @@ def provenance(results: Results) -> str:
         ("threads", "Threads"),
         ("platform", "Platform"),
     ):
-        if column not in cells or cells[column].isna().all():
+        if column not in runs or runs[column].isna().all():
             continue
-        counts = cells[column].astype(object).where(cells[column].notna(), "none").map(_short).value_counts(sort=False)
+        counts = runs[column].astype(object).where(runs[column].notna(), "none").map(_short).value_counts(sort=False)
         shown = [
-            value if len(counts) == 1 else f"{value} ({n} cell{'s' * (n != 1)})" for value, n in sorted(counts.items())
+            value if len(counts) == 1 else f"{value} ({n} run{'s' * (n != 1)})" for value, n in sorted(counts.items())
         ]
         rows.append({"What": name, "Value": "; ".join(shown)})
-    dates = sorted(cells["date"].dropna().astype(str).str[:10]) if "date" in cells else []
+    dates = sorted(runs["date"].dropna().astype(str).str[:10]) if "date" in runs else []
     if dates:
         rows.append({"What": "Run", "Value": dates[0] if dates[0] == dates[-1] else f"{dates[0]} to {dates[-1]}"})
     rows.append(
         {
-            "What": "Cells",
-            "Value": f"{len(cells)} complete of {len(results.cells)}; records in "
-            f"results/{results.profile}/runs/ARM/SEED/record.json",
+            "What": "Runs",
+            "Value": f"{len(runs)} complete of {len(results.runs)}; records in "
+            f"results/{results.profile}/runs/METHOD/SEED/record.json",
         }
     )
     text = pd.DataFrame(rows)

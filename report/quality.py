@@ -6,7 +6,7 @@ before there were any; `read` then gives an empty frame, and what is made of it 
 
 import pandas as pd
 
-from pipelines.stability import DEFINITIONS, INTERVALS
+from pipelines.evidence.stability import DEFINITIONS, INTERVALS
 from report.results import Results, _csv
 from report.tables import DASH, Table, mean_sd
 
@@ -17,10 +17,10 @@ SCORES = {  # columns of scores.csv: headings
 BY_CLASS = ("recall", "precision", "specificity", "f1")
 POINTS = ("spread", "jitter", "drawdown")  # measures in units of accuracy, shown in percentage points
 COLUMNS = {
-    "scores": ["arm", "seed", *SCORES],
-    "class_scores": ["arm", "seed", "class", "images", "predicted", *BY_CLASS],
-    "reliability": ["arm", "bin", "low", "high", "confidence", "accuracy", "count"],
-    "stability": ["arm", "measure", "value", "lo", "hi", "seeds"],
+    "scores": ["method", "seed", *SCORES],
+    "class_scores": ["method", "seed", "class", "images", "predicted", *BY_CLASS],
+    "reliability": ["method", "bin", "low", "high", "confidence", "accuracy", "count"],
+    "stability": ["method", "measure", "value", "lo", "hi", "seeds"],
 }
 
 
@@ -37,14 +37,14 @@ def read(results: Results, name: str) -> pd.DataFrame:
 def scores(results: Results) -> Table:
     """Macro recall, precision, specificity and F1, and how far the probabilities can be believed."""
     frame = read(results, "scores")
-    mean, sd = _over_seeds(frame, "arm", list(SCORES))
-    mean, sd = mean.reindex(results.arms.index), sd.reindex(results.arms.index)
+    mean, sd = _over_seeds(frame, "method", list(SCORES))
+    mean, sd = mean.reindex(results.methods.index), sd.reindex(results.methods.index)
     columns = [(name, part) for name in SCORES for part in ("mean", "sd")]
     raw = pd.DataFrame({f"{name}_{part}": (mean if part == "mean" else sd)[name] for name, part in columns})
-    raw = raw.rename_axis("arm").reset_index()
+    raw = raw.rename_axis("method").reset_index()
     sd["ece_chance"] = float("nan")  # a yardstick, shown without a deviation
     text = pd.DataFrame({
-        "Arm": results.arms.index,
+        "Method": results.methods.index,
         **{head: [mean_sd(m, s, 3) for m, s in zip(mean[name], sd[name], strict=True)]
            for name, head in SCORES.items()},
     })  # fmt: skip
@@ -65,12 +65,12 @@ def class_scores(results: Results) -> Table:
     """Recall, precision, specificity and F1 of each class."""
     frame = read(results, "class_scores")
     classes = list(dict.fromkeys(frame["class"].astype(str)))
-    places = pd.MultiIndex.from_product([results.arms.index, classes], names=["arm", "class"])
-    mean, sd = _over_seeds(frame.astype({"class": str}), ["arm", "class"], list(BY_CLASS))
+    places = pd.MultiIndex.from_product([results.methods.index, classes], names=["method", "class"])
+    mean, sd = _over_seeds(frame.astype({"class": str}), ["method", "class"], list(BY_CLASS))
     mean, sd = mean.reindex(places), sd.reindex(places)
     raw = mean.add_suffix("_mean").join(sd.add_suffix("_sd")).reset_index()
     text = pd.DataFrame({
-        "Arm": raw.arm, "Class": raw["class"],
+        "Method": raw.method, "Class": raw["class"],
         **{SCORES[name]: [mean_sd(m, s, 3) for m, s in zip(mean[name], sd[name], strict=True)] for name in BY_CLASS},
     })  # fmt: skip
     note = (
@@ -81,7 +81,7 @@ def class_scores(results: Results) -> Table:
 
 
 def _over_seeds(frame: pd.DataFrame, by, names: list[str]) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Means and sample standard deviations; NaN where any seed is: leaving seeds out would flatter the others' arm."""
+    """Means and sample standard deviations; NaN where any seed is: leaving seeds out would flatter the others' method."""
     seeds = frame.astype(dict.fromkeys(names, float)).groupby(by, sort=False)[names]
     return seeds.mean(skipna=False), seeds.std(skipna=False)
 
@@ -89,17 +89,17 @@ def _over_seeds(frame: pd.DataFrame, by, names: list[str]) -> tuple[pd.DataFrame
 def stability(results: Results) -> Table:
     """How steady training is, with intervals over seeds; the note defines every column."""
     frame = read(results, "stability")
-    raw = frame.assign(order=frame.arm.map({arm: place for place, arm in enumerate(results.arms.index)}))
+    raw = frame.assign(order=frame.method.map({method: place for place, method in enumerate(results.methods.index)}))
     raw = raw.sort_values("order", kind="stable").drop(columns="order").reset_index(drop=True)
-    rows = frame.set_index(["arm", "measure"])
+    rows = frame.set_index(["method", "measure"])
     text = pd.DataFrame({
-        "Arm": results.arms.index,
-        **{heading(name): [_shown(rows, arm, name) for arm in results.arms.index] for name in DEFINITIONS},
+        "Method": results.methods.index,
+        **{heading(name): [_shown(rows, method, name) for method in results.methods.index] for name in DEFINITIONS},
     })  # fmt: skip
     meanings = "; ".join(f"{title}: {formula}" for title, formula in DEFINITIONS.values())
     note = (
         "a(t) is the validation accuracy after epoch t; warm-up is the first 30 % of the epochs, rounded up. Values, "
-        f"but the spread, are means over seeds. {meanings}. {INTERVALS} The more epochs an arm trains, the larger the "
+        f"but the spread, are means over seeds. {meanings}. {INTERVALS} The more epochs a method trains, the larger the "
         "drawdown and the number of spikes that noise alone brings about."
     )
     if results.folds:
@@ -112,12 +112,12 @@ def heading(name: str) -> str:
     return DEFINITIONS[name][0] + (", points" if name in POINTS else "")
 
 
-def _shown(rows: pd.DataFrame, arm: str, measure: str) -> str:
+def _shown(rows: pd.DataFrame, method: str, measure: str) -> str:
     """A value with its interval, accuracies in percentage points."""
-    if (arm, measure) not in rows.index or pd.isna(rows.value[arm, measure]):
+    if (method, measure) not in rows.index or pd.isna(rows.value[method, measure]):
         return DASH
     value, low, high = (
-        float(v) * (100 if measure in POINTS else 1) for v in rows.loc[(arm, measure), ["value", "lo", "hi"]]
+        float(v) * (100 if measure in POINTS else 1) for v in rows.loc[(method, measure), ["value", "lo", "hi"]]
     )
     form = ".2f" if measure in POINTS else ".1f"
     return f"{value:{form}}" + ("" if pd.isna(low) else f" [{low:{form}}, {high:{form}}]")

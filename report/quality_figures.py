@@ -7,7 +7,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from pipelines.stability import DEFINITIONS
+from pipelines.evidence.stability import DEFINITIONS
 from report import layout, style
 from report.quality import POINTS, read
 from report.results import Results
@@ -17,27 +17,27 @@ _PALE = "#D9D9D9"
 
 
 def reliability(results: Results) -> plt.Figure | None:
-    """Accuracy by confidence, a panel an arm: the diagonal is a network that is right as often as it says."""
+    """Accuracy by confidence, a panel a method: the diagonal is a network that is right as often as it says."""
     frame = read(results, "reliability")
     if frame.empty:
         return None
-    errors = read(results, "scores").groupby("arm")[["ece", "ece_chance"]].mean()
+    errors = read(results, "scores").groupby("method")[["ece", "ece_chance"]].mean()
     figure, axes = layout.grid(
         results,
         1.3,
         f"Accuracy by confidence (reliability; predictions of all seeds)\n{results.label}",
         "Confidence: the highest probability",
         "Share that is right",
-        columns=4 if len(results.arms) <= 24 else 5,
+        columns=4 if len(results.methods) <= 24 else 5,
         bottom=0.72,
         label=0.36,
     )
     lowest = frame.low[frame["count"] > 0].min()
-    for axis, (arm, row) in zip(axes, results.arms.iterrows(), strict=True):
+    for axis, (method, row) in zip(axes, results.methods.iterrows(), strict=True):
         axis.set(xlim=(lowest, 1.02), ylim=(0, 1.28), yticks=[0, 0.5, 1])  # a strip above is free for the errors
         axis.spines["left"].set_bounds(0, 1)
         axis.xaxis.set_major_locator(MaxNLocator(4, steps=[2, 5, 10]))
-        own = frame[(frame.arm == arm) & (frame["count"] > 0)]
+        own = frame[(frame.method == method) & (frame["count"] > 0)]
         if own.empty:
             axis.text(0.5, 0.5, "no result", transform=axis.transAxes, ha="center", color="#777777", style="italic")
             continue
@@ -50,8 +50,8 @@ def reliability(results: Results) -> plt.Figure | None:
             axis.plot(
                 bins.confidence, bins.accuracy, "o", ms=size, mfc=fill, mec=row.color, mew=0.8, zorder=3, clip_on=False
             )
-        if arm in errors.index:
-            text = f"ECE {errors.ece[arm]:.3f}, chance {errors.ece_chance[arm]:.3f}"
+        if method in errors.index:
+            text = f"ECE {errors.ece[method]:.3f}, chance {errors.ece_chance[method]:.3f}"
             axis.text(0.03, 0.98, text, transform=axis.transAxes, va="top", fontsize=7, color=style.INK)
     dot = {"marker": "o", "ls": "", "mec": style.INK, "mew": 0.8}
     handles = [
@@ -67,11 +67,11 @@ def reliability(results: Results) -> plt.Figure | None:
 def stability(results: Results) -> plt.Figure | None:
     """Spread between seeds, jitter and largest drawdown of the validation accuracy, with intervals over seeds."""
     frame = read(results, "stability")
-    rows = frame[frame.measure.isin(POINTS)].set_index(["measure", "arm"])[["value", "lo", "hi"]].astype(float) * 100
+    rows = frame[frame.measure.isin(POINTS)].set_index(["measure", "method"])[["value", "lo", "hi"]].astype(float) * 100
     if rows.value.isna().all():
         return None
-    y = layout.rows(results.arms)
-    figure, axes = layout.arm_rows(
+    y = layout.rows(results.methods)
+    figure, axes = layout.method_rows(
         results,
         y,
         [DEFINITIONS[name][0] for name in POINTS],
@@ -81,22 +81,22 @@ def stability(results: Results) -> plt.Figure | None:
     )
     figure.subplots_adjust(wspace=0.12)  # no values are written beside these panels
     for axis, measure in zip(axes, POINTS, strict=True):
-        own = rows.loc[measure].reindex(results.arms.index)
+        own = rows.loc[measure].reindex(results.methods.index)
         # An interval of two seeds may reach thirty times the value: cut there, the values themselves stay apart.
         largest = np.nan_to_num(own.value.max())
         limit = max(min(2.5 * largest, 1.05 * own.hi.max()), 1.15 * largest, 0.1)
         axis.set_xlim(-0.02 * limit, limit)
         axis.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 2.5, 5, 10]))
-        for arm, row in results.arms.iterrows():
-            value, low, high = own.loc[arm]
+        for method, row in results.methods.iterrows():
+            value, low, high = own.loc[method]
             if pd.isna(value):
-                _say(axis, y[arm], "undefined" if row.seeds else "no result")
+                _say(axis, y[method], "undefined" if row.seeds else "no result")
                 continue
             if pd.notna(low):
-                axis.plot([low, min(high, limit)], [y[arm]] * 2, color=row.color, lw=1.4, zorder=2)
+                axis.plot([low, min(high, limit)], [y[method]] * 2, color=row.color, lw=1.4, zorder=2)
                 if high > limit:
-                    axis.plot(limit, y[arm], ">", ms=4, color=row.color, clip_on=False, zorder=3)
-            axis.plot(value, y[arm], "o", ms=4.6, color=row.color, mec="white", mew=0.6, zorder=4, clip_on=False)
+                    axis.plot(limit, y[method], ">", ms=4, color=row.color, clip_on=False, zorder=3)
+            axis.plot(value, y[method], "o", ms=4.6, color=row.color, mec="white", mew=0.6, zorder=4, clip_on=False)
     handles = [
         Line2D([], [], marker="o", ls="", ms=4.6, color=style.INK, label="value"),
         Line2D([], [], color=style.INK, lw=1.4, label="95 % interval over seeds"),

@@ -12,13 +12,13 @@ ROW, BAR = 0.17, 0.075  # inches: a name's row, a bar's row
 
 
 def cliques(ranks: np.ndarray, distance: float) -> list[tuple[int, int]]:
-    """Longest runs of ascending ranks that span at most `distance`: (first, last), runs of one arm left out."""
+    """Longest runs of ascending ranks that span at most `distance`: (first, last), runs of one method left out."""
     runs = [(i, int(np.searchsorted(ranks, rank + distance + 1e-9, side="right")) - 1) for i, rank in enumerate(ranks)]
     return [run for place, run in enumerate(runs) if run[1] > run[0] and (not place or run[1] > runs[place - 1][1])]
 
 
 def critical_difference(results: Results) -> plt.Figure | None:
-    """Arms on a line of mean ranks, best at the left; a bar joins those that Nemenyi's test does not tell apart."""
+    """Methods on a line of mean ranks, best at the left; a bar joins those that Nemenyi's test does not tell apart."""
     ranked = _ranked(results)
     if ranked is None:
         return None
@@ -33,7 +33,7 @@ def critical_difference(results: Results) -> plt.Figure | None:
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set(xlim=(0, style.WIDTH), ylim=(height, 0))
     axes.set_axis_off()
-    shown = [f"{results.arms.shown[arm]}  {rank:.2f}" for arm, rank in zip(ranked.arm, ranks, strict=True)]
+    shown = [f"{results.methods.shown[method]}  {rank:.2f}" for method, rank in zip(ranked.method, ranks, strict=True)]
     margin = min(2.6, 0.35 + 0.062 * max(map(len, shown)))
     left, right = margin, style.WIDTH - margin
 
@@ -56,8 +56,8 @@ def critical_difference(results: Results) -> plt.Figure | None:
         level = axis_at + 0.12 + BAR * place
         ends = [x(ranks[first]) - 0.04, x(ranks[last]) + 0.04]
         axes.plot(ends, [level] * 2, color=style.INK, lw=2.6, solid_capstyle="round", zorder=4)
-    for place, (arm, rank, text) in enumerate(zip(ranked.arm, ranks, shown, strict=True)):
-        row = results.arms.loc[arm]
+    for place, (method, rank, text) in enumerate(zip(ranked.method, ranks, shown, strict=True)):
+        row = results.methods.loc[method]
         ours = place < half
         # The best has the top row at the left, the worst the top row at the right: lines do not cross.
         level = names_at + ROW * (place if ours else n - 1 - place) + ROW / 2
@@ -73,14 +73,14 @@ def critical_difference(results: Results) -> plt.Figure | None:
 
 
 def caption(results: Results) -> str:
-    """How to read the diagram, with Friedman's test and the arms that have no rank."""
+    """How to read the diagram, with Friedman's test and the methods that have no rank."""
     ranked = _ranked(results)
     if ranked is None:
         return ""
     row = ranked.iloc[0]
     text = (
-        "Arms under one bar are not told apart by Nemenyi's test at 5 %: their mean ranks differ by less than the "
-        f"critical difference, {row.cd:.2f} for {row.arms:.0f} arms and {row.seeds:.0f} seeds. "
+        "Methods under one bar are not told apart by Nemenyi's test at 5 %: their mean ranks differ by less than the "
+        f"critical difference, {row.cd:.2f} for {row.methods:.0f} methods and {row.seeds:.0f} seeds. "
     )
     if pd.notna(row.friedman_p):
         p = p_text(row.friedman_p)
@@ -90,7 +90,7 @@ def caption(results: Results) -> str:
         )
     text += "Ranks see the order alone, seed by seed"
     text += "." if results.folds else "; that all seeds are tested on the same images is not counted."
-    without = results.ranks.arm[results.ranks.mean_rank.isna()]
+    without = results.ranks.method[results.ranks.mean_rank.isna()]
     if len(without):
         text += f" No rank, since a seed is missing: {', '.join(without)}."
     return text

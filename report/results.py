@@ -9,8 +9,8 @@ import pandas as pd
 from report import style
 
 PAPER = Path(__file__).with_name("paper.csv")
-_CELLS = [
-    "arm", "seed", "status", "family", "backbone", "weights", "weights_sha256", "test_acc", "test_auc", "epoch_s",
+_RUNS = [
+    "method", "seed", "status", "family", "backbone", "weights", "weights_sha256", "test_acc", "test_auc", "epoch_s",
     "total_s", "n_train", "n_val", "n_test",
 ]  # fmt: skip
 _SUMMARY = [
@@ -19,19 +19,19 @@ _SUMMARY = [
 ]  # fmt: skip
 # Columns that hold words whatever they look like, and those that hold numbers, in any of the files.
 _WORDS = {
-    "arm", "against", "reference", "status", "family", "backbone", "weights", "true", "predicted", "class", "kind",
-    "method", "best",
+    "method", "against", "reference", "status", "family", "backbone", "weights", "true", "predicted", "class", "kind",
+    "best",
 }  # fmt: skip
 _NUMBERS = {
     "seed", "test_acc", "test_auc", "epoch_s", "total_s", "n_train", "n_val", "n_test", "epoch", "val_acc", "count",
     "difference", "lo", "hi", "seeds", "p_holm", "p_swap_holm", "prob_improvement", "margin", "seeds_needed",
-    "mcnemar_seeds", "mean_rank", "arms", "cd", "friedman_chi2", "friedman_p", "lr", "threads", "flops", "accuracy",
+    "mcnemar_seeds", "mean_rank", "methods", "cd", "friedman_chi2", "friedman_p", "lr", "threads", "flops", "accuracy",
     "severity", "clean", "kept", "kept_lo", "kept_hi", "test_images",
     "share", "images", "patients", "acc_mean", "acc_lo", "acc_hi", "auc_mean", "auc_lo", "auc_hi",
 }  # fmt: skip
 LARGEST = 2**28  # bytes of a file
 _LABELS = [
-    "method", "arm", "share", "images", "patients", "acc_mean", "acc_lo", "acc_hi", "auc_mean", "auc_lo", "auc_hi",
+    "method", "method", "share", "images", "patients", "acc_mean", "acc_lo", "acc_hi", "auc_mean", "auc_lo", "auc_hi",
     "best", "difference", "lo", "hi", "margin",
 ]  # fmt: skip
 
@@ -44,21 +44,21 @@ class ReportError(ValueError):
 class Results:
     """The frames of one profile.
 
-    arms: one row an arm (index: its name), in the order shown: by group, then by family, then as in the profile. The
-        columns of summary.json with family, backbone, weights, planned (seeds asked for), group and block (arms that
-        stand together: a family of CNN arms, or another group), color, ink (for text), and shown: the name, with
-        '(4/5)' behind it where only four of five seeds are there. An arm without a cell has NaN. `flops` is NaN too
+    methods: one row a method (index: its name), in the order shown: by group, then by family, then as in the profile. The
+        columns of summary.json with family, backbone, weights, planned (seeds asked for), group and block (methods that
+        stand together: a family of CNN methods, or another group), color, ink (for text), and shown: the name, with
+        '(4/5)' behind it where only four of five seeds are there. A method without a run has NaN. `flops` is NaN too
         where records do not state it. share: of the labels that it is trained on.
-    cells, curves, confusion, comparisons, tuning, ranks: the CSV files of the same names; `cells` holds the holes too.
-    labels: likewise; empty where all arms are trained on one share of the labels.
+    runs, curves, confusion, comparisons, tuning, ranks: the CSV files of the same names; `runs` holds the holes too.
+    labels: likewise; empty where all methods are trained on one share of the labels.
     card: the data card, empty where there is none.
     paper: figures of the CoLoRA paper and of those it quotes.
     """
 
     profile: str
     directory: Path
-    arms: pd.DataFrame
-    cells: pd.DataFrame
+    methods: pd.DataFrame
+    runs: pd.DataFrame
     curves: pd.DataFrame
     confusion: pd.DataFrame
     comparisons: pd.DataFrame
@@ -70,22 +70,22 @@ class Results:
 
     @property
     def complete(self) -> pd.DataFrame:
-        return self.cells[self.cells.status == "complete"]
+        return self.runs[self.runs.status == "complete"]
 
     @property
     def holes(self) -> pd.DataFrame:
-        return self.cells[self.cells.status != "complete"]
+        return self.runs[self.runs.status != "complete"]
 
     @property
     def reference(self) -> str | None:
-        """The arm to which times are related: the first fully fine-tuned one that has a cell, on all of the labels."""
+        """The method to which times are related: the first fully fine-tuned one that has a run, on all of the labels."""
         found = self.whole[(self.whole.family == "full") & (self.whole.seeds > 0)]
         return found.index[0] if len(found) else None
 
     @property
     def whole(self) -> pd.DataFrame:
-        """The arms that are trained on the largest share of the labels; all, where there is one share."""
-        return self.arms[self.arms.share == self.arms.share.max()]
+        """The methods that are trained on the largest share of the labels; all, where there is one share."""
+        return self.methods[self.methods.share == self.methods.share.max()]
 
     @property
     def source(self) -> str:
@@ -128,7 +128,7 @@ class Results:
         """Profile, data, and the numbers of seeds and of the split's images."""
         kind = {"val": "validation"}.get(split, split)
         images = f"{span(self.complete[f'n_{split}'])} {kind} images a seed"
-        return f"{self.origin}, {span(self.arms.seeds)} seeds, {images}"
+        return f"{self.origin}, {span(self.methods.seeds)} seeds, {images}"
 
 
 def load(directory: Path) -> Results:
@@ -139,79 +139,79 @@ def load(directory: Path) -> Results:
     """
     directory = Path(directory)
     summary = _json(directory / "summary.json", "python -m pipelines.summarise")
-    cells = _csv(directory / "cells.csv", _CELLS)
+    runs = _csv(directory / "runs.csv", _RUNS)
     card = directory / "data" / "card.json"
-    about = cells.groupby("arm", sort=False)
-    for arm, figures in summary.items():
+    about = runs.groupby("method", sort=False)
+    for method, figures in summary.items():
         if not _are_figures(figures):
             raise ReportError(
-                f"{directory / 'summary.json'}: {arm!r} should have numbers or null under {', '.join(_SUMMARY)} and a "
+                f"{directory / 'summary.json'}: {method!r} should have numbers or null under {', '.join(_SUMMARY)} and a "
                 "count under seeds; run `python -m pipelines.summarise` again"
             )
-    arms = pd.DataFrame.from_dict(summary, orient="index").astype(float)
-    missing = sorted(set(summary) ^ set(cells.arm))
+    methods = pd.DataFrame.from_dict(summary, orient="index").astype(float)
+    missing = sorted(set(summary) ^ set(runs.method))
     if missing:
         raise ReportError(
-            f"{directory}: {', '.join(missing)} not in both summary.json and cells.csv; "
+            f"{directory}: {', '.join(missing)} not in both summary.json and runs.csv; "
             "run `python -m pipelines.summarise` again"
         )
     first = about[["family", "backbone", "weights"]].first()
-    arms = arms.reindex(columns=arms.columns.union(["flops", "acc_se_images"], sort=False))
+    methods = methods.reindex(columns=methods.columns.union(["flops", "acc_se_images"], sort=False))
     labels = directory / "labels.csv"  # not written before there were shares
     labels = _csv(labels, _LABELS) if labels.is_file() else pd.DataFrame(columns=_LABELS)
-    shares = labels.set_index("arm").share.reindex(arms.index).fillna(1.0).astype(float)
-    arms = _styled(arms.join(first).assign(planned=about.seed.size(), share=shares).astype({"seeds": int}))
+    shares = labels.set_index("method").share.reindex(methods.index).fillna(1.0).astype(float)
+    methods = _styled(methods.join(first).assign(planned=about.seed.size(), share=shares).astype({"seeds": int}))
     return Results(
-        profile=directory.name, directory=directory, arms=arms, cells=cells,
-        curves=_csv(directory / "curves.csv", ["arm", "seed", "epoch", "val_acc"]),
-        confusion=_csv(directory / "confusion.csv", ["arm", "true", "predicted", "count"]),
+        profile=directory.name, directory=directory, methods=methods, runs=runs,
+        curves=_csv(directory / "curves.csv", ["method", "seed", "epoch", "val_acc"]),
+        confusion=_csv(directory / "confusion.csv", ["method", "true", "predicted", "count"]),
         comparisons=_csv(
             directory / "comparisons.csv",
-            ["arm", "against", "reference", "difference", "lo", "hi", "seeds", "p_holm", "p_swap_holm",
+            ["method", "against", "reference", "difference", "lo", "hi", "seeds", "p_holm", "p_swap_holm",
              "prob_improvement", "margin", "equivalent", "seeds_needed", "mcnemar_seeds"],
         ),
-        ranks=_csv(directory / "ranks.csv", ["arm", "mean_rank", "seeds", "arms", "cd", "friedman_chi2", "friedman_p"]),
+        ranks=_csv(directory / "ranks.csv", ["method", "mean_rank", "seeds", "methods", "cd", "friedman_chi2", "friedman_p"]),
         labels=labels,
-        tuning=_csv(directory / "tuning.csv", ["arm", "lr", "val_acc", "chosen"]),
+        tuning=_csv(directory / "tuning.csv", ["method", "lr", "val_acc", "chosen"]),
         card=_card(card) if card.is_file() else {},
-        paper=_csv(PAPER, ["arm", "backbone", "dataset", "training_set", "accuracy", "source"]),
+        paper=_csv(PAPER, ["method", "backbone", "dataset", "training_set", "accuracy", "source"]),
     )  # fmt: skip
 
 
-def _styled(arms: pd.DataFrame) -> pd.DataFrame:
-    """The arms in the order shown, with the columns that say how."""
+def _styled(methods: pd.DataFrame) -> pd.DataFrame:
+    """The methods in the order shown, with the columns that say how."""
     shown = [
         name if found == planned else f"{name} ({found}/{planned})"
-        for name, found, planned in zip(arms.index, arms.seeds, arms.planned, strict=True)
+        for name, found, planned in zip(methods.index, methods.seeds, methods.planned, strict=True)
     ]
-    group = [style.group(family, backbone) for family, backbone in zip(arms.family, arms.backbone, strict=True)]
-    kinds = list(zip(group, arms.family, strict=True))
+    group = [style.group(family, backbone) for family, backbone in zip(methods.family, methods.backbone, strict=True)]
+    kinds = list(zip(group, methods.family, strict=True))
     order = style.in_order(kinds)
     color = [style.colors(order)[kind] for kind in kinds]
     block = [family if name == "CNN" else name for name, family in kinds]
-    arms = arms.assign(shown=shown, group=group, block=block, color=color, ink=[style.ink(c) for c in color])
-    return arms.iloc[sorted(range(len(arms)), key=lambda place: order.index(kinds[place]))]
+    methods = methods.assign(shown=shown, group=group, block=block, color=color, ink=[style.ink(c) for c in color])
+    return methods.iloc[sorted(range(len(methods)), key=lambda place: order.index(kinds[place]))]
 
 
 def counterparts(results: Results) -> pd.DataFrame:
-    """The paper's figures for the arms of this profile, a row a figure: paper.csv's columns, `arm` being ours.
+    """The paper's figures for the methods of this profile, a row a figure: paper.csv's columns, `method` being ours.
 
-    A figure counts when the arm has the same name (a backbone named in it aside) and the data set is the same, or
-    OCTMNIST where the profile's own data is in no paper. The arm's backbone is preferred; where the paper has none
-    of its figures, VGG16's are shown for CNN arms, but not for ViTs, whose arms only share a name. A network trained
+    A figure counts when the method has the same name (a backbone named in it aside) and the data set is the same, or
+    OCTMNIST where the profile's own data is in no paper. The method's backbone is preferred; where the paper has none
+    of its figures, VGG16's are shown for CNN methods, but not for ViTs, whose methods only share a name. A network trained
     from scratch stands beside the one of its name. Figures without an accuracy are left out.
     """
     paper = results.paper[results.paper.accuracy.notna()]
     paper = paper[paper.dataset == (results.dataset if results.dataset in set(paper.dataset) else "octmnist")]
-    return pd.concat([_stated(paper, arm, row).assign(arm=arm) for arm, row in results.arms.iterrows()]).reset_index(
-        drop=True
-    )
+    return pd.concat(
+        [_stated(paper, method, row).assign(method=method) for method, row in results.methods.iterrows()]
+    ).reset_index(drop=True)
 
 
-def _stated(paper: pd.DataFrame, arm: str, row: pd.Series) -> pd.DataFrame:
-    """The figures of `paper` for one arm."""
-    bare = arm.removeprefix(f"{row.backbone}-").removesuffix(f"-{row.backbone}")
-    same = paper[paper.arm == (arm if arm in set(paper.arm) else bare)]
+def _stated(paper: pd.DataFrame, method: str, row: pd.Series) -> pd.DataFrame:
+    """The figures of `paper` for one method."""
+    bare = method.removeprefix(f"{row.backbone}-").removesuffix(f"-{row.backbone}")
+    same = paper[paper.method == (method if method in set(paper.method) else bare)]
     own = same[same.backbone == row.backbone]
     if len(own) or row.group not in ("CNN", "ViT"):  # the other groups' networks have names of their own in the paper
         return own if len(own) else same
@@ -227,7 +227,7 @@ def span(values) -> str:
 
 
 def _are_figures(figures) -> bool:
-    """Whether an arm's entry of summary.json has every key, and numbers or nothing under all it has."""
+    """Whether a method's entry of summary.json has every key, and numbers or nothing under all it has."""
     return (
         isinstance(figures, dict)
         and set(_SUMMARY) <= set(figures)
@@ -280,7 +280,7 @@ def _csv(path: Path, needed: list[str]) -> pd.DataFrame:
         )
     numbers = [name for name in needed if name in _NUMBERS and len(frame)]  # a column without rows has no type
     odd = [name for name in numbers if not pd.api.types.is_numeric_dtype(frame[name])]
-    odd += [name for name in ("arm", "seed") if name in needed and frame[name].isna().any()]
+    odd += [name for name in ("method", "seed") if name in needed and frame[name].isna().any()]
     if odd:
         raise ReportError(
             f"{path}: columns {', '.join(odd)} hold something else than expected; run `python -m pipelines.summarise` "

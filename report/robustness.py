@@ -14,7 +14,7 @@ from report.results import Results, _csv, span
 from report.tables import Table, interval, number
 
 COLUMNS = [
-    "arm", "kind", "severity", "accuracy", "lo", "hi", "clean", "kept", "kept_lo", "kept_hi", "seeds", "test_images",
+    "method", "kind", "severity", "accuracy", "lo", "hi", "clean", "kept", "kept_lo", "kept_hi", "seeds", "test_images",
 ]  # fmt: skip
 MEAN = "mean"  # the kind of the row over all kinds and severities
 FINE = 80  # pixels a side, below which the mildest downsampling leaves images as they are
@@ -39,7 +39,7 @@ def read(results: Results) -> pd.DataFrame:
 
 
 def robustness(results: Results) -> plt.Figure | None:
-    """Accuracy by severity, a panel a kind of corruption: the arms of the Grad-CAM figure in full, the others thin."""
+    """Accuracy by severity, a panel a kind of corruption: the methods of the Grad-CAM figure in full, the others thin."""
     frame = read(results)
     frame = frame[frame.severity.notna()]
     if frame.empty:
@@ -47,7 +47,7 @@ def robustness(results: Results) -> plt.Figure | None:
     kinds = list(dict.fromkeys(frame.kind))
     main = _main(results, frame)
     columns, rows = min(3, len(kinds)), -(-len(kinds) // 3)
-    entries = len(main) + (len(set(frame.arm)) > len(main))
+    entries = len(main) + (len(set(frame.method)) > len(main))
     below, above = 0.6 + 0.17 * -(-entries // 4), 0.66
     height = 1.75 * rows + 0.25 * (rows - 1) + below + above
     figure, axes = plt.subplots(rows, columns, figsize=(style.WIDTH, height), sharex=True, sharey=True, squeeze=False)
@@ -57,10 +57,10 @@ def robustness(results: Results) -> plt.Figure | None:
     for axis, kind in zip(axes.flat, kinds):
         axis.set_title(kind.capitalize(), pad=3)
         axis.grid(axis="y")
-        for arm, row in results.arms.iterrows():
-            own = frame[(frame.arm == arm) & (frame.kind == kind)].sort_values("severity")
+        for method, row in results.methods.iterrows():
+            own = frame[(frame.method == method) & (frame.kind == kind)].sort_values("severity")
             if len(own):
-                look = {"lw": 1.4, "ms": 3.6, "zorder": 3} if arm in main else {"lw": 0.6, "ms": 0, "alpha": 0.45}
+                look = {"lw": 1.4, "ms": 3.6, "zorder": 3} if method in main else {"lw": 0.6, "ms": 0, "alpha": 0.45}
                 x, y = [0, *own.severity.astype(int)], [own.clean.iloc[0], *own.accuracy]
                 axis.plot(x, y, style.MARKERS[row.group], ls="-", color=row.color, mec="white", mew=0.4, **look)
     for axis in list(axes.flat)[len(kinds) :]:
@@ -75,11 +75,11 @@ def robustness(results: Results) -> plt.Figure | None:
     layout.write_title(figure, f"Accuracy on corrupted test images, mean over seeds\n{_images(results, frame)}")
     line = {"lw": 1.4, "ms": 3.6, "mec": "white", "mew": 0.4}
     handles = [
-        Line2D([], [], marker=style.MARKERS[row.group], color=row.color, label=arm, **line)
-        for arm, row in results.arms.loc[main].iterrows()
+        Line2D([], [], marker=style.MARKERS[row.group], color=row.color, label=method, **line)
+        for method, row in results.methods.loc[main].iterrows()
     ]
     if entries > len(main):
-        handles.append(Line2D([], [], lw=0.6, color=style.INK, alpha=0.45, label="the other arms"))
+        handles.append(Line2D([], [], lw=0.6, color=style.INK, alpha=0.45, label="the other methods"))
     layout.legend_below(figure, handles)
     return figure
 
@@ -89,15 +89,15 @@ def accuracy_kept(results: Results) -> Table:
     frame = read(results)
     frame = frame[frame.severity.isna()].drop(columns="severity")
     kinds = [kind for kind in dict.fromkeys(frame.kind) if kind != MEAN]
-    kept = frame.pivot(index="arm", columns="kind", values="kept").reindex(results.arms.index)
-    whole = frame[frame.kind == MEAN].set_index("arm").reindex(results.arms.index)
+    kept = frame.pivot(index="method", columns="kind", values="kept").reindex(results.methods.index)
+    whole = frame[frame.kind == MEAN].set_index("method").reindex(results.methods.index)
     raw = pd.DataFrame({
-        "arm": results.arms.index, "clean": whole.clean, "corrupted": whole.accuracy,
+        "method": results.methods.index, "clean": whole.clean, "corrupted": whole.accuracy,
         **{f"kept_{kind}": kept[kind] for kind in kinds}, "kept": whole.kept, "kept_lo": whole.kept_lo,
-        "kept_hi": whole.kept_hi, "seeds": whole.seeds.fillna(0).astype(int), "planned": results.arms.planned,
+        "kept_hi": whole.kept_hi, "seeds": whole.seeds.fillna(0).astype(int), "planned": results.methods.planned,
     }).reset_index(drop=True)  # fmt: skip
     text = pd.DataFrame({
-        "Arm": raw.arm, "Clean": [number(v, ".3f") for v in raw.clean],
+        "Method": raw.method, "Clean": [number(v, ".3f") for v in raw.clean],
         **{kind.capitalize(): [number(v, ".3f") for v in raw[f"kept_{kind}"]] for kind in kinds},
         "All": [number(v, ".3f") for v in raw.kept],
         "95 % interval": [interval(lo, hi) for lo, hi in zip(raw.kept_lo, raw.kept_hi, strict=True)],
@@ -119,37 +119,39 @@ def caption(results: Results) -> str:
         return ""
     kinds = [kind for kind in dict.fromkeys(frame.kind) if kind != MEAN]
     named = ", ".join(f"{kind} ({MEANINGS[kind]})" if kind in MEANINGS else kind for kind in kinds)
-    whole = frame[frame.kind == MEAN].set_index("arm").reindex(results.arms.index)
-    counts = pd.DataFrame({"arm": results.arms.index, "seeds": whole.seeds.fillna(0), "planned": results.arms.planned})
+    whole = frame[frame.kind == MEAN].set_index("method").reindex(results.methods.index)
+    counts = pd.DataFrame(
+        {"method": results.methods.index, "seeds": whole.seeds.fillna(0), "planned": results.methods.planned}
+    )
     text = (
         f"Test images are corrupted in {len(kinds)} ways at five severities each, from barely visible to severe but "
         f"still legible: {named}. No network was trained on such images, and all see the same noise. "
-        f"{span(whole.test_images)} test images an arm. {_seeds(counts)}"
+        f"{span(whole.test_images)} test images a method. {_seeds(counts)}"
     )
     if results.card.get("image_size", FINE) < FINE:
         text += f" At {results.card['image_size']} px the mildest blur and downsampling change nothing."
-    if len(_main(results, frame)) < frame.arm.nunique():
-        text += " Thick lines: the arms of the Grad-CAM figure; thin ones: the others."
+    if len(_main(results, frame)) < frame.method.nunique():
+        text += " Thick lines: the methods of the Grad-CAM figure; thin ones: the others."
     return text
 
 
 def _main(results: Results, frame: pd.DataFrame) -> list[str]:
-    """The arms to show in full: those that `pipelines.explain` chose by validation accuracy; all without its file."""
+    """The methods to show in full: those that `pipelines.explain` chose by validation accuracy; all without its file."""
     found = gradcam.read(results)
-    chosen = set(frame.arm) if found is None else set(frame.arm) & set(found["arms"].tolist())
-    return [arm for arm in results.arms.index if arm in chosen]
+    chosen = set(frame.method) if found is None else set(frame.method) & set(found["methods"].tolist())
+    return [method for method in results.methods.index if method in chosen]
 
 
 def _seeds(counts: pd.DataFrame) -> str:
-    """Which seeds were probed, and the arms of which some are missing."""
-    text = f"Probed: {span(counts.seeds)} of {span(counts.planned)} seeds an arm."
-    missing = counts.arm[counts.seeds == 0]
+    """Which seeds were probed, and the methods of which some are missing."""
+    text = f"Probed: {span(counts.seeds)} of {span(counts.planned)} seeds a method."
+    missing = counts.method[counts.seeds == 0]
     return text + (f" Not probed: {', '.join(missing)}." if len(missing) else "")
 
 
 def _images(results: Results, frame: pd.DataFrame) -> str:
     """As `Results.label`, with the seeds and images that were probed."""
-    seeds = f"{span(frame.seeds)} of {span(results.arms.planned)} seeds"
+    seeds = f"{span(frame.seeds)} of {span(results.methods.planned)} seeds"
     return f"{results.origin}, {seeds}, {span(frame.test_images)} test images"
 
 

@@ -19,13 +19,13 @@ WIDTH = 8.0  # inches: 800 px in the page, and a paper's text width at 85 %
 GROUPS = {
     "CNN": {
         "full": "#000000",
-        "transfer": "#7A7A7A",
+        "head_only": "#7A7A7A",
         "bitfit": "#56B4E9",
         "adapters": "#009E73",
         "conv_lora": "#0072B2",
         "colora": "#D55E00",
     },
-    "ViT": {"full": "#7B3560", "transfer": "#B38CA3", "bitfit": "#E8A5CE", "lora": "#CC79A7"},
+    "ViT": {"full": "#7B3560", "head_only": "#B38CA3", "bitfit": "#E8A5CE", "lora": "#CC79A7"},
     "state space": {"medmamba": "#E69F00", "vim": "#9A6200"},
     "KAN": {"kan_head": "#B5A900", "medkan": "#6B6400"},
     "CNN from scratch": {"medmnist": "#6A3D9A"},
@@ -48,7 +48,7 @@ RC = {
 
 
 def group(family: str, backbone: str) -> str:
-    """The group of `GROUPS` that an arm belongs to: its family's own, else by its backbone ViT or CNN."""
+    """The group of `GROUPS` that a method belongs to: its family's own, else by its backbone ViT or CNN."""
     for name in ("state space", "KAN", "CNN from scratch"):
         if family in GROUPS[name]:
             return name
@@ -82,7 +82,7 @@ def ink(color: str) -> str:
 
 
 def wrapped(name: str, width: int = 22) -> str:
-    """An arm's name on as few lines of at most `width` characters as hyphens allow, the lines about equally long."""
+    """A method's name on as few lines of at most `width` characters as hyphens allow, the lines about equally long."""
     parts = re.split(r"(?<=-)(?!\d)|(?<= )", name)  # a range of numbers such as 2-5 stays whole
 
     def lines(limit: int) -> list[str]:

@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pandas as pd
 
-from pipelines.markdown import plain
+from pipelines.files.markdown import plain
 from report.latex import latex
 from report.results import Results, counterparts
 from report.style import scaled, three_digits
 
 DASH = "\N{EM DASH}"
 SIDE_BY_SIDE = (
-    "Cells may have run side by side with other work on the machine: look at the spread between seeds before comparing "
-    "arms."
+    "Runs may have run side by side with other work on the machine: look at the spread between seeds before comparing "
+    "methods."
 )
 
 FLOPS = "FLOPs: floating-point operations of one image's forward pass, two a multiply-accumulate."
@@ -71,25 +71,25 @@ def write_all(results: Results, directory: Path) -> dict[str, Table]:
 
 
 def main(results: Results) -> Table:
-    """Accuracy, AUC, parameters and time of every arm, and whether it started from pretrained weights."""
-    arms = results.arms.assign(start=[start(weights) for weights in results.arms.weights])
+    """Accuracy, AUC, parameters and time of every method, and whether it started from pretrained weights."""
+    methods = results.methods.assign(start=[start(weights) for weights in results.methods.weights])
     columns = [
         "family", "backbone", "start", "weights", "trainable", "total", "flops", "lr", "seeds", "planned", "acc_mean",
         "acc_sd", "acc_lo", "acc_hi", "acc_max", "auc_mean", "auc_sd", "auc_lo", "auc_hi", "best_epoch_mean", "epoch_s",
     ]  # fmt: skip
-    raw = arms[columns].rename_axis("arm").reset_index()
+    raw = methods[columns].rename_axis("method").reset_index()
     text = pd.DataFrame({
-        "Arm": arms.index,
-        "Backbone": arms.backbone.fillna(DASH),
-        "Start": arms.start.fillna(DASH),
-        "Trained": [count(v) for v in arms.trainable],
-        "Total": [count(v) for v in arms.total],
-        "LR": [number(v, "g") for v in arms.lr],
-        "Seeds": [f"{n}" if n == p else f"{n} of {p}" for n, p in zip(arms.seeds, arms.planned, strict=True)],
-        "Accuracy": [mean_sd(m, s, 3) for m, s in zip(arms.acc_mean, arms.acc_sd, strict=True)],
-        "95 % interval": [interval(lo, hi) for lo, hi in zip(arms.acc_lo, arms.acc_hi, strict=True)],
-        "AUC": [mean_sd(m, s, 4) for m, s in zip(arms.auc_mean, arms.auc_sd, strict=True)],
-        "s/epoch": [seconds(v) for v in arms.epoch_s],
+        "Method": methods.index,
+        "Backbone": methods.backbone.fillna(DASH),
+        "Start": methods.start.fillna(DASH),
+        "Trained": [count(v) for v in methods.trainable],
+        "Total": [count(v) for v in methods.total],
+        "LR": [number(v, "g") for v in methods.lr],
+        "Seeds": [f"{n}" if n == p else f"{n} of {p}" for n, p in zip(methods.seeds, methods.planned, strict=True)],
+        "Accuracy": [mean_sd(m, s, 3) for m, s in zip(methods.acc_mean, methods.acc_sd, strict=True)],
+        "95 % interval": [interval(lo, hi) for lo, hi in zip(methods.acc_lo, methods.acc_hi, strict=True)],
+        "AUC": [mean_sd(m, s, 4) for m, s in zip(methods.auc_mean, methods.auc_sd, strict=True)],
+        "s/epoch": [seconds(v) for v in methods.epoch_s],
     })  # fmt: skip
     note = (
         "Mean ± sample standard deviation over seeds; the interval is a 95 % interval of the mean accuracy for new "
@@ -102,7 +102,7 @@ def main(results: Results) -> Table:
 
 
 def _resampled(results: Results) -> str:
-    """What intervals take as drawn at random, and the arms whose interval that alone would make wider."""
+    """What intervals take as drawn at random, and the methods whose interval that alone would make wider."""
     counted = f" ({results.card['patients']:,} in all)" if results.card.get("patients") else ""
     if results.patients:
         text = f" Patients are drawn with all of their images{counted}, for the intervals of differences too."
@@ -116,7 +116,9 @@ def _resampled(results: Results) -> str:
         text = " The data name no patients: images count as drawn independently."
     if results.folds:
         text += " That folds share training images is not counted."
-    lucky = results.arms.index[(results.arms.acc_hi - results.arms.acc_lo) / 2 < 1.96 * results.arms.acc_se_images]
+    lucky = results.methods.index[
+        (results.methods.acc_hi - results.methods.acc_lo) / 2 < 1.96 * results.methods.acc_se_images
+    ]
     if len(lucky):
         text += (
             " Seeds that agree by luck make the interval narrower than the test images alone would, 1.96 standard "
@@ -131,15 +133,15 @@ def tuning(results: Results) -> Table:
     rates = sorted(raw.lr.unique())
     rows = []
     at_edge = []
-    for arm in [name for name in results.arms.index if name in set(raw.arm)]:
-        own = raw[raw.arm == arm].set_index("lr")
-        cells = {}
+    for method in [name for name in results.methods.index if name in set(raw.method)]:
+        own = raw[raw.method == method].set_index("lr")
+        runs = {}
         for rate in rates:
             shown = number(own.val_acc.get(rate, float("nan")), ".3f")
-            cells[number(rate, "g")] = f"{shown} *" if own.chosen.get(rate, False) else shown
-        rows.append({"Arm": arm, **cells})
+            runs[number(rate, "g")] = f"{shown} *" if own.chosen.get(rate, False) else shown
+        rows.append({"Method": method, **runs})
         if len(rates) > 1 and own.chosen.get(rates[-1], False):
-            at_edge.append(arm)
+            at_edge.append(method)
     note = "Best validation accuracy of a short run at each learning rate, on one seed; * marks the rate chosen."
     if results.folds:
         note += (
@@ -148,9 +150,9 @@ def tuning(results: Results) -> Table:
         )
     if at_edge:
         note += f" At the largest rate tried, where a larger one might do better: {', '.join(at_edge)}."
-    stated = [arm for arm, seeds in results.arms.seeds.items() if seeds and arm not in set(raw.arm)]
+    stated = [method for method, seeds in results.methods.seeds.items() if seeds and method not in set(raw.method)]
     if stated:
-        note += f" An arm whose rate is stated, not chosen, has no trials: {', '.join(stated)}."
+        note += f" A method whose rate is stated, not chosen, has no trials: {', '.join(stated)}."
     return Table("tuning", "Learning rates tried", note, raw, pd.DataFrame(rows))
 
 
@@ -160,11 +162,13 @@ def recall(results: Results) -> Table:
         true=results.confusion["true"].astype(str), predicted=results.confusion.predicted.astype(str)
     )
     classes = list(dict.fromkeys(table["true"]))
-    total = table.groupby(["arm", "true"])["count"].sum().unstack().reindex(index=results.arms.index, columns=classes)
-    hits = table[table["true"] == table.predicted].groupby(["arm", "true"])["count"].sum().unstack()
-    share = hits.reindex(index=results.arms.index, columns=classes) / total
-    text = share.map(lambda v: number(v, ".3f")).rename_axis("Arm", axis=0).rename_axis(None, axis=1).reset_index()
-    raw = share.rename_axis("arm", axis=0).rename_axis(None, axis=1).reset_index()
+    total = (
+        table.groupby(["method", "true"])["count"].sum().unstack().reindex(index=results.methods.index, columns=classes)
+    )
+    hits = table[table["true"] == table.predicted].groupby(["method", "true"])["count"].sum().unstack()
+    share = hits.reindex(index=results.methods.index, columns=classes) / total
+    text = share.map(lambda v: number(v, ".3f")).rename_axis("Method", axis=0).rename_axis(None, axis=1).reset_index()
+    raw = share.rename_axis("method", axis=0).rename_axis(None, axis=1).reset_index()
     return Table(
         "recall",
         f"Recall by class: {results.label}",
@@ -176,22 +180,22 @@ def recall(results: Results) -> Table:
 
 def cost(results: Results) -> Table:
     """Training time, its range over seeds, and its multiple of full fine-tuning's; the forward pass's FLOPs."""
-    cells = results.complete.groupby("arm")
-    epoch_s = cells.epoch_s.agg(["median", "min", "max"]).reindex(results.arms.index).astype(float)
+    runs = results.complete.groupby("method")
+    epoch_s = runs.epoch_s.agg(["median", "min", "max"]).reindex(results.methods.index).astype(float)
     whole = epoch_s["median"].get(results.reference, float("nan"))
     raw = pd.DataFrame({
-        "arm": epoch_s.index, "epoch_s": epoch_s["median"], "epoch_s_min": epoch_s["min"],
+        "method": epoch_s.index, "epoch_s": epoch_s["median"], "epoch_s_min": epoch_s["min"],
         "epoch_s_max": epoch_s["max"], "epoch_relative": epoch_s["median"] / whole,
-        "total_s": cells.total_s.median().reindex(results.arms.index), "flops": results.arms.flops,
+        "total_s": runs.total_s.median().reindex(results.methods.index), "flops": results.methods.flops,
     })  # fmt: skip
     text = pd.DataFrame({
-        "Arm": raw.arm, "s/epoch": [seconds(v) for v in raw.epoch_s],
+        "Method": raw.method, "s/epoch": [seconds(v) for v in raw.epoch_s],
         "Lowest to highest seed": [DASH if pd.isna(lo) else f"{seconds(lo)} to {seconds(hi)}"
                                    for lo, hi in zip(raw.epoch_s_min, raw.epoch_s_max, strict=True)],
         f"Time × {results.reference or 'full'}": [number(v, ".2f") for v in raw.epoch_relative],
-        "Cell, s": [number(v, ",.0f") for v in raw.total_s],
+        "Run, s": [number(v, ",.0f") for v in raw.total_s],
     })  # fmt: skip
-    note = f"Cell: a whole cell, with validation and test. {machines(results)} {SIDE_BY_SIDE}"
+    note = f"Run: a whole run, with validation and test. {machines(results)} {SIDE_BY_SIDE}"
     if raw.flops.notna().any():
         text["FLOPs"] = [DASH if pd.isna(v) else scaled(v) for v in raw.flops]
         note = f"{FLOPS} {note}"
@@ -199,18 +203,18 @@ def cost(results: Results) -> Table:
 
 
 def beside_paper(results: Results) -> Table:
-    """Measured accuracy beside every figure of the paper for an arm of the same name."""
+    """Measured accuracy beside every figure of the paper for a method of the same name."""
     paper = counterparts(results)
-    ours = results.arms.reindex(paper.arm).reset_index(drop=True)
+    ours = results.methods.reindex(paper.method).reset_index(drop=True)
     raw = pd.DataFrame({
-        "arm": paper.arm, "measured_backbone": ours.backbone, "measured_accuracy": ours.acc_mean,
+        "method": paper.method, "measured_backbone": ours.backbone, "measured_accuracy": ours.acc_mean,
         "measured_lo": ours.acc_lo,
         "measured_hi": ours.acc_hi, "measured_auc": ours.auc_mean, "paper_backbone": paper.backbone,
         "paper_dataset": paper.dataset, "paper_training_set": paper.training_set, "paper_accuracy": paper.accuracy,
         "paper_accuracy_sd": paper.accuracy_sd, "paper_auc": paper.auc, "source": paper.source,
     })  # fmt: skip
     text = pd.DataFrame({
-        "Arm": raw.arm, "Paper's setting": [_setting(row) for row in paper.itertuples()],
+        "Method": raw.method, "Paper's setting": [_setting(row) for row in paper.itertuples()],
         "Source": raw.source,
         "Paper's accuracy": [mean_sd(m, s, 3) for m, s in zip(raw.paper_accuracy, raw.paper_accuracy_sd, strict=True)],
         "Measured": [f"{number(m, '.3f')} {interval(lo, hi)}" if pd.notna(m) else DASH
@@ -223,7 +227,7 @@ def beside_paper(results: Results) -> Table:
     if paper.source.str.contains("pointwise only").any():
         note += (
             " The paper calls its 0.933 that of a pointwise-only update; by its 0.91M trained parameters it is a "
-            "depthwise-only one (910,084 on VGG16, where pointwise-only has 2,499,332), so it stands beside that arm."
+            "depthwise-only one (910,084 on VGG16, where pointwise-only has 2,499,332), so it stands beside that method."
         )
     return Table("beside_paper", title, note, raw, text, left=3)
 
@@ -236,19 +240,19 @@ def _setting(figure) -> str:
 
 
 def holes(results: Results) -> Table:
-    """Cells without a result."""
-    raw = results.holes[["arm", "seed", "status", "failure"]]
+    """Runs without a result."""
+    raw = results.holes[["method", "seed", "status", "failure"]]
     text = raw.fillna(DASH).astype(str).rename(columns=str.capitalize)
-    note = "The figures of these arms come from the seeds that remain."
-    return Table("holes", f"Cells without a result (profile {results.profile})", note, raw, text, left=4)
+    note = "The figures of these methods come from the seeds that remain."
+    return Table("holes", f"Runs without a result (profile {results.profile})", note, raw, text, left=4)
 
 
 def comparability(results: Results) -> str:
     """What separates the measured figures from the paper's."""
     known = set(results.paper.dataset)
-    arms = results.arms[results.arms.index.isin(counterparts(results).arm)]
-    backbones = sorted({str(b) for b in arms.backbone[arms.group == "CNN"].dropna()} - {"vgg16"})
-    quoted = arms.index[~arms.group.isin(["CNN", "ViT"])]
+    methods = results.methods[results.methods.index.isin(counterparts(results).method)]
+    backbones = sorted({str(b) for b in methods.backbone[methods.group == "CNN"].dropna()} - {"vgg16"})
+    quoted = methods.index[~methods.group.isin(["CNN", "ViT"])]
     foreign = f" The figures for {', '.join(quoted)} come from other papers" if len(quoted) else ""
     foreign += ": resolution, training set and protocol may differ." if foreign else ""
     if results.dataset in known and not backbones:
@@ -256,13 +260,13 @@ def comparability(results: Results) -> str:
     parts = [] if results.dataset in known else ["on other data than OCTMNIST"]
     parts += [f"with {', '.join(backbones)} where the paper mostly has vgg16"] if backbones else []
     return (
-        f"The measured figures are {' and '.join(parts)}: the order of the arms may be compared, the values may not."
+        f"The measured figures are {' and '.join(parts)}: the order of the methods may be compared, the values may not."
         + foreign
     )
 
 
 def start(weights) -> str | None:
-    """Where an arm's body started; None where no run says it."""
+    """Where a method's body started; None where no run says it."""
     if pd.isna(weights):
         return None
     return "from scratch" if weights == "random" else "pretrained"
@@ -270,11 +274,11 @@ def start(weights) -> str | None:
 
 def machines(results: Results) -> str:
     """On what the times were taken, with a warning where that is more than one kind of machine."""
-    cells = results.complete
+    runs = results.complete
     names = sorted(
         {
             f"{row.gpu}" if pd.notna(row.gpu) else f"{row.cpu}, {row.threads:.0f} thread{'s' * (row.threads != 1)}"
-            for row in cells.itertuples()
+            for row in runs.itertuples()
             if pd.notna(row.gpu) or pd.notna(row.threads)
         }
     )

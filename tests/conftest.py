@@ -71,7 +71,7 @@ def prepared(workdir):
 
 
 def tiny_params(**changes) -> dict:
-    """A profile on `prepared` with one cheap arm of each family, random weights, two epochs."""
+    """A profile on `prepared` with one cheap method of each family, random weights, two epochs."""
     content = {
         "profile": "tiny",
         "seeds": [0, 1],
@@ -81,9 +81,9 @@ def tiny_params(**changes) -> dict:
         "evidence": {"margin": 0.01},
         "probe": None,
         "cost": None,
-        "arm": {
+        "method": {
             "full": {"family": "full"},
-            "transfer": {"family": "transfer"},
+            "head-only": {"family": "head_only"},
             "bitfit": {"family": "bitfit"},
             "adapters": {"family": "adapters"},
             "conv-lora-r8": {"family": "conv_lora", "rank": 8, "alpha": 16},
@@ -94,9 +94,9 @@ def tiny_params(**changes) -> dict:
     return content
 
 
-# A small arm of every family, and more where one family stands for several models.
+# A small method of every family, and more where one family stands for several models.
 FAMILIES = {
-    **{section["family"]: section for section in tiny_params()["arm"].values()},
+    **{section["family"]: section for section in tiny_params()["method"].values()},
     "lora": {"family": "lora", "backbone": "smallvit", "head": "linear", "rank": 8, "alpha": 16},
     "vit": {"family": "full", "backbone": "smallvit", "head": "linear"},
     "medmnist": {"family": "medmnist", "input_size": 16},

@@ -1,4 +1,4 @@
-"""index.html over made-up results: some cells missing, names from data replaced at will."""
+"""index.html over made-up results: some runs missing, names from data replaced at will."""
 
 import json
 
@@ -6,16 +6,16 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from pipelines.summary import summarise
+from pipelines.evidence.summary import summarise
 from report import figures, html, style, tables
 from report.results import load
 from tests import fake_results as fake
 
-ARMS = ["full", "transfer", "bitfit", "colora-blocks2-5", "colora-block5", "vit-lora", "medmamba"]
-SKIPPED = [("bitfit", 0), ("bitfit", 1), ("bitfit", 2), ("transfer", 1)]  # bitfit has no cell at all
+METHODS = ["full", "head-only", "bitfit", "colora-blocks2-5", "colora-block5", "vit-lora", "medmamba"]
+SKIPPED = [("bitfit", 0), ("bitfit", 1), ("bitfit", 2), ("head-only", 1)]  # bitfit has no run at all
 FIGURES = ("accuracy", "learning_curves")  # drawing takes longest: these two stand for all
 
-# What data may hold: markup in the name of an arm, a class and a failure.
+# What data may hold: markup in the name of a method, a class and a failure.
 HOSTILE = {
     "colora-blocks2-5": '<img src=x onerror="window.pwned=1">',
     "medmamba": "</script><script>window.pwned=1</script>",
@@ -40,7 +40,7 @@ CARD = """# Data card
 def write(where, monkeypatch, rename=None):
     """Summarise, draw and write the page in `where`; returns (results, tables by name, the report's folder)."""
     monkeypatch.chdir(where)
-    params = fake.params(ARMS, seeds=(0, 1, 2), allow_missing=True)
+    params = fake.params(METHODS, seeds=(0, 1, 2), allow_missing=True)
     fake.write_profile(params, skip=SKIPPED, n_test=80)
     summarise(params)
     data = params.results_dir / "data"
@@ -65,8 +65,10 @@ def _rename(directory, names):
     """Replace whole values in all result files, and give every hole a hostile failure."""
     for path in directory.glob("*.csv"):
         frame = pd.read_csv(path, dtype=str, keep_default_na=False).map(lambda value: names.get(value, value))
-        if path.name == "cells.csv":
+        if path.name == "runs.csv":
             frame.loc[frame.status != "complete", "failure"] = FAILURE
         frame.to_csv(path, index=False)
     summary = json.loads((directory / "summary.json").read_text())
-    (directory / "summary.json").write_text(json.dumps({names.get(arm, arm): row for arm, row in summary.items()}))
+    (directory / "summary.json").write_text(
+        json.dumps({names.get(method, method): row for method, row in summary.items()})
+    )

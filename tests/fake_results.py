@@ -7,9 +7,9 @@ import numpy as np
 CLASSES = ["cnv", "dme", "drusen", "normal"]
 
 # name: (family, accuracy aimed at, trained parameters, seconds an epoch)
-ARMS = {
+METHODS = {
     "full": ("full", 0.93, 15_583_812, 196.0),
-    "transfer": ("transfer", 0.88, 869_124, 79.0),
+    "head-only": ("head_only", 0.88, 869_124, 79.0),
     "bitfit": ("bitfit", 0.89, 873_220, 110.0),
     "adapters": ("adapters", 0.945, 1_502_000, 150.0),
     "conv-lora-r4": ("conv_lora", 0.94, 900_100, 140.0),
@@ -26,10 +26,10 @@ ARMS = {
     "colora-blocks2-5-depthwise-only": ("colora", 0.92, 910_084, 117.0),
 }
 
-# Arms on networks other than a pretrained VGG16, as in ARMS.
+# Methods on networks other than a pretrained VGG16, as in METHODS.
 MORE = {
     "vit-full": ("full", 0.93, 5_525_000, 90.0),
-    "vit-head": ("transfer", 0.86, 772, 30.0),
+    "vit-head": ("head_only", 0.86, 772, 30.0),
     "vit-bitfit": ("bitfit", 0.9, 40_000, 60.0),
     "vit-lora": ("lora", 0.925, 150_000, 75.0),
     "vit-lora-mlp": ("lora", 0.93, 370_000, 85.0),
@@ -41,7 +41,7 @@ MORE = {
     "medmnist-resnet18": ("medmnist", 0.87, 11_170_000, 60.0),
     "medmnist-resnet18-28": ("medmnist", 0.85, 11_170_000, 12.0),
     "resnet50-full": ("full", 0.94, 24_600_000, 210.0),
-    "resnet50-transfer": ("transfer", 0.88, 1_100_000, 90.0),
+    "resnet50-head-only": ("head_only", 0.88, 1_100_000, 90.0),
     "resnet50-colora-blocks2-5": ("colora", 0.95, 9_200_000, 220.0),
     "convnext-colora-blocks2-5": ("colora", 0.955, 8_900_000, 260.0),
     "efficientnet-colora-blocks2-5": ("colora", 0.945, 2_100_000, 140.0),
@@ -68,28 +68,28 @@ NETWORKS = {
 }
 
 
-def section(arm):
-    """The arm's section: networks of a family's own as the pipeline records them."""
-    family = {**ARMS, **MORE}[arm][0]
+def section(method):
+    """The method's section: networks of a family's own as the pipeline records them."""
+    family = {**METHODS, **MORE}[method][0]
     if family in SCRATCH:
         return {"family": family, "backbone": family, "weights": "random"}
-    named = [backbone for start, backbone in BACKBONES.items() if arm.startswith(f"{start}-")]
+    named = [backbone for start, backbone in BACKBONES.items() if method.startswith(f"{start}-")]
     return {"family": family, **({"backbone": named[0]} if named else {})}
 
 
-def params(arms=None, seeds=(0, 1), profile="fake", **more):
-    """A checked parameter file over some of `ARMS` and `MORE`, by default the former."""
-    from pipelines.params import Params
+def params(methods=None, seeds=(0, 1), profile="fake", **more):
+    """A checked parameter file over some of `METHODS` and `MORE`, by default the former."""
+    from pipelines.profile.schema import Params
 
     phantom = {"train": 600, "val": 200, "test": 400}
-    arms = list(ARMS) if arms is None else arms
+    methods = list(METHODS) if methods is None else methods
     return Params(
         profile=profile,
         seeds=list(seeds),
         model={"backbone": "vgg16", "weights": "imagenet"},
         data={"source": "phantom", "image_size": 32, "phantom": phantom},
         train={"epochs": 12, "batch_size": 8, "lr": 1e-3},
-        arm={arm: section(arm) for arm in arms},
+        method={method: section(method) for method in methods},
         **more,
     )
 
@@ -97,15 +97,15 @@ def params(arms=None, seeds=(0, 1), profile="fake", **more):
 SHARES = {0.05: "-05", 0.1: "-10", 0.25: "-25", 0.5: "-50", 1: ""}
 
 
-def label_params(arms=("full", "transfer", "colora-blocks2-5", "vit-lora"), seeds=range(5), shares=SHARES, **more):
-    """A profile of arms on several shares of the labels, and the arms that `write_cell` is to imitate."""
-    content = params(arms, seeds, **more).model_dump()
-    content["arm"] = {
-        arm + SHARES[share]: {**section(arm), **({"train": {"share": share}} if share < 1 else {})}
-        for arm in arms
+def label_params(methods=("full", "head-only", "colora-blocks2-5", "vit-lora"), seeds=range(5), shares=SHARES, **more):
+    """A profile of methods on several shares of the labels, and the methods that `write_run` is to imitate."""
+    content = params(methods, seeds, **more).model_dump()
+    content["method"] = {
+        method + SHARES[share]: {**section(method), **({"train": {"share": share}} if share < 1 else {})}
+        for method in methods
         for share in shares
     }
-    return type(params(arms))(**content), {arm + SHARES[share]: arm for arm in arms for share in shares}
+    return type(params(methods))(**content), {method + SHARES[share]: method for method in methods for share in shares}
 
 
 def write_label_card(params, patients=446):
@@ -121,16 +121,16 @@ def write_label_card(params, patients=446):
     path.write_text(json.dumps(card))
 
 
-def write_cell(params, arm, seed, n_test=200, folds=False, epochs=12, environment=None, like=None):
-    """One complete cell; the same seed has the same test images in every arm. `like`: which arm of ours to imitate."""
-    arms = {**ARMS, **MORE}
-    family, aim, trainable, epoch_s = arms[(like or {}).get(arm, arm)]
+def write_run(params, method, seed, n_test=200, folds=False, epochs=12, environment=None, like=None):
+    """One complete run; the same seed has the same test images in every method. `like`: which method of ours to imitate."""
+    methods = {**METHODS, **MORE}
+    family, aim, trainable, epoch_s = methods[(like or {}).get(method, method)]
     # Not from `params.settings`, which knows no family but those of this checkout.
-    train = {**params.train.model_dump(), "epochs": epochs, **params.arm[arm].get("train", {})}
-    settings = {**params.model, **params.arm[arm], "train": train}
+    train = {**params.train.model_dump(), "epochs": epochs, **params.method[method].get("train", {})}
+    settings = {**params.model, **params.method[method], "train": train}
     aim *= 1 - 0.15 * (1 - train["share"]) ** 4  # fewer labels, lower accuracy
     total, flops = NETWORKS[settings["backbone"]]
-    place = list(arms).index(arm) if arm in arms else 100 + list(params.arm).index(arm)
+    place = list(methods).index(method) if method in methods else 100 + list(params.method).index(method)
     rng = np.random.default_rng([place, seed, 7])
     images = np.random.default_rng(seed if folds else 0)
     labels = images.permutation(np.arange(n_test) % len(CLASSES))
@@ -144,7 +144,7 @@ def write_cell(params, arm, seed, n_test=200, folds=False, epochs=12, environmen
     epoch = np.arange(1, epochs + 1)
     val = accuracy + 0.02 - 0.5 * np.exp(-epoch / (1.5 + rng.random())) + rng.normal(0, 0.008, epochs)
     val = np.clip(val, 0, 1)
-    folder = params.cell_dir(arm, seed)
+    folder = params.run_dir(method, seed)
     folder.mkdir(parents=True)
     np.savez(
         folder / "predictions.npz",
@@ -164,7 +164,7 @@ def write_cell(params, arm, seed, n_test=200, folds=False, epochs=12, environmen
     metrics = {"acc": accuracy, "auc": accuracy, "loss": 0.3}
     record = {
         "profile": params.profile,
-        "arm": arm,
+        "method": method,
         "seed": seed,
         "status": "complete",
         "failure": None,
@@ -198,7 +198,7 @@ def write_cell(params, arm, seed, n_test=200, folds=False, epochs=12, environmen
 
 
 def write_probe(folder, rng, images=None):
-    """corruptions.npz and gradcam.npz of a cell, for at most so many of its images: the harder, the more guesses."""
+    """corruptions.npz and gradcam.npz of a run, for at most so many of its images: the harder, the more guesses."""
     with np.load(folder / "predictions.npz") as test:
         indices, labels, clean = test["indices"], test["labels"], test["probabilities"].argmax(1).astype(np.uint8)
     if images is not None and images < len(indices):
@@ -215,15 +215,15 @@ def write_probe(folder, rng, images=None):
 
 
 def write_profile(params, skip=(), **options):
-    """All cells of the profile but those in `skip`, pairs (arm, seed)."""
-    for arm in params.arm:
+    """All runs of the profile but those in `skip`, pairs (method, seed)."""
+    for method in params.method:
         for seed in params.seeds:
-            if (arm, seed) not in skip:
-                write_cell(params, arm, seed, **options)
+            if (method, seed) not in skip:
+                write_run(params, method, seed, **options)
 
 
 def edit_record(folder, change):
-    """Apply `change(record)` to a cell's record.json."""
+    """Apply `change(record)` to a run's record.json."""
     path = folder / "record.json"
     record = json.loads(path.read_text())
     change(record)

@@ -18,10 +18,11 @@ from torch import nn
 
 import colora
 from baselines.backbones.weights import WeightsError, load_into
-from pipelines import arrays, params, records
-from pipelines.params import ParamsError
-from pipelines.records import RecordError
-from pipelines.sources import DataError, folder, medmnist
+from pipelines.data.sources import DataError, folder, medmnist
+from pipelines.files import arrays, records
+from pipelines.files.records import RecordError
+from pipelines.profile import schema
+from pipelines.profile.schema import ParamsError
 from tests.conftest import tiny_params
 
 TERA = 2**40
@@ -273,7 +274,7 @@ LAUGHS = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
 def test_odd_yaml(tmp_path, text, message):
     (tmp_path / "params.yaml").write_text(text)
     with pytest.raises(ParamsError, match=f"params.yaml: .*{message}") as error:
-        params.load(tmp_path / "params.yaml")
+        schema.load(tmp_path / "params.yaml")
     assert len(str(error.value)) < 2000
 
 
@@ -285,9 +286,9 @@ def test_odd_yaml(tmp_path, text, message):
         (lambda c: c["train"].update(lr=float("inf")), "train.lr: .*finite number"),
         (lambda c: c["train"].update(deterministic="yes"), "train.deterministic: .*valid boolean"),
         (lambda c: c.update(seeds=[2**40]), "seeds.0"),
-        (lambda c: c["arm"].update({"../../x": {"family": "full"}}), "arm.../../x"),
-        (lambda c: c["arm"].update({"a/b": {"family": "full"}}), "arm.a/b"),
-        (lambda c: c["arm"].update({"": {"family": "full"}}), "arm"),
+        (lambda c: c["method"].update({"../../x": {"family": "full"}}), "method.../../x"),
+        (lambda c: c["method"].update({"a/b": {"family": "full"}}), "method.a/b"),
+        (lambda c: c["method"].update({"": {"family": "full"}}), "method"),
         (lambda c: c.update(profile="../x"), "profile: "),
         (lambda c: c.update(profile="x\n"), "profile: "),
     ],
@@ -299,7 +300,7 @@ def test_wrong_types_and_names_that_are_places(tmp_path, change, message):
     change(content)
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(content))
     with pytest.raises(ParamsError, match=f"params.yaml: .*{message}"):
-        params.load(tmp_path / "params.yaml")
+        schema.load(tmp_path / "params.yaml")
 
 
 def chunk(kind: bytes, data: bytes) -> bytes:
@@ -322,7 +323,7 @@ IMAGES = {
 PROBE = """
 import resource, sys
 from pathlib import Path
-from pipelines.sources import DataError, folder
+from pipelines.data.sources import DataError, folder
 
 resource.setrlimit(resource.RLIMIT_AS, (2**30, 2**30))
 for path in map(Path, sys.argv[1:]):

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from pipelines.parameters import count_arm
+from pipelines.training.counting import count_method
 from report import audit, claims
 from report.results import PAPER, ReportError
 
@@ -13,11 +13,14 @@ COUNTS = {"a": 1_234_999, "b": 1_235_001, "c": 910_000}
 
 
 def given(**row):
-    """Sources with one row of arm 'x' and one of arm 'y'."""
+    """Sources with one row of method 'x' and one of method 'y'."""
     base = {"backbone": "vgg16", "dataset": "octmnist", "training_set": "full", "source": "s"}
-    rows = [{**base, "arm": "x", **row}, {**base, "arm": "y", "accuracy": 0.9, "trainable_m": 10.0, "total_m": 10.0}]
+    rows = [
+        {**base, "method": "x", **row},
+        {**base, "method": "y", "accuracy": 0.9, "trainable_m": 10.0, "total_m": 10.0},
+    ]
     columns = ["accuracy", "accuracy_sd", "accuracy_max", "auc", "trainable_m", "total_m", "epoch_min", "memory_gib"]
-    return audit.Sources(pd.DataFrame(rows).reindex(columns=["arm", *base, *columns]), COUNTS)
+    return audit.Sources(pd.DataFrame(rows).reindex(columns=["method", *base, *columns]), COUNTS)
 
 
 @pytest.fixture(scope="module")
@@ -31,9 +34,9 @@ def test_counts_are_those_of_the_models():
     table = pd.read_csv(audit.COUNTS)
     for row in table.itertuples():
         section = {"backbone": "vgg16", "weights": "random", **yaml.safe_load(row.section)}
-        counted = count_arm(row.arm, section, num_classes=4, image_size=224)
-        assert (counted["trainable"], counted["total"]) == (row.trainable, row.total), row.arm
-    assert table.arm.is_unique
+        counted = count_method(row.method, section, num_classes=4, image_size=224)
+        assert (counted["trainable"], counted["total"]) == (row.trainable, row.total), row.method
+    assert table.method.is_unique
 
 
 def test_what_is_known_of_the_papers_counts(audited):
@@ -79,7 +82,7 @@ def test_what_is_known_of_the_papers_other_figures(audited, figure, text, agrees
     ],
 )
 def test_counts_are_compared_as_printed(stated, named, other, agrees):
-    check = audit.Count(kind="count", of={"arm": "x"}, named=named, other=other)
+    check = audit.Count(kind="count", of={"method": "x"}, named=named, other=other)
     found = check.check(given(trainable_m=stated), None)
     assert (found.stated, found.agrees) == (f"{stated:.2f}M", agrees)
     assert ("1,234,999 (1.23M)" in found.recomputed) == ("one" in named)
@@ -92,21 +95,25 @@ def test_millions_round_half_up(value, text):
 
 @pytest.mark.parametrize(("least", "agrees"), [(0.5, "yes"), (0.51, "no")])
 def test_a_reduction_is_a_share(least, agrees):
-    check = audit.Reduction(kind="reduction", of={"arm": "x"}, than={"arm": "y"}, column="trainable_m", least=least)
+    check = audit.Reduction(
+        kind="reduction", of={"method": "x"}, than={"method": "y"}, column="trainable_m", least=least
+    )
     found = check.check(given(trainable_m=5.0), "much less")
     assert found == audit.Result("much less", "5.00M against 10.00M: 50.0 % less", agrees)
 
 
 @pytest.mark.parametrize(("ours", "size", "agrees"), [(0.914, 0.01, "yes"), (0.915, 0.01, "no"), (0.89, 0.01, "no")])
 def test_a_gap_is_rounded_as_it_is_stated(ours, size, agrees):
-    check = audit.Gap(kind="gap", of={"arm": "x"}, than={"arm": ["y", "z"]}, column="accuracy", size=size, digits=2)
+    check = audit.Gap(
+        kind="gap", of={"method": "x"}, than={"method": ["y", "z"]}, column="accuracy", size=size, digits=2
+    )
     assert check.check(given(accuracy=ours), None).agrees == agrees
 
 
 def test_chance_is_the_binomial_spread():
     """Against the spread of simulated test sets."""
     shares = np.random.default_rng(0).binomial(1000, 0.96, 200_000) / 1000
-    check = audit.Chance(kind="chance", of={"arm": "x"}, images=1000, size=0.01)
+    check = audit.Chance(kind="chance", of={"method": "x"}, images=1000, size=0.01)
     found = check.check(given(accuracy=0.96), None)
     assert f"±{1.96 * shares.std():.3f}" in found.recomputed and found.agrees.startswith("no")
     more = check.model_copy(update={"images": 10_000}).check(given(accuracy=0.96), None)
@@ -116,7 +123,7 @@ def test_chance_is_the_binomial_spread():
 def test_runs_needed_are_never_more_than_there_were():
     """Samuelson's inequality on real samples, however uneven; a single far value among n needs all n of them."""
     rng = np.random.default_rng(1)
-    check = audit.Runs(kind="runs", of={"arm": "x"}, plausible=10)
+    check = audit.Runs(kind="runs", of={"method": "x"}, plausible=10)
 
     def needed(values, ddof):
         row = {"accuracy": values.mean(), "accuracy_sd": values.std(ddof=ddof), "accuracy_max": values.max()}
@@ -134,12 +141,12 @@ def test_runs_needed_are_never_more_than_there_were():
 def test_a_selection_must_pick_one_figure():
     sources = given(accuracy=0.9)
     with pytest.raises(ReportError, match=r"picks no row of paper.csv"):
-        sources.row({"arm": "z"})
+        sources.row({"method": "z"})
     with pytest.raises(ReportError, match=r"picks 2 rows of paper.csv, expected one"):
         sources.row({"backbone": "vgg16"})
     with pytest.raises(ReportError, match=r"has no auc in paper.csv"):
-        sources.figure({"arm": "x"}, "auc")
-    with pytest.raises(ReportError, match=r"no arm 'd' in counts.csv; it has a, b, c"):
+        sources.figure({"method": "x"}, "auc")
+    with pytest.raises(ReportError, match=r"no method 'd' in counts.csv; it has a, b, c"):
         sources.trained("d")
 
 

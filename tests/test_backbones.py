@@ -26,7 +26,7 @@ REAL = [
 def build(section, backbone="smallcnn", image_size=32, **options):
     settings = {"backbone": backbone, "weights": "random", **section}
     torch.manual_seed(0)
-    return baselines.build("an-arm", settings, num_classes=4, image_size=image_size, **options)
+    return baselines.build("an-method", settings, num_classes=4, image_size=image_size, **options)
 
 
 def images(count=4, size=32):
@@ -110,7 +110,7 @@ def test_position_embedding_is_resampled_to_the_image_size(tmp_path):
 @pytest.mark.parametrize("backbone", ["resnet18", "efficientnet_b0"])
 @pytest.mark.parametrize("policy, moves", [("frozen", False), ("updated", True)])
 def test_the_batchnorm_policy_holds_for_every_library(backbone, policy, moves):
-    model = build({"family": "transfer", "batchnorm": policy}, backbone, 64)
+    model = build({"family": "head_only", "batchnorm": policy}, backbone, 64)
     before = copy.deepcopy(dict(model.named_buffers()))
     model.train()(images(4, 64))
     assert any(not torch.equal(b, before[name]) for name, b in model.named_buffers()) is moves
@@ -129,7 +129,7 @@ def test_the_batchnorm_policy_holds_for_every_library(backbone, policy, moves):
 )
 def test_peft_of_every_cnn_starts_at_the_pretrained_function(backbone, section):
     """And leaves gradients on what trains alone. Adapters and branches go in without breaking the library's forward."""
-    model, plain = build(section, backbone, 64).eval(), build({"family": "transfer"}, backbone, 64).eval()
+    model, plain = build(section, backbone, 64).eval(), build({"family": "head_only"}, backbone, 64).eval()
     plain.head.load_state_dict(model.head.state_dict())
     torch.testing.assert_close(model(images(2, 64)), plain(images(2, 64)), rtol=1e-4, atol=1e-5)
     nn.functional.cross_entropy(model(images(2, 64)), torch.tensor([0, 1])).backward()
@@ -161,7 +161,7 @@ def test_bitfit_trains_every_bias_of_a_vit():
     ],
 )
 def test_what_needs_feature_maps_is_refused_on_a_vit(section, words):
-    with pytest.raises(baselines.ArmError, match=f"an-arm.*{words}"):
+    with pytest.raises(baselines.MethodError, match=f"an-method.*{words}"):
         build(section, "smallvit")
 
 
@@ -243,7 +243,7 @@ def test_weights_of_another_vit_are_refused(tmp_path):
 
 def test_a_missing_package_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "timm", None)
-    with pytest.raises(baselines.ArmError, match="'an-arm' needs the package 'timm'.*pip install timm"):
+    with pytest.raises(baselines.MethodError, match="'an-method' needs the package 'timm'.*pip install timm"):
         build({"family": "full"}, "smallvit")
 
 
@@ -281,5 +281,5 @@ def test_an_image_size_that_the_backbone_cannot_take_says_so(backbone, size, wor
 @pytest.mark.parametrize("image_size", [64, 224])
 def test_real_imagenet_weights_load(name, backbone, image_size):
     path = str(SHARED / "weights" / f"{name}.fp16.safetensors")
-    model = build({"family": "transfer"}, backbone, weights=path, image_size=image_size)
+    model = build({"family": "head_only"}, backbone, weights=path, image_size=image_size)
     assert torch.isfinite(model.eval()(images(1, image_size))).all()

@@ -1,4 +1,4 @@
-"""Arms: what trains, what stays, and that each computes what its paper says."""
+"""Methods: what trains, what stays, and that each computes what its paper says."""
 
 import copy
 
@@ -9,12 +9,12 @@ from torch import nn
 
 import baselines
 from baselines.conv_lora import ConvLora
-from pipelines import loop
-from pipelines.params import Params
+from pipelines.profile.schema import Params
+from pipelines.training import loop
 from tests.conftest import FAMILIES, tiny_params
 
-ARMS = {
-    **tiny_params()["arm"],
+METHODS = {
+    **tiny_params()["method"],
     "conv-lora-kxk": {"family": "conv_lora", "rank": 4, "alpha": 8, "form": "kxk"},
     "colora-merge-reset": {"family": "colora", "merge_reset": True},
     "colora-pointwise": {"family": "colora", "components": "pointwise"},
@@ -26,7 +26,7 @@ ARMS = {
 def build(section, backbone="smallcnn", **options):
     settings = {"backbone": backbone, "weights": "random", **section}
     torch.manual_seed(0)
-    return baselines.build("an-arm", settings, num_classes=4, image_size=32, **options)
+    return baselines.build("an-method", settings, num_classes=4, image_size=32, **options)
 
 
 def images(count=4):
@@ -34,9 +34,9 @@ def images(count=4):
 
 
 @pytest.mark.parametrize("backbone", ["smallcnn", "resnet18"])
-@pytest.mark.parametrize("arm", ARMS)
-def test_a_step_moves_exactly_what_trains(arm, backbone):
-    model = build(ARMS[arm], backbone).train()
+@pytest.mark.parametrize("method", METHODS)
+def test_a_step_moves_exactly_what_trains(method, backbone):
+    model = build(METHODS[method], backbone).train()
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     # Adam's steps do not shrink with the gradient, which a deep random network in evaluation mode makes very small.
     optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=1e-3)
@@ -52,18 +52,18 @@ def test_a_step_moves_exactly_what_trains(arm, backbone):
     assert {name for name in trained - moved if "weight" in name} == set()
 
 
-@pytest.mark.parametrize("arm", [name for name, section in ARMS.items() if section["family"] != "full"])
-def test_every_update_is_zero_at_the_start(arm):
-    model = build(ARMS[arm]).eval()
-    plain = build({"family": "transfer"}).eval()
+@pytest.mark.parametrize("method", [name for name, section in METHODS.items() if section["family"] != "full"])
+def test_every_update_is_zero_at_the_start(method):
+    model = build(METHODS[method]).eval()
+    plain = build({"family": "head_only"}).eval()
     plain.head.load_state_dict(model.head.state_dict())
     torch.testing.assert_close(model(images()), plain(images()), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("policy, moves", [("frozen", False), ("updated", True)])
-@pytest.mark.parametrize("arm", [name for name, section in ARMS.items() if section["family"] != "full"])
-def test_one_batchnorm_policy_for_every_arm_that_freezes_the_body(arm, policy, moves):
-    model = build({**ARMS[arm], "batchnorm": policy})
+@pytest.mark.parametrize("method", [name for name, section in METHODS.items() if section["family"] != "full"])
+def test_one_batchnorm_policy_for_every_method_that_freezes_the_body(method, policy, moves):
+    model = build({**METHODS[method], "batchnorm": policy})
     before = copy.deepcopy(dict(model.named_buffers()))
     model.train()
     model(images())
@@ -142,12 +142,12 @@ def test_merge_reset_keeps_the_function_and_starts_the_branch_again():
         ({"family": "adapters", "reduction": 1000}, "reduction: found 1000, expected 1 to"),
     ],
 )
-def test_a_wrong_section_is_named_with_the_arm(section, words):
-    with pytest.raises(baselines.ArmError, match=f"an-arm.*{words}"):
+def test_a_wrong_section_is_named_with_the_method(section, words):
+    with pytest.raises(baselines.MethodError, match=f"an-method.*{words}"):
         build(section)
 
 
-def test_every_family_has_a_small_arm_here():
+def test_every_family_has_a_small_method_here():
     assert {section["family"] for section in FAMILIES.values()} == set(baselines.FAMILIES)
 
 
@@ -157,8 +157,8 @@ def test_every_family_learns_through_the_pipelines_own_loop(prepared, name):
 
     LoRA on a frozen random ViT learns the stripe's shade but not its row: half the classes' information, 0.59.
     """
-    frozen = FAMILIES[name]["family"] in ("transfer", "bitfit", "adapters", "conv_lora", "colora", "kan_head")
-    content = tiny_params(arm={name: {**FAMILIES[name], **({"batchnorm": "updated"} if frozen else {})}})
+    frozen = FAMILIES[name]["family"] in ("head-only", "bitfit", "adapters", "conv_lora", "colora", "kan_head")
+    content = tiny_params(method={name: {**FAMILIES[name], **({"batchnorm": "updated"} if frozen else {})}})
     sequential = name in ("vit", "lora", "medmamba", "vim")
     recipe = {**content["train"], "epochs": 20 if sequential else 8, "lr": 3e-3, "schedule": "one-cycle"}
     params = Params(**{**content, "train": recipe})

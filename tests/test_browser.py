@@ -137,7 +137,7 @@ def test_the_policy_stops_what_is_not_ours(browser):
 def column(driver, table, place):
     """Numbers of a column as they stand; None where a value is missing."""
     return driver.execute_script(
-        "return [...document.querySelectorAll(`#${arguments[0]} tbody tr`)].map(r => r.cells[arguments[1]])"
+        "return [...document.querySelectorAll(`#${arguments[0]} tbody tr`)].map(r => r.runs[arguments[1]])"
         ".map(c => c.classList.contains('missing') ? null : c.dataset.sort ? Number(c.dataset.sort) : c.textContent)",
         table,
         place,
@@ -234,7 +234,7 @@ def test_keyboard_starts_at_the_skip_link(browser):
 
 
 def shown(driver):
-    """What the chart's canvas holds, and the values beside the names by arm number."""
+    """What the chart's canvas holds, and the values beside the names by method number."""
     picture = driver.execute_script("return document.querySelector('#curves canvas').toDataURL()")
     values = driver.execute_script(
         "return Object.fromEntries([...document.querySelectorAll('.chip')].filter(c => c.querySelector('.value'))"
@@ -244,14 +244,14 @@ def shown(driver):
 
 
 def expected(data, metric, place):
-    lines = {str(arm["number"]): arm["lines"] for arm in data["arms"] if arm["lines"]}
+    lines = {str(method["number"]): method["lines"] for method in data["methods"] if method["lines"]}
     return {number: f"{line[metric][0][place]:.3f}" for number, line in lines.items()}
 
 
 def test_learning_curves_are_read_by_slider_mouse_and_choice(browser):
     data = json.loads(find(browser, "#curve-data").get_attribute("textContent"))
     last = len(data["epochs"]) - 1
-    assert len(expected(data, "val_acc", last)) == len(fake.ARMS) - 1
+    assert len(expected(data, "val_acc", last)) == len(fake.METHODS) - 1
     first_picture, values = shown(browser)
     assert values == pytest.approx(expected(data, "val_acc", last))
 
@@ -274,7 +274,11 @@ def test_learning_curves_are_read_by_slider_mouse_and_choice(browser):
     find(browser, "#band").click()
     eventually(lambda: shown(browser)[0] != first_picture)
 
-    for option, checked in (("all", len(fake.ARMS) - 1), ("none", 0), ("first", sum(a["first"] for a in data["arms"]))):
+    for option, checked in (
+        ("all", len(fake.METHODS) - 1),
+        ("none", 0),
+        ("first", sum(a["first"] for a in data["methods"])),
+    ):
         find(browser, f"[data-show={option}]").click()
         assert len(browser.find_elements(By.CSS_SELECTOR, ".chip input:checked")) == checked
     focus(browser, "#metric")

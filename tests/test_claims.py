@@ -8,21 +8,21 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipelines import stability
-from pipelines.summary import summarise
+from pipelines.evidence import stability
+from pipelines.evidence.summary import summarise
 from report import claims, tables
 from report.claim_tests import Comparable, Cost, Gain, Parameters, Stability, seeds_to_part
 from report.results import ReportError, load
 from tests import fake_results as fake
 
-ARMS = ["full", "transfer", "colora-blocks2-5", "vit-lora", "vim", "medkan"]
+METHODS = ["full", "head-only", "colora-blocks2-5", "vit-lora", "vim", "medkan"]
 COLORA = "colora-blocks2-5"
 OTHERS = {"ViT": "vit-lora", "state space": "vim", "KAN": "medkan"}
 
 
-def write_results(where, monkeypatch, arms=ARMS, source="phantom", skip=(), seeds=(0, 1, 2)):
+def write_results(where, monkeypatch, methods=METHODS, source="phantom", skip=(), seeds=(0, 1, 2)):
     monkeypatch.chdir(where)
-    params = fake.params(arms, seeds=seeds, allow_missing=bool(skip))
+    params = fake.params(methods, seeds=seeds, allow_missing=bool(skip))
     fake.write_profile(params, skip=skip, n_test=80)
     summarise(params)
     (params.results_dir / "data").mkdir()
@@ -49,9 +49,9 @@ def results(written):
 
 
 def compared(results, against, **values):
-    """Results in which the CoLoRA arm's comparison with `against` has these values."""
+    """Results in which the CoLoRA method's comparison with `against` has these values."""
     frame = results.comparisons.astype({"equivalent": object})
-    rows = (frame.arm == COLORA) & (frame.against == against)
+    rows = (frame.method == COLORA) & (frame.against == against)
     assert rows.sum() == 1
     for name, value in values.items():
         frame.loc[rows, name] = value
@@ -167,9 +167,9 @@ def test_a_model_from_scratch_is_named_as_one(results):
 
 
 def parameters(results, ours, theirs):
-    arms = results.arms.copy()
-    arms.loc[COLORA, "trainable"], arms.loc["full", "trainable"] = ours, theirs
-    return Parameters(kind="parameters", at_most=0.2).judge(replace(results, arms=arms), COLORA)
+    methods = results.methods.copy()
+    methods.loc[COLORA, "trainable"], methods.loc["full", "trainable"] = ours, theirs
+    return Parameters(kind="parameters", at_most=0.2).judge(replace(results, methods=methods), COLORA)
 
 
 @pytest.mark.parametrize(("ours", "verdict"), [(1000, "supported"), (1001, "contradicted"), (999, "supported")])
@@ -179,13 +179,13 @@ def test_parameters_are_counted(results, ours, verdict):
 
 
 def test_parameters_need_full_fine_tuning_on_the_same_backbone(results):
-    arms = results.arms.copy()
-    arms.loc["full", "backbone"] = "other"
-    found = Parameters(kind="parameters", at_most=0.2).judge(replace(results, arms=arms), COLORA)
+    methods = results.methods.copy()
+    methods.loc["full", "backbone"] = "other"
+    found = Parameters(kind="parameters", at_most=0.2).judge(replace(results, methods=methods), COLORA)
     assert found.verdict == "undecided"
-    arms = results.arms.assign(trainable=np.nan)
-    arms.loc[COLORA, "trainable"] = 1000
-    found = Parameters(kind="parameters", at_most=0.2).judge(replace(results, arms=arms), COLORA)
+    methods = results.methods.assign(trainable=np.nan)
+    methods.loc[COLORA, "trainable"] = 1000
+    found = Parameters(kind="parameters", at_most=0.2).judge(replace(results, methods=methods), COLORA)
     assert found.verdict == "undecided"
 
 
@@ -193,13 +193,13 @@ def test_parameters_need_full_fine_tuning_on_the_same_backbone(results):
 
 
 def write_stability(folder, **pairs):
-    """stability.csv in which each measure has (value, lo, hi) of the CoLoRA arm and of full fine-tuning."""
+    """stability.csv in which each measure has (value, lo, hi) of the CoLoRA method and of full fine-tuning."""
     rows = [
-        (arm, name, *values, 3)
+        (method, name, *values, 3)
         for name, pair in pairs.items()
-        for arm, values in zip((COLORA, "full"), pair, strict=True)
+        for method, values in zip((COLORA, "full"), pair, strict=True)
     ]
-    frame = pd.DataFrame(rows, columns=["arm", "measure", "value", "lo", "hi", "seeds"])
+    frame = pd.DataFrame(rows, columns=["method", "measure", "value", "lo", "hi", "seeds"])
     frame.to_csv(folder / "stability.csv", index=False)
 
 
@@ -271,8 +271,8 @@ def write_costs(folder, *rows, machine="Some GPU"):
         "inference_ratio_hi", "batch_size",
     ]  # fmt: skip
     about = {
-        "arm": COLORA,
-        "role": "arm",
+        "method": COLORA,
+        "role": "method",
         "family": "colora",
         "backbone": "vgg16",
         "image_size": 64,
@@ -281,7 +281,7 @@ def write_costs(folder, *rows, machine="Some GPU"):
     }
     frame = pd.DataFrame([{**about, **dict(zip(names, row, strict=True))} for row in rows])
     peer = {**about, "role": "peer", **dict.fromkeys(names, 5.0)}
-    full = {**about, "arm": "full", "family": "full", **dict.fromkeys(names, 5.0)}
+    full = {**about, "method": "full", "family": "full", **dict.fromkeys(names, 5.0)}
     pd.concat([frame, pd.DataFrame([peer, full])]).to_csv(folder / "cost.csv", index=False)
     (folder / "cost.json").write_text(json.dumps({"environment": {"gpu": machine}}))
 
@@ -319,7 +319,7 @@ def write_growth(folder, *rows):
     """cost_growth.csv with a row for each (sweep, step, lo, hi, peak) and what it has else."""
     names = ["sweep", "step_ratio", "step_ratio_lo", "step_ratio_hi", "peak_ratio"]
     about = {
-        "arm": COLORA, "role": "arm", "family": "colora", "backbone": "vgg16", "image_size": 64, "batch_size": 8,
+        "method": COLORA, "role": "method", "family": "colora", "backbone": "vgg16", "image_size": 64, "batch_size": 8,
         "precision": "x", "rank": np.nan,
     }  # fmt: skip
     frame = pd.DataFrame([{**about, **dict(zip(names, row[:5], strict=True)), **row[5]} for row in rows])
@@ -348,7 +348,7 @@ def test_two_readings_at_a_setting_are_both_shown_and_both_decide(folder, again,
 
 def test_readings_of_something_else_are_no_second_ones(folder):
     write_costs(folder, (0.7, 0.69, 0.71, 0.9, 1, 1, 1, 8))
-    others = [{"arm": "full"}, {"backbone": "resnet50"}, {"image_size": 32}, {"batch_size": 16}, {"precision": "y"},
+    others = [{"method": "full"}, {"backbone": "resnet50"}, {"image_size": 32}, {"batch_size": 16}, {"precision": "y"},
               {"compile": True}, {"sweep": "rank", "rank": 2}]  # fmt: skip
     write_growth(folder, *(("batch", 5, 5, 5, 5, other) for other in others))
     found = cost(folder, ratio="step", at_most=0.825)
@@ -384,8 +384,8 @@ def test_costs_that_are_not_there(folder):
     assert (found.verdict, found.takes) == ("undecided", "run python -m pipelines.cost")
     write_costs(folder)
     found = cost(folder, ratio="step", at_most=0.825)
-    assert found.verdict == "undecided" and "a CoLoRA arm and full fine-tuning" in found.takes
-    (folder / "cost.csv").write_text("arm,role\n")
+    assert found.verdict == "undecided" and "a CoLoRA method and full fine-tuning" in found.takes
+    (folder / "cost.csv").write_text("method,role\n")
     with pytest.raises(ReportError, match=r"cost.csv: columns family, .* run `python -m pipelines.cost` again"):
         cost(folder, ratio="step", at_most=0.825)
     (folder / "cost.csv").write_text("")
@@ -393,21 +393,21 @@ def test_costs_that_are_not_there(folder):
         cost(folder, ratio="step", at_most=0.825)
 
 
-def test_costs_of_the_arm_on_another_network_count_and_other_arms_are_named(folder):
+def test_costs_of_the_method_on_another_network_count_and_other_methods_are_named(folder):
     write_costs(folder, (0.7, 0.69, 0.71, 1, 1, 1, 1, 8))
     frame = pd.read_csv(folder / "cost.csv")
-    frame.assign(backbone="resnet50", arm=frame.arm.replace(COLORA, f"resnet50-{COLORA}")).to_csv(
+    frame.assign(backbone="resnet50", method=frame.method.replace(COLORA, f"resnet50-{COLORA}")).to_csv(
         folder / "cost.csv", index=False
     )
     assert (
         cost(folder, ratio="step", at_most=0.825).evidence
         == "0.700 [0.690, 0.710] (resnet50, 64 px, batch 8, x, one run)"
     )
-    frame.assign(arm=frame.arm.replace(COLORA, "colora-block5")).to_csv(folder / "cost.csv", index=False)
+    frame.assign(method=frame.method.replace(COLORA, "colora-block5")).to_csv(folder / "cost.csv", index=False)
     assert "(colora-block5, vgg16, 64 px" in cost(folder, ratio="step", at_most=0.825).evidence
 
 
-def test_epoch_times_of_cells_never_decide(folder, results):
-    slow = results.cells.assign(epoch_s=np.where(results.cells.family == "colora", 1e6, 1e-6))
-    arms = results.arms.assign(epoch_s=np.where(results.arms.family == "colora", 1e6, 1e-6))
-    assert claims.verdicts(replace(results, cells=slow, arms=arms)) == claims.verdicts(results)
+def test_epoch_times_of_runs_never_decide(folder, results):
+    slow = results.runs.assign(epoch_s=np.where(results.runs.family == "colora", 1e6, 1e-6))
+    methods = results.methods.assign(epoch_s=np.where(results.methods.family == "colora", 1e6, 1e-6))
+    assert claims.verdicts(replace(results, runs=slow, methods=methods)) == claims.verdicts(results)

@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 import yaml
 
-from pipelines.comparisons import GROUPS as COMPARED
-from pipelines.comparisons import group
+from pipelines.evidence.comparisons import GROUPS as COMPARED
+from pipelines.evidence.comparisons import group
 from report import claim_costs, claims, comparisons, page, style, tables
 from report.results import ReportError, load
 from tests import fake_results as fake
@@ -24,7 +24,7 @@ def test_every_claim_has_a_verdict_and_a_scope(folder):
     write_costs(folder, (0.7, 0.69, 0.71, 0.9, 1, 0.99, 1.01, 8))
     found = {verdict.id: verdict for verdict in claims.verdicts(load(folder))}
     assert set(found) >= {
-        "parameters", "accuracy-full", "accuracy-others", "auc-others", "auc-transfer", "epoch-time", "memory",
+        "parameters", "accuracy-full", "accuracy-others", "auc-others", "auc-head-only", "epoch-time", "memory",
         "stability", "comparable-vit", "comparable-state-space", "comparable-kan", "inference",
     }  # fmt: skip
     for verdict in found.values():
@@ -50,45 +50,45 @@ def test_verdicts_on_accuracy_hold_for_their_data_only(folder, source, text):
     assert (claims.claims(found).text["Holds only for"].str.contains(text, regex=False)).sum() == 8
 
 
-def test_arms_that_are_not_there(tmp_path, monkeypatch):
-    found = load(write_results(tmp_path, monkeypatch, arms=["transfer", COLORA, "vim"], seeds=(0, 1)))
+def test_methods_that_are_not_there(tmp_path, monkeypatch):
+    found = load(write_results(tmp_path, monkeypatch, methods=["head-only", COLORA, "vim"], seeds=(0, 1)))
     verdicts = {verdict.id: verdict for verdict in claims.verdicts(found)}
     assert (
         verdicts["accuracy-full"].takes
         == verdicts["parameters"].takes
-        == "an arm of family full on vgg16 in the profile"
+        == "a method of family full on vgg16 in the profile"
     )
-    assert verdicts["stability"].takes == "an arm of family full on vgg16 in the profile"
-    assert verdicts["comparable-kan"].takes == "an arm of group KAN in the profile"
-    assert "an arm of group ViT in the profile" in verdicts["auc-others"].takes
+    assert verdicts["stability"].takes == "a method of family full on vgg16 in the profile"
+    assert verdicts["comparable-kan"].takes == "a method of group KAN in the profile"
+    assert "a method of group ViT in the profile" in verdicts["auc-others"].takes
     assert "vim (state space" in verdicts["comparable-state-space"].evidence
 
 
-def test_holes_say_which_cell_to_train(tmp_path, monkeypatch):
-    arms = ["full", "transfer", COLORA, "vit-lora", "kan-head"]
+def test_holes_say_which_run_to_train(tmp_path, monkeypatch):
+    methods = ["full", "head-only", COLORA, "vit-lora", "kan-head"]
     skip = [("full", 0), ("full", 1), ("vit-lora", 0), ("vit-lora", 1), ("kan-head", 0), (COLORA, 1)]
-    found = load(write_results(tmp_path, monkeypatch, arms=arms, skip=skip, seeds=(0, 1)))
+    found = load(write_results(tmp_path, monkeypatch, methods=methods, skip=skip, seeds=(0, 1)))
     verdicts = {verdict.id: verdict for verdict in claims.verdicts(found)}
     for name in ("parameters", "accuracy-full", "stability"):
         assert verdicts[name].verdict == "undecided"
-        assert verdicts[name].takes == "run python -m pipelines.train --arm full --seed 0"
-    assert verdicts["comparable-vit"].takes == "run python -m pipelines.train --arm vit-lora --seed 0"
-    # Both have a cell, but of no common seed.
-    assert verdicts["comparable-kan"].takes == f"run python -m pipelines.train --arm {COLORA} --seed 1"
-    assert verdicts["auc-transfer"].takes == "two seeds or more"
+        assert verdicts[name].takes == "run python -m pipelines.train --method full --seed 0"
+    assert verdicts["comparable-vit"].takes == "run python -m pipelines.train --method vit-lora --seed 0"
+    # Both have a run, but of no common seed.
+    assert verdicts["comparable-kan"].takes == f"run python -m pipelines.train --method {COLORA} --seed 1"
+    assert verdicts["auc-head-only"].takes == "two seeds or more"
 
 
-def test_no_colora_arm(tmp_path, monkeypatch):
-    found = load(write_results(tmp_path, monkeypatch, arms=["full", COLORA], skip=[(COLORA, 0)], seeds=(0,)))
+def test_no_colora_method(tmp_path, monkeypatch):
+    found = load(write_results(tmp_path, monkeypatch, methods=["full", COLORA], skip=[(COLORA, 0)], seeds=(0,)))
     verdicts = claims.verdicts(found)
     assert {verdict.verdict for verdict in verdicts} == {"undecided"}
-    assert {verdict.takes for verdict in verdicts} == {f"run python -m pipelines.train --arm {COLORA} --seed 0"}
-    only = replace(found, cells=found.cells[found.cells.arm == "full"], arms=found.arms.loc[["full"]])
-    assert {verdict.takes for verdict in claims.verdicts(only)} == {"an arm of family colora in the profile"}
+    assert {verdict.takes for verdict in verdicts} == {f"run python -m pipelines.train --method {COLORA} --seed 0"}
+    only = replace(found, runs=found.runs[found.runs.method == "full"], methods=found.methods.loc[["full"]])
+    assert {verdict.takes for verdict in claims.verdicts(only)} == {"a method of family colora in the profile"}
 
 
 def test_results_summarised_before_there_were_such_comparisons(results):
-    frame = results.comparisons[results.comparisons.against.isin(["full", "transfer"])]
+    frame = results.comparisons[results.comparisons.against.isin(["full", "head-only"])]
     verdicts = {verdict.id: verdict for verdict in claims.verdicts(replace(results, comparisons=frame))}
     assert verdicts["comparable-vit"].takes == "run python -m pipelines.summarise"
 
@@ -155,10 +155,10 @@ def test_a_ledger_that_is_no_ledger(tmp_path, content):
 
 
 def test_groups_are_those_of_the_figures():
-    """The summary picks rivals by group without the report's module for looks; both must sort arms alike."""
+    """The summary picks rivals by group without the report's module for looks; both must sort methods alike."""
     assert COMPARED == comparisons.GROUPS
-    for arm, (family, *_) in {**fake.ARMS, **fake.MORE}.items():
-        backbone = fake.section(arm).get("backbone", "vgg16")
+    for method, (family, *_) in {**fake.METHODS, **fake.MORE}.items():
+        backbone = fake.section(method).get("backbone", "vgg16")
         shown = style.group(family, backbone)
         assert group(family, backbone) == (shown if shown in COMPARED else None)
     assert claim_costs.COMMAND == "python -m pipelines.cost"

@@ -16,22 +16,23 @@ import numpy as np
 import pytest
 import yaml
 
-from pipelines import grid, records, worker
-from pipelines.code import ROOT
-from pipelines.params import Params
+from pipelines.files import records
+from pipelines.launching import grid, worker
+from pipelines.profile.schema import Params
+from pipelines.runs.code import ROOT
 from tests.conftest import tiny_params
 
 ray = pytest.importorskip("ray", reason="the package ray is not installed (extra `cluster`)")
 
 LONG = 900  # seconds, of a machine that has much else to do
 
-from pipelines import cluster  # noqa: E402 (it imports ray)
+from pipelines import cluster  # noqa: E402 (it imports ray
 
 
 def content(**changes) -> dict:
-    arms = {"full": {"family": "full"}, "transfer": {"family": "transfer"}}
+    methods = {"full": {"family": "full"}, "head-only": {"family": "head_only"}}
     train = {**tiny_params()["train"], "epochs": 20}
-    return tiny_params(**{"arm": arms, "train": train, **changes})
+    return tiny_params(**{"method": methods, "train": train, **changes})
 
 
 def environment():
@@ -96,13 +97,13 @@ def test_a_node_without_the_shared_data_ends_the_launch_with_one_clear_error(nod
 
 
 def training(cache) -> set:
-    """(arm, seed) of the processes that train with code from this cache."""
+    """(method, seed) of the processes that train with code from this cache."""
     found = set()
     for process in Path("/proc").glob("[0-9]*"):
         try:
             words = (process / "cmdline").read_text().split("\0")
             if "pipelines.train" in words and str(cache).encode() in (process / "environ").read_bytes():
-                found.add((words[words.index("--arm") + 1], int(words[words.index("--seed") + 1])))
+                found.add((words[words.index("--method") + 1], int(words[words.index("--seed") + 1])))
         except OSError:  # ended meanwhile
             continue
     return found
@@ -123,10 +124,10 @@ def test_ctrl_c_ends_what_the_nodes_train(nodes, profile, workdir):
             process.kill()
     assert process.returncode == 128 + signal.SIGINT and "launch again to continue" in err and "Traceback" not in err
     assert not training(workdir / "cache")
-    # A cell may have ended before the interrupt came; what is there is whole.
+    # A run may have ended before the interrupt came; what is there is whole.
     assert all(records.is_complete(path.parent, records.read_record(path.parent)["fingerprint"])
                for path in (workdir / "results").rglob("record.json"))  # fmt: skip
-    assert len(list((workdir / "results").rglob("record.json"))) < len(params.arm) * len(params.seeds)
+    assert len(list((workdir / "results").rglob("record.json"))) < len(params.method) * len(params.seeds)
 
 
 def test_a_grid_that_loses_a_node_completes_and_equals_a_serial_run(nodes, profile, workdir):
@@ -144,25 +145,25 @@ def test_a_grid_that_loses_a_node_completes_and_equals_a_serial_run(nodes, profi
         finally:
             process.kill()
     assert (process.returncode, err) == (0, ""), out + err
-    assert "4 of 4 cells are complete" in out
-    for arm, seed in busy:  # one of them was on the lost node
+    assert "4 of 4 runs are complete" in out
+    for method, seed in busy:  # one of them was on the lost node
         assert (
             f"({nodes.second.node_id[:12]})"
-            in (workdir / f"checkpoints/tiny/{arm}/{seed}.log").read_text().splitlines()[0]
+            in (workdir / f"checkpoints/tiny/{method}/{seed}.log").read_text().splitlines()[0]
         )
     serial = serial_run(params, workdir)
-    for cell in (params.cell_dir(arm, seed) for arm in params.arm for seed in params.seeds):
-        with np.load(serial / cell / "predictions.npz") as a, np.load(workdir / cell / "predictions.npz") as b:
+    for run in (params.run_dir(method, seed) for method in params.method for seed in params.seeds):
+        with np.load(serial / run / "predictions.npz") as a, np.load(workdir / run / "predictions.npz") as b:
             assert all(np.array_equal(a[name], b[name]) for name in ("indices", "labels", "probabilities"))
-        here, there = (records.read_record(root / cell)["environment"] for root in (serial, workdir))
+        here, there = (records.read_record(root / run)["environment"] for root in (serial, workdir))
         assert there["threads"] == 1 and there["commit"] == here["commit"]
 
 
 def serial_run(params, workdir):
-    """The grid trained by this process, cell after cell, in a folder of its own, which is returned."""
+    """The grid trained by this process, run after run, in a folder of its own, which is returned."""
     import torch
 
-    from pipelines import train
+    from pipelines.training import runner
 
     folder, threads = workdir / "serial", torch.get_num_threads()
     folder.mkdir()
@@ -170,8 +171,8 @@ def serial_run(params, workdir):
     try:
         os.chdir(folder)
         torch.set_num_threads(1)
-        for arm in params.arm:
-            train.run(params, arm, params.seeds)
+        for method in params.method:
+            runner.run(params, method, params.seeds)
     finally:
         torch.set_num_threads(threads)
         os.chdir(workdir)
@@ -183,8 +184,8 @@ def serial_run(params, workdir):
 
 @pytest.fixture
 def sent(profile):
-    """The grid, a cell, and what an honest node sends of it."""
-    params = profile(arm={"full": {"family": "full"}})
+    """The grid, a run, and what an honest node sends of it."""
+    params = profile(method={"full": {"family": "full"}})
     made = grid.Grid(params)
     task = made.tasks[0]
     record = {"status": "complete", "fingerprint": made.fingerprint(task), "environment": {"commit": None}}
@@ -199,7 +200,7 @@ def test_what_a_node_sends_is_written_with_the_record_last(sent, workdir, monkey
     assert cluster.store(made, task, result) is None
     assert written[-1] == "record.json" and set(written) == set(result["files"])
     assert made.is_complete(task)
-    assert (made.params.cell_dir("full", 0) / "predictions.npz").read_bytes() == b"PK"
+    assert (made.params.run_dir("full", 0) / "predictions.npz").read_bytes() == b"PK"
 
 
 @pytest.mark.parametrize(
@@ -223,14 +224,14 @@ def test_a_file_that_could_lie_elsewhere_is_refused_and_nothing_is_written(sent,
         (b"\xff", "malformed record"),
     ],
 )
-def test_a_record_that_is_not_the_cells_is_refused_and_nothing_is_written(sent, workdir, record, words):
+def test_a_record_that_is_not_the_runs_is_refused_and_nothing_is_written(sent, workdir, record, words):
     made, task, result = sent
     result["files"]["record.json"] = record
     assert words in cluster.store(made, task, result)
     assert not (workdir / "results").exists()
 
 
-def test_a_node_that_sends_no_record_leaves_the_cell_as_it_was(sent, workdir):
+def test_a_node_that_sends_no_record_leaves_the_run_as_it_was(sent, workdir):
     made, task, result = sent
     assert cluster.store(made, task, {**result, "files": {"curves.csv": b""}}) is None
     assert not (workdir / "results").exists()
@@ -287,8 +288,8 @@ def test_shared_data_must_be_the_launchers(workdir):
 
 
 def test_weights_are_placed_wherever_a_profile_names_them():
-    content = {"model": {"weights": {"resnet18": "a", "vgg16": "imagenet"}}, "arm": {"x": {"weights": "b"}, "y": {}}}
+    content = {"model": {"weights": {"resnet18": "a", "vgg16": "imagenet"}}, "method": {"x": {"weights": "b"}, "y": {}}}
     assert cluster._with_weights(content, lambda path: f"<{path}>") == {
         "model": {"weights": {"resnet18": "<a>", "vgg16": "<imagenet>"}},
-        "arm": {"x": {"weights": "<b>"}, "y": {}},
+        "method": {"x": {"weights": "<b>"}, "y": {}},
     }

@@ -1,4 +1,4 @@
-"""Which arms `summarise` compares, and that the comparisons are those of the statistics."""
+"""Which methods `summarise` compares, and that the comparisons are those of the statistics."""
 
 import json
 import shutil
@@ -6,79 +6,81 @@ import shutil
 import numpy as np
 import pytest
 
-from pipelines import stats
-from pipelines.cells import SummaryError
-from pipelines.summary import summarise
+from pipelines.evidence import stats
+from pipelines.evidence.summary import summarise
+from pipelines.runs.reading import SummaryError
 from report import comparisons
 from report.page import chosen_colora
 from report.results import load
 from tests import fake_results as fake
 from tests import test_summarise
-from tests.test_summarise import ARMS, accuracies, change_predictions, predictions, rows
+from tests.test_summarise import METHODS, accuracies, change_predictions, predictions, rows
 
 _work_in = test_summarise._work_in
 
 
 def compared(params):
-    return {(row["arm"], row["against"]): row["reference"] for row in rows(params, "comparisons.csv")}
+    return {(row["method"], row["against"]): row["reference"] for row in rows(params, "comparisons.csv")}
 
 
-def test_an_arm_is_not_compared_with_itself_alone():
-    params = fake.params(["full", "transfer"])
-    second = {"full-2": {"family": "full"}, "transfer-mlp": {"family": "transfer", "head": "mlp"}}
-    params = params.model_copy(update={"arm": {**params.arm, **second}})
-    fake.write_profile(params, like={"full-2": "full", "transfer-mlp": "transfer"})
+def test_an_method_is_not_compared_with_itself_alone():
+    params = fake.params(["full", "head-only"])
+    second = {"full-2": {"family": "full"}, "head-only-mlp": {"family": "head_only", "head": "mlp"}}
+    params = params.model_copy(update={"method": {**params.method, **second}})
+    fake.write_profile(params, like={"full-2": "full", "head-only-mlp": "head-only"})
     summarise(params)
     assert compared(params) == {
-        ("full", "transfer"): "transfer",
-        ("transfer", "full"): "full",
+        ("full", "head-only"): "head-only",
+        ("head-only", "full"): "full",
         ("full-2", "full"): "full",
-        ("full-2", "transfer"): "transfer",
-        ("transfer-mlp", "full"): "full",
-        ("transfer-mlp", "transfer"): "transfer",
+        ("full-2", "head-only"): "head-only",
+        ("head-only-mlp", "full"): "full",
+        ("head-only-mlp", "head-only"): "head-only",
     }
 
 
 def test_backbones_have_their_own_references():
-    arms = ["full", "transfer", "vit-full", "vit-head", "vit-lora", "resnet50-full", "resnet50-colora-blocks2-5"]
-    params = fake.params([*arms, "convnext-colora-blocks2-5"])
+    methods = ["full", "head-only", "vit-full", "vit-head", "vit-lora", "resnet50-full", "resnet50-colora-blocks2-5"]
+    params = fake.params([*methods, "convnext-colora-blocks2-5"])
     fake.write_profile(params)
     summarise(params)
     found = compared(params)
-    assert found["vit-lora", "full"] == "vit-full" and found["vit-lora", "transfer"] == "vit-head"
+    assert found["vit-lora", "full"] == "vit-full" and found["vit-lora", "head-only"] == "vit-head"
     assert found["resnet50-colora-blocks2-5", "full"] == "resnet50-full"
-    assert ("resnet50-colora-blocks2-5", "transfer") not in found and ("vit-full", "full") not in found
-    assert "convnext-colora-blocks2-5" not in {arm for arm, _ in found}  # pretrained, no reference on its backbone
+    assert ("resnet50-colora-blocks2-5", "head-only") not in found and ("vit-full", "full") not in found
+    assert "convnext-colora-blocks2-5" not in {
+        method for method, _ in found
+    }  # pretrained, no reference on its backbone
 
 
 def test_networks_from_scratch_are_compared_with_the_first_references():
-    arms = ["resnet50-full", "full", "transfer", "vim", "medmnist-resnet18", "medmnist-resnet18-28"]
-    params = fake.params(arms)
+    methods = ["resnet50-full", "full", "head-only", "vim", "medmnist-resnet18", "medmnist-resnet18-28"]
+    params = fake.params(methods)
     fake.write_profile(params)
     summarise(params)
     found = compared(params)
-    for arm in ("vim", "medmnist-resnet18", "medmnist-resnet18-28"):
-        assert (found[arm, "full"], found[arm, "transfer"]) == ("resnet50-full", "transfer")
+    for method in ("vim", "medmnist-resnet18", "medmnist-resnet18-28"):
+        assert (found[method, "full"], found[method, "head-only"]) == ("resnet50-full", "head-only")
     gap = np.mean(accuracies(params, "vim")) - np.mean(accuracies(params, "resnet50-full"))
-    differences = {(r["arm"], r["against"]): float(r["difference"]) for r in rows(params, "comparisons.csv")}
+    differences = {(r["method"], r["against"]): float(r["difference"]) for r in rows(params, "comparisons.csv")}
     assert differences["vim", "full"] == pytest.approx(gap, abs=1e-6)
 
 
 def test_networks_from_scratch_tested_on_different_images_are_refused():
     params = fake.params(["full", "vim"])
     fake.write_profile(params)
-    change_predictions(lambda a: a.update(indices=a["indices"] + 1))(params.cell_dir("vim", 0))
-    with pytest.raises(SummaryError, match="arms vim and full, seed 0: tested on different images"):
+    change_predictions(lambda a: a.update(indices=a["indices"] + 1))(params.run_dir("vim", 0))
+    with pytest.raises(SummaryError, match="methods vim and full, seed 0: tested on different images"):
         summarise(params)
 
 
-RIVALS = ["full", "transfer", "colora-blocks2-5", "colora-block5", "vit-full", "vit-lora", "vim", "kan-head", "medkan"]
+RIVALS = ["full", "head-only", "colora-blocks2-5", "colora-block5", "vit-full", "vit-lora", "vim", "kan-head", "medkan"]
 
 
-def set_val(params, arm, *values):
-    """Give an arm's seeds these validation accuracies, in the records and at their best epochs."""
+def set_val(params, method, *values):
+    """Give a method's seeds these validation accuracies, in the records and at their best epochs."""
     for seed, value in zip(params.seeds, values, strict=True):
-        folder = params.cell_dir(arm, seed)
+        folder = params.run_dir(method, seed)
         fake.edit_record(folder, lambda r, value=value: r["metrics"]["val"].update(acc=value))
         best = json.loads((folder / "record.json").read_text())["metrics"]["best_epoch"]
         head, *lines = (folder / "curves.csv").read_text().splitlines()
@@ -87,15 +89,15 @@ def set_val(params, arm, *values):
         (folder / "curves.csv").write_text("\n".join([head, *lines]) + "\n")
 
 
-def test_the_best_colora_arm_by_validation_meets_the_best_of_each_group():
+def test_the_best_colora_method_by_validation_meets_the_best_of_each_group():
     params = fake.params(RIVALS, seeds=(0, 1, 2))
     fake.write_profile(params)
     # Not those that are best on the test images.
-    for arm in RIVALS:
-        set_val(params, arm, *(3 * [0.99 if arm in ("colora-block5", "vit-full", "vim", "kan-head") else 0.9]))
+    for method in RIVALS:
+        set_val(params, method, *(3 * [0.99 if method in ("colora-block5", "vit-full", "vim", "kan-head") else 0.9]))
     summarise(params)
-    own = [r for r in rows(params, "comparisons.csv") if r["against"] not in ("full", "transfer")]
-    assert [(r["arm"], r["against"], r["reference"]) for r in own] == [
+    own = [r for r in rows(params, "comparisons.csv") if r["against"] not in ("full", "head-only")]
+    assert [(r["method"], r["against"], r["reference"]) for r in own] == [
         ("colora-block5", "ViT", "vit-full"), ("colora-block5", "state space", "vim"),
         ("colora-block5", "KAN", "kan-head"),
     ]  # fmt: skip
@@ -110,22 +112,22 @@ def test_the_best_colora_arm_by_validation_meets_the_best_of_each_group():
 
 
 def test_colora_is_compared_with_the_best_of_each_peer_on_its_backbone():
-    arms = ["full", "bitfit", "conv-lora-r4", "conv-lora-r8", "colora-blocks2-5", "vit-bitfit"]
-    params = fake.params(arms, seeds=(0, 1, 2))
+    methods = ["full", "bitfit", "conv-lora-r4", "conv-lora-r8", "colora-blocks2-5", "vit-bitfit"]
+    params = fake.params(methods, seeds=(0, 1, 2))
     fake.write_profile(params)
     set_val(params, "conv-lora-r8", 0.9, 0.9, 0.9)
     set_val(params, "conv-lora-r4", 0.1, 0.1, 0.1)
     set_val(params, "vit-bitfit", 0.99, 0.99, 0.99)  # another network
     summarise(params)
     own = [row for row in rows(params, "comparisons.csv") if row["against"] in ("bitfit", "adapters", "conv_lora")]
-    found = [(row["arm"], row["against"], row["reference"]) for row in own]
+    found = [(row["method"], row["against"], row["reference"]) for row in own]
     assert found == [("colora-blocks2-5", "bitfit", "bitfit"), ("colora-blocks2-5", "conv_lora", "conv-lora-r8")]
     assert [float(row["p_holm"]) for row in own] == pytest.approx(stats.holm([float(r["p"]) for r in own]), rel=1e-4)
     note = comparisons.comparisons(load(params.results_dir)).note
     assert "The last rows set colora-blocks2-5 against the other parameter-efficient methods" in note
 
 
-def test_the_colora_arm_is_one_on_the_backbone_of_the_first():
+def test_the_colora_method_is_one_on_the_backbone_of_the_first():
     params = fake.params(
         ["full", "colora-block5", "colora-blocks2-5", "resnet50-colora-blocks2-5", "vit-lora"], seeds=(0,)
     )
@@ -140,7 +142,7 @@ def test_the_colora_arm_is_one_on_the_backbone_of_the_first():
 
 def test_comparisons_with_other_groups_change_no_others():
     """Adding a network without references of its own leaves every other row as it was."""
-    few, more = (fake.params(arms, seeds=(0, 1)) for arms in (ARMS, [*ARMS, "vit-lora"]))
+    few, more = (fake.params(methods, seeds=(0, 1)) for methods in (METHODS, [*METHODS, "vit-lora"]))
     fake.write_profile(more)
     summarise(few)
     before = rows(few, "comparisons.csv")
@@ -149,7 +151,7 @@ def test_comparisons_with_other_groups_change_no_others():
     assert after[: len(before)] == before and [r["against"] for r in after[len(before) :]] == ["ViT"]
 
 
-def test_of_arms_that_tie_the_first_is_compared_as_in_the_report():
+def test_of_methods_that_tie_the_first_is_compared_as_in_the_report():
     """0.1 + 0.2 + 0.3 and 0.3 + 0.2 + 0.1 differ in the last bit; the report adds in its own order."""
     params = fake.params(["full", "colora-blocks2-5", "colora-block5", "vit-full", "vit-lora"], seeds=(0, 1, 2))
     fake.write_profile(params)
@@ -158,28 +160,28 @@ def test_of_arms_that_tie_the_first_is_compared_as_in_the_report():
         set_val(params, second, 0.3, 0.2, 0.1)
     summarise(params)
     (row,) = (r for r in rows(params, "comparisons.csv") if r["against"] == "ViT")
-    assert (row["arm"], row["reference"]) == ("colora-blocks2-5", "vit-full")
-    assert chosen_colora(load(params.results_dir)) == row["arm"]
+    assert (row["method"], row["reference"]) == ("colora-blocks2-5", "vit-full")
+    assert chosen_colora(load(params.results_dir)) == row["method"]
 
 
-def test_an_arm_without_a_cell_meets_no_other_group():
-    arms = ["full", "colora-blocks2-5", "colora-block5", "vit-lora", "vit-full"]
-    params = fake.params(arms, seeds=(0,), allow_missing=True)
+def test_an_method_without_a_run_meets_no_other_group():
+    methods = ["full", "colora-blocks2-5", "colora-block5", "vit-lora", "vit-full"]
+    params = fake.params(methods, seeds=(0,), allow_missing=True)
     fake.write_profile(params, skip=[("colora-blocks2-5", 0), ("vit-lora", 0)])
     summarise(params)
     assert compared(params)["colora-block5", "ViT"] == "vit-full"
-    shutil.rmtree(params.cell_dir("colora-block5", 0))
+    shutil.rmtree(params.run_dir("colora-block5", 0))
     summarise(params)
     assert "ViT" not in {against for _, against in compared(params)}
 
 
 @pytest.mark.parametrize("folds", [False, True])
 def test_comparisons_are_those_of_the_statistics(folds):
-    params = fake.params([*ARMS, "bitfit"], seeds=(0, 1, 2))
+    params = fake.params([*METHODS, "bitfit"], seeds=(0, 1, 2))
     fake.write_profile(params, folds=folds)
     summarise(params)
-    row = next(r for r in rows(params, "comparisons.csv") if (r["arm"], r["against"]) == ("bitfit", "full"))
-    sides = [[predictions(params, arm, s) for s in params.seeds] for arm in ("bitfit", "full")]
+    row = next(r for r in rows(params, "comparisons.csv") if (r["method"], r["against"]) == ("bitfit", "full"))
+    sides = [[predictions(params, method, s) for s in params.seeds] for method in ("bitfit", "full")]
     units = [np.arange(200) + 200 * s * folds for s in params.seeds]
     found = stats.paired_difference(*sides, units=units)
     auc = stats.paired_difference(*sides, "macro_auc", units=units)
@@ -190,28 +192,28 @@ def test_comparisons_are_those_of_the_statistics(folds):
         "auc_hi": auc.interval()[1], "auc_p": auc.p_value(), "test_images": 600 if folds else 200,
     }  # fmt: skip
     assert {name: float(row[name]) for name in expected} == pytest.approx(expected, rel=1e-5)
-    for family in ("full", "transfer"):
+    for family in ("full", "head-only"):
         together = [r for r in rows(params, "comparisons.csv") if r["against"] == family]
         for name in ("p", "p_swap", "tost_p", "auc_p"):
             adjusted = stats.holm([float(r[name]) for r in together])
             assert [float(r[f"{name}_holm"]) for r in together] == pytest.approx(adjusted, rel=1e-4)
         assert [r["equivalent"] for r in together] == [str(float(r["tost_p_holm"]) < 0.05) for r in together]
-    own = [r for r in rows(params, "mcnemar.csv") if (r["arm"], r["reference"]) == ("bitfit", "full")]
+    own = [r for r in rows(params, "mcnemar.csv") if (r["method"], r["reference"]) == ("bitfit", "full")]
     for (labels, a), (_, b), line in zip(*sides, own, strict=True):
         only, other, p = stats.mcnemar(a.argmax(1) == labels, b.argmax(1) == labels)
-        assert (int(line["only_arm"]), int(line["only_reference"])) == (only, other)
+        assert (int(line["only_method"]), int(line["only_reference"])) == (only, other)
         assert float(line["p"]) == pytest.approx(p, rel=1e-5)
     assert int(row["mcnemar_seeds"]) == sum(float(line["p"]) < 0.05 for line in own)
 
 
 def test_ranks_are_over_seeds():
-    params = fake.params([*ARMS, "bitfit"], seeds=(0, 1, 2))
+    params = fake.params([*METHODS, "bitfit"], seeds=(0, 1, 2))
     fake.write_profile(params)
     summarise(params)
-    values = np.array([accuracies(params, arm) for arm in params.arm]).T
+    values = np.array([accuracies(params, method) for method in params.method]).T
     listed = rows(params, "ranks.csv")
     assert [float(r["mean_rank"]) for r in listed] == pytest.approx(stats.mean_ranks(values), rel=1e-5)
-    assert {(r["seeds"], r["arms"]) for r in listed} == {("3", "4")}
+    assert {(r["seeds"], r["methods"]) for r in listed} == {("3", "4")}
     assert float(listed[0]["cd"]) == pytest.approx(2.569 * np.sqrt(4 * 5 / (6 * 3)), rel=1e-3)
     assert float(listed[0]["friedman_p"]) == pytest.approx(stats.friedman(values)[1], rel=1e-5)
 
@@ -224,28 +226,28 @@ def write_patients(params, owners):
 
 
 def test_patients_are_resampled_with_all_their_images():
-    params = fake.params(ARMS, seeds=(0, 1))
+    params = fake.params(METHODS, seeds=(0, 1))
     fake.write_profile(params)
     summarise(params)
-    before = {r["arm"]: r for r in rows(params, "comparisons.csv") if r["against"] == "full"}
-    assert {r["n_test_patients"] for r in rows(params, "cells.csv")} == {""}
+    before = {r["method"]: r for r in rows(params, "comparisons.csv") if r["against"] == "full"}
+    assert {r["n_test_patients"] for r in rows(params, "runs.csv")} == {""}
     owners = np.arange(200) // 4 + 1000  # numbers need not start at zero
     write_patients(params, owners)
     summary = summarise(params)
-    assert {r["n_test_patients"] for r in rows(params, "cells.csv")} == {"50"}
+    assert {r["n_test_patients"] for r in rows(params, "runs.csv")} == {"50"}
     tests = [predictions(params, "full", s) for s in params.seeds]
     limits = stats.interval(tests, units=[owners - 1000] * 2)
     assert (summary["full"]["acc_lo"], summary["full"]["acc_hi"]) == pytest.approx(limits, rel=1e-5)
-    after = {r["arm"]: r for r in rows(params, "comparisons.csv") if r["against"] == "full"}
-    assert after["transfer"]["difference"] == before["transfer"]["difference"]
-    assert after["transfer"]["lo"] != before["transfer"]["lo"]
-    assert after["transfer"]["p_swap"] != before["transfer"]["p_swap"] or before["transfer"]["p_swap"] == "0.0001"
+    after = {r["method"]: r for r in rows(params, "comparisons.csv") if r["against"] == "full"}
+    assert after["head-only"]["difference"] == before["head-only"]["difference"]
+    assert after["head-only"]["lo"] != before["head-only"]["lo"]
+    assert after["head-only"]["p_swap"] != before["head-only"]["p_swap"] or before["head-only"]["p_swap"] == "0.0001"
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("image,patient\n0,0\n1,0\n", "no patient for 198 test images of arm full, seed 0, the first being image 2"),
+        ("image,patient\n0,0\n1,0\n", "no patient for 198 test images of method full, seed 0, the first being image 2"),
         ("image,patient\n0,0\n0,1\n", "not a table of image and patient numbers"),
         ("image,patient\n0,a\n", "not a table of image and patient numbers"),
         ("image\n0\n", "not a table of image and patient numbers"),

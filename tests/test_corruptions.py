@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from scipy import ndimage, stats
 
-from pipelines.corruptions import KINDS, SEVERITIES, STRENGTHS, corrupt
+from pipelines.training.corruptions import KINDS, SEVERITIES, STRENGTHS, corrupt
 from tests.conftest import SHARED
 
 

@@ -14,14 +14,15 @@ import yaml
 from torch import nn
 
 from colora.conv import ColoraConv2d
-from pipelines import benches, contenders, cost, layer_costs, measure, parameters
-from pipelines.params import Params, ParamsError
+from pipelines.costs import benches, contenders, costing, layer_costs, measure
+from pipelines.profile.schema import Params, ParamsError
+from pipelines.training import counting
 from report import claim_costs
 from tests.conftest import FAMILIES, tiny_params
 
 ROOT = Path(__file__).parents[1]
 CPU = torch.device("cpu")
-ARMS = ("full", "transfer", "colora-blocks2-5")
+METHODS = ("full", "head-only", "colora-blocks2-5")
 SETTING = {"backbone": "smallcnn", "image_size": 16, "batch_sizes": [4]}
 
 
@@ -30,15 +31,15 @@ def _small_ceiling(monkeypatch):
     monkeypatch.setitem(measure.CEILING, "cpu", (256, 2**18, (2, 16, 16)))
 
 
-def profile(arms=ARMS, section=None, **changes) -> Params:
+def profile(methods=METHODS, section=None, **changes) -> Params:
     content = tiny_params(**changes)
-    content["arm"] = {name: content["arm"][name] for name in arms} if isinstance(arms, tuple) else arms
+    content["method"] = {name: content["method"][name] for name in methods} if isinstance(methods, tuple) else methods
     content["cost"] = {"rounds": 6, "inference_batch": 4, "block_s": 1e-6, **(section or {})}
     return Params(**content)
 
 
 def lineup(params, batch_size=8, **options):
-    return contenders.lineup(params, list(params.arm), image_size=32, batch_size=batch_size, **options)
+    return contenders.lineup(params, list(params.method), image_size=32, batch_size=batch_size, **options)
 
 
 def bench(contender, **options):
@@ -57,11 +58,11 @@ def test_ratios_are_taken_within_rounds():
 @pytest.mark.parametrize("name", ["conv_lora", "colora", "vit", "medmamba", "kan_head"])
 def test_forward_flops_are_those_of_the_parameter_table(name):
     params = profile({name: FAMILIES[name]})
-    contender = contenders._arm(params, name, 32, 2)
+    contender = contenders._method(params, name, 32, 2)
     model = contenders.build(contender, 4).eval()
     with torch.no_grad():
         found = measure.flops(lambda: model(torch.zeros(1, 3, 32, 32)))
-    assert found == parameters.count_arm(name, contender.settings, num_classes=4, image_size=32)["flops"]
+    assert found == counting.count_method(name, contender.settings, num_classes=4, image_size=32)["flops"]
 
 
 def layer_flops(model):
@@ -104,7 +105,7 @@ def test_flops_of_a_training_step_counted_by_hand():
 # Who is measured
 
 
-def test_peers_stand_on_the_network_and_at_the_places_of_the_colora_arm():
+def test_peers_stand_on_the_network_and_at_the_places_of_the_colora_method():
     full, _, ours, two, lora = lineup(profile())
     assert [two.name, lora.name] == ["colora-blocks2-5-two-branch", "colora-blocks2-5-peft-lora-r8"]
     assert two.role == lora.role == "peer" and two.network == lora.network == full.network == ours.network
@@ -132,10 +133,10 @@ def test_peers_stand_on_the_network_and_at_the_places_of_the_colora_arm():
 
 def test_what_a_network_has_not_got_is_added_for_the_ratios():
     vit = {"family": "lora", "backbone": "smallvit", "head": "linear", "rank": 8, "alpha": 16}
-    arms = {"colora-blocks2-5": {"family": "colora"}, "vit-lora": vit, "vim": FAMILIES["vim"]}
-    found = lineup(profile(arms))
+    methods = {"colora-blocks2-5": {"family": "colora"}, "vit-lora": vit, "vim": FAMILIES["vim"]}
+    found = lineup(profile(methods))
     assert [c.name for c in found[3:]] == [
-        "colora-blocks2-5-two-branch", "colora-blocks2-5-peft-lora-r8", "smallcnn-full", "smallcnn-transfer",
+        "colora-blocks2-5-two-branch", "colora-blocks2-5-peft-lora-r8", "smallcnn-full", "smallcnn-head-only",
         "smallvit-full",
     ]  # fmt: skip
     related = {c.name: contenders.reference(c, found) for c in found}
@@ -146,7 +147,7 @@ def test_what_a_network_has_not_got_is_added_for_the_ratios():
 
 
 def test_growth_points_are_measured_once_each_and_alpha_follows_the_rank():
-    growth = {"arms": ["full", "conv-lora-r8"], "batch_sizes": [8, 16], "image_sizes": [32, 64], "ranks": [2, 8]}
+    growth = {"methods": ["full", "conv-lora-r8"], "batch_sizes": [8, 16], "image_sizes": [32, 64], "ranks": [2, 8]}
     params = profile(("full", "conv-lora-r8"), {"growth": growth})
     points = contenders.growth(params)
     shown = [(c.name, c.image_size, c.train["batch_size"], c.settings.get("rank"), s) for c, s in points]
@@ -160,52 +161,57 @@ def test_growth_points_are_measured_once_each_and_alpha_follows_the_rank():
 
 
 def test_a_compiled_network_is_related_to_a_compiled_one():
-    arms = {name: dict(tiny_params()["arm"][name]) for name in ("full", "colora-blocks2-5")}
-    arms["colora-blocks2-5"]["train"] = {"compile": True}
-    found = lineup(profile(arms))
+    methods = {name: dict(tiny_params()["method"][name]) for name in ("full", "colora-blocks2-5")}
+    methods["colora-blocks2-5"]["train"] = {"compile": True}
+    found = lineup(profile(methods))
     full, ours, *peers = found
     related = contenders.reference(ours, found)
     assert contenders.reference(full, found) is full and (related.name, related.role) == ("smallcnn-full", "peer")
     assert all(contender.train["compile"] for contender in [related, *peers])
-    points = [point for point, _ in contenders.growth(profile(arms, {"growth": {"arms": list(arms), "ranks": [2]}}))]
+    points = [
+        point for point, _ in contenders.growth(profile(methods, {"growth": {"methods": list(methods), "ranks": [2]}}))
+    ]
     assert contenders.reference(points[0], points) is points[0] and contenders.reference(points[1], points) is None
 
 
 def test_a_setting_may_be_compiled_and_is_called_so():
-    setting = {**SETTING, "arms": ["colora-blocks2-5"], "compile": True}
-    groups = cost.plan(profile(section={"settings": [setting]}))
+    setting = {**SETTING, "methods": ["colora-blocks2-5"], "compile": True}
+    groups = costing.plan(profile(section={"settings": [setting]}))
     compiled = {label: [c.train["compile"] for c in group] for label, group in groups.items()}
     assert compiled == {"32px-b16": [False] * 5, "smallcnn-16px-b4-float32-compiled": [True] * 5}
-    assert cost.plan(profile(section={"settings": [{**setting, "compile": False}]})).keys() == {
+    assert costing.plan(profile(section={"settings": [{**setting, "compile": False}]})).keys() == {
         "32px-b16", "smallcnn-16px-b4-float32",
     }  # fmt: skip
 
 
 def test_labels_say_of_the_networks_whether_they_are_compiled():
     """By the recipe too, not the setting's own words alone."""
-    arms = {"full": {"family": "full"}, "transfer": {"family": "transfer", "train": {"compile": False}}}
-    own, eager = {**SETTING, "arms": ["full"]}, {**SETTING, "arms": ["full"], "compile": False}
-    mixed = {**SETTING, "backbone": "smallvit", "arms": list(arms)}
+    methods = {"full": {"family": "full"}, "head-only": {"family": "head_only", "train": {"compile": False}}}
+    own, eager = {**SETTING, "methods": ["full"]}, {**SETTING, "methods": ["full"], "compile": False}
+    mixed = {**SETTING, "backbone": "smallvit", "methods": list(methods)}
     section = {"settings": [own, eager, mixed], "batch_sizes": [4, 4]}
-    groups = cost.plan(profile(arms, section, train={**tiny_params()["train"], "compile": True}))
+    groups = costing.plan(profile(methods, section, train={**tiny_params()["train"], "compile": True}))
     assert {label: [c.train["compile"] for c in group] for label, group in groups.items()} == {
         "32px-b4": [True, False, False],  # with full fine-tuning to relate to what is not compiled
         "smallcnn-16px-b4-float32-compiled": [True],
         "smallcnn-16px-b4-float32": [False],
         "smallvit-16px-b4-float32": [True, False, False],
     }
-    everywhere = cost.plan(profile({"full": arms["full"]}, train={**tiny_params()["train"], "compile": True}))
+    everywhere = costing.plan(profile({"full": methods["full"]}, train={**tiny_params()["train"], "compile": True}))
     assert list(everywhere) == ["32px-b16-compiled"]
 
 
 @pytest.mark.parametrize(
-    "other, told", [({"compile": False}, "arms full, compile false"), ({"arms": ["transfer"]}, "arms transfer, ")]
+    "other, told",
+    [({"compile": False}, "methods full, compile false"), ({"methods": ["head-only"]}, "methods transfer, ")],
 )
 def test_settings_that_cannot_be_told_apart_are_both_named(other, told):
-    setting = {**SETTING, "arms": ["full"]}
-    message = rf"cost.settings.1 \({told}.* and cost.settings.0 \(arms full, compile null\).*'smallcnn-16px-b4-float32'"
+    setting = {**SETTING, "methods": ["full"]}
+    message = (
+        rf"cost.settings.1 \({told}.* and cost.settings.0 \(methods full, compile null\).*'smallcnn-16px-b4-float32'"
+    )
     with pytest.raises(ParamsError, match=message):
-        cost.plan(profile(section={"settings": [setting, {**setting, "batch_sizes": [2, 4], **other}]}))
+        costing.plan(profile(section={"settings": [setting, {**setting, "batch_sizes": [2, 4], **other}]}))
 
 
 @pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # of torch's own tracing
@@ -219,9 +225,9 @@ def test_every_network_of_a_compiled_setting_runs_compiled(workdir, monkeypatch)
 
     original = torch.compile
     monkeypatch.setattr(torch, "compile", lambda network: original(network, backend=backend))
-    settings = [{**SETTING, "batch_sizes": [4, 6], "arms": list(ARMS), "compile": True}]
-    cost.run(profile(section={"settings": settings, "rounds": 1}), "cpu")
-    assert len(compiled) == 2 * 5  # three arms and two peers at two batch sizes, each with a graph of its own
+    settings = [{**SETTING, "batch_sizes": [4, 6], "methods": list(METHODS), "compile": True}]
+    costing.run(profile(section={"settings": settings, "rounds": 1}), "cpu")
+    assert len(compiled) == 2 * 5  # three methods and two peers at two batch sizes, each with a graph of its own
     found = {row["setting"]: [] for row in read_rows("results/tiny/cost.csv")}
     for row in read_rows("results/tiny/cost.csv"):
         found[row["setting"]].append((row["compile"], bool(row["inference_ms"]), bool(row["input_ratio"])))
@@ -232,10 +238,10 @@ def test_every_network_of_a_compiled_setting_runs_compiled(workdir, monkeypatch)
     assert found["32px-b16"][0] == ("False", True, True)
 
 
-def test_inference_is_measured_beside_a_compiled_arm(workdir, monkeypatch):
+def test_inference_is_measured_beside_a_compiled_method(workdir, monkeypatch):
     monkeypatch.setattr(torch, "compile", lambda network: network)
-    arms = {"full": {"family": "full"}, "transfer": {"family": "transfer", "train": {"compile": True}}}
-    cost.run(profile(arms, {"rounds": 1}), "cpu")
+    methods = {"full": {"family": "full"}, "head-only": {"family": "head_only", "train": {"compile": True}}}
+    costing.run(profile(methods, {"rounds": 1}), "cpu")
     full, transfer, whole = read_rows("results/tiny/cost.csv")
     assert full["inference_batch"] == "4" and full["inference_ratio"] == full["inference_batch_ratio"] == "1"
     for row in (transfer, whole):
@@ -245,7 +251,7 @@ def test_inference_is_measured_beside_a_compiled_arm(workdir, monkeypatch):
 def test_points_of_the_growth_sweeps_are_left_out_one_by_one(workdir, monkeypatch):
     def measure_all(label, lineup, device, **options):
         rows = [
-            {"arm": c.name, "image_size": c.image_size, "batch_size": c.train["batch_size"],
+            {"method": c.name, "image_size": c.image_size, "batch_size": c.train["batch_size"],
              "rank": c.settings.get("rank", math.nan), "step_ratio": 1.0, "step_ratio_lo": 1.0, "step_ratio_hi": 1.0,
              "step_ms": 1.0, "peak_mib": 1.0, "peak_ratio": 1.0}
             for c in lineup if (c.name, c.train["batch_size"], c.settings.get("rank")) not in left_out
@@ -259,9 +265,9 @@ def test_points_of_the_growth_sweeps_are_left_out_one_by_one(workdir, monkeypatc
 
     left_out = {("full", 8, None), ("conv-lora-r8", 16, 2)}
     monkeypatch.setattr(benches, "measure_all", measure_all)
-    growth = {"arms": ["full", "conv-lora-r8"], "batch_sizes": [4, 8], "ranks": [2, 4]}
-    cost.run(profile(("full", "conv-lora-r8"), {"growth": growth}), "cpu")
-    found = [(r["sweep"], r["arm"], r["batch_size"], r["rank"]) for r in read_rows("results/tiny/cost_growth.csv")]
+    growth = {"methods": ["full", "conv-lora-r8"], "batch_sizes": [4, 8], "ranks": [2, 4]}
+    costing.run(profile(("full", "conv-lora-r8"), {"growth": growth}), "cpu")
+    found = [(r["sweep"], r["method"], r["batch_size"], r["rank"]) for r in read_rows("results/tiny/cost_growth.csv")]
     assert found == [
         ("batch", "full", "4", ""), ("rank", "full", "16", ""), ("batch", "conv-lora-r8", "4", "8"),
         ("batch", "conv-lora-r8", "8", "8"), ("rank", "conv-lora-r8", "16", "4"),
@@ -278,9 +284,9 @@ def test_layers_that_fail_leave_the_earlier_table(workdir, monkeypatch):
     path.parent.mkdir(parents=True)
     path.write_text("layer\nearlier\n")
     with pytest.raises(ValueError, match="a layer does not"):
-        cost.run(profile(section={"layers": True}), "cpu")
+        costing.run(profile(section={"layers": True}), "cpu")
     assert path.read_text() == "layer\nearlier\n" and read_rows("results/tiny/cost.csv")
-    cost.run(profile(), "cpu")  # which asks for none
+    costing.run(profile(), "cpu")  # which asks for none
     assert read_rows(path) == []
 
 
@@ -290,8 +296,8 @@ def test_a_network_that_cannot_be_compiled_is_left_out(workdir, monkeypatch, cap
 
     original = torch.compile
     monkeypatch.setattr(torch, "compile", lambda network: original(network, backend=backend))
-    setting = {**SETTING, "arms": ["full"], "compile": True}
-    cost.run(profile(section={"settings": [setting], "rounds": 1}), "cpu")
+    setting = {**SETTING, "methods": ["full"], "compile": True}
+    costing.run(profile(section={"settings": [setting], "rounds": 1}), "cpu")
     left = json.loads(Path("results/tiny/cost.json").read_text())["left_out"]
     assert "No working C++ compiler found" in left["smallcnn-16px-b4-float32-compiled"]["full"]
     assert {row["setting"] for row in read_rows("results/tiny/cost.csv")} == {"32px-b16"}
@@ -300,22 +306,22 @@ def test_a_network_that_cannot_be_compiled_is_left_out(workdir, monkeypatch, cap
 @pytest.mark.parametrize(
     "section, message",
     [
-        ({"peers_of": ["full"]}, "cost.peers_of: 'full' is no CoLoRA arm"),
+        ({"peers_of": ["full"]}, "cost.peers_of: 'full' is no CoLoRA method"),
         ({"peers_of": ["colra-blocks2-5"]}, "did you mean 'colora-blocks2-5'"),
-        ({"settings": [{**SETTING, "arms": ["ful"]}]}, "no arm 'ful'"),
-        ({"settings": [{**SETTING, "arms": ["vim"]}]}, "'vim'.*network of its own"),
-        ({"growth": {"arms": ["nobody"], "batch_sizes": [2]}}, "no arm 'nobody'"),
+        ({"settings": [{**SETTING, "methods": ["ful"]}]}, "no method 'ful'"),
+        ({"settings": [{**SETTING, "methods": ["vim"]}]}, "'vim'.*network of its own"),
+        ({"growth": {"methods": ["nobody"], "batch_sizes": [2]}}, "no method 'nobody'"),
     ],
 )  # fmt: skip
 def test_sections_that_ask_for_what_is_not_there(section, message):
     with pytest.raises(ParamsError, match=message):
-        cost.plan(profile({**tiny_params()["arm"], "vim": FAMILIES["vim"]}, section))
+        costing.plan(profile({**tiny_params()["method"], "vim": FAMILIES["vim"]}, section))
 
 
 # Runs
 
 
-def test_a_bench_trains_what_the_arm_trains_and_merges_what_merges():
+def test_a_bench_trains_what_the_method_trains_and_merges_what_merges():
     full, _, ours, *_ = lineup(profile())
     made = bench(ours, inference_batch=4)
     before = {name: p.detach().clone() for name, p in made.model.named_parameters()}
@@ -343,20 +349,20 @@ def write_card(params):
 
 
 def test_files_of_a_run(workdir, capsys):
-    other = {**SETTING, "arms": ["full"], "precision": "bfloat16"}
-    growth = {"arms": ["full"], "batch_sizes": [4, 8], "rounds": 2}
-    params = profile(ARMS, {"settings": [other], "growth": growth, "batch_sizes": [8]})
+    other = {**SETTING, "methods": ["full"], "precision": "bfloat16"}
+    growth = {"methods": ["full"], "batch_sizes": [4, 8], "rounds": 2}
+    params = profile(METHODS, {"settings": [other], "growth": growth, "batch_sizes": [8]})
     write_card(params)
-    results = cost.run(params, "cpu")
+    results = costing.run(params, "cpu")
     rows = read_rows(workdir / "results/tiny/cost.csv")
     assert list(rows[0])[:24] == [
-        "arm", "role", "backbone", "image_size", "batch_size", "trainable", "step_ms", "step_ms_lo", "step_ms_hi",
+        "method", "role", "backbone", "image_size", "batch_size", "trainable", "step_ms", "step_ms_lo", "step_ms_hi",
         "step_ratio", "step_ratio_lo", "step_ratio_hi", "peak_mib", "peak_ratio", "images_per_s", "epoch_s", "flops",
         "ceiling_share", "inference_ms", "inference_merged_ms", "inference_ratio", "inference_ratio_lo",
         "inference_ratio_hi", "rounds",
     ]  # fmt: skip
-    assert [(r["setting"], r["arm"]) for r in rows] == [
-        *(("32px-b8", name) for name in (*ARMS, "colora-blocks2-5-two-branch", "colora-blocks2-5-peft-lora-r8")),
+    assert [(r["setting"], r["method"]) for r in rows] == [
+        *(("32px-b8", name) for name in (*METHODS, "colora-blocks2-5-two-branch", "colora-blocks2-5-peft-lora-r8")),
         ("smallcnn-16px-b4-bfloat16", "full"),
     ]
     full, transfer, ours, two, _, small = rows
@@ -394,8 +400,8 @@ def fake_measurement(calls, stop_at=None):
         calls.append(label)
         if label == stop_at:
             raise KeyboardInterrupt
-        row = dict.fromkeys(cost.COLUMNS, 1.0)
-        rows = [{**row, "arm": c.name, "setting": label} for c in lineup]
+        row = dict.fromkeys(costing.COLUMNS, 1.0)
+        rows = [{**row, "method": c.name, "setting": label} for c in lineup]
         return {"rows": rows, "ceiling": {}, "headline": {}, "left_out": {}}
 
     return measure_all
@@ -404,19 +410,21 @@ def fake_measurement(calls, stop_at=None):
 def test_an_interrupted_run_goes_on_and_other_settings_start_over(workdir, monkeypatch):
     calls = []
     machine = dict.fromkeys(("torch", "cpu", "threads", "gpu", "cuda", "driver"))
-    monkeypatch.setattr(cost.records, "environment", lambda family: machine)
+    monkeypatch.setattr(costing.records, "environment", lambda family: machine)
     monkeypatch.setattr(benches, "measure_all", fake_measurement(calls, stop_at="32px-b8"))
     params = profile(section={"batch_sizes": [4, 8]})
     write_card(params)
     with pytest.raises(KeyboardInterrupt):
-        cost.run(params, "cpu")
+        costing.run(params, "cpu")
     assert calls == ["32px-b4", "32px-b8"] and not (workdir / "results/tiny/cost.csv").exists()
     monkeypatch.setattr(benches, "measure_all", fake_measurement(calls))
-    cost.run(profile(section={"batch_sizes": [4], "rounds": 7}), "cpu", ["full"])  # more rounds: anew, and not written
+    costing.run(
+        profile(section={"batch_sizes": [4], "rounds": 7}), "cpu", ["full"]
+    )  # more rounds: anew, and not written
     assert calls[2:] == ["32px-b4"] and not (workdir / "results/tiny/cost.csv").exists()
-    cost.run(params, "cpu")
+    costing.run(params, "cpu")
     assert calls[3:] == ["32px-b8"] and len(read_rows(workdir / "results/tiny/cost.csv")) == 10
-    cost.run(params, "cpu")  # nothing is kept of a run that ended
+    costing.run(params, "cpu")  # nothing is kept of a run that ended
     assert calls[4:] == ["32px-b4", "32px-b8"]
 
 
@@ -430,7 +438,7 @@ def test_peers_that_cannot_be_made_are_left_out_and_named(workdir, monkeypatch, 
         return built(contender, num_classes)
 
     monkeypatch.setattr(contenders, "build", build)
-    cost.run(profile(section={"rounds": 1}), "cpu")
+    costing.run(profile(section={"rounds": 1}), "cpu")
     left = json.loads((workdir / "results/tiny/cost.json").read_text())["left_out"]["32px-b16"]
     assert left == {
         "colora-blocks2-5-two-branch": "out of memory on cpu",
@@ -438,29 +446,29 @@ def test_peers_that_cannot_be_made_are_left_out_and_named(workdir, monkeypatch, 
     }
     assert "left out" in capsys.readouterr().out
     rows = read_rows(workdir / "results/tiny/cost.csv")
-    assert [row["arm"] for row in rows] == list(ARMS)
+    assert [row["method"] for row in rows] == list(METHODS)
     assert {row["step_ms_lo"] for row in rows} == {row["epoch_s"] for row in rows} == {""}  # one round; no data card
 
 
 def test_groups_that_do_not_fit_the_rank_are_left_out():
-    arms = {"colora": {"family": "colora", "backbone": "convnext_tiny"}}
-    lora = next(c for c in lineup(profile(arms)) if c.form == "peft")
+    methods = {"colora": {"family": "colora", "backbone": "convnext_tiny"}}
+    lora = next(c for c in lineup(profile(methods)) if c.form == "peft")
     with torch.device("meta"), pytest.raises(contenders.LeftOut, match="peft: "):
         contenders.build(lora, 4)
 
 
 def test_without_a_section_the_files_have_no_row(workdir, capsys):
     params = Params(**tiny_params())
-    assert cost.run(params) == {} and "no cost section" in capsys.readouterr().out
+    assert costing.run(params) == {} and "no cost section" in capsys.readouterr().out
     assert read_rows(workdir / "results/tiny/cost.csv") == read_rows(workdir / "results/tiny/cost_growth.csv") == []
     assert json.loads((workdir / "results/tiny/cost.json").read_text())["headline"] == {}
 
 
-def test_the_command_line_names_the_arm_that_is_wrong(workdir, capsys):
+def test_the_command_line_names_the_method_that_is_wrong(workdir, capsys):
     content = {**tiny_params(), "cost": {"rounds": 1}}
-    content["arm"]["full"]["blocks"] = [1, 2]
+    content["method"]["full"]["blocks"] = [1, 2]
     Path("params.yaml").write_text(yaml.safe_dump(content))
-    assert cost.main(["--arm", "full", "--device", "cpu"]) == 1
-    assert capsys.readouterr().err.startswith("error: arm 'full': family 'full' has no option 'blocks'")
-    assert cost.main(["--arm", "fulll", "--device", "cpu"]) == 1
+    assert costing.main(["--method", "full", "--device", "cpu"]) == 1
+    assert capsys.readouterr().err.startswith("error: method 'full': family 'full' has no option 'blocks'")
+    assert costing.main(["--method", "fulll", "--device", "cpu"]) == 1
     assert "did you mean 'full'" in capsys.readouterr().err

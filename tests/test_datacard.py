@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipelines import datacard
+from pipelines.data import card
 
 
 def manifest(patients=None, classes=("A", "B"), channels=1):
@@ -32,15 +32,15 @@ SPLITS = {"train": np.arange(6), "val": np.array([6, 7]), "test": np.array([8, 9
 
 
 def test_counts_classes_and_splits(images):
-    card = datacard.describe(images, LABELS, SPLITS, manifest())
-    assert card["per_class"] == {"A": 5, "B": 5}
-    assert card["seeds"]["all"]["counts"] == {
+    described = card.describe(images, LABELS, SPLITS, manifest())
+    assert described["per_class"] == {"A": 5, "B": 5}
+    assert described["seeds"]["all"]["counts"] == {
         "train": {"A": 3, "B": 3},
         "val": {"A": 1, "B": 1},
         "test": {"A": 1, "B": 1},
     }
-    assert card["exact_duplicates"] == {"images": 0, "with_another_label": 0}
-    assert card["seeds"]["all"]["patients_across"] is None
+    assert described["exact_duplicates"] == {"images": 0, "with_another_label": 0}
+    assert described["seeds"]["all"]["patients_across"] is None
 
 
 def test_finds_exact_duplicates_within_and_across_splits(images):
@@ -48,36 +48,36 @@ def test_finds_exact_duplicates_within_and_across_splits(images):
     images[8] = images[2]  # test repeats train, same label
     images[9] = images[2]  # and once more, another label
     images[7] = images[6] ^ 1  # nearly the same is not the same
-    card = datacard.describe(images, LABELS, SPLITS, manifest())
-    assert card["exact_duplicates"] == {"images": 3, "with_another_label": 2}
-    assert card["seeds"]["all"]["duplicates_across"] == {"train-val": 0, "train-test": 2, "val-test": 0}
+    described = card.describe(images, LABELS, SPLITS, manifest())
+    assert described["exact_duplicates"] == {"images": 3, "with_another_label": 2}
+    assert described["seeds"]["all"]["duplicates_across"] == {"train-val": 0, "train-test": 2, "val-test": 0}
 
 
 def test_images_that_no_split_uses_do_not_count_as_shared(images):
     images[8] = images[0]
     splits = {**SPLITS, "train": np.arange(1, 6)}
-    card = datacard.describe(images, LABELS, splits, manifest())
-    assert card["exact_duplicates"]["images"] == 1
-    assert card["seeds"]["all"]["duplicates_across"]["train-test"] == 0
+    described = card.describe(images, LABELS, splits, manifest())
+    assert described["exact_duplicates"]["images"] == 1
+    assert described["seeds"]["all"]["duplicates_across"]["train-test"] == 0
 
 
 def test_finds_patients_across_splits_of_each_seed(images):
     patients = [0, 0, 1, 1, 2, 2, 2, 3, 3, 4]
     splits = {f"0/{part}": indices for part, indices in SPLITS.items()}
     splits |= {"7/train": np.arange(4), "7/val": np.array([4, 5, 6]), "7/test": np.array([7, 8, 9])}
-    card = datacard.describe(images, LABELS, splits, manifest(patients))
-    assert card["seeds"]["0"]["patients_across"] == {"train-val": 1, "train-test": 0, "val-test": 1}
-    assert card["seeds"]["7"]["patients_across"] == {"train-val": 0, "train-test": 0, "val-test": 0}
-    assert card["seeds"]["7"]["patients"] == {"train": 2, "val": 1, "test": 2}
+    described = card.describe(images, LABELS, splits, manifest(patients))
+    assert described["seeds"]["0"]["patients_across"] == {"train-val": 1, "train-test": 0, "val-test": 1}
+    assert described["seeds"]["7"]["patients_across"] == {"train-val": 0, "train-test": 0, "val-test": 0}
+    assert described["seeds"]["7"]["patients"] == {"train": 2, "val": 1, "test": 2}
 
 
 def test_page_holds_the_numbers_of_the_card(images):
     images[8] = images[2]
-    page = datacard.as_markdown(datacard.describe(images, LABELS, SPLITS, manifest([0, 0, 1, 1, 2, 2, 2, 3, 3, 4])))
+    page = card.as_markdown(card.describe(images, LABELS, SPLITS, manifest([0, 0, 1, 1, 2, 2, 2, 3, 3, 4])))
     assert "| Seed | Split | A | B | All | Patients |" in page
     assert "| all | train | 3 | 3 | 6 | 3 |" in page
     assert "| all | train-val | 0 | 1 |" in page and "| all | train-test | 1 | 0 |" in page
-    without = datacard.as_markdown(datacard.describe(images, LABELS, SPLITS, manifest()))
+    without = card.as_markdown(card.describe(images, LABELS, SPLITS, manifest()))
     assert "| all | train | 3 | 3 | 6 |\n" in without and "| all | train-test | 1 | not known |" in without
 
 
@@ -88,7 +88,7 @@ def test_picture_shows_training_images_in_a_row_a_class(tmp_path, channels):
     images = np.full(shape, 128, np.uint8)
     images[:6:2], images[1:6:2] = 40, 210
     path = tmp_path / "examples.png"
-    datacard.draw_examples(images, LABELS, SPLITS, ["A", "a class with a rather long name"], path)
+    card.draw_examples(images, LABELS, SPLITS, ["A", "a class with a rather long name"], path)
     picture = np.asarray(Image.open(path).convert("L"))
     upper, lower = np.array_split(picture[:, picture.shape[1] // 5 :], 2)
     assert (upper == 40).mean() > 0.2 and (lower == 210).mean() > 0.2
@@ -98,7 +98,7 @@ def test_picture_shows_training_images_in_a_row_a_class(tmp_path, channels):
 
 def test_patients_are_listed_by_image_where_they_are_known(tmp_path):
     path = tmp_path / "patients.csv"
-    datacard.write_patients([3, 3, 0], path)
+    card.write_patients([3, 3, 0], path)
     assert path.read_text() == "image,patient\n0,3\n1,3\n2,0\n"
-    datacard.write_patients(None, path)
+    card.write_patients(None, path)
     assert not path.exists()

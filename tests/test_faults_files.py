@@ -11,10 +11,12 @@ import pytest
 import torch
 import yaml
 
-from pipelines import loop, prepare, records, train
-from pipelines.cells import SummaryError, read_cells
-from pipelines.params import Params
-from pipelines.sources import DataError
+from pipelines.data import preparation
+from pipelines.data.sources import DataError
+from pipelines.files import records
+from pipelines.profile.schema import Params
+from pipelines.runs.reading import SummaryError, read_runs
+from pipelines.training import loop, runner
 from tests.conftest import tiny_params
 
 PAGE = 4096  # what a small file takes of a disk in memory
@@ -23,7 +25,7 @@ DISK = 4096 * PAGE
 
 @pytest.fixture(autouse=True)
 def _no_pictures(monkeypatch):
-    monkeypatch.setattr("pipelines.datacard.draw_examples", lambda *_: None)  # they take seconds
+    monkeypatch.setattr("pipelines.data.card.draw_examples", lambda *_: None)  # they take seconds
 
 
 def mounted(*command):
@@ -78,7 +80,7 @@ def checkpoint(path: Path, model=None) -> None:
 
 WRITERS = {
     "record.json": lambda path: records.write_json(path, {"numbers": list(range(20_000))}),
-    "curves.csv": lambda path: train.write_curves(path, [{"epoch": n, "loss": 1 / n} for n in range(1, 4000)]),
+    "curves.csv": lambda path: runner.write_curves(path, [{"epoch": n, "loss": 1 / n} for n in range(1, 4000)]),
     "predictions.npz": lambda path: records.write_arrays(path, p=np.random.default_rng(0).random(20_000)),
     "checkpoint.pt": checkpoint,
 }
@@ -129,7 +131,7 @@ def prepared_on(disk, workdir):
     (workdir / "data").mkdir()
     (workdir / "data" / "tiny").symlink_to(disk)
     params = Params(**tiny_params(data=small(16)))
-    prepare.prepare(params)
+    preparation.prepare(params)
     return params
 
 
@@ -145,15 +147,15 @@ def test_a_disk_full_while_preparing_leaves_what_was_there(disk, workdir, leave)
     filler = fill(disk, leave)
     other = Params(**tiny_params(data=small(32)))
     with pytest.raises((DataError, OSError), match="no room for 65,536 bytes|No space left on device.*make room") as e:
-        prepare.prepare(other)
+        preparation.prepare(other)
     assert "data/tiny" in str(e.value) and ("images.npy" in str(e.value)) == (leave < 17)
     assert contents(disk) == before
-    prepare.verify(params)
+    preparation.verify(params)
     with pytest.raises(DataError, match="other settings than the profile has now; run `python -m pipelines.prepare`"):
-        prepare.verify(other)
+        preparation.verify(other)
     filler.unlink()
-    assert prepare.prepare(other)["count"] == 64
-    prepare.verify(other)
+    assert preparation.prepare(other)["count"] == 64
+    preparation.verify(other)
 
 
 def test_preparing_on_a_full_disk_is_an_error_in_one_line(disk, workdir, capsys):
@@ -161,7 +163,7 @@ def test_preparing_on_a_full_disk_is_an_error_in_one_line(disk, workdir, capsys)
     fill(disk)
     capsys.readouterr()
     (workdir / "params.yaml").write_text(yaml.safe_dump(tiny_params(data=small(32))))
-    assert prepare.main([]) == 1
+    assert preparation.main([]) == 1
     error = capsys.readouterr().err
     assert error.startswith("error: data/tiny/images.npy: no room") and error.count("\n") == 1
 
@@ -170,7 +172,7 @@ def test_prepared_data_in_a_read_only_folder_are_used(prepared, workdir, read_on
     """As data on a shared disk may be."""
     (workdir / "params.yaml").write_text(yaml.safe_dump(tiny_params(seeds=[0])))
     read_only(prepared)
-    assert train.main(["--arm", "transfer"]) == 0
+    assert runner.main(["--method", "head-only"]) == 0
 
 
 def flip(path: Path, at: int = -1, bit: int = 1) -> None:
@@ -187,7 +189,7 @@ def cut(path: Path) -> None:
 @pytest.mark.parametrize("damage", [flip, cut])
 def test_damaged_data_are_an_error_until_they_are_prepared_again(workdir, capsys, name, damage):
     (workdir / "params.yaml").write_text(yaml.safe_dump(tiny_params(seeds=[0])))
-    assert prepare.main([]) == 0
+    assert preparation.main([]) == 0
     path = workdir / "data" / "tiny" / name
     whole = path.read_bytes()
     if name == "splits.npz" and damage is flip:
@@ -196,11 +198,11 @@ def test_damaged_data_are_an_error_until_they_are_prepared_again(workdir, capsys
         flip(path, at=0)
     else:
         damage(path)
-    assert train.main(["--arm", "transfer"]) == 1
+    assert runner.main(["--method", "head-only"]) == 1
     error = capsys.readouterr().err
     assert f"data/tiny/{name}" in error and "run `python -m pipelines.prepare`" in error and error.count("\n") == 1
-    assert prepare.main([]) == 0 and path.read_bytes() == whole
-    assert train.main(["--arm", "transfer"]) == 0
+    assert preparation.main([]) == 0 and path.read_bytes() == whole
+    assert runner.main(["--method", "head-only"]) == 0
 
 
 # --- runs -------------------------------------------------------------------------------------------------------------
@@ -211,52 +213,52 @@ def without_times(record: dict) -> dict:
 
 
 @pytest.mark.parametrize("place", ["results", "checkpoints"])
-def test_a_disk_full_while_training_costs_no_finished_cell(prepared, workdir, disk, capsys, place):
-    """Seed 0 is finished when the disk fills up; with room again the arm is completed, and seed 0 is not touched."""
+def test_a_disk_full_while_training_costs_no_finished_run(prepared, workdir, disk, capsys, place):
+    """Seed 0 is finished when the disk fills up; with room again the method is completed, and seed 0 is not touched."""
     (workdir / place).symlink_to(disk)
     params = Params(**tiny_params())
     (workdir / "params.yaml").write_text(yaml.safe_dump(tiny_params()))
-    assert train.main(["--arm", "transfer", "--seed", "0"]) == 0
-    finished = contents(params.cell_dir("transfer", 0))
+    assert runner.main(["--method", "head-only", "--seed", "0"]) == 0
+    finished = contents(params.run_dir("head-only", 0))
     filler = fill(disk)
     capsys.readouterr()
-    assert train.main(["--arm", "transfer"]) == 1
+    assert runner.main(["--method", "head-only"]) == 1
     error = capsys.readouterr().err
     assert "No space left on device" in error and place in error and error.count("\n") == 1
-    assert contents(params.cell_dir("transfer", 0)) == finished
-    assert not records.is_complete(params.cell_dir("transfer", 1), "any")
+    assert contents(params.run_dir("head-only", 0)) == finished
+    assert not records.is_complete(params.run_dir("head-only", 1), "any")
     filler.unlink()
-    assert train.main(["--arm", "transfer"]) == 0
-    assert contents(params.cell_dir("transfer", 0)) == finished
-    assert json.loads((params.cell_dir("transfer", 1) / "record.json").read_text())["status"] == "complete"
+    assert runner.main(["--method", "head-only"]) == 0
+    assert contents(params.run_dir("head-only", 0)) == finished
+    assert json.loads((params.run_dir("head-only", 1) / "record.json").read_text())["status"] == "complete"
 
 
 def test_results_that_may_not_be_written_are_an_error_in_one_line(prepared, workdir, read_only, capsys):
     (workdir / "params.yaml").write_text(yaml.safe_dump(tiny_params(seeds=[0])))
     (workdir / "results").mkdir()
     read_only(workdir / "results")
-    assert train.main(["--arm", "transfer"]) == 1
+    assert runner.main(["--method", "head-only"]) == 1
     error = capsys.readouterr().err
-    assert "Read-only file system" in error and "results/tiny/runs/transfer/0" in error and error.count("\n") == 1
+    assert "Read-only file system" in error and "results/tiny/runs/head-only/0" in error and error.count("\n") == 1
 
 
 @pytest.mark.parametrize("damage", [flip, cut, lambda path: flip(path, at=3000), lambda path: path.write_bytes(b"")])
 def test_a_damaged_checkpoint_ends_in_the_unbroken_run(prepared, workdir, capsys, monkeypatch, damage):
     (workdir / "params.yaml").write_text(yaml.safe_dump(tiny_params(seeds=[0])))
     params = Params(**tiny_params(seeds=[0]))
-    record = params.cell_dir("transfer", 0) / "record.json"
-    assert train.main(["--arm", "transfer"]) == 0
+    record = params.run_dir("head-only", 0) / "record.json"
+    assert runner.main(["--method", "head-only"]) == 0
     whole = json.loads(record.read_text())
     record.unlink()
     with monkeypatch.context() as patch:  # stop after the first epoch, when there is a checkpoint
         patch.setattr(loop, "test", lambda *_: pytest.fail("not reached"))
         patch.setattr(loop, "evaluate", stopped_after(1))
         with pytest.raises(KeyboardInterrupt):
-            train.main(["--arm", "transfer"])
-    stored = workdir / "checkpoints" / "tiny" / "transfer" / "0.pt"
+            runner.main(["--method", "head-only"])
+    stored = workdir / "checkpoints" / "tiny" / "head-only" / "0.pt"
     damage(stored)
     capsys.readouterr()
-    assert train.main(["--arm", "transfer"]) == 0
+    assert runner.main(["--method", "head-only"]) == 0
     assert without_times(json.loads(record.read_text())) == without_times(whole)
     assert not stored.exists()
 
@@ -274,26 +276,26 @@ def stopped_after(epochs: int):
 
 
 @pytest.mark.parametrize("name", ["record.json", "predictions.npz", "curves.csv"])
-def test_a_cut_file_of_a_cell_is_named_with_what_mends_it(prepared, workdir, capsys, name):
-    """And the advice works: followed, it gives the cell that was there."""
-    params = Params(**tiny_params(seeds=[0], arm={"transfer": {"family": "transfer"}}))
+def test_a_cut_file_of_a_run_is_named_with_what_mends_it(prepared, workdir, capsys, name):
+    """And the advice works: followed, it gives the run that was there."""
+    params = Params(**tiny_params(seeds=[0], method={"head-only": {"family": "head_only"}}))
     (workdir / "params.yaml").write_text(yaml.safe_dump(params.model_dump(mode="json", exclude_none=True)))
-    assert train.main(["--arm", "transfer"]) == 0
-    folder = params.cell_dir("transfer", 0)
-    before = read_cells(params)[0]["transfer", 0]
+    assert runner.main(["--method", "head-only"]) == 0
+    folder = params.run_dir("head-only", 0)
+    before = read_runs(params)[0]["head-only", 0]
     cut(folder / name)
-    with pytest.raises(SummaryError, match=f"{name}(.|\n)*delete {folder}(.|\n)*train --arm transfer --seed 0"):
-        read_cells(params)
+    with pytest.raises(SummaryError, match=f"{name}(.|\n)*delete {folder}(.|\n)*train --method head-only --seed 0"):
+        read_runs(params)
     for path in folder.iterdir():
         path.unlink()
-    assert train.main(["--arm", "transfer"]) == 0
-    after = read_cells(params)[0]["transfer", 0]
+    assert runner.main(["--method", "head-only"]) == 0
+    after = read_runs(params)[0]["head-only", 0]
     np.testing.assert_array_equal(after["probabilities"], before["probabilities"])
 
 
 @pytest.mark.parametrize("damage", [cut, lambda path: path.write_bytes(nan(path.read_bytes()))], ids=["cut", "flipped"])
 def test_damaged_weights_are_named(prepared, workdir, capsys, damage):
-    """A flip that leaves a plausible number is another network: the cell's fingerprint then differs."""
+    """A flip that leaves a plausible number is another network: the run's fingerprint then differs."""
     from safetensors.torch import save_file
 
     from baselines.backbones import BACKBONES
@@ -302,9 +304,9 @@ def test_damaged_weights_are_named(prepared, workdir, capsys, damage):
     save_file(body.state_dict(), workdir / "w.safetensors")
     model = {"backbone": "smallcnn", "weights": str(workdir / "w.safetensors")}
     (workdir / "params.yaml").write_text(yaml.safe_dump(tiny_params(seeds=[0], model=model)))
-    assert train.main(["--arm", "transfer"]) == 0
+    assert runner.main(["--method", "head-only"]) == 0
     damage(workdir / "w.safetensors")
-    assert train.main(["--arm", "transfer"]) == 1
+    assert runner.main(["--method", "head-only"]) == 1
     error = capsys.readouterr().err
     assert "w.safetensors" in error and ("not a readable" in error or "finite" in error) and error.count("\n") == 1
 

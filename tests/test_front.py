@@ -4,8 +4,8 @@ import pytest
 import torch
 
 import baselines
-from pipelines import loop
-from pipelines.images import Features, open_prepared
+from pipelines.data.images import Features, open_prepared
+from pipelines.training import loop
 from tests.test_loop import CPU, numbers, recipe
 
 SMALLCNN_LAYERS = 3 * 1 + 4 * 3 * 2 + 4  # convolution, BatchNorm, ReLU: once, then twice a block; four poolings
@@ -14,7 +14,7 @@ SMALLCNN_LAYERS = 3 * 1 + 4 * 3 * 2 + 4  # convolution, BatchNorm, ReLU: once, t
 def network(**section):
     torch.manual_seed(0)
     settings = {"backbone": "smallcnn", "weights": "random", **section}
-    model = baselines.build("arm", settings, num_classes=4, image_size=32)
+    model = baselines.build("method", settings, num_classes=4, image_size=32)
     return model.to(memory_format=torch.channels_last).train()
 
 
@@ -26,12 +26,12 @@ def fit(folder, model, **changes):
     "section, layers",
     [
         ({"family": "full"}, 0),
-        ({"family": "transfer"}, SMALLCNN_LAYERS),
-        ({"family": "transfer", "batchnorm": "updated"}, 1),  # statistics move behind the first convolution
+        ({"family": "head_only"}, SMALLCNN_LAYERS),
+        ({"family": "head_only", "batchnorm": "updated"}, 1),  # statistics move behind the first convolution
         ({"family": "colora", "blocks": [1, 5]}, 0),
         ({"family": "colora", "blocks": [3, 5]}, 3 + 1 + 6 + 1),
         ({"family": "bitfit"}, 1),  # the first convolution has no bias, its BatchNorm has
-        ({"family": "transfer", "backbone": "smallvit", "head": "linear"}, 1),  # no chain: all or nothing
+        ({"family": "head_only", "backbone": "smallvit", "head": "linear"}, 1),  # no chain: all or nothing
         ({"family": "lora", "backbone": "smallvit", "head": "linear", "rank": 2, "alpha": 4}, 0),
     ],
     ids=str,
@@ -42,7 +42,7 @@ def test_the_front_ends_where_something_trains_or_moves(section, layers):
 
 @pytest.mark.parametrize("layer", [torch.nn.Dropout(0.1), torch.nn.Dropout2d(0.1)])
 def test_the_front_ends_where_something_is_random(layer):
-    model = network(family="transfer")
+    model = network(family="head-only")
     model.body.block2.insert(0, layer)
     assert model.front() == 4
     assert model.eval().front() == SMALLCNN_LAYERS + 1
@@ -64,7 +64,7 @@ def seen_by(module):
 
 @pytest.mark.parametrize("augment, times", [("none", (1, 1)), ("flip", (3, 1))])
 def test_the_front_sees_each_image_once_unless_augmented(prepared, augment, times):
-    model = network(family="transfer")
+    model = network(family="head-only")
     sizes = seen_by(model.body.block1[0])
     fit(prepared, model, augment=augment)
     splits = open_prepared(prepared, 0, CPU).splits

@@ -8,27 +8,27 @@ import pytest
 import torch
 
 import colora
-from pipelines import loop, parallel
-from pipelines.images import Features, open_prepared
-from pipelines.params import Params
+from pipelines.data.images import Features, open_prepared
+from pipelines.profile.schema import Params
+from pipelines.training import loop, parallel
 from tests.conftest import FAMILIES, tiny_params
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 
 
-def fit(arm, **train):
-    content = tiny_params(arm={arm: FAMILIES[arm]})
+def fit(method, **train):
+    content = tiny_params(method={method: FAMILIES[method]})
     params = Params(**{**content, "train": {**content["train"], **train}})
-    settings = params.settings(arm)
-    device, data, model = loop.set_up(params, arm, 0, settings)
+    settings = params.settings(method)
+    device, data, model = loop.set_up(params, method, 0, settings)
     curves = loop.fit(model, data, settings["train"], seed=0, device=device).curves
     return [{k: v for k, v in row.items() if k != "epoch_s"} for row in curves]
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-@pytest.mark.parametrize("arm", FAMILIES)
-def test_the_same_seed_gives_the_same_numbers(prepared, arm, precision):
-    assert fit(arm, precision=precision) == fit(arm, precision=precision)
+@pytest.mark.parametrize("method", FAMILIES)
+def test_the_same_seed_gives_the_same_numbers(prepared, method, precision):
+    assert fit(method, precision=precision) == fit(method, precision=precision)
 
 
 def test_images_that_fit_live_on_the_gpu(prepared):
@@ -43,8 +43,8 @@ def test_the_host_waits_for_nothing_within_an_epoch(prepared, augment, home):
     "features": unaugmented, and the frozen layers in front computed once before.
     """
     params = Params(**tiny_params())
-    settings = params.settings("transfer")
-    device, data, model = loop.set_up(params, "transfer", 0, settings)
+    settings = params.settings("head-only")
+    device, data, model = loop.set_up(params, "head-only", 0, settings)
     data = dataclasses.replace(data, images=data.images.to(home), labels=data.labels.to(home))
     replica = parallel.Replica(model, device, micro_batch=None, compile=False)
     optimizer = loop.make_optimizer(model, settings["train"], device)
@@ -76,13 +76,13 @@ def test_the_host_waits_for_nothing_within_an_epoch(prepared, augment, home):
     assert waits(8) == waits(16) > 0
 
 
-@pytest.mark.parametrize("arm", FAMILIES)
-def test_gpu_and_cpu_start_alike(prepared, arm, monkeypatch):
+@pytest.mark.parametrize("method", FAMILIES)
+def test_gpu_and_cpu_start_alike(prepared, method, monkeypatch):
     """In float32 on both, and with small steps: what Adam makes of rounding grows with the rate."""
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
-    on_gpu = fit(arm, epochs=1, lr=1e-5)
+    on_gpu = fit(method, epochs=1, lr=1e-5)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    on_cpu = fit(arm, epochs=1, lr=1e-5)
+    on_cpu = fit(method, epochs=1, lr=1e-5)
     assert on_gpu[0]["train_loss"] == pytest.approx(on_cpu[0]["train_loss"], rel=1e-2)
 
 

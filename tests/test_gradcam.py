@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 import baselines
-from pipelines.gradcam import gradcam, last_map
-from pipelines.params import Params
+from pipelines.profile.schema import Params
+from pipelines.training.gradcam import gradcam, last_map
 from tests.conftest import FAMILIES, bright_quadrants, tiny_params
 
 SIZE = 32
@@ -19,7 +19,7 @@ SMALL = {"medmamba": (4, 4), "medkan": (4, 4), "vim": (8, 8), "vim-mean": (8, 8)
 
 def build(name, dtype=torch.float64):
     """A network of the family with random weights, its BatchNorm statistics those of some images."""
-    params = Params(**tiny_params(arm={**FAMILIES, **MORE}))
+    params = Params(**tiny_params(method={**FAMILIES, **MORE}))
     torch.manual_seed(3)
     model = baselines.build(name, params.settings(name), num_classes=4, image_size=SIZE).to(dtype)
     for module in model.modules():

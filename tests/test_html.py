@@ -109,7 +109,7 @@ def test_every_reference_has_its_target_once(either):
     wanted = {e.attributes["href"][1:] for e in root.all("a") if e.attributes["href"].startswith("#")}
     wanted |= {e.attributes[name] for e in root.all() for name in ("aria-labelledby", "for") if name in e.attributes}
     assert wanted <= set(ids)
-    assert "records-3" in wanted  # an arm's records are reached from its name
+    assert "records-3" in wanted  # a method's records are reached from its name
 
 
 def test_headings_descend_one_level_at_a_time(either):
@@ -159,7 +159,7 @@ def test_every_table_is_there_with_every_cell(either):
 
 def test_holes_are_seen_as_holes(built):
     results, written, _, root, _ = built
-    assert f"{len(fake.SKIPPED)} of {len(fake.ARMS) * 3} cells have no result" in root.one("summary").text
+    assert f"{len(fake.SKIPPED)} of {len(fake.METHODS) * 3} cells have no result" in root.one("summary").text
     (row,) = [r for r in root.one("table-glance").all("tbody")[0].children if "bitfit" in r.text]
     assert "no result" in row.text and not row.all("circle")
     assert [c.text for c in row.children if "missing" in c.classes] == ["—"] * 3
@@ -169,14 +169,14 @@ def test_holes_are_seen_as_holes(built):
     assert "missing" in accuracy.classes and "data-sort" not in accuracy.attributes
     assert "no value" in accuracy.text
     records = [r.children for r in root.one("table-records").all("tbody")[0].children]
-    assert len(records) == len(results.cells)
+    assert len(records) == len(results.runs)
     missing = {(r[0].text, int(r[1].text)) for r in records if r[2].text != "complete"}
     assert missing == set(fake.SKIPPED)
-    number = list(results.arms.index).index("bitfit")
+    number = list(results.methods.index).index("bitfit")
     (chip,) = [e for e in root.all("input") if e.attributes.get("value") == str(number)]
     assert "disabled" in chip.attributes and "checked" not in chip.attributes
     curves = json.loads(root.one("curve-data").text)
-    assert curves["arms"][number]["lines"] is None
+    assert curves["methods"][number]["lines"] is None
 
 
 def test_nothing_is_loaded_and_only_our_code_runs(either):
@@ -212,8 +212,8 @@ def test_names_from_data_are_text(built, hostile):
     assert count(root) == count(plain)
     assert {e.tag for e in root.all()} <= {e.tag for e in plain.all()}
     heads = [r.children[0].text for r in root.one("table-glance").all("tbody")[0].children]
-    assert {fake.HOSTILE[arm] for arm in ("colora-blocks2-5", "medmamba", "vit-lora")} <= set(heads)
-    names = [arm["name"] for arm in json.loads(root.one("curve-data").text)["arms"]]
+    assert {fake.HOSTILE[method] for method in ("colora-blocks2-5", "medmamba", "vit-lora")} <= set(heads)
+    names = [method["name"] for method in json.loads(root.one("curve-data").text)["methods"]]
     assert names == heads
     assert fake.FAILURE in [td.text for td in root.one("table-holes").all("td")]
     assert fake.HOSTILE["drusen"] in [th.text for th in root.one("table-recall").all("th")]
@@ -241,8 +241,8 @@ def test_downloads_hold_the_files(built):
             content = unquote(href.split(",", 1)[1]).encode()
             assert content == (out / "tables" / name).read_bytes()
     records = pd.read_csv(StringIO(unquote(links["records.csv"].split(",", 1)[1])))
-    cells = zip(results.cells.arm, results.cells.seed, strict=True)
-    assert list(records.record) == [f"results/fake/runs/{arm}/{seed}/record.json" for arm, seed in cells]
+    cells = zip(results.runs.method, results.runs.seed, strict=True)
+    assert list(records.record) == [f"results/fake/runs/{method}/{seed}/record.json" for method, seed in cells]
 
 
 def test_same_results_same_bytes_and_no_torch(built):
@@ -323,11 +323,11 @@ def test_lean_svg_draws_the_same(built):
 
 def test_curves_are_mean_and_range_and_leave_gaps(built):
     results = built[0]
-    gone = results.curves[(results.curves.arm == "full") & (results.curves.seed == 1) & (results.curves.epoch == 4)]
+    gone = results.curves[(results.curves.method == "full") & (results.curves.seed == 1) & (results.curves.epoch == 4)]
     curves = overview.curves(replace(results, curves=results.curves.drop(gone.index)))
-    arm = curves["arms"][list(results.arms.index).index("full")]
-    mean, low, high = arm["lines"]["val_acc"]
-    own = results.curves[results.curves.arm == "full"]
+    method = curves["methods"][list(results.methods.index).index("full")]
+    mean, low, high = method["lines"]["val_acc"]
+    own = results.curves[results.curves.method == "full"]
     for place, epoch in enumerate(curves["epochs"]):
         values = own[own.epoch == epoch].val_acc.to_numpy()
         if epoch == 4:
@@ -335,8 +335,8 @@ def test_curves_are_mean_and_range_and_leave_gaps(built):
         else:
             expected = [sum(values) / 3, min(values), max(values)]
             assert [mean[place], low[place], high[place]] == pytest.approx(expected, rel=1e-4)
-    assert arm["first"] and arm["seeds"] == 3
-    same = [a["dash"] for a in curves["arms"] if a["name"].startswith("colora")]
+    assert method["first"] and method["seeds"] == 3
+    same = [a["dash"] for a in curves["methods"] if a["name"].startswith("colora")]
     assert len(set(same)) == len(same) == 2  # of one family, so of one colour
 
 
@@ -345,7 +345,7 @@ def test_positions_at_a_glance(built):
     results = built[0]
     glance = overview.glance(results)
     rows = {row["name"]: row for row in glance["rows"]}
-    points = [(v, rows[arm][k]) for arm, row in results.arms.iterrows() if row.seeds == 3
+    points = [(v, rows[method][k]) for method, row in results.methods.iterrows() if row.seeds == 3
               for k, v in (("lo", row.acc_lo), ("mean", row.acc_mean), ("hi", row.acc_hi))]  # fmt: skip
     points += [(float(tick["text"]), tick["at"]) for tick in glance["ticks"]]
     values, places = np.array(points).T
@@ -378,12 +378,12 @@ def test_names_are_listed(names, text):
 
 def test_headline_follows_the_verdicts(built):
     results = built[0]
-    arm = page.chosen_colora(results)
+    method = page.chosen_colora(results)
 
     def told(full, transfer):
         pairs = results.comparisons.copy()
-        for family, (difference, p, equivalent) in {"full": full, "transfer": transfer}.items():
-            own = (pairs.arm == arm) & (pairs.against == family)
+        for family, (difference, p, equivalent) in {"full": full, "head-only": transfer}.items():
+            own = (pairs.method == method) & (pairs.against == family)
             pairs.loc[own, ["difference", "p_holm", "p_swap_holm"]] = [difference, p, p]
             pairs.loc[own, "equivalent"] = equivalent
         return overview.headline(replace(results, comparisons=pairs))
@@ -395,20 +395,20 @@ def test_headline_follows_the_verdicts(built):
         (-0.05, 0.3, False), (0.05, 0.3, False)
     )
     assert "as accurate as full fine-tuning, within 1 percentage point" in told((0.001, 0.3, True), (0.05, 0.01, False))
-    row = results.arms.loc[arm]
+    row = results.methods.loc[method]
     assert f"trains {100 * row.trainable / row.total:.1f} % of the parameters" in overview.headline(results)
 
 
 def test_without_any_result_the_page_says_so(built):
     results = built[0]
-    cells = results.cells.assign(status="missing")
-    numbers = results.arms.select_dtypes("float").columns
-    arms = results.arms.assign(seeds=0, **dict.fromkeys(numbers, np.nan))
+    cells = results.runs.assign(status="missing")
+    numbers = results.methods.select_dtypes("float").columns
+    methods = results.methods.assign(seeds=0, **dict.fromkeys(numbers, np.nan))
     empty = replace(
-        results, cells=cells, arms=arms, curves=results.curves.iloc[:0], confusion=results.confusion.iloc[:0],
+        results, cells=cells, methods=methods, curves=results.curves.iloc[:0], confusion=results.confusion.iloc[:0],
         comparisons=results.comparisons.iloc[:0], tuning=results.tuning.iloc[:0],
     )  # fmt: skip
-    assert overview.headline(empty) == "No arm has a result yet."
+    assert overview.headline(empty) == "No method has a result yet."
     assert overview.tiles(empty) == [] and overview.curves(empty) is None
     assert {row["mean"] for row in overview.glance(empty)["rows"]} == {None}
     assert Tree(html.render(empty, {}, [], built[2])).root.all("main")

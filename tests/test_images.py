@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipelines.images import Batches, augmented, open_prepared
+from pipelines.data.images import Batches, augmented, open_prepared
 from tests.conftest import bright_quadrants, write_prepared
 
 CPU = torch.device("cpu")

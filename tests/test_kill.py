@@ -24,8 +24,10 @@ DRIVER = """
 import builtins, json, os, signal, sys
 import numpy, pandas, torch
 from pathlib import Path
-from pipelines import loop, probe, records, stats, summarise, train
-from pipelines.params import load
+from pipelines.evidence import stats, summarising
+from pipelines.files import records
+from pipelines.training import loop, probe, runner
+from pipelines.profile.schema import load
 import matplotlib.pyplot
 import report.__main__, report.figures, report.page, report.tables
 
@@ -36,9 +38,9 @@ params = load("params.yaml")
 
 def run():
     if stage == "train":
-        return train.run(params, "colora", [0], "cpu")
+        return runner.run(params, "colora", [0], "cpu")
     if stage == "summarise":
-        return summarise.main([])
+        return summarising.main([])
     return report.__main__.main([])
 
 
@@ -108,12 +110,12 @@ for last in kill_at:
     _, status = os.waitpid(child, 0)
     print("status", last, os.WTERMSIG(status) if os.WIFSIGNALED(status) else -os.WEXITSTATUS(status))
     # What a reader finds now is whole or absent.
-    cells = Path("results/tiny/runs")
-    for path in cells.rglob("*.npz"):
+    runs = Path("results/tiny/runs")
+    for path in runs.rglob("*.npz"):
         if not path.name.startswith("."):
             with numpy.load(path, allow_pickle=False) as archive:
                 [archive[name] for name in archive.files]
-    for folder in cells.glob("*/*"):
+    for folder in runs.glob("*/*"):
         records.read_record(folder)
     for path in Path("results/tiny").glob("*.csv"):
         pandas.read_csv(path)
@@ -122,13 +124,13 @@ for last in kill_at:
         if child == 0:
             os._exit(run())
         print("resumed", last, os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
-        folder = params.cell_dir("colora", 0)
+        folder = params.run_dir("colora", 0)
         left = sorted(p.name for p in folder.iterdir())
         record = json.loads((folder / "record.json").read_text())
         for key in ("date", "command"):
             record["environment"].pop(key)
         record.pop("timings")
-        print("cell", json.dumps([left, record, *((folder / n).read_bytes().hex()
+        print("run", json.dumps([left, record, *((folder / n).read_bytes().hex()
               for n in ("predictions.npz", "corruptions.npz", "gradcam.npz"))]))
         (folder / "record.json").unlink()
         [p.unlink() for p in folder.iterdir()]
@@ -149,7 +151,7 @@ def tiny(prepared, workdir):
     content = tiny_params(
         seeds=[0],
         probe={"images": 8},
-        arm={"colora": {"family": "colora", "merge_reset": True}, "full": {"family": "full"}},
+        method={"colora": {"family": "colora", "merge_reset": True}, "full": {"family": "full"}},
     )
     content["train"] |= {"augment": "standard", "schedule": "one-cycle", "batch_size": 32}
     (workdir / "params.yaml").write_text(yaml.safe_dump(content))
@@ -159,13 +161,13 @@ def tiny(prepared, workdir):
 def test_a_run_killed_anywhere_ends_as_the_unbroken_one(tiny):
     lines = drive(tiny, "train", "0", "--again")
     points = int((tiny / "points").read_text())
-    unbroken = [line[1] for line in lines if line[0] == "cell"]
+    unbroken = [line[1] for line in lines if line[0] == "run"]
     assert points >= 24  # steps, and three points for each of the files
     lines = drive(tiny, "train", ",".join(map(str, range(1, points + 1))), "--again")
     assert [line[2] for line in lines if line[0] == "status"] == [str(int(signal.SIGKILL))] * points
     assert [line[2] for line in lines if line[0] == "resumed"] == ["0"] * points
-    ends = [" ".join(line[1:]) for line in lines if line[0] == "cell"]
-    whole = " ".join(next(line for line in drive(tiny, "train", "0", "--again") if line[0] == "cell")[1:])
+    ends = [" ".join(line[1:]) for line in lines if line[0] == "run"]
+    whole = " ".join(next(line for line in drive(tiny, "train", "0", "--again") if line[0] == "run")[1:])
     assert len(ends) == points and unbroken
     for point, end in enumerate(ends, start=1):
         assert end == whole, f"killed at point {point} of {points}"
@@ -174,14 +176,15 @@ def test_a_run_killed_anywhere_ends_as_the_unbroken_one(tiny):
 
 @pytest.mark.parametrize("stage", ["summarise", "report"])
 def test_summary_and_report_killed_anywhere_are_made_anew(tiny, stage):
-    from pipelines import summarise, train
-    from pipelines.params import load
+    from pipelines.evidence import summarising
+    from pipelines.profile.schema import load
+    from pipelines.training import runner
 
     params = load("params.yaml")
-    for arm in params.arm:
-        assert train.run(params, arm, [0], "cpu") == 0
+    for method in params.method:
+        assert runner.run(params, method, [0], "cpu") == 0
     if stage == "report":
-        assert summarise.main([]) == 0
+        assert summarising.main([]) == 0
     out = Path("report/tiny") if stage == "report" else Path("results/tiny")
 
     def files():

@@ -7,22 +7,22 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipelines.summary import summarise
+from pipelines.evidence.summary import summarise
 from report import comparisons, figures, label_efficiency, page, ranks
 from report.results import load
 from report.tables import DASH
 from tests import fake_results as fake
 
-METHODS = ["full", "transfer", "colora-blocks2-5", "vit-lora"]
+METHODS = ["full", "head-only", "colora-blocks2-5", "vit-lora"]
 
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
-    """Four methods on five shares, three seeds; one cell and one whole arm missing."""
+    """Four series on five shares, three seeds; one run and one whole method missing."""
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.chdir(tmp_path_factory.mktemp("labels"))
         params, like = fake.label_params(METHODS, range(3), allow_missing=True)
-        skip = [("transfer-10", 0), *(("vit-lora-25", seed) for seed in range(3))]
+        skip = [("head-only-10", 0), *(("vit-lora-25", seed) for seed in range(3))]
         fake.write_profile(params, skip, folds=True, like=like, n_test=80)
         fake.write_label_card(params)
         summarise(params)
@@ -34,7 +34,7 @@ def plain(tmp_path_factory):
     """Results of a profile with one share."""
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.chdir(tmp_path_factory.mktemp("plain"))
-        params = fake.params(["full", "transfer"])
+        params = fake.params(["full", "head-only"])
         fake.write_profile(params, n_test=80)
         summarise(params)
         return load(params.results_dir.absolute())
@@ -49,8 +49,8 @@ def test_the_figure_shows_every_share_with_its_interval(results):
         ]  # fmt: skip
         lines = axis.lines[::2]  # each is drawn as a line and as markers
         assert len(lines) == len(axis.collections) == len(METHODS)
-        for method, line, bars in zip(METHODS, lines, axis.collections, strict=True):
-            own = results.labels[(results.labels.method == method) & results.labels.images.notna()]
+        for series, line, bars in zip(METHODS, lines, axis.collections, strict=True):
+            own = results.labels[(results.labels.series == series) & results.labels.images.notna()]
             np.testing.assert_allclose(line.get_ydata(), own[f"{short}_mean"])
             np.testing.assert_allclose(line.get_xdata(), own.patients, rtol=0.1)
             ends = np.array(bars.get_segments())
@@ -76,20 +76,20 @@ def test_without_patients_images_are_counted(results):
 def test_the_table_of_accuracies(results):
     table = label_efficiency.label_accuracy(results)
     assert table.text.columns.tolist() == [
-        "Method", "5 % (22 patients)", "10 % (45 patients)", "25 % (112 patients)", "50 % (223 patients)",
+        "Series", "5 % (22 patients)", "10 % (45 patients)", "25 % (112 patients)", "50 % (223 patients)",
         "100 % (446 patients)",
     ]  # fmt: skip
-    text = table.text.set_index("Method")
+    text = table.text.set_index("Series")
     assert text.index.tolist() == METHODS
     assert text.loc["vit-lora", "25 % (112 patients)"] == DASH
-    own = results.labels.set_index("arm").loc["full-10"]
+    own = results.labels.set_index("method").loc["full-10"]
     assert text.loc["full", "10 % (45 patients)"] == f"{own.acc_mean:.3f} [{own.acc_lo:.3f}, {own.acc_hi:.3f}]"
     assert table.raw is results.labels
 
 
 def made_up(results, differences, lows, best):
     """The results with these differences from the best (at 5, 10, 25, 50 and 100 % of the labels) for `full`."""
-    own = results.labels[results.labels.method == "full"].assign(
+    own = results.labels[results.labels.series == "full"].assign(
         difference=differences, lo=lows, hi=[None if low is None else 0.02 for low in lows], best=best, margin=0.01
     )
     return replace(results, labels=own.astype(dict.fromkeys(("difference", "lo", "hi"), float)))
@@ -118,7 +118,7 @@ def test_the_table_of_needs_in_words(results):
     found = made_up(results, [-0.2, -0.1, -0.01, -0.004, 0], [-0.3, -0.2, -0.03, -0.009, None], "full")
     table = label_efficiency.label_needs(found)
     (row,) = table.text.to_dict("records")
-    best = results.labels.set_index("arm").acc_mean["full"]
+    best = results.labels.set_index("method").acc_mean["full"]
     assert list(row.values()) == [
         "full", f"{best:.3f} at 100 %", "25 % (112 patients)", "−0.010 [−0.030, +0.020]", "50 % (223 patients)", DASH,
     ]  # fmt: skip
@@ -127,13 +127,13 @@ def test_the_table_of_needs_in_words(results):
 
 
 def test_verdicts_against_full_fine_tuning_are_those_of_the_same_share(results):
-    arms = ["transfer-05", "transfer-10", "transfer-25", "transfer-50", "transfer"]
+    methods = ["head-only-05", "head-only-10", "head-only-25", "head-only-50", "head-only"]
     frame = pd.DataFrame({
-        "arm": arms, "against": "full", "difference": [-0.1, -0.1, -0.03, 0.0, 0.05], "seeds": 3,
+        "method": methods, "against": "full", "difference": [-0.1, -0.1, -0.03, 0.0, 0.05], "seeds": 3,
         "p_holm": [0.01, 0.04, 0.2, 0.5, 0.001], "p_swap_holm": [0.01, 0.04, 0.01, 0.5, 0.001],
         "equivalent": [False, False, False, False, False],
     })  # fmt: skip
-    row = label_efficiency.needs(replace(results, comparisons=frame), "transfer")
+    row = label_efficiency.needs(replace(results, comparisons=frame), "head-only")
     assert row["against_full"] == "lower at 5 % to 10 %; undecided at 25 % to 50 %; higher at 100 %"
 
 
@@ -150,20 +150,20 @@ def test_the_section_is_there_only_where_shares_differ(results, plain):
 
 def test_what_is_about_one_share_takes_the_largest(results, plain):
     assert results.reference == "full" and page.chosen_colora(results) == "colora-blocks2-5"
-    assert results.whole.index.tolist() == METHODS and plain.whole.equals(plain.arms)
+    assert results.whole.index.tolist() == METHODS and plain.whole.equals(plain.methods)
     figure = figures.parameters(results)
     assert {text.get_text() for text in figure.axes[0].texts} == set(METHODS)
     plt.close(figure)
     assert page.caption(results, "critical_difference").endswith(
-        "Only the arms that are trained on 100 % of the labels."
+        "Only the methods that are trained on 100 % of the labels."
     )
     assert "No rank" not in ranks.caption(results)
 
 
 def test_learning_curves_stand_before_those_of_their_share(results):
     figure = figures.learning_curves(results)
-    panels = dict(zip(results.arms.index, figure.axes))
-    curves = results.curves.groupby(["arm", "epoch"]).val_acc.mean()
+    panels = dict(zip(results.methods.index, figure.axes))
+    curves = results.curves.groupby(["method", "epoch"]).val_acc.mean()
     behind = panels["colora-blocks2-5-10"].lines[0]
     np.testing.assert_allclose(behind.get_ydata(), curves["full-10"])
     texts = [text.get_text() for text in figure.legends[0].get_texts()]
@@ -174,4 +174,4 @@ def test_learning_curves_stand_before_those_of_their_share(results):
 def test_differences_are_told_on_the_same_share(results, plain):
     assert "same backbone and the same share of the labels. The interval" in comparisons.comparisons(results).note
     assert "same backbone. The interval" in comparisons.comparisons(plain).note
-    assert "against full fine-tuning on the same share of the labels, 10 arms" in comparisons.tally(results)[0]
+    assert "against full fine-tuning on the same share of the labels, 10 methods" in comparisons.tally(results)[0]

@@ -21,12 +21,12 @@ def table(columns: int = 2, rows: int = 2, *, width: int = 4, note: str = "A not
 
 
 def test_what_would_be_a_command_is_escaped():
-    text = pd.DataFrame({"Arm_1": ["a_b & 50 % of $x$ {#} ~^\\"], "±": ["0.1 ± 0.2"]})
+    text = pd.DataFrame({"Method_1": ["a_b & 50 % of $x$ {#} ~^\\"], "±": ["0.1 ± 0.2"]})
     code = latex(Table("t_1", "A & B", "100 %", text, text))
     assert (
         r"a\_b \& 50 \% of \$x\$ \{\#\} \textasciitilde{}\textasciicircum{}\textbackslash{} & 0.1 $\pm$ 0.2 \\" in code
     )
-    assert r"Arm\_1 & $\pm$ \\" in code and r"\caption{A \& B.}" in code and r"100 \%" in code
+    assert r"Method\_1 & $\pm$ \\" in code and r"\caption{A \& B.}" in code and r"100 \%" in code
     assert code.count(r"\begin") == code.count(r"\end") == 2
     assert all(rule in code for rule in (r"\toprule", r"\midrule", r"\bottomrule"))
     assert code.isascii()

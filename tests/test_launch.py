@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 import yaml
 
-from pipelines import launch, train, tune
-from pipelines.code import ROOT
-from pipelines.params import Params
+from pipelines.launching import launcher
+from pipelines.profile.schema import Params
+from pipelines.runs.code import ROOT
+from pipelines.training import runner, tuning
 from tests.conftest import bright_quadrants, tiny_params, write_prepared
 
 GIB = 2**30
@@ -24,10 +25,10 @@ LONG = 900  # seconds, of a machine that has much else to do
 
 
 def content(**changes) -> dict:
-    """Two seeds of an arm to be tuned and of one that cannot but diverge."""
-    arms = {"full": {"family": "full"}, "wild": {"family": "transfer", "train": {"lr": 1e30}}}
+    """Two seeds of a method to be tuned and of one that cannot but diverge."""
+    methods = {"full": {"family": "full"}, "wild": {"family": "head_only", "train": {"lr": 1e30}}}
     return tiny_params(
-        **{"arm": arms, "tune": {"lrs": [1e-3, 3e-3], "epochs": 1}, "pretrain": None, "probe": None, **changes}
+        **{"method": methods, "tune": {"lrs": [1e-3, 3e-3], "epochs": 1}, "pretrain": None, "probe": None, **changes}
     )
 
 
@@ -63,7 +64,7 @@ def wait_for(condition, seconds=LONG):
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
-    """A copy of the project with data; launched, stopped when a cell was half trained, and launched again."""
+    """A copy of the project with data; launched, stopped when a run was half trained, and launched again."""
     folder = tmp_path_factory.mktemp("project")
     for name in ("baselines", "colora", "pipelines"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
@@ -77,11 +78,11 @@ def project(tmp_path_factory):
     profile = content()
     profile["train"]["epochs"] = EPOCHS
     (folder / "params.yaml").write_text(yaml.safe_dump(profile, sort_keys=False))
-    command = [sys.executable, "-m", "pipelines.launch", "--jobs", "2", "--arm", "full", "--seed", "0"]
+    command = [sys.executable, "-m", "pipelines.launch", "--jobs", "2", "--method", "full", "--seed", "0"]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     with subprocess.Popen(command, cwd=folder, env=environment(), **pipes) as first:
         try:
-            wait_for(lambda: list((folder / "checkpoints").glob("tiny/launch.lock")))
+            wait_for(lambda: list((folder / "checkpoints").glob("tiny/launcher.lock")))
             other = module(folder, "pipelines.launch")
             wait_for(lambda: list((folder / "checkpoints").glob("tiny/full/*.pt")))
             first.send_signal(signal.SIGINT)
@@ -110,21 +111,21 @@ def test_two_launchers_on_one_profile_end_the_second_with_the_firsts_process(pro
     assert len(project["other"].stderr.splitlines()) == 1
 
 
-def test_the_next_launch_completes_the_grid_but_for_the_cells_that_fail(project):
+def test_the_next_launch_completes_the_grid_but_for_the_runs_that_fail(project):
     done = project["second"]
     assert done.returncode == 1
-    assert "2 of 4 cells are complete" in done.stdout
+    assert "2 of 4 runs are complete" in done.stdout
     for seed in (0, 1):
         assert re.search(
             rf"wild seed {seed} failed: training loss is nan in epoch 1.*\n"
-            rf"  log: (checkpoints/tiny/wild/\d.log)\n  rerun: python -m pipelines.train --arm wild --seed {seed}\n",
+            rf"  log: (checkpoints/tiny/wild/\d.log)\n  rerun: python -m pipelines.train --method wild --seed {seed}\n",
             done.stderr,
         )
     assert "seed 0: training loss is nan" in (project["folder"] / "checkpoints/tiny/wild/0.log").read_text()
     assert "\x1b" not in done.stdout
 
 
-def test_parallel_and_interrupted_cells_equal_serial_ones(project, workdir):
+def test_parallel_and_interrupted_runs_equal_serial_ones(project, workdir):
     import torch
 
     threads = torch.get_num_threads()
@@ -132,24 +133,24 @@ def test_parallel_and_interrupted_cells_equal_serial_ones(project, workdir):
     (workdir / "data/tiny").symlink_to(project["folder"] / "data/tiny")
     try:
         torch.set_num_threads(1)
-        tune.run(project["params"], "full")
-        train.run(project["params"], "full", [0, 1])
+        tuning.run(project["params"], "full")
+        runner.run(project["params"], "full", [0, 1])
     finally:
         torch.set_num_threads(threads)
     for seed in (0, 1):
-        cell = project["params"].cell_dir("full", seed)
-        with np.load(cell / "predictions.npz") as serial, np.load(project["folder"] / cell / "predictions.npz") as here:
+        run = project["params"].run_dir("full", seed)
+        with np.load(run / "predictions.npz") as serial, np.load(project["folder"] / run / "predictions.npz") as here:
             assert all(np.array_equal(serial[name], here[name]) for name in ("indices", "labels", "probabilities"))
-        curves = [[line.rsplit(",", 1)[0] for line in (root / cell / "curves.csv").read_text().splitlines()]
+        curves = [[line.rsplit(",", 1)[0] for line in (root / run / "curves.csv").read_text().splitlines()]
                   for root in (workdir, project["folder"])]  # fmt: skip
         assert len(curves[0]) == EPOCHS + 1 and curves[0] == curves[1]
 
 
 def test_when_the_minutes_are_up_everything_stops_and_nothing_is_counted_as_failed(prepared, workdir, capsys):
     (workdir / "params.yaml").write_text(yaml.safe_dump(content(tune=None)))
-    assert launch.main(["--jobs", "1", "--arm", "full", "--minutes", "0.001"]) == 1
+    assert launcher.main(["--jobs", "1", "--method", "full", "--minutes", "0.001"]) == 1
     out, err = capsys.readouterr()
-    assert "0 of 2 cells are complete" in out
+    assert "0 of 2 runs are complete" in out
     assert err.splitlines()[-1] == "stopped with 2 left; launch again to continue" and "failed" not in err
     assert processes_in(workdir) == [" ".join(Path("/proc/self/cmdline").read_text().split("\0"))]
 
@@ -168,5 +169,5 @@ def test_dvc_records_what_was_launched_without_training(project):
 
 
 def test_a_launch_with_nothing_to_do_starts_nothing(project):
-    done = module(project["folder"], "pipelines.launch", "--arm", "full")
-    assert done.returncode == 0 and done.stdout == "profile tiny: 2 of 2 cells are complete\n"
+    done = module(project["folder"], "pipelines.launch", "--method", "full")
+    assert done.returncode == 0 and done.stdout == "profile tiny: 2 of 2 runs are complete\n"

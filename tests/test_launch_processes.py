@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from pipelines import grid, processes, progress, records, worker
-from pipelines.code import ROOT
-from pipelines.params import ParamsError
+from pipelines.files import records
+from pipelines.launching import grid, processes, progress, worker
+from pipelines.profile.schema import ParamsError
+from pipelines.runs.code import ROOT
 from tests import test_launch_grid
 from tests.test_launch import GIB, environment, processes_in, wait_for
 from tests.test_launch_grid import untuned
@@ -67,7 +68,7 @@ def test_every_gpu_gets_a_job_before_any_gets_two(profile, monkeypatch):
     made.start(made.running[0].job)
     assert made.running[-1].process.gpu == "GPU-y"
     assert made.running[0].process.command == [
-        "pipelines.train", "--arm", "a", "--seed", "0", "--profile-file", "params.yaml"
+        "pipelines.train", "--method", "a", "--seed", "0", "--profile-file", "params.yaml"
     ]  # fmt: skip
 
 
@@ -142,18 +143,18 @@ def test_a_process_that_ignores_the_interrupt_is_killed_and_dies_with_its_parent
 # What is shown
 
 
-def test_the_table_shows_arms_at_work_first_and_fits_the_terminal(profile, monkeypatch):
+def test_the_table_shows_methods_at_work_first_and_fits_the_terminal(profile, monkeypatch):
     made = grid.Grid(profile(**untuned("a", "b", "c", "d")))
     shown = progress.Progress(made)
     for task in made.tasks:
-        task.state = "kept" if task.arm == "a" else "waiting"
+        task.state = "kept" if task.method == "a" else "waiting"
     made.start([made.tasks[5]])
     lines = [re.sub(r"\x1b\[\d+m", "", line) for line in shown.table(10)]
     assert [line[0] for line in lines] == [" ", "c", "b", "d", "a"]
     assert lines[1].split() == ["c", "waiting", "0", "s"] and lines[4].split() == ["a", "kept", "kept"]
     assert [line.split()[0] for line in shown.table(4)] == ["0", "\x1b" and "c", "b", "and"]
-    assert shown.table(4)[-1] == "and 2 more arms"
-    assert shown.summary(1) == "2 of 8 cells done, 1 running, time left unknown"
+    assert shown.table(4)[-1] == "and 2 more methods"
+    assert shown.summary(1) == "2 of 8 runs done, 1 running, time left unknown"
 
 
 def test_a_terminal_gets_its_table_redrawn_in_place(profile):

@@ -1,4 +1,4 @@
-"""Layers on their own: references against independent formulas, floors by hand, the arms' shapes, what is kept."""
+"""Layers on their own: references against independent formulas, floors by hand, the methods' shapes, what is kept."""
 
 import math
 from dataclasses import replace
@@ -14,9 +14,9 @@ from baselines import kan_head, medkan, vim
 from baselines.backbones import classifier
 from baselines.layers.kan import KANConv2d, KANLinear
 from baselines.layers.ssm import SelectiveSSM
-from pipelines import layer_cases, layer_costs
-from pipelines.code import ROOT
-from pipelines.layer_cases import Case
+from pipelines.costs import layer_cases, layer_costs
+from pipelines.costs.layer_cases import Case
+from pipelines.runs.code import ROOT
 
 CPU = torch.device("cpu")
 TINY = (
@@ -125,7 +125,7 @@ def test_the_floor_of_a_kan_layer_is_its_products_and_gives_its_output():
 # Cases
 
 
-def test_cases_are_the_arms_layers():
+def test_cases_are_the_methods_layers():
     found = [layer_cases.set_up(replace(case, batch=1), CPU) for case in layer_cases.CASES]
     assert [(work.layer, work.shape) for work in found] == [
         ("selective scan", "batch 1, D 384, L 3136, N 16"), ("selective scan", "batch 1, D 768, L 197, N 16"),
@@ -133,9 +133,9 @@ def test_cases_are_the_arms_layers():
         ("KANLinear", "batch 1, 512 to 64"), ("KANLinear", "batch 1, 64 to 4"),
         ("KANConv2d", "batch 1, 64 to 64 channels, 56 x 56 px, 8 groups"),
     ]  # fmt: skip
-    arms = yaml.safe_load((ROOT / "conf/profile/oct1k.yaml").read_text())["arm"]
+    methods = yaml.safe_load((ROOT / "conf/profile/oct1k.yaml").read_text())["method"]
     for name, options in layer_cases.OCT1K.items():
-        assert arms[name] == {"family": name, **options}
+        assert methods[name] == {"family": name, **options}
     with torch.device("meta"):
         vgg = kan_head.adapt(classifier(backbone="vgg16", weights="random", num_classes=4, image_size=64))
     assert [(m.in_features, m.out_features) for m in vgg.head.modules() if isinstance(m, KANLinear)] == [
@@ -172,7 +172,7 @@ def test_the_sequential_scan_keeps_states_and_exponents_of_every_step():
     assert reference > 2 * states and ours < reference / 5
 
 
-@pytest.mark.parametrize("case", TINY[1:], ids=lambda case: case.arm)
+@pytest.mark.parametrize("case", TINY[1:], ids=lambda case: case.method)
 def test_kan_layers_keep_one_basis_and_not_its_recursion(case):
     work = layer_cases.set_up(replace(case, batch=32), CPU)
     x, basis = work.inputs[0], 8

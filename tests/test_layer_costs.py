@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 import torch
 
-from pipelines import cost, layer_cases, layer_costs, measure
-from pipelines.params import Params
+from pipelines.costs import costing, layer_cases, layer_costs, measure
+from pipelines.profile.schema import Params
 from report import layer_costs as table
 from report import page, tables
 from report.results import ReportError
@@ -33,10 +33,10 @@ def measured():
 
 def test_rows_are_complete_and_consistent(measured):
     rows = measured["rows"]
-    assert [row["arm"] for row in rows] == [case.arm for case in TINY] and measured["left_out"] == {}
+    assert [row["method"] for row in rows] == [case.method for case in TINY] and measured["left_out"] == {}
     assert set(measured["ceiling"]) == {"bytes_per_s", "float32_flops_per_s"}
     for row in rows:
-        assert set(row) == set(cost.LAYER_COLUMNS)
+        assert set(row) == set(costing.LAYER_COLUMNS)
         assert 0 <= row["error"] <= row["tolerance"] and row["rounds"] == 6
         for name in ("ms", "reference_ms", "floor_ms", "reference_ratio", "floor_ratio"):
             assert 0 < row[f"{name}_lo"] <= row[name] <= row[f"{name}_hi"] < math.inf
@@ -79,15 +79,15 @@ def test_a_layer_that_does_not_fit_is_left_out_and_named(monkeypatch, capsys):
 def test_the_cost_stage_writes_them_where_the_profile_asks(workdir, monkeypatch, capsys, asked):
     monkeypatch.setattr(layer_cases, "CASES", TINY[:1])
     content = tiny_params()
-    content["arm"] = {"full": content["arm"]["full"]}
+    content["method"] = {"full": content["method"]["full"]}
     content["cost"] = {"rounds": 1, "inference_batch": 4, "block_s": 1e-6, "layers": asked}
-    cost.run(Params(**content), "cpu")
+    costing.run(Params(**content), "cpu")
     with open(workdir / "results/tiny/cost_layers.csv", newline="") as file:
         reader = csv.DictReader(file)
         rows = list(reader)
-    assert reader.fieldnames == cost.LAYER_COLUMNS and len(rows) == asked
+    assert reader.fieldnames == costing.LAYER_COLUMNS and len(rows) == asked
     with open(workdir / "results/tiny/cost.csv", newline="") as file:
-        assert [row["arm"] for row in csv.DictReader(file)] == ["full"]
+        assert [row["method"] for row in csv.DictReader(file)] == ["full"]
     assert ("layers" in json.loads((workdir / "results/tiny/cost.json").read_text())["ceiling"]) is asked
     assert ("layers: selective scan, a small Vim" in capsys.readouterr().out) is asked
 
@@ -102,19 +102,21 @@ def results(folder):
 
 
 def row(**changes):
-    numbers = dict.fromkeys(cost.LAYER_COLUMNS, 1.0)
-    return {**numbers, "layer": "selective scan", "arm": "Vim", "shape": "batch 4", "bound": "copy", **changes}
+    numbers = dict.fromkeys(costing.LAYER_COLUMNS, 1.0)
+    return {**numbers, "layer": "selective scan", "method": "Vim", "shape": "batch 4", "bound": "copy", **changes}
 
 
 def test_the_table_shows_every_row_and_escapes_what_it_is_given(tmp_path):
-    hostile = row(arm="<script>alert(1)</script>|_x_", bound="\\input{a}", ms_lo=math.nan, reference_ratio_lo=math.nan)
+    hostile = row(
+        method="<script>alert(1)</script>|_x_", bound="\\input{a}", ms_lo=math.nan, reference_ratio_lo=math.nan
+    )
     rows = [row(reference_ratio=0.14, reference_ratio_lo=0.1, reference_ratio_hi=0.2, error=1.5e-6), hostile]
     pd.DataFrame(rows).to_csv(tmp_path / "cost_layers.csv", index=False)
     made = table.layer_costs(results(tmp_path))
     first, second = (made.text.iloc[place] for place in (0, 1))
     assert first["Time × reference"] == "0.14 [0.10, 0.20]" and first["Floor"] == "copying"
     assert first["As in"] == "Vim: batch 4" and first["Error"] == "1.5e-06" and second["Time, ms"] == "1.00"
-    assert made.raw.columns.tolist() == cost.LAYER_COLUMNS and "1 rounds" in made.note
+    assert made.raw.columns.tolist() == costing.LAYER_COLUMNS and "1 rounds" in made.note
     assert made.title == "Selective scan and KAN layers: profile tiny, Some CPU, 2 threads"
     assert "<script>" not in tables.markdown(made) and r"\input" not in tables.latex(made)
     assert tables.latex(made).isascii()
@@ -124,7 +126,7 @@ def test_the_table_shows_every_row_and_escapes_what_it_is_given(tmp_path):
 
 def test_no_file_and_no_rows_are_no_table(tmp_path):
     assert table.layer_costs(results(tmp_path)).raw.empty
-    pd.DataFrame(columns=cost.LAYER_COLUMNS).to_csv(tmp_path / "cost_layers.csv", index=False)
+    pd.DataFrame(columns=costing.LAYER_COLUMNS).to_csv(tmp_path / "cost_layers.csv", index=False)
     assert table.layer_costs(results(tmp_path)).raw.empty and table.layer_costs(results(tmp_path)).note == ""
 
 

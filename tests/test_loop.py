@@ -6,10 +6,10 @@ import torch
 from sklearn.metrics import log_loss, roc_auc_score
 
 import baselines
-from pipelines import loop
-from pipelines.images import Prepared, open_prepared
-from pipelines.params import Params, Phantom, Train
-from pipelines.sources import phantom
+from pipelines.data.images import Prepared, open_prepared
+from pipelines.data.sources import phantom
+from pipelines.profile.schema import Params, Phantom, Train
+from pipelines.training import loop
 from tests.conftest import tiny_params
 
 CPU = torch.device("cpu")
@@ -23,7 +23,7 @@ def recipe(**changes):
 def network(section=None):
     torch.manual_seed(0)
     settings = {"backbone": "smallcnn", "weights": "random", "family": "full", **(section or {})}
-    return baselines.build("arm", settings, num_classes=4, image_size=32).to(memory_format=torch.channels_last)
+    return baselines.build("method", settings, num_classes=4, image_size=32).to(memory_format=torch.channels_last)
 
 
 def run(folder, train, section=None, **options):
@@ -153,7 +153,9 @@ def test_a_loss_that_is_no_number_stops_the_run(prepared):
     model = network()
     with torch.no_grad():
         model.head[-1].weight.fill_(float("nan"))
-    with pytest.raises(loop.Diverged, match=r"training loss is nan in epoch 1; lower arm.NAME.train.lr \(now 0.002\)"):
+    with pytest.raises(
+        loop.Diverged, match=r"training loss is nan in epoch 1; lower method.NAME.train.lr \(now 0.002\)"
+    ):
         loop.fit(model, open_prepared(prepared, 0, CPU), recipe(), seed=0, device=CPU)
 
 
@@ -171,7 +173,7 @@ def test_set_up_draws_the_same_network_for_the_same_seed(prepared):
     params = Params(**tiny_params())
     heads = []
     for seed in (0, 0, 1):
-        _, _, model = loop.set_up(params, "transfer", seed, params.settings("transfer"), "cpu")
+        _, _, model = loop.set_up(params, "head-only", seed, params.settings("head-only"), "cpu")
         heads.append(model.head[0].weight.detach().clone())
     assert torch.equal(heads[0], heads[1]) and not torch.equal(heads[0], heads[2])
 

@@ -39,14 +39,14 @@ def test_trained_parameters_are_the_two_factors_and_the_head(section, expected):
 
 def test_it_starts_at_the_pretrained_function():
     model = build().eval()
-    plain = baselines.build("a", {**VIT, "family": "transfer"}, num_classes=4, image_size=32).eval()
+    plain = baselines.build("a", {**VIT, "family": "head_only"}, num_classes=4, image_size=32).eval()
     plain.load_state_dict({k.replace(".base_layer", ""): v for k, v in model.state_dict().items() if "lora_" not in k})
     torch.testing.assert_close(model(images()), plain(images()))
 
 
 def test_each_adapted_matrix_gains_alpha_over_rank_times_the_product_of_its_factors():
     model = build(layers=["attention", "mlp"]).eval()
-    plain = baselines.build("a", {**VIT, "family": "transfer"}, num_classes=4, image_size=32).eval()
+    plain = baselines.build("a", {**VIT, "family": "head_only"}, num_classes=4, image_size=32).eval()
     for name, parameter in model.named_parameters():
         if "lora_B" in name:
             nn.init.normal_(parameter, std=0.1)
@@ -72,5 +72,5 @@ def test_each_adapted_matrix_gains_alpha_over_rank_times_the_product_of_its_fact
     ],
 )
 def test_a_wrong_option_is_named(section, words):
-    with pytest.raises(baselines.ArmError, match=f"'vit-lora': .*{words}"):
+    with pytest.raises(baselines.MethodError, match=f"'vit-lora': .*{words}"):
         build(**section)

@@ -13,8 +13,8 @@ import torch
 from scipy import stats
 from torch import nn
 
-from pipelines import measure
-from pipelines.measure import MIB
+from pipelines.costs import measure
+from pipelines.costs.measure import MIB
 
 ROOT = Path(__file__).parents[1]
 CPU = torch.device("cpu")
@@ -103,8 +103,8 @@ def test_shared_memory_counts_once():
 RSS = """
 import sys, torch
 from pathlib import Path
-from pipelines import benches, contenders, measure
-from pipelines.params import Params
+from pipelines.costs import benches, contenders, measure
+from pipelines.profile.schema import Params
 from tests.conftest import tiny_params
 
 def status(key):
@@ -114,8 +114,8 @@ def status(key):
 content = tiny_params()
 content["model"]["backbone"] = "resnet18"
 params = Params(**content)
-for arm in sys.argv[1:]:
-    (found, *_) = contenders.lineup(params, [arm], image_size=64, batch_size=32)
+for method in sys.argv[1:]:
+    (found, *_) = contenders.lineup(params, [method], image_size=64, batch_size=32)
     bench = benches.Bench(found, torch.device("cpu"), num_classes=4, block_s=1e-6, inference_batch=0)
     bench.optimizer.zero_grad(set_to_none=True)
     resident = measure.resident_bytes(bench.model, bench.optimizer, bench.images, bench.labels)
@@ -179,7 +179,7 @@ class Blocks(nn.Module):
         (["dense", "pointwise", "norm", "product"], {"dense", "small", "norm", "product"}),
         ([], set()),
     ],
-    ids=str,
+    ids=lambda value: str(sorted(value) if isinstance(value, set) else value),
 )
 @pytest.mark.parametrize("steps", [False, True])
 def test_time_goes_to_the_kinds_of_operators_that_run(parts, kinds, steps):

@@ -5,7 +5,7 @@ import torch
 import torchvision
 
 import baselines
-from pipelines.params import compose
+from pipelines.profile.schema import compose
 
 
 def build(image_size=28, **section):
@@ -61,7 +61,7 @@ def test_resized_input_is_the_average_of_what_it_covers():
     ],
 )
 def test_a_wrong_option_is_named(section, words):
-    with pytest.raises(baselines.ArmError, match=words):
+    with pytest.raises(baselines.MethodError, match=words):
         build(**section)
 
 

@@ -9,9 +9,10 @@ import torch
 import yaml
 from safetensors.torch import save_file
 
-from pipelines import pack, records
-from pipelines.code import ROOT
-from pipelines.params import Params, load
+from pipelines.files import records
+from pipelines.launching import packing
+from pipelines.profile.schema import Params, load
+from pipelines.runs.code import ROOT
 from tests.conftest import tiny_params
 
 
@@ -35,7 +36,7 @@ def committed(monkeypatch):
                     tar.add(ROOT / name, name)
         return buffer.getvalue()
 
-    monkeypatch.setattr(pack, "_committed_code", archive)
+    monkeypatch.setattr(packing, "_committed_code", archive)
 
 
 def profile(folder, **changes):
@@ -48,28 +49,28 @@ def profile(folder, **changes):
     weights.parent.mkdir()
     save_file({k.removeprefix("body."): v for k, v in model.state_dict().items() if k.startswith("body.")}, weights)
     content = tiny_params(
-        seeds=[0], arm={"transfer": {"family": "transfer"}}, model={"backbone": "smallcnn", "weights": str(weights)},
+        seeds=[0], method={"head-only": {"family": "head_only"}}, model={"backbone": "smallcnn", "weights": str(weights)},
         **changes,
     )  # fmt: skip
     (folder / "params.yaml").write_text(yaml.safe_dump(content))
     return Params(**content)
 
 
-def test_what_is_unpacked_trains_without_git_and_its_cell_is_complete_here(prepared, workdir, committed):
+def test_what_is_unpacked_trains_without_git_and_its_run_is_complete_here(prepared, workdir, committed):
     params = profile(workdir)
-    assert pack.main(["tiny.tar"]) == 0
+    assert packing.main(["tiny.tar"]) == 0
     there = workdir / "there"
     with tarfile.open("tiny.tar") as tar:
         tar.extractall(there, filter="data")
     done = subprocess.run(
-        [sys.executable, "-m", "pipelines.train", "--arm", "transfer", "--device", "cpu"],
+        [sys.executable, "-m", "pipelines.train", "--method", "head-only", "--device", "cpu"],
         cwd=there / "tiny", capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    folder = there / "tiny" / params.cell_dir("transfer", 0)
-    from pipelines import train
+    folder = there / "tiny" / params.run_dir("head-only", 0)
+    from pipelines.training import runner
 
-    fingerprint = train.identity(params, params.settings("transfer"), 0)
+    fingerprint = runner.identity(params, params.settings("head-only"), 0)
     assert records.is_complete(folder, fingerprint)
     assert load(there / "tiny" / "params.yaml").model["weights"] == "weights/tiny/small.safetensors"
 
@@ -96,22 +97,22 @@ def test_the_commit_of_an_archive_is_read_and_that_of_a_template_is_not(tmp_path
 
 def test_results_so_far_go_along_and_those_of_other_profiles_do_not(prepared, workdir, committed):
     params = profile(workdir)
-    kept = params.cell_dir("transfer", 0) / "record.json"
+    kept = params.run_dir("head-only", 0) / "record.json"
     kept.parent.mkdir(parents=True)
     kept.write_text(json.dumps({"status": "failed"}))
     Path("results/other").mkdir()
     Path("results/other/x.csv").write_text("")
-    assert pack.main(["tiny.tar"]) == 0
+    assert packing.main(["tiny.tar"]) == 0
     with tarfile.open("tiny.tar") as tar:
         names = tar.getnames()
-    assert "tiny/results/tiny/runs/transfer/0/record.json" in names and not any("other" in name for name in names)
+    assert "tiny/results/tiny/runs/head-only/0/record.json" in names and not any("other" in name for name in names)
 
 
 def test_what_cannot_be_packed_is_said_and_an_earlier_archive_stays(prepared, workdir, committed, capsys):
     profile(workdir)
     Path("tiny.tar").write_bytes(b"earlier")
     (workdir / "elsewhere" / "small.safetensors").unlink()
-    assert pack.main(["tiny.tar"]) == 1
+    assert packing.main(["tiny.tar"]) == 1
     assert "small.safetensors': no such file" in capsys.readouterr().err
     assert Path("tiny.tar").read_bytes() == b"earlier"
 
@@ -121,9 +122,9 @@ def test_two_weights_of_one_name_are_refused(prepared, workdir, committed, capsy
     other = workdir / "small.safetensors"
     save_file({"x": torch.zeros(1)}, other)
     content = yaml.safe_load(Path("params.yaml").read_text())
-    content["arm"]["full"] = {"family": "full", "weights": str(other)}
+    content["method"]["full"] = {"family": "full", "weights": str(other)}
     Path("params.yaml").write_text(yaml.safe_dump(content))
-    assert pack.main(["tiny.tar"]) == 1
+    assert packing.main(["tiny.tar"]) == 1
     assert "have one name" in capsys.readouterr().err
 
 
@@ -136,6 +137,6 @@ def test_uncommitted_code_is_refused(tmp_path, monkeypatch):
     (tmp_path / "pipelines").mkdir()
     (tmp_path / "pipelines" / "new.py").write_text("")
     subprocess.run(["git", "-C", str(tmp_path), "add", "."], check=True)
-    monkeypatch.setattr(pack, "ROOT", tmp_path)
-    with pytest.raises(pack.PackError, match="code that is not committed.*\n.*pipelines/new.py"):
-        pack._committed_code()
+    monkeypatch.setattr(packing, "ROOT", tmp_path)
+    with pytest.raises(packing.PackError, match="code that is not committed.*\n.*pipelines/new.py"):
+        packing._committed_code()

@@ -14,9 +14,9 @@ import yaml
 from torch import nn
 
 from baselines.backbones import classifier
-from pipelines import loop, parallel, train
-from pipelines.images import open_prepared
-from pipelines.params import Params
+from pipelines.data.images import open_prepared
+from pipelines.profile.schema import Params
+from pipelines.training import loop, parallel, runner
 from tests.conftest import FAMILIES, bright_quadrants, tiny_params, write_prepared
 from tests.test_loop import CPU, network, numbers, recipe
 
@@ -55,9 +55,9 @@ def test_the_gradient_of_pieces_is_that_of_the_mean_loss_of_the_batch():
 
 
 def test_moving_batchnorm_statistics_and_pieces_do_not_go_together(prepared):
-    with pytest.raises(ValueError, match="train.micro_batch is 4, but this arm updates BatchNorm statistics"):
+    with pytest.raises(ValueError, match="train.micro_batch is 4, but this method updates BatchNorm statistics"):
         fitted(prepared, {"family": "full"}, micro_batch=4)
-    fitted(prepared, {"family": "transfer"}, micro_batch=4)  # frozen statistics: fine
+    fitted(prepared, {"family": "head_only"}, micro_batch=4)  # frozen statistics: fine
 
 
 @pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler on a CPU")
@@ -86,19 +86,19 @@ def test_two_processes_give_one_processs_metrics(prepared, workdir):
     images, labels = bright_quadrants(160)
     splits = {"train": np.arange(93), "val": np.arange(96, 128), "test": np.arange(128, 160)}
     write_prepared(prepared, images, labels, splits)
-    content = tiny_params(seeds=[0], arm={"colora": {"family": "colora", "merge_reset": True}})
+    content = tiny_params(seeds=[0], method={"colora": {"family": "colora", "merge_reset": True}})
     content["train"] |= {"augment": "standard", "schedule": "one-cycle"}
     (workdir / "params.yaml").write_text(yaml.safe_dump(content))
     params = Params(**content)
-    done = torchrun(2, "--arm", "colora", "--device", "cpu")
+    done = torchrun(2, "--method", "colora", "--device", "cpu")
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.count("colora seed 0: accuracy") == 1
-    folder = params.cell_dir("colora", 0)
+    folder = params.run_dir("colora", 0)
     together, predictions = json.loads((folder / "record.json").read_text()), np.load(folder / "predictions.npz")
     assert together["environment"]["processes"] == 2
     together_p = predictions["probabilities"]
     shutil.rmtree(folder)
-    assert train.run(params, "colora", [0], "cpu") == 0
+    assert runner.run(params, "colora", [0], "cpu") == 0
     alone = json.loads((folder / "record.json").read_text())
     assert alone["fingerprint"] == together["fingerprint"]
     np.testing.assert_allclose(np.load(folder / "predictions.npz")["probabilities"], together_p, atol=2e-3)
@@ -109,9 +109,9 @@ def test_two_processes_give_one_processs_metrics(prepared, workdir):
 def test_two_processes_on_a_cpu_refuse_moving_batchnorm_statistics(prepared, workdir):
     content = tiny_params(seeds=[0])
     (workdir / "params.yaml").write_text(yaml.safe_dump(content))
-    done = torchrun(2, "--arm", "full", "--device", "cpu")
-    assert done.returncode != 0 and "2 processes on a CPU, but this arm updates BatchNorm" in done.stderr
-    assert not Params(**content).cell_dir("full", 0).exists()
+    done = torchrun(2, "--method", "full", "--device", "cpu")
+    assert done.returncode != 0 and "2 processes on a CPU, but this method updates BatchNorm" in done.stderr
+    assert not Params(**content).run_dir("full", 0).exists()
 
 
 def test_curves_are_untouched_by_the_options_that_are_off(prepared):

@@ -4,12 +4,12 @@ import json
 
 import pytest
 
-from pipelines import parameters
-from pipelines.params import compose
+from pipelines.profile.schema import compose
+from pipelines.training import counting
 
 # arXiv:2505.18315 and its repository: head and all counts are sums over VGG16's layers.
 PAPER = {
-    "transfer": 869_124,
+    "head-only": 869_124,
     "full": 15_583_812,
     "bitfit": 873_348,
     "bitfit-blocks2-5": 873_220,
@@ -27,12 +27,12 @@ PAPER = {
 
 @pytest.fixture(scope="module")
 def counts():
-    return parameters.count(compose("paper"))
+    return counting.count(compose("paper"))
 
 
-@pytest.mark.parametrize("arm", PAPER)
-def test_trainable_counts_equal_the_papers(counts, arm):
-    assert counts[arm]["trainable"] == PAPER[arm]
+@pytest.mark.parametrize("method", PAPER)
+def test_trainable_counts_equal_the_papers(counts, method):
+    assert counts[method]["trainable"] == PAPER[method]
 
 
 def test_reported_pointwise_only_count_is_that_of_depthwise_only(counts):
@@ -42,25 +42,25 @@ def test_reported_pointwise_only_count_is_that_of_depthwise_only(counts):
 
 
 def test_vgg16_convolutions_and_head_add_up(counts):
-    assert counts["full"]["total"] == counts["transfer"]["total"] == 14_714_688 + 869_124
+    assert counts["full"]["total"] == counts["head-only"]["total"] == 14_714_688 + 869_124
 
 
-def test_table_and_json_name_every_arm(capsys):
-    assert parameters.main(["--profile", "oct1k", "--json"]) == 0
+def test_table_and_json_name_every_method(capsys):
+    assert counting.main(["--profile", "oct1k", "--json"]) == 0
     shown = json.loads(capsys.readouterr().out)
-    assert list(shown) == list(compose("oct1k").arm)
+    assert list(shown) == list(compose("oct1k").method)
     # torchvision's ResNet-18 without fc, and the head on its 512 x 4 x 4 map.
     total = 11_689_512 - 513_000 + (512 * 128 + 128) + (2048 * 128 + 128) + (128 * 4 + 4)
     assert shown["full"].items() >= {"trainable": total, "total": total, "backbone": "resnet18"}.items()
-    assert parameters.main(["--profile", "oct1k"]) == 0
+    assert counting.main(["--profile", "oct1k"]) == 0
     assert f"{total:,}" in capsys.readouterr().out
 
 
 def test_classes_are_counted():
     params = compose("oct1k")
-    two, nine = (parameters.count(params, num_classes=n) for n in (2, 9))
-    for arm in ("full", "colora-blocks2-5"):  # with the paper's head
-        assert nine[arm]["trainable"] - two[arm]["trainable"] == 7 * 129
+    two, nine = (counting.count(params, num_classes=n) for n in (2, 9))
+    for method in ("full", "colora-blocks2-5"):  # with the paper's head
+        assert nine[method]["trainable"] - two[method]["trainable"] == 7 * 129
 
 
 def smallcnn_macs(widths=(16, 32, 64, 96, 128), size=32):
@@ -76,7 +76,7 @@ def smallcnn_macs(widths=(16, 32, 64, 96, 128), size=32):
 
 def test_flops_of_one_model_by_hand():
     """Two a multiply-accumulate. CoLoRA's update is in the kernel: it adds none; a 1x1 LoRA pair adds two products."""
-    counts = parameters.count(compose("quick"))
+    counts = counting.count(compose("quick"))
     assert counts["full"]["flops"] == counts["colora-blocks2-5"]["flops"] == 2 * smallcnn_macs()
     pairs, size, channels = 0, 16, 16
     for width in (32, 64, 96, 128):
@@ -89,12 +89,12 @@ def test_flops_of_one_model_by_hand():
 
 def test_known_networks_have_their_known_flops():
     """ResNet-18 at 224 px: 1.82G multiply-accumulates (torchvision states 1.814); MedMamba-T: 14,455,684 parameters."""
-    counted = parameters.count_arm("a", {"family": "medmnist"}, num_classes=1000, image_size=224)
+    counted = counting.count_method("a", {"family": "medmnist"}, num_classes=1000, image_size=224)
     assert round(counted["flops"] / 2e9, 3) == 1.814 and counted["total"] == 11_689_512
-    counted = parameters.count_arm("a", {"family": "medmamba"}, num_classes=4, image_size=224)
+    counted = counting.count_method("a", {"family": "medmamba"}, num_classes=4, image_size=224)
     assert counted["total"] == counted["trainable"] == 14_455_684
 
 
 def test_unknown_profile_is_an_error_without_traceback(capsys):
-    assert parameters.main(["--profile", "papr"]) == 1
+    assert counting.main(["--profile", "papr"]) == 1
     assert "did you mean 'paper'" in capsys.readouterr().err

@@ -3,16 +3,16 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipelines.params import Params, ParamsError, compose, load, main, write
+from pipelines.profile.schema import Params, ParamsError, compose, load, main, write
 from tests.conftest import tiny_params
 
 
 @pytest.mark.parametrize("profile", ["quick", "oct1k", "paper", "paper-tuned", "paper-distilled"])
-def test_every_profile_composes_and_its_arms_resolve(profile):
+def test_every_profile_composes_and_its_methods_resolve(profile):
     params = compose(profile)
     assert params.profile == profile
-    for arm in params.arm:
-        assert params.settings(arm)["train"]["epochs"] > 0
+    for method in params.method:
+        assert params.settings(method)["train"]["epochs"] > 0
 
 
 def test_committed_params_are_the_composed_quick_profile(tmp_path, capsys):
@@ -30,8 +30,8 @@ def test_distilled_profile_differs_from_paper_in_its_data_only():
     assert distilled.model_copy(update={"profile": "paper", "data": paper.data}) == paper
 
 
-def test_settings_are_the_arms_difference_over_the_defaults():
-    content = tiny_params(arm={"full": {"family": "full", "backbone": "vgg16", "train": {"lr": 0.5}}})
+def test_settings_are_the_methods_difference_over_the_defaults():
+    content = tiny_params(method={"full": {"family": "full", "backbone": "vgg16", "train": {"lr": 0.5}}})
     settings = Params(**content).settings("full")
     assert settings["backbone"] == "vgg16" and settings["weights"] == "random"
     assert settings["train"]["lr"] == 0.5 and settings["train"]["epochs"] == 2
@@ -39,33 +39,37 @@ def test_settings_are_the_arms_difference_over_the_defaults():
 
 def test_weights_may_be_one_a_backbone():
     model = {"backbone": "smallcnn", "weights": {"smallcnn": "a.safetensors", "smallvit": "random"}}
-    arms = {
+    methods = {
         "cnn": {"family": "full"},
         "vit": {"family": "full", "backbone": "smallvit"},
         "own": {"family": "full", "weights": "imagenet"},
         "other": {"family": "full", "backbone": "vgg16"},
     }
-    params = Params(**tiny_params(model=model, arm=arms))
-    assert [params.settings(arm)["weights"] for arm in ("cnn", "vit", "own")] == ["a.safetensors", "random", "imagenet"]
+    params = Params(**tiny_params(model=model, method=methods))
+    assert [params.settings(method)["weights"] for method in ("cnn", "vit", "own")] == [
+        "a.safetensors",
+        "random",
+        "imagenet",
+    ]
     with pytest.raises(
-        ParamsError, match="arm.other: model.weights has none for backbone 'vgg16', only for 'smallcnn'"
+        ParamsError, match="method.other: model.weights has none for backbone 'vgg16', only for 'smallcnn'"
     ):
         params.settings("other")
 
 
 def test_a_family_with_a_network_of_its_own_takes_nothing_from_the_profiles_model():
     model = {"backbone": "smallcnn", "weights": "a.safetensors", "head": "linear", "batchnorm": "updated"}
-    settings = Params(**tiny_params(model=model, arm={"own": {"family": "vim", "patch": 8}})).settings("own")
+    settings = Params(**tiny_params(model=model, method={"own": {"family": "vim", "patch": 8}})).settings("own")
     assert {key: settings.get(key) for key in (*model, "patch")} == {
         "backbone": "vim", "weights": "random", "head": None, "batchnorm": None, "patch": 8,
     }  # fmt: skip
 
 
-def test_the_profile_says_which_arms_are_tuned():
-    arms = {"full": {"family": "full"}, "stated": {"family": "full", "train": {"lr": 1e-3}}}
-    tuned = Params(**tiny_params(arm=arms, tune={"lrs": [1e-3], "epochs": 1}))
+def test_the_profile_says_which_methods_are_tuned():
+    methods = {"full": {"family": "full"}, "stated": {"family": "full", "train": {"lr": 1e-3}}}
+    tuned = Params(**tiny_params(method=methods, tune={"lrs": [1e-3], "epochs": 1}))
     assert tuned.tuned("full") and not tuned.tuned("stated")
-    assert not Params(**tiny_params(arm=arms)).tuned("full")
+    assert not Params(**tiny_params(method=methods)).tuned("full")
     assert compose("paper").tune is None and compose("paper-tuned").tune is not None
 
 
@@ -107,35 +111,35 @@ def test_a_wrong_key_is_named_with_the_file(tmp_path, change, words):
         assert word in str(error.value)
 
 
-def test_a_wrong_key_in_an_arms_recipe_is_named(tmp_path):
-    path = write_changed(tmp_path, lambda c: c["arm"]["full"].update(train={"lr": "fast"}))
-    with pytest.raises(ParamsError, match=r"arm\.full\.train\.lr.*'fast'"):
+def test_a_wrong_key_in_an_methods_recipe_is_named(tmp_path):
+    path = write_changed(tmp_path, lambda c: c["method"]["full"].update(train={"lr": "fast"}))
+    with pytest.raises(ParamsError, match=r"method\.full\.train\.lr.*'fast'"):
         load(path).settings("full")
 
 
 @pytest.mark.parametrize(
     "section, words",
     [
-        ({}, "arm.odd.family: found None.*expected one of .*colora"),
-        ({"family": "colra"}, "arm.odd.family: found 'colra'.*'colora'"),
-        ({"family": "full", "weights": 3}, "arm.odd: weights is 3"),
-        ({"family": "full", "weights": None}, "arm.odd: weights is None"),
-        ({"family": "full", "train": None}, "arm.odd.train: found None, expected a mapping"),
-        ({"family": "vim", "backbone": "resnet18"}, "arm.odd.backbone: family 'vim' has a network of its own"),
-        ({"family": "vim", "batchnorm": "updated"}, "arm.odd.batchnorm: family 'vim' has a network of its own"),
+        ({}, "method.odd.family: found None.*expected one of .*colora"),
+        ({"family": "colra"}, "method.odd.family: found 'colra'.*'colora'"),
+        ({"family": "full", "weights": 3}, "method.odd: weights is 3"),
+        ({"family": "full", "weights": None}, "method.odd: weights is None"),
+        ({"family": "full", "train": None}, "method.odd.train: found None, expected a mapping"),
+        ({"family": "vim", "backbone": "resnet18"}, "method.odd.backbone: family 'vim' has a network of its own"),
+        ({"family": "vim", "batchnorm": "updated"}, "method.odd.batchnorm: family 'vim' has a network of its own"),
     ],
 )
-def test_an_arms_section_of_the_wrong_form_is_named(section, words):
+def test_an_methods_section_of_the_wrong_form_is_named(section, words):
     with pytest.raises(ParamsError, match=words):
-        Params(**tiny_params(arm={"odd": section})).settings("odd")
+        Params(**tiny_params(method={"odd": section})).settings("odd")
 
 
 def test_a_profile_without_a_backbone_says_so():
-    with pytest.raises(ParamsError, match="arm.full: no backbone; set model.backbone"):
+    with pytest.raises(ParamsError, match="method.full: no backbone; set model.backbone"):
         Params(**tiny_params(model={})).settings("full")
 
 
-def test_an_unknown_arm_or_profile_lists_near_names():
+def test_an_unknown_method_or_profile_lists_near_names():
     with pytest.raises(ParamsError, match="did you mean 'transfer'"):
         Params(**tiny_params()).settings("transfr")
     with pytest.raises(ParamsError, match="did you mean 'quick'"):

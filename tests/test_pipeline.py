@@ -1,4 +1,4 @@
-"""The pipeline as DVC sees it: a copy of the project, run once with four small arms, then asked what changes touch."""
+"""The pipeline as DVC sees it: a copy of the project, run once with four small methods, then asked what changes touch."""
 
 import json
 import shutil
@@ -8,10 +8,10 @@ import sys
 import pytest
 import yaml
 
-from pipelines.code import ROOT
+from pipelines.runs.code import ROOT
 from tests.conftest import tiny_params
 
-PRETRAINED = {"full", "transfer", "colora-blocks2-5"}
+PRETRAINED = {"full", "head-only", "colora-blocks2-5"}
 CODE = ("baselines", "colora", "pipelines", "report", "dvc.yaml", ".dvcignore")
 
 
@@ -36,10 +36,10 @@ def ran(tmp_path_factory):
             shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "quick", "oct1k"))
         else:
             shutil.copy(ROOT / name, folder / name)
-    arms = {name: tiny_params()["arm"][name] for name in ("full", "transfer", "colora-blocks2-5")}
-    arms["vim"] = {"family": "vim", "patch": 8, "width": 16, "depth": 1, "train": {"lr": 0.001}}
+    methods = {name: tiny_params()["method"][name] for name in ("full", "head-only", "colora-blocks2-5")}
+    methods["vim"] = {"family": "vim", "patch": 8, "width": 16, "depth": 1, "train": {"lr": 0.001}}
     tuning = {"lrs": [1e-3, 3e-3], "epochs": 1}
-    content = tiny_params(arm=arms, tune=tuning, pretrain=None, allow_missing=False)
+    content = tiny_params(method=methods, tune=tuning, pretrain=None, allow_missing=False)
     content["train"]["epochs"] = 1
     (folder / "params.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
     subprocess.run(["git", "init", "-q"], cwd=folder, check=True)
@@ -71,14 +71,14 @@ def edit(ran):
 
 def test_a_run_leaves_results_and_report_and_nothing_to_do(ran):
     summary = json.loads((ran / "results/tiny/summary.json").read_text())
-    assert list(summary) == ["full", "transfer", "colora-blocks2-5", "vim"]
-    assert all(arm["seeds"] == 2 and 0 <= arm["acc_mean"] <= 1 for arm in summary.values())
+    assert list(summary) == ["full", "head-only", "colora-blocks2-5", "vim"]
+    assert all(method["seeds"] == 2 and 0 <= method["acc_mean"] <= 1 for method in summary.values())
     assert (ran / "report/tiny/README.md").is_file()
     assert changed(ran) == set()
     assert "up to date" in dvc(ran, "repro")
 
 
-def test_the_trials_of_tuned_arms_are_recorded_and_a_stated_rate_is_said_to_be(ran):
+def test_the_trials_of_tuned_methods_are_recorded_and_a_stated_rate_is_said_to_be(ran):
     trials = json.loads((ran / "results/tiny/tune/full.json").read_text())
     assert [trial["lr"] for trial in trials["trials"]] == [1e-3, 3e-3]
     assert json.loads((ran / "results/tiny/tune/vim.json").read_text())["trials"] == []
@@ -86,30 +86,30 @@ def test_the_trials_of_tuned_arms_are_recorded_and_a_stated_rate_is_said_to_be(r
     assert record["settings"]["train"]["lr"] == trials["chosen"]
 
 
-def test_metrics_and_plots_have_every_arm(ran):
+def test_metrics_and_plots_have_every_method(ran):
     shown = json.loads(dvc(ran, "metrics", "show", "--json"))
     values = shown[""]["data"]["results/tiny/summary.json"]["data"]
     assert set(values) == {*PRETRAINED, "vim"}
     dvc(ran, "plots", "show", "--out", "plots")
     page = (ran / "plots" / "index.html").read_text()
-    assert all(arm in page for arm in values)
+    assert all(method in page for method in values)
 
 
-def test_one_arms_setting_reruns_that_arm_alone(ran, edit):
+def test_one_methods_setting_reruns_that_method_alone(ran, edit):
     edit("params.yaml", "  transfer:\n    family: transfer", "  transfer:\n    train: {lr: 0.01}\n    family: transfer")
     assert changed(ran) == {"tune", "train@transfer", "summarise", "explain"}
     dry = dvc(ran, "repro", "--dry")
     assert "Running stage 'train@transfer'" in dry and "Running stage 'train@full'" not in dry
 
 
-def test_the_recipe_reruns_every_arm_but_not_the_data(ran, edit):
+def test_the_recipe_reruns_every_method_but_not_the_data(ran, edit):
     edit("params.yaml", "batch_size: 16", "batch_size: 8")
     stages = changed(ran)
     assert {"train@full", "train@transfer", "train@colora-blocks2-5"} <= stages and "prepare" not in stages
 
 
 @pytest.mark.parametrize(
-    "name, old, new, arms",
+    "name, old, new, methods",
     [
         ("colora/fused.py", '"""The convolution', '"""A convolution', set()),
         (
@@ -118,24 +118,24 @@ def test_the_recipe_reruns_every_arm_but_not_the_data(ran, edit):
             "[True, need_depthwise, False]",
             {"colora-blocks2-5"},
         ),
-        ("baselines/transfer.py", "return model", "return model.train()", {"transfer"}),
+        ("baselines/transfer.py", "return model", "return model.train()", {"head-only"}),
         ("baselines/backbones/nets.py", "(16, 32, 64, 96, 128)", "(16, 32, 64, 96, 160)", PRETRAINED),
         ("pipelines/metrics.py", "probabilities.argmax(1) ==", "probabilities.argmin(1) ==", {*PRETRAINED, "vim"}),
         ("baselines/layers/scan.py", "SEGMENT = 16", "SEGMENT = 8", {"vim"}),
     ],
     ids=["docstring", "library", "family", "backbones", "shared", "layer"],
 )
-def test_code_reruns_the_arms_whose_numbers_it_decides(ran, edit, name, old, new, arms):
+def test_code_reruns_the_methods_whose_numbers_it_decides(ran, edit, name, old, new, methods):
     edit(name, old, new)
     assert "code" in changed(ran)
     dvc(ran, "repro", "code")
     stages = changed(ran)
-    assert {stage for stage in stages if "@" in stage} == {f"train@{arm}" for arm in arms}
-    assert ("tune" in stages) == bool(arms)
+    assert {stage for stage in stages if "@" in stage} == {f"train@{method}" for method in methods}
+    assert ("tune" in stages) == bool(methods)
 
 
-def test_cells_made_elsewhere_are_recorded_without_training(ran):
-    """Throw DVC's record of a stage away, as for cells copied from another machine."""
+def test_runs_made_elsewhere_are_recorded_without_training(ran):
+    """Throw DVC's record of a stage away, as for runs copied from another machine."""
     lock = yaml.safe_load((ran / "dvc.lock").read_text())
     del lock["stages"]["train@full"]
     (ran / "dvc.lock").write_text(yaml.safe_dump(lock))

@@ -11,9 +11,9 @@ import pytest
 import yaml
 from PIL import Image
 
-from pipelines import prepare as stage
-from pipelines.params import Params, ParamsError, load
-from pipelines.sources import DataError
+from pipelines.data import preparation as stage
+from pipelines.data.sources import DataError
+from pipelines.profile.schema import Params, ParamsError, load
 
 PHANTOM = {"source": "phantom", "image_size": 16, "phantom": {"train": 12, "val": 8, "test": 8}}
 
@@ -25,7 +25,7 @@ def content(data=PHANTOM, seeds=(0, 1)):
         "data": data,
         "model": {},
         "train": {"epochs": 1, "batch_size": 1, "lr": 1.0},
-        "arm": {"full": {}},
+        "method": {"full": {}},
     }
 
 

@@ -5,8 +5,8 @@ import torch
 from safetensors.torch import load_file
 
 from baselines.backbones import classifier
-from pipelines import pretrain
-from pipelines.params import Params
+from pipelines.profile.schema import Params
+from pipelines.training import pretraining
 from tests.conftest import tiny_params
 
 RECIPE = {
@@ -28,7 +28,7 @@ def weights(tmp_path, monkeypatch):
         torch.set_num_threads(threads)
         try:
             params = Params(**tiny_params(pretrain=recipe))
-            pretrain.run(params)
+            pretraining.run(params)
             assert torch.get_num_threads() == threads  # the caller's
         finally:
             torch.set_num_threads(before)

@@ -1,24 +1,25 @@
-"""What a probed cell leaves, that all arms see the same noise, and when a cell must be probed again."""
+"""What a probed run leaves, that all methods see the same noise, and when a run must be probed again."""
 
 import numpy as np
 import pytest
 import torch
 
 import baselines
-from pipelines import code, loop, probe, train
-from pipelines.corruptions import KINDS, corrupt
-from pipelines.images import open_prepared
-from pipelines.params import Params
+from pipelines.data.images import open_prepared
+from pipelines.profile.schema import Params
+from pipelines.runs import code
+from pipelines.training import loop, probe, runner
+from pipelines.training.corruptions import KINDS, corrupt
 from tests.conftest import tiny_params
 
 CPU = torch.device("cpu")
 
 
-def set_up(prepared, arm="transfer", **recipe):
+def set_up(prepared, method="head-only", **recipe):
     params = Params(**tiny_params())
-    settings = params.settings(arm)
+    settings = params.settings(method)
     torch.manual_seed(1)
-    model = baselines.build(arm, settings, num_classes=4, image_size=32).eval()
+    model = baselines.build(method, settings, num_classes=4, image_size=32).eval()
     return model, open_prepared(prepared, 0, CPU), {**settings["train"], **recipe}
 
 
@@ -81,7 +82,7 @@ def test_every_kind_and_severity_in_its_place(prepared, tmp_path):
     assert len(found) > 20, "the toy network tells conditions apart"
 
 
-def test_the_same_noise_for_every_arm_seed_and_batch_size(prepared, tmp_path):
+def test_the_same_noise_for_every_method_seed_and_batch_size(prepared, tmp_path):
     def shown(seed, size):
         torch.manual_seed(seed)
         model, (_, data, recipe) = Named(), set_up(prepared)
@@ -114,39 +115,39 @@ def test_no_more_than_there_are(prepared, tmp_path, count):
     assert np.array_equal(files(tmp_path)[0]["indices"], data.splits["test"])
 
 
-def test_what_a_cell_s_fingerprint_covers(prepared, monkeypatch):
+def test_what_a_run_s_fingerprint_covers(prepared, monkeypatch):
     def identity(seed=0, **section):
         params = Params(**tiny_params(**section))
-        return train.identity(params, params.settings("transfer"), seed)
+        return runner.identity(params, params.settings("head-only"), seed)
 
     plain = identity()
     everything, few = identity(probe={}), identity(probe={"images": 8})
     assert len({plain, everything, few}) == 3
-    assert identity(probe={"images": 8, "seeds": [0]}) == few, "which other seeds are probed changes no cell"
+    assert identity(probe={"images": 8, "seeds": [0]}) == few, "which other seeds are probed changes no run"
     assert identity(1, probe={"seeds": [0]}) == identity(1), "a seed that is not probed"
     before = code.code_hash(code.probe_files())
-    monkeypatch.setattr(train, "probe_files", lambda: [*code.probe_files(), code.ROOT / "pipelines/tune.py"])
+    monkeypatch.setattr(runner, "probe_files", lambda: [*code.probe_files(), code.ROOT / "pipelines/tune.py"])
     assert identity(probe={}) != everything and identity() == plain
     assert code.code_hash(code.probe_files()) == before
     assert {path.name for path in code.probe_files()} == {"probe.py", "corruptions.py", "gradcam.py"}
 
 
-def test_a_trained_cell_is_probed_and_complete_only_with_both_files(prepared, workdir):
+def test_a_trained_run_is_probed_and_complete_only_with_both_files(prepared, workdir):
     content = tiny_params(probe={"images": 12, "seeds": [0]})
     content["train"]["epochs"] = 1
     params = Params(**content)
-    assert train.run(params, "transfer", [0, 1]) == 0
-    folder = params.cell_dir("transfer", 0)
+    assert runner.run(params, "head-only", [0, 1]) == 0
+    folder = params.run_dir("head-only", 0)
     with np.load(folder / "predictions.npz") as test:
         named = dict(zip(test["indices"].tolist(), test["probabilities"].argmax(1)))
     corruptions, gradcam = files(folder)
     assert len(gradcam["maps"]) == 12
     assert corruptions["clean"].tolist() == [named[index] for index in corruptions["indices"].tolist()]
-    assert not (params.cell_dir("transfer", 1) / "gradcam.npz").exists()
-    fingerprint = train.identity(params, params.settings("transfer"), 0)
-    for name in train.PROBE_FILES:
-        assert train.is_complete(params, "transfer", 0, fingerprint)
+    assert not (params.run_dir("head-only", 1) / "gradcam.npz").exists()
+    fingerprint = runner.identity(params, params.settings("head-only"), 0)
+    for name in runner.PROBE_FILES:
+        assert runner.is_complete(params, "head-only", 0, fingerprint)
         (folder / name).rename(folder / "away")
-        assert not train.is_complete(params, "transfer", 0, fingerprint)
+        assert not runner.is_complete(params, "head-only", 0, fingerprint)
         (folder / "away").rename(folder / name)
-    assert train.is_complete(params, "transfer", 1, train.identity(params, params.settings("transfer"), 1))
+    assert runner.is_complete(params, "head-only", 1, runner.identity(params, params.settings("head-only"), 1))

@@ -6,7 +6,7 @@ import torch
 import torchvision
 
 import baselines
-from pipelines.code import ROOT
+from pipelines.runs.code import ROOT
 
 BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
 
@@ -23,10 +23,10 @@ def test_colora_on_your_own_cnn(workdir, monkeypatch, capsys):
     plain.load_state_dict(names["plain"].state_dict())  # strict: the original keys
 
 
-def test_the_example_arm_trains_what_it_says():
+def test_the_example_method_trains_what_it_says():
     names = {}
     exec(BLOCKS[1], names)
-    settings = {"backbone": "smallcnn", "weights": "random", "family": "transfer"}
+    settings = {"backbone": "smallcnn", "weights": "random", "family": "head_only"}
     model = names["adapt"](baselines.build("example", settings, num_classes=4, image_size=32))
     trained = {name.split(".")[0] + "." + name.split(".")[1] for name, p in model.named_parameters() if p.requires_grad}
     assert {name for name in trained if name.startswith("body")} == {"body.block5"}

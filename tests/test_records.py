@@ -5,7 +5,8 @@ import sys
 import numpy as np
 import pytest
 
-from pipelines import code, records
+from pipelines.files import records
+from pipelines.runs import code
 from tests.conftest import bright_quadrants, write_prepared
 
 SETTINGS = {"family": "full", "backbone": "resnet18", "weights": "random", "train": {"lr": 0.1}}
@@ -52,7 +53,7 @@ def test_comments_docstrings_and_layout_are_no_change_of_code(tmp_path, monkeypa
 def test_the_library_counts_for_colora_alone():
     assert any("colora/fused.py" in str(p) for p in code.code_files("colora"))
     assert not any("/colora/" in str(p) for p in code.code_files("full"))
-    assert {"full", "transfer", "bitfit", "adapters", "conv_lora", "colora"} <= set(code.families())
+    assert {"full", "head-only", "bitfit", "adapters", "conv_lora", "colora"} <= set(code.families())
 
 
 def complete(folder, fingerprint="f"):
@@ -62,8 +63,8 @@ def complete(folder, fingerprint="f"):
     records.write_json(folder / "record.json", {"status": "complete", "fingerprint": fingerprint})
 
 
-def test_a_cell_is_complete_only_with_every_file_and_the_right_fingerprint(tmp_path):
-    folder = tmp_path / "cell"
+def test_a_run_is_complete_only_with_every_file_and_the_right_fingerprint(tmp_path):
+    folder = tmp_path / "run"
     assert not records.is_complete(folder, "f")
     complete(folder)
     assert records.is_complete(folder, "f") and not records.is_complete(folder, "g")
@@ -71,7 +72,7 @@ def test_a_cell_is_complete_only_with_every_file_and_the_right_fingerprint(tmp_p
     assert not records.is_complete(folder, "f")
 
 
-def test_a_failed_cell_is_not_complete(tmp_path):
+def test_a_failed_run_is_not_complete(tmp_path):
     records.write_json(tmp_path / "c" / "record.json", {"status": "failed", "fingerprint": "f"})
     assert not records.is_complete(tmp_path / "c", "f")
 
@@ -95,8 +96,8 @@ def test_json_of_the_wrong_kind_is_refused(tmp_path):
         records.read_record(tmp_path)
 
 
-def test_looking_at_a_cell_needs_neither_torch_nor_dvc():
-    """Complete cells must cost nothing: `--help` and the fingerprint import no heavy package."""
+def test_looking_at_a_run_needs_neither_torch_nor_dvc():
+    """Complete runs must cost nothing: `--help` and the fingerprint import no heavy package."""
     heavy = "('torch', 'numpy', 'dvc', 'medmnist')"
     probe = f"import sys, pipelines.train, pipelines.tune; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, cwd=code.ROOT, check=True)
@@ -104,7 +105,7 @@ def test_looking_at_a_cell_needs_neither_torch_nor_dvc():
 
 
 def test_a_seeds_data_are_its_own_splits(tmp_path):
-    """So that adding a seed to a profile makes no finished cell stale."""
+    """So that adding a seed to a profile makes no finished run stale."""
     images, labels = bright_quadrants(12)
     splits = {f"{s}/{name}": np.array([s, s + 4]) for s in (0, 1) for name in ("train", "val", "test")}
     write_prepared(tmp_path / "two", images, labels, splits)
@@ -117,7 +118,7 @@ def test_a_seeds_data_are_its_own_splits(tmp_path):
 
 
 def test_the_hash_of_code_does_not_depend_on_the_version_of_python(tmp_path, monkeypatch):
-    """Cells may come from a machine with another Python; this value was the same on 3.11, 3.12 and 3.13."""
+    """Runs may come from a machine with another Python; this value was the same on 3.11, 3.12 and 3.13."""
     text = 'class A:\n    def f(self, x=None, *a, **k):\n        return f"{x!r:>{k}} and {a}", lambda: ...\n'
     assert source(tmp_path, monkeypatch, text) == ("0cdba0a71672ded1868489e6c9b5390a3e131fd61ed17e2b7e9f3ec8ef6c0957")
 

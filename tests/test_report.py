@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from pipelines.summary import summarise
+from pipelines.evidence.summary import summarise
 from report import comparisons, figures, ranks, style, tables
 from report.__main__ import build, main
 from report.page import about_data, provenance
@@ -27,10 +27,10 @@ FIGURES = [
 ]  # fmt: skip
 
 
-def write_results(where, arms, monkeypatch, source="folder", skip=(), **options):
+def write_results(where, methods, monkeypatch, source="folder", skip=(), **options):
     """Summarised made-up results, with a data card; returns their folder."""
     monkeypatch.chdir(where)
-    params = fake.params(arms, allow_missing=bool(skip), **options)
+    params = fake.params(methods, allow_missing=bool(skip), **options)
     fake.write_profile(params, skip=skip, n_test=80)
     summarise(params)
     data = params.results_dir / "data"
@@ -44,12 +44,12 @@ def write_results(where, arms, monkeypatch, source="folder", skip=(), **options)
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
-    """A report over five arms and two seeds, one cell and one whole arm missing: (results folder, report folder)."""
+    """A report over five methods and two seeds, one run and one whole method missing: (results folder, report folder)."""
     with pytest.MonkeyPatch.context() as monkeypatch:
         where = tmp_path_factory.mktemp("report")
-        arms = ["full", "transfer", "bitfit", "colora-blocks2-5", "colora-blocks2-5-merge-reset"]
-        skip = [("bitfit", 0), ("bitfit", 1), ("transfer", 1)]
-        results = write_results(where, arms, monkeypatch, skip=skip)
+        methods = ["full", "head-only", "bitfit", "colora-blocks2-5", "colora-blocks2-5-merge-reset"]
+        skip = [("bitfit", 0), ("bitfit", 1), ("head-only", 1)]
+        results = write_results(where, methods, monkeypatch, skip=skip)
         build(results, where / "report" / "fake")
         return results, where / "report" / "fake"
 
@@ -94,14 +94,14 @@ def test_report_is_the_same_at_every_build(built, tmp_path):
 def test_main_table_holds_the_summary(built):
     results, out = built
     summary = json.loads((results / "summary.json").read_text())
-    raw = {row["arm"]: row for row in read_rows(out / "tables" / "main.csv")}
+    raw = {row["method"]: row for row in read_rows(out / "tables" / "main.csv")}
     assert set(raw) == set(summary)
-    for arm, own in summary.items():
+    for method, own in summary.items():
         for name in ("acc_mean", "acc_lo", "acc_hi", "auc_mean", "epoch_s", "trainable", "total"):
             assert (
-                raw[arm][name] == ""
+                raw[method][name] == ""
                 if own[name] is None
-                else float(raw[arm][name]) == pytest.approx(own[name], rel=1e-5)
+                else float(raw[method][name]) == pytest.approx(own[name], rel=1e-5)
             )
     lines = (out / "tables" / "main.md").read_text().splitlines()
     own = summary["colora-blocks2-5"]
@@ -113,23 +113,23 @@ def test_main_table_holds_the_summary(built):
 
 def test_recall_is_the_diagonal_over_the_row(built):
     results, out = built
-    counts = pd.read_csv(results / "confusion.csv").query("arm == 'full' and true == 'dme'")
+    counts = pd.read_csv(results / "confusion.csv").query("method == 'full' and true == 'dme'")
     hits = counts.set_index("predicted")["count"]["dme"]
-    rows = {row["arm"]: row for row in read_rows(out / "tables" / "recall.csv")}
+    rows = {row["method"]: row for row in read_rows(out / "tables" / "recall.csv")}
     assert float(rows["full"]["dme"]) == pytest.approx(hits / counts["count"].sum(), rel=1e-5)
     assert rows["bitfit"]["dme"] == ""
 
 
 def test_holes_are_seen(built):
     results, out = built
-    assert load(results).arms.shown.tolist() == [
+    assert load(results).methods.shown.tolist() == [
         "full", "transfer (1/2)", "bitfit (0/2)", "colora-blocks2-5", "colora-blocks2-5-merge-reset",
     ]  # fmt: skip
-    assert [(row["arm"], row["seed"]) for row in read_rows(out / "tables" / "holes.csv")] == [
-        ("transfer", "1"), ("bitfit", "0"), ("bitfit", "1"),
+    assert [(row["method"], row["seed"]) for row in read_rows(out / "tables" / "holes.csv")] == [
+        ("head-only", "1"), ("bitfit", "0"), ("bitfit", "1"),
     ]  # fmt: skip
     page = (out / "README.md").read_text()
-    assert "**3 of 10 cells have no result**" in page
+    assert "**3 of 10 runs have no result**" in page
     assert re.search(r"^\| bitfit \| vgg16 \| pretrained \| — \| — \| — \| 0 of 2 \| — \|", page, re.MULTILINE)
     figure = figures.accuracy(load(results))
     assert [text.get_text() for text in figure.axes[0].texts].count("no result") == 1
@@ -148,7 +148,7 @@ def test_page_links_to_files_that_are_there(built):
 def test_page_says_what_the_data_are(built, tmp_path, monkeypatch, quick_figures):
     assert "not OCTMNIST" in (built[1] / "README.md").read_text()
     assert "(600 training images)" in (built[1] / "README.md").read_text()
-    results = write_results(tmp_path, ["transfer"], monkeypatch, source="phantom", seeds=(0,))
+    results = write_results(tmp_path, ["head-only"], monkeypatch, source="phantom", seeds=(0,))
     page = build(results, tmp_path / "out").read_text()
     assert "say nothing about real OCT images" in page
     assert "a patient may have several" not in page and "The data name no patients: images count as drawn" in page
@@ -158,13 +158,13 @@ def test_page_says_what_the_data_are(built, tmp_path, monkeypatch, quick_figures
     )  # one seed: no deviation
 
 
-def test_findings_choose_the_colora_arm_on_validation(built):
+def test_findings_choose_the_colora_method_on_validation(built):
     results = load(built[0])
-    val = results.complete.groupby("arm").val_acc.mean()
-    chosen = max(["colora-blocks2-5", "colora-blocks2-5-merge-reset"], key=lambda arm: val[arm])
+    val = results.complete.groupby("method").val_acc.mean()
+    chosen = max(["colora-blocks2-5", "colora-blocks2-5-merge-reset"], key=lambda method: val[method])
     page = (built[1] / "README.md").read_text()
     assert f"best validation accuracy on vgg16, `{chosen}`" in page
-    row = results.comparisons[(results.comparisons.arm == chosen) & (results.comparisons.against == "full")].iloc[0]
+    row = results.comparisons[(results.comparisons.method == chosen) & (results.comparisons.against == "full")].iloc[0]
     sign = "+" if row.difference > 0 else "\N{MINUS SIGN}"
     assert f"Against `full` the difference is {sign}{abs(row.difference):.3f}" in page
 
@@ -197,24 +197,24 @@ def test_verdicts_are_computed(row, word, sentence):
 def test_comparisons_are_told_with_their_verdicts(built):
     results, out = built
     found = load(results)
-    shown = {(r["arm"], r["reference"]): r for r in read_rows(results / "comparisons.csv")}
+    shown = {(r["method"], r["reference"]): r for r in read_rows(results / "comparisons.csv")}
     lines = (out / "tables" / "comparisons.md").read_text().splitlines()
     (line,) = [line for line in lines if line.startswith("| colora-blocks2-5 | full |")]
     raw = shown["colora-blocks2-5", "full"]
-    row = next(found.comparisons.query("arm == 'colora-blocks2-5' and reference == 'full'").itertuples())
+    row = next(found.comparisons.query("method == 'colora-blocks2-5' and reference == 'full'").itertuples())
     assert f"| {tables.signed(float(raw['difference']))} | [" in line and comparisons.verdict(row) in line
     assert f"| {comparisons.p_text(max(float(raw['p_holm']), float(raw['p_swap_holm'])))} |" in line
     assert any(line.startswith("| bitfit | full | — | — |") for line in lines)
     page = (out / "README.md").read_text()
     counted = len(found.comparisons.query("against == 'full'").difference.dropna())
-    assert f"Test accuracy against full fine-tuning, {counted} arms: " in page
+    assert f"Test accuracy against full fine-tuning, {counted} methods: " in page
 
 
 def test_patients_are_told_where_they_are_known(built, tmp_path):
     results = shutil.copytree(built[0], tmp_path / "fake", ignore=shutil.ignore_patterns("runs"))
     assert "images count as drawn independently" in tables.main(load(results)).note.lower()
-    cells = pd.read_csv(results / "cells.csv")
-    cells.assign(n_test_patients=30).to_csv(results / "cells.csv", index=False)
+    runs = pd.read_csv(results / "runs.csv")
+    runs.assign(n_test_patients=30).to_csv(results / "runs.csv", index=False)
     found = load(results)
     assert "Patients are drawn with all of their images (633 in all)" in tables.main(found).note
     assert "new patients" in comparisons.comparisons(found).note
@@ -236,7 +236,7 @@ def test_cliques_are_the_longest_runs_within_the_distance():
     assert ranks.cliques(np.array([1.0, 4.0, 8.0]), 2.0) == []
 
 
-def test_ranks_are_drawn_with_the_arms_that_have_them(built):
+def test_ranks_are_drawn_with_the_methods_that_have_them(built):
     found = load(built[0])
     with plt.rc_context(style.RC):
         figure = ranks.critical_difference(found)
@@ -244,7 +244,7 @@ def test_ranks_are_drawn_with_the_arms_that_have_them(built):
     plt.close(figure)
     whole = found.ranks.dropna(subset="mean_rank")
     for row in whole.itertuples():
-        assert sum(row.arm in text.split() and f"{row.mean_rank:.2f}" in text.split() for text in texts) == 1
+        assert sum(row.method in text.split() and f"{row.mean_rank:.2f}" in text.split() for text in texts) == 1
     assert any(text.startswith(f"critical difference {whole.cd.iloc[0]:.2f}") for text in texts)
     assert not any("bitfit" in text for text in texts)
     told = ranks.caption(found)
@@ -252,21 +252,21 @@ def test_ranks_are_drawn_with_the_arms_that_have_them(built):
 
 
 def test_tables_and_figures_without_content_are_removed(tmp_path, monkeypatch, quick_figures):
-    results = write_results(tmp_path, ["full", "transfer"], monkeypatch, skip=[("full", 1)])
+    results = write_results(tmp_path, ["full", "head-only"], monkeypatch, skip=[("full", 1)])
     build(results, tmp_path / "out")
     assert (tmp_path / "out" / "tables" / "holes.md").exists()
     shutil.rmtree(results)
     results = write_results(tmp_path, ["colora-blocks2-5-merge-reset"], monkeypatch)
     page = build(results, tmp_path / "out").read_text()
     left = {path.stem for path in (tmp_path / "out").rglob("*.*")}
-    assert "holes" not in left and "beside_paper" not in left  # the paper has no figure for that arm
+    assert "holes" not in left and "beside_paper" not in left  # the paper has no figure for that method
     assert "Beside the paper" not in page
 
 
 def test_no_result_at_all_still_makes_a_report(tmp_path, monkeypatch, quick_figures):
     results = write_results(tmp_path, ["full"], monkeypatch, seeds=(0,), skip=[("full", 0)])
     page = build(results, tmp_path / "out").read_text()
-    assert "No arm has a result yet" in page and "1 of 1 cells have no result" in page
+    assert "No method has a result yet" in page and "1 of 1 runs have no result" in page
 
 
 @pytest.mark.parametrize(
@@ -275,9 +275,9 @@ def test_no_result_at_all_still_makes_a_report(tmp_path, monkeypatch, quick_figu
         ("summary.json", None, "no such file; run `python -m pipelines.summarise` first"),
         ("summary.json", "{", "not readable as JSON"),
         ("summary.json", "{}", "not empty"),
-        ("cells.csv", None, "no such file"),
-        ("cells.csv", "arm,seed\nfull,0\n", "columns status, family"),
-        ("cells.csv", "", "not readable as CSV"),
+        ("runs.csv", None, "no such file"),
+        ("runs.csv", "method,seed\nfull,0\n", "columns status, family"),
+        ("runs.csv", "", "not readable as CSV"),
         ("comparisons.csv", None, "no such file"),
         ("data/card.json", "[", "run `python -m pipelines.prepare` again"),
     ],
@@ -290,7 +290,7 @@ def test_result_files_that_cannot_be_used(built, tmp_path, name, content, messag
     assert name.split("/")[-1] in str(caught.value)
 
 
-def test_arms_of_summary_and_cells_must_agree(built, tmp_path):
+def test_methods_of_summary_and_runs_must_agree(built, tmp_path):
     results = shutil.copytree(built[0], tmp_path / "fake", ignore=shutil.ignore_patterns("runs"))
     summary = json.loads((results / "summary.json").read_text())
     (results / "summary.json").write_text(json.dumps({**summary, "vit": summary["full"]}))
@@ -306,7 +306,7 @@ def test_command_line(tmp_path, monkeypatch, capsys):
     assert "params.yaml" in capsys.readouterr().err
 
 
-def test_markdown_keeps_a_bar_in_its_cell():
+def test_markdown_keeps_a_bar_in_its_run():
     text = pd.DataFrame({"A": ["x|y"], "B": ["<b>"]})
     assert tables.markdown(tables.Table("t", "", "", text, text)).splitlines() == [
         "| A | B |", "| --- | ---: |", "| x\\|y | &lt;b&gt; |",
@@ -329,26 +329,26 @@ def test_weights_are_named(built, tmp_path):
     text = (built[1] / "README.md").read_text()
     assert " Weights: `imagenet`." in text.split("\n- ")[0] and "| Weights | imagenet |" in text
     results = shutil.copytree(built[0], tmp_path / "fake", ignore=shutil.ignore_patterns("runs"))
-    cells = pd.read_csv(results / "cells.csv")
-    own = cells.arm == "transfer"
+    runs = pd.read_csv(results / "runs.csv")
+    own = runs.method == "head-only"
     sha = "a10f5da3f42bfbd5" + 48 * "0"
-    cells = cells.assign(weights_sha256=np.where(own, sha, None), weights=np.where(own, "w.safetensors", "imagenet"))
-    cells.to_csv(results / "cells.csv", index=False)
+    runs = runs.assign(weights_sha256=np.where(own, sha, None), weights=np.where(own, "w.safetensors", "imagenet"))
+    runs.to_csv(results / "runs.csv", index=False)
     found = load(results)
     assert about_data(found).endswith(" Weights: `imagenet`, `w.safetensors` (transfer).")
-    line = "| Weights | imagenet (6 cells); w.safetensors (sha256 a10f5da3f42b) (1 cell) |"
+    line = "| Weights | imagenet (6 runs); w.safetensors (sha256 a10f5da3f42b) (1 run) |"
     assert line in provenance(found).splitlines()
 
 
 def test_cost_shows_the_range_over_seeds(built):
     results, out = built
-    seconds = load(results).complete.query("arm == 'full'").epoch_s.sort_values().tolist()
-    (row,) = [row for row in read_rows(out / "tables" / "cost.csv") if row["arm"] == "full"]
+    seconds = load(results).complete.query("method == 'full'").epoch_s.sort_values().tolist()
+    (row,) = [row for row in read_rows(out / "tables" / "cost.csv") if row["method"] == "full"]
     stated = [float(row[name]) for name in ("epoch_s_min", "epoch_s", "epoch_s_max", "epoch_relative")]
     assert stated == pytest.approx([seconds[0], sum(seconds) / 2, seconds[1], 1], rel=1e-5)
     text = (out / "README.md").read_text()
     assert f"| {sum(seconds) / 2:.0f} | {seconds[0]:.0f} to {seconds[1]:.0f} | 1.00 |" in text
-    assert text.count("look at the spread between seeds before comparing arms") == 2  # under figure and table
+    assert text.count("look at the spread between seeds before comparing methods") == 2  # under figure and table
     section = text.split("## Cost of training")[1].split("\n## ")[0]
     assert "emory" not in section and "times as long" not in section
 
@@ -360,22 +360,22 @@ def test_folds_qualify_the_intervals(built):
 def test_counterparts_prefer_the_backbone(built, tmp_path):
     results = shutil.copytree(built[0], tmp_path / "fake", ignore=shutil.ignore_patterns("runs"))
     found = counterparts(load(results))
-    assert sorted(found[found.arm == "transfer"].accuracy) == [0.894, 0.916, 0.933]  # the paper's three for VGG16
-    assert "colora-blocks2-5-merge-reset" not in set(found.arm)
-    cells = (results / "cells.csv").read_text()
-    (results / "cells.csv").write_text(cells.replace("vgg16", "resnet50"))
+    assert sorted(found[found.method == "head-only"].accuracy) == [0.894, 0.916, 0.933]  # the paper's three for VGG16
+    assert "colora-blocks2-5-merge-reset" not in set(found.method)
+    runs = (results / "runs.csv").read_text()
+    (results / "runs.csv").write_text(runs.replace("vgg16", "resnet50"))
     found = counterparts(load(results))
-    assert found[found.arm == "transfer"].accuracy.tolist() == [0.903]
+    assert found[found.method == "head-only"].accuracy.tolist() == [0.903]
     assert "resnet50" in tables.comparability(load(results))
 
 
 def test_vits_do_not_stand_beside_cnns(tmp_path, monkeypatch):
-    params = fake.params(["full", "transfer"], seeds=(0,))
+    params = fake.params(["full", "head-only"], seeds=(0,))
     monkeypatch.chdir(tmp_path)
     fake.write_profile(params)
     summarise(params)
-    cells = (params.results_dir / "cells.csv").read_text()
-    (params.results_dir / "cells.csv").write_text(cells.replace("vgg16", "smallvit"))
+    runs = (params.results_dir / "runs.csv").read_text()
+    (params.results_dir / "runs.csv").write_text(runs.replace("vgg16", "smallvit"))
     assert counterparts(load(params.results_dir)).empty
 
 
@@ -390,16 +390,16 @@ def test_paper_figures_are_those_given():
         stated["method"] = stated.method.str.replace(r"-a\d+$", "", regex=True)
         # By its count, what they call pointwise-only is depthwise-only.
         stated["method"] = stated.method.str.replace("pointwise-only", "depthwise-only")
-        restated = ours[["backbone", "arm", new]].dropna()
-        # Our arms are named after these networks' sizes and resolutions.
-        restated["arm"] = restated.arm.replace(r"^medmnist-.*", "medmnist-baseline", regex=True)
-        restated["arm"] = restated.arm.replace(r"^(medmamba|medkan)-.$", r"\1", regex=True)
+        restated = ours[["backbone", "method", new]].dropna()
+        # Our methods are named after these networks' sizes and resolutions.
+        restated["method"] = restated.method.replace(r"^medmnist-.*", "medmnist-baseline", regex=True)
+        restated["method"] = restated.method.replace(r"^(medmamba|medkan)-.$", r"\1", regex=True)
         assert sorted(map(tuple, stated.to_numpy())) == sorted(map(tuple, restated.to_numpy())), old
 
 
 @pytest.mark.parametrize(
     ("template", "file", "x", "y"),
-    [("learning_curves", "curves.csv", "epoch", "val_acc"), ("arms", "cells.csv", "test_acc", "arm")],
+    [("learning_curves", "curves.csv", "epoch", "val_acc"), ("methods", "runs.csv", "test_acc", "method")],
 )
 def test_dvc_templates_fill(built, template, file, x, y):
     from dvc_render.vega import VegaRenderer

@@ -10,17 +10,17 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipelines.cost import COLUMNS, GROWTH_COLUMNS
-from pipelines.markdown import plain
-from pipelines.summary import summarise
+from pipelines.costs.costing import COLUMNS, GROWTH_COLUMNS
+from pipelines.evidence.summary import summarise
+from pipelines.files.markdown import plain
 from report import cost, cost_shares, figures, page, style, tables
 from report.results import ReportError, load
 from tests import fake_results as fake
 
-ARMS = {  # arm: (role, family, backbone, of, ms a step, its ratio, MiB, its ratio, merged ms)
-    "full": ("arm", "full", "vgg16", "", 900.0, 1.0, 320.0, 1.0, np.nan),
-    "colora-blocks2-5": ("arm", "colora", "vgg16", "", 594.0, 0.66, 147.2, 0.46, 4.0),
-    "vim": ("arm", "vim", "vim", "", 421.0, np.nan, 51.8, np.nan, np.nan),
+METHODS = {  # method: (role, family, backbone, of, ms a step, its ratio, MiB, its ratio, merged ms)
+    "full": ("method", "full", "vgg16", "", 900.0, 1.0, 320.0, 1.0, np.nan),
+    "colora-blocks2-5": ("method", "colora", "vgg16", "", 594.0, 0.66, 147.2, 0.46, 4.0),
+    "vim": ("method", "vim", "vim", "", 421.0, np.nan, 51.8, np.nan, np.nan),
     "colora-blocks2-5-two-branch": ("peer", "colora", "vgg16", "colora-blocks2-5", 720.0, 0.8, 174.0, 0.54, np.nan),
 }
 HEADLINE = {
@@ -36,9 +36,9 @@ def measure_kinds():
 
 def readings(setting, batch):
     rows = []
-    for arm, (role, family, backbone, of, step, ratio, peak, memory, merged) in ARMS.items():
+    for method, (role, family, backbone, of, step, ratio, peak, memory, merged) in METHODS.items():
         row = dict.fromkeys(COLUMNS, np.nan) | {
-            "arm": arm, "role": role, "family": family, "backbone": backbone, "of": of, "image_size": 64,
+            "method": method, "role": role, "family": family, "backbone": backbone, "of": of, "image_size": 64,
             "batch_size": batch, "trainable": 1000, "step_ms": step, "step_ms_lo": 0.9 * step, "step_ms_hi": 1.1 * step,
             "step_ratio": ratio, "step_ratio_lo": ratio - 0.01, "step_ratio_hi": ratio + 0.01, "peak_mib": peak,
             "peak_ratio": memory, "images_per_s": 1000 * batch / step, "epoch_s": step / 10, "ceiling_share": 0.5,
@@ -52,8 +52,13 @@ def readings(setting, batch):
 
 def growth():
     rows = []
-    for arm, family, rank in (("full", "full", np.nan), ("conv-lora-r8", "conv_lora", 8)):
-        base = dict.fromkeys(GROWTH_COLUMNS, np.nan) | {"arm": arm, "family": family, "backbone": "vgg16", "rank": rank}
+    for method, family, rank in (("full", "full", np.nan), ("conv-lora-r8", "conv_lora", 8)):
+        base = dict.fromkeys(GROWTH_COLUMNS, np.nan) | {
+            "method": method,
+            "family": family,
+            "backbone": "vgg16",
+            "rank": rank,
+        }
         rows += [
             {**base, "sweep": "batch", "batch_size": n, "image_size": 64, "step_ms": 3.0 * n, "peak_mib": 2.0 * n**0.5}
             for n in (8, 16, 32)
@@ -76,7 +81,7 @@ def write_costs(folder):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Results of two arms, with costs at two batch sizes."""
+    """Results of two methods, with costs at two batch sizes."""
     where = tmp_path_factory.mktemp("costs")
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.chdir(where)
@@ -101,7 +106,12 @@ def _as_in_the_report():
 
 def test_table_shows_ratios_with_intervals_and_dashes(results):
     table = cost.side_by_side(results)
-    assert table.text["Arm"].tolist()[:4] == ["full", "colora-blocks2-5", "colora-blocks2-5-two-branch (peer)", "vim"]
+    assert table.text["Method"].tolist()[:4] == [
+        "full",
+        "colora-blocks2-5",
+        "colora-blocks2-5-two-branch (peer)",
+        "vim",
+    ]
     ours = table.text.iloc[1]
     assert ours["Time × full"] == "0.66 [0.65, 0.67]" and ours["Memory × full"] == "0.46"
     assert ours["Step, ms"] == "594 [535, 653]" and ours["Of the ceiling"] == "50%" and ours["merged, ms"] == "4.00"
@@ -144,10 +154,10 @@ def test_growth_has_a_column_of_panels_a_sweep(results):
     batch, rank = figure.axes[0], figure.axes[1]
     assert [line.get_ydata().tolist() for line in batch.lines] == [[24, 48, 96]] * 2
     assert sorted(len(line.get_xdata()) for line in rank.lines) == [2, 2]
-    assert [line.get_linestyle() for line in rank.lines] == ["--", "-"]  # the arm without a rank is level
+    assert [line.get_linestyle() for line in rank.lines] == ["--", "-"]  # the method without a rank is level
 
 
-def test_the_page_has_the_section_above_the_cells_times(results, tmp_path):
+def test_the_page_has_the_section_above_the_runs_times(results, tmp_path):
     written = tables.write_all(results, tmp_path / "tables")
     text = page.render(results, written, ["cost_ratios", "cost_growth", "cost"])
     places = [text.index(f"## {title}\n") for title in ("Cost side by side", "How cost grows", "Cost of training")]
@@ -177,11 +187,11 @@ def test_parts_of_a_step_add_up_to_its_length(results):
     axis = cost_shares.cost_shares(results).axes[0]
     bars = sorted(axis.patches, key=lambda bar: (-round(bar.get_y(), 6), bar.get_x()))
     rows = [bars[place : place + 6] for place in range(0, len(bars), 6)]
-    assert len(rows) == 2 * len(ARMS)
+    assert len(rows) == 2 * len(METHODS)
     for row in rows:
         for left, right in itertools.pairwise(row):
             assert right.get_x() == pytest.approx(left.get_x() + left.get_width())
-    lengths = [sum(bar.get_width() for bar in row) for row in rows[: len(ARMS)]]
+    lengths = [sum(bar.get_width() for bar in row) for row in rows[: len(METHODS)]]
     assert lengths == pytest.approx([1.0, 0.66, 0.8, 1.0])  # vim has nothing to relate to: shares alone
     assert [bar.get_width() / 0.66 for bar in rows[1]] == pytest.approx([0.4, 0.2, 0.0, 0.1, 0.05, 0.25])
 

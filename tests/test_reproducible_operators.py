@@ -1,4 +1,4 @@
-"""No arm trains by an operator that torch has no reproducible CUDA kernel for; found without a GPU, on the meta device.
+"""No method trains by an operator that torch has no reproducible CUDA kernel for; found without a GPU, on the meta device.
 
 With `deterministic: true` torch raises there, which would be seen on the GPU only.
 """
@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import baselines
-from pipelines.params import compose
+from pipelines.profile.schema import compose
 
 # What raises on CUDA by the list of torch.use_deterministic_algorithms: how the operators' names start.
 WITHOUT = (
@@ -45,12 +45,14 @@ def without_reproducible_kernel(network, images) -> list[str]:
     return sorted(name for name in seen.names if name.partition("::")[2].lstrip("_").startswith(WITHOUT))
 
 
-@pytest.mark.parametrize("profile, arm", [(name, arm) for name, params in PROFILES.items() for arm in params.arm])
-def test_every_operator_of_a_step_has_a_reproducible_cuda_kernel(profile, arm):
+@pytest.mark.parametrize(
+    "profile, method", [(name, method) for name, params in PROFILES.items() for method in params.method]
+)
+def test_every_operator_of_a_step_has_a_reproducible_cuda_kernel(profile, method):
     params = PROFILES[profile]
     with torch.device("meta"):
         network = baselines.build(
-            arm, params.settings(arm), num_classes=4, image_size=params.data.image_size, weights="random"
+            method, params.settings(method), num_classes=4, image_size=params.data.image_size, weights="random"
         )
         images = torch.empty(2, 3, params.data.image_size, params.data.image_size)
     assert without_reproducible_kernel(network.train(), images) == []

@@ -7,15 +7,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipelines import robustness, stats
-from pipelines.cells import SummaryError, add_units, read_cells
-from pipelines.summary import summarise
+from pipelines.evidence import robustness, stats
+from pipelines.evidence.summary import summarise
+from pipelines.runs.reading import SummaryError, add_units, read_runs
 from report import page, style, tables
 from report import robustness as shown
 from report.results import load
 from tests import fake_results as fake
 
-ARMS = ["full", "transfer", "colora-blocks2-5", "colora-block5"]
+METHODS = ["full", "head-only", "colora-blocks2-5", "colora-block5"]
 
 
 @pytest.fixture
@@ -24,36 +24,36 @@ def workdir(tmp_path, monkeypatch):
     return tmp_path
 
 
-def write(arms=ARMS, seeds=(0, 1, 2), n_test=60, folds=False, skip=(), **more):
-    params = fake.params(arms, seeds=seeds, probe={"seeds": [0, 1]}, **more)
+def write(methods=METHODS, seeds=(0, 1, 2), n_test=60, folds=False, skip=(), **more):
+    params = fake.params(methods, seeds=seeds, probe={"seeds": [0, 1]}, **more)
     fake.write_profile(params, n_test=n_test, folds=folds, skip=skip)
     return params
 
 
 def frame(params):
-    cells, _ = read_cells(params)
-    add_units(params, cells)
-    return robustness.frame(params, cells)
+    runs, _ = read_runs(params)
+    add_units(params, runs)
+    return robustness.frame(params, runs)
 
 
 def test_every_accuracy_and_what_is_kept_of_it(workdir):
     params = write()
-    found = frame(params).fillna({"severity": 0}).set_index(["arm", "kind", "severity"])
+    found = frame(params).fillna({"severity": 0}).set_index(["method", "kind", "severity"])
     assert len(found) == 4 * (30 + 6 + 1)
-    for arm in ARMS:
-        cells = []
+    for method in METHODS:
+        runs = []
         for seed in (0, 1):
-            with np.load(params.cell_dir(arm, seed) / "corruptions.npz") as archive:
-                cells.append(dict(archive))
-        right = np.mean([(cell["predicted"] == cell["labels"]).mean(2) for cell in cells], axis=0)
-        clean = np.mean([(cell["clean"] == cell["labels"]).mean() for cell in cells])
+            with np.load(params.run_dir(method, seed) / "corruptions.npz") as archive:
+                runs.append(dict(archive))
+        right = np.mean([(run["predicted"] == run["labels"]).mean(2) for run in runs], axis=0)
+        clean = np.mean([(run["clean"] == run["labels"]).mean() for run in runs])
         for place, kind in enumerate(fake.CORRUPTIONS):
             for severity in range(1, 6):
-                row = found.loc[(arm, kind, severity)]
+                row = found.loc[(method, kind, severity)]
                 assert row.accuracy == pytest.approx(right[place, severity - 1])
                 assert row.kept == pytest.approx(right[place, severity - 1] / clean)
-            assert found.loc[(arm, kind, 0)].accuracy == pytest.approx(right[place].mean())
-        row = found.loc[(arm, "mean", 0)]
+            assert found.loc[(method, kind, 0)].accuracy == pytest.approx(right[place].mean())
+        row = found.loc[(method, "mean", 0)]
         assert row.accuracy == pytest.approx(right.mean()) and row.clean == pytest.approx(clean)
         assert row.kept == pytest.approx(right.mean() / clean)
     assert (found.seeds == 2).all() and (found.test_images == 60).all()
@@ -63,10 +63,10 @@ def test_every_accuracy_and_what_is_kept_of_it(workdir):
 
 def test_the_interval_of_accuracy_is_that_of_any_accuracy(workdir):
     params = write(folds=True)
-    row = frame(params).query("arm == 'full' and kind == 'motion' and severity == 4").iloc[0]
+    row = frame(params).query("method == 'full' and kind == 'motion' and severity == 4").iloc[0]
     tests, units = [], []
     for seed in (0, 1):
-        with np.load(params.cell_dir("full", seed) / "corruptions.npz") as archive:
+        with np.load(params.run_dir("full", seed) / "corruptions.npz") as archive:
             tests.append((archive["labels"], np.eye(4)[archive["predicted"][5, 3]]))
             units.append(archive["indices"])
     assert (row.lo, row.hi) == pytest.approx(stats.interval(tests, units=units))
@@ -86,7 +86,7 @@ def test_the_jackknife_is_that_of_stats():
 
 
 def one(clean, corrupted, units=None):
-    """A cell with a single condition, from whether its images were named rightly."""
+    """A run with a single condition, from whether its images were named rightly."""
     n = len(clean)
     return {
         "labels": np.ones(n, int), "clean": clean.astype(int), "predicted": corrupted.astype(int)[None, None],
@@ -97,16 +97,16 @@ def one(clean, corrupted, units=None):
 def test_what_moves_both_accuracies_cancels():
     """A network as right as without corruption keeps all, however much its accuracy varies; one image is the grain."""
     rng = np.random.default_rng(1)
-    cells = [one(right, right) for right in (rng.random((3, 200)) < np.array([[0.7], [0.8], [0.9]]))]
-    row = robustness.measure(cells, np.ones((1, 1)))[0]
+    runs = [one(right, right) for right in (rng.random((3, 200)) < np.array([[0.7], [0.8], [0.9]]))]
+    row = robustness.measure(runs, np.ones((1, 1)))[0]
     assert row["kept"] == 1 and row["hi"] - row["lo"] > 0.1
     assert row["kept_lo"] < 1 < row["kept_hi"] and row["kept_hi"] - row["kept_lo"] < 0.03
 
 
 def test_with_a_clean_accuracy_of_one_the_ratio_is_the_accuracy():
     rng = np.random.default_rng(2)
-    cells = [one(np.ones(100, bool), right) for right in rng.random((3, 100)) < 0.7]
-    row = robustness.measure(cells, np.ones((1, 1)))[0]
+    runs = [one(np.ones(100, bool), right) for right in rng.random((3, 100)) < 0.7]
+    row = robustness.measure(runs, np.ones((1, 1)))[0]
     assert (row["kept"], row["kept_lo"], row["kept_hi"]) == pytest.approx((row["accuracy"], row["lo"], row["hi"]))
 
 
@@ -134,7 +134,7 @@ def test_intervals_of_the_ratio_cover_the_truth(shared):
     trials, inside = 300, 0
     for _ in range(trials):
         patients = rng.normal(0, 0.08, 160)
-        cells = []
+        runs = []
         for seed in range(4):
             own = np.arange(40) + (0 if shared else 40 * seed)
             units = np.repeat(own, 5)
@@ -142,15 +142,15 @@ def test_intervals_of_the_ratio_cover_the_truth(shared):
             draw = rng.random(200)  # what makes an image hard does so clean and corrupted
             clean = draw < 0.8 + luck + patients[units]
             right = np.where(rng.random(200) < 0.5, draw, rng.random(200)) < 0.6 + 0.75 * luck + patients[units]
-            cells.append(one(clean, right, units))
-        row = robustness.measure(cells, np.ones((1, 1)))[0]
+            runs.append(one(clean, right, units))
+        row = robustness.measure(runs, np.ones((1, 1)))[0]
         inside += row["kept_lo"] <= 0.75 <= row["kept_hi"]
     assert 0.92 <= inside / trials <= 0.99, inside / trials
 
 
 def change(params, **arrays):
-    """Rewrite a cell's corruptions.npz with other arrays; None takes one out."""
-    path = params.cell_dir("full", 1) / "corruptions.npz"
+    """Rewrite a run's corruptions.npz with other arrays; None takes one out."""
+    path = params.run_dir("full", 1) / "corruptions.npz"
     with np.load(path) as archive:
         content = dict(archive)
     content = {name: value(content[name]) if callable(value := arrays.get(name, lambda a: a)) else value
@@ -181,24 +181,24 @@ def change(params, **arrays):
     ],
 )
 def test_a_damaged_file_is_named(workdir, arrays, message):
-    params = write(["transfer", "full"])
+    params = write(["head-only", "full"])
     change(params, **arrays)
     with pytest.raises(SummaryError, match=message) as caught:
         frame(params)
     assert "full/1/corruptions.npz" in str(caught.value)
-    assert "python -m pipelines.train --arm full --seed 1" in str(caught.value)
+    assert "python -m pipelines.train --method full --seed 1" in str(caught.value)
 
 
 def test_a_file_that_is_no_archive(workdir):
     params = write(["full"])
-    (params.cell_dir("full", 1) / "corruptions.npz").write_text("no")
+    (params.run_dir("full", 1) / "corruptions.npz").write_text("no")
     with pytest.raises(SummaryError, match="corruptions.npz: not readable"):
         frame(params)
 
 
 def test_a_near_tie_may_fall_the_other_way_in_another_batch(workdir):
     params = write(["full"])
-    path = params.cell_dir("full", 1) / "predictions.npz"
+    path = params.run_dir("full", 1) / "predictions.npz"
     with np.load(path) as archive:
         content = dict(archive)
     first = content["probabilities"][0].argmax()
@@ -211,22 +211,22 @@ def test_a_near_tie_may_fall_the_other_way_in_another_batch(workdir):
     assert row.seeds == 2
 
 
-def test_arms_on_other_images_are_refused(workdir):
-    params = write(["transfer", "full"])
+def test_methods_on_other_images_are_refused(workdir):
+    params = write(["head-only", "full"])
     change(params, **dict.fromkeys(("indices", "labels", "clean"), lambda a: a[:50]), predicted=lambda a: a[..., :50])
-    with pytest.raises(SummaryError, match="images of seed 1 differ from those in .*transfer/1/corruptions.npz"):
+    with pytest.raises(SummaryError, match="images of seed 1 differ from those in .*head-only/1/corruptions.npz"):
         frame(params)
 
 
 def test_a_missing_file_is_an_error_or_a_hole(workdir):
-    params = write(["full", "transfer"])
-    for arm, seeds in (("full", [1]), ("transfer", [0, 1])):
+    params = write(["full", "head-only"])
+    for method, seeds in (("full", [1]), ("head-only", [0, 1])):
         for seed in seeds:
-            (params.cell_dir(arm, seed) / "corruptions.npz").unlink()
+            (params.run_dir(method, seed) / "corruptions.npz").unlink()
     with pytest.raises(SummaryError, match="full/1/corruptions.npz: no such file, which `probe` asks for"):
         frame(params)
     found = frame(params.model_copy(update={"allow_missing": True}))
-    assert set(found.arm) == {"full"} and (found.seeds == 1).all()
+    assert set(found.method) == {"full"} and (found.seeds == 1).all()
 
 
 def test_without_probe_there_are_no_rows_and_nothing_is_shown(workdir):
@@ -243,25 +243,25 @@ def test_without_probe_there_are_no_rows_and_nothing_is_shown(workdir):
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
-    """Probed twice of three seeds; transfer has one of the two, bitfit no cell at all."""
+    """Probed twice of three seeds; transfer has one of the two, bitfit no run at all."""
     with pytest.MonkeyPatch.context() as monkeypatch:
         folder = tmp_path_factory.mktemp("robustness")
         monkeypatch.chdir(folder)
-        skip = [("transfer", 1), *(("bitfit", seed) for seed in range(3))]
-        params = write([*ARMS, "bitfit"], skip=skip, allow_missing=True)
+        skip = [("head-only", 1), *(("bitfit", seed) for seed in range(3))]
+        params = write([*METHODS, "bitfit"], skip=skip, allow_missing=True)
         summarise(params)
         yield replace(load(params.results_dir.resolve()))
 
 
 def test_the_table(results):
     table = shown.accuracy_kept(results)
-    text = table.text.set_index("Arm")
-    csv = pd.read_csv(results.directory / "robustness.csv").query("arm == 'full'")
+    text = table.text.set_index("Method")
+    csv = pd.read_csv(results.directory / "robustness.csv").query("method == 'full'")
     whole = csv[csv.kind == "mean"].iloc[0]
     assert text.loc["full", "All"] == f"{whole.kept:.3f}"
     assert text.loc["full", "95 % interval"] == f"[{whole.kept_lo:.3f}, {whole.kept_hi:.3f}]"
     assert text.loc["full", "Blur"] == format(csv.query("kind == 'blur' and severity > 0").kept.mean(), ".3f")
-    assert text.loc[["full", "transfer", "bitfit"], "Seeds"].tolist() == ["2 of 3", "1 of 3", "0 of 3"]
+    assert text.loc[["full", "head-only", "bitfit"], "Seeds"].tolist() == ["2 of 3", "1 of 3", "0 of 3"]
     assert set(text.loc["bitfit"].drop("Seeds")) == {tables.DASH}
     assert "Not probed: bitfit." in table.note
     assert tables.latex(table).isascii()
@@ -274,24 +274,24 @@ def test_the_figure(results):
     assert [axis.get_title(loc="left") for axis in axes] == [kind.capitalize() for kind in fake.CORRUPTIONS]
     csv = pd.read_csv(results.directory / "robustness.csv").query("kind == 'gamma' and severity > 0")
     lines = {line.get_ydata()[1]: line for line in axes[3].lines}
-    assert len(axes[3].lines) == 4, "bitfit, which has no cell, has no line"
-    for arm, own in csv.groupby("arm"):
+    assert len(axes[3].lines) == 4, "bitfit, which has no run, has no line"
+    for method, own in csv.groupby("method"):
         line = lines[own.accuracy.iloc[0]]
-        assert line.get_color() == results.arms.color[arm]
+        assert line.get_color() == results.methods.color[method]
         assert line.get_ydata().tolist() == pytest.approx([own.clean.iloc[0], *own.accuracy])
         assert line.get_xdata().tolist() == [0, 1, 2, 3, 4, 5]
-    assert all(line.get_linewidth() > 1 for line in axes[0].lines), "without Grad-CAM all arms are alike"
+    assert all(line.get_linewidth() > 1 for line in axes[0].lines), "without Grad-CAM all methods are alike"
     plt.close(figure)
 
 
-def test_the_arms_of_the_other_figure_stand_out(results, monkeypatch):
-    monkeypatch.setattr(shown.gradcam, "read", lambda results: {"arms": np.array(["bitfit", "transfer", "full"])})
+def test_the_methods_of_the_other_figure_stand_out(results, monkeypatch):
+    monkeypatch.setattr(shown.gradcam, "read", lambda results: {"methods": np.array(["bitfit", "head-only", "full"])})
     with plt.rc_context({**plt.rcParamsDefault, "backend": plt.get_backend(), **style.RC}):
         figure = shown.robustness(results)
     lines = figure.axes[0].lines
     thick = [line.get_color() for line in lines if line.get_linewidth() > 1]
-    assert thick == [results.arms.color[arm] for arm in ("full", "transfer")] and len(lines) == 4
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["full", "transfer", "the other arms"]
+    assert thick == [results.methods.color[method] for method in ("full", "head-only")] and len(lines) == 4
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["full", "head-only", "the other methods"]
     assert "Thick lines" in shown.caption(results)
     plt.close(figure)
 

@@ -8,8 +8,8 @@ import pytest
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import brier_score_loss, log_loss, precision_recall_fscore_support, recall_score
 
-from pipelines import scores
-from pipelines.metrics import accuracy, macro_auc
+from pipelines.evidence import scores
+from pipelines.training.metrics import accuracy, macro_auc
 
 
 def noisy_test(n=400, classes=4, seed=0, edge=0.6):
@@ -178,33 +178,34 @@ def test_degenerate_predictions_raise_no_warning(name):
     assert np.isnan(found["precision"]) == (name in ("even", "one class"))
 
 
-def made_up_cells():
+def made_up_runs():
     tests = {("b", 0): noisy_test(seed=0), ("b", 5): noisy_test(seed=1), ("a", 0): noisy_test(seed=2, edge=2)}
     return {key: {"labels": labels, "probabilities": p} for key, (labels, p) in tests.items()}
 
 
 def test_frames():
-    cells = made_up_cells()
-    frame = scores.frame(cells)
-    assert list(frame.columns) == ["arm", "seed", *scores.SCORES]
-    assert list(zip(frame.arm, frame.seed)) == list(cells)
-    own = cells["b", 5]
+    runs = made_up_runs()
+    frame = scores.frame(runs)
+    assert list(frame.columns) == ["method", "seed", *scores.SCORES]
+    assert list(zip(frame.method, frame.seed)) == list(runs)
+    own = runs["b", 5]
     assert frame.iloc[1].ece == scores.calibration_error(own["labels"], own["probabilities"])
 
     classes = ["cnv", "dme", "drusen", "normal"]
-    by_class = scores.class_frame(cells, classes)
+    by_class = scores.class_frame(runs, classes)
     assert by_class["class"].tolist() == classes * 3 and by_class.images.sum() == 1200
-    assert by_class.groupby(["arm", "seed"]).f1.mean()["b", 5] == pytest.approx(frame.iloc[1].f1)
+    assert by_class.groupby(["method", "seed"]).f1.mean()["b", 5] == pytest.approx(frame.iloc[1].f1)
 
-    bins = scores.reliability_frame(cells)
-    assert bins.arm.tolist() == ["b"] * 15 + ["a"] * 15
-    assert bins.groupby("arm")["count"].sum().to_dict() == {"a": 400, "b": 800}
+    bins = scores.reliability_frame(runs)
+    assert bins.method.tolist() == ["b"] * 15 + ["a"] * 15
+    assert bins.groupby("method")["count"].sum().to_dict() == {"a": 400, "b": 800}
     pooled = np.average(
-        bins[bins["count"] > 0].query("arm == 'b'").accuracy, weights=bins.query("arm == 'b' and count > 0")["count"]
+        bins[bins["count"] > 0].query("method == 'b'").accuracy,
+        weights=bins.query("method == 'b' and count > 0")["count"],
     )
-    assert pooled == pytest.approx(np.mean([accuracy(*cells["b", s].values()) for s in (0, 5)]))
+    assert pooled == pytest.approx(np.mean([accuracy(*runs["b", s].values()) for s in (0, 5)]))
 
 
-def test_frames_without_cells_keep_their_columns():
+def test_frames_without_runs_keep_their_columns():
     for frame, columns in ((scores.frame({}), 10), (scores.class_frame({}, []), 9), (scores.reliability_frame({}), 7)):
         assert isinstance(frame, pd.DataFrame) and frame.empty and frame.shape[1] == columns

@@ -423,8 +423,8 @@ def test_without_the_package(monkeypatch):
     assert torch.equal(selective_scan(**{**values, "u": values["u"].as_subclass(OnCuda)}), selective_scan(**values))
     with pytest.raises(ModuleNotFoundError, match="mamba_ssm.*pip install mamba-ssm.*CUDA build"):
         selective_scan(**{**values, "u": values["u"].as_subclass(OnCuda)}, backend="mamba-ssm")
-    with pytest.raises(baselines.ArmError, match="'arm': scan: .*pip install mamba-ssm"):
-        baselines.build("arm", {"family": "vim", "scan": "mamba-ssm"}, num_classes=4, image_size=32)
+    with pytest.raises(baselines.MethodError, match="'method': scan: .*pip install mamba-ssm"):
+        baselines.build("method", {"family": "vim", "scan": "mamba-ssm"}, num_classes=4, image_size=32)
 
 
 @no_cuda

@@ -1,4 +1,4 @@
-"""Arms on shares of the labels: which are one method, what they are compared with, and a cell trained on a share."""
+"""Methods on shares of the labels: which are one series, what they are compared with, and a run trained on a share."""
 
 import csv
 import json
@@ -9,10 +9,11 @@ import pytest
 import yaml
 from PIL import Image
 
-from pipelines import prepare, shares
-from pipelines.cells import SummaryError
-from pipelines.params import Params, compose, load
-from pipelines.summary import summarise
+from pipelines.data import preparation
+from pipelines.evidence import shares
+from pipelines.evidence.summary import summarise
+from pipelines.profile.schema import Params, compose, load
+from pipelines.runs.reading import SummaryError
 from tests import fake_results as fake
 from tests.conftest import bright_quadrants
 
@@ -29,59 +30,59 @@ def rows(params, name):
         return list(csv.DictReader(file))
 
 
-def accuracies(params, arm):
+def accuracies(params, method):
     found = []
     for seed in params.seeds:
-        with np.load(params.cell_dir(arm, seed) / "predictions.npz") as archive:
+        with np.load(params.run_dir(method, seed) / "predictions.npz") as archive:
             found.append((archive["probabilities"].argmax(1) == archive["labels"]).mean())
     return np.array(found)
 
 
 def written(skip=(), **options):
-    params, like = fake.label_params(("full", "transfer", "colora-blocks2-5"), range(3), (0.1, 0.5, 1), **options)
+    params, like = fake.label_params(("full", "head-only", "colora-blocks2-5"), range(3), (0.1, 0.5, 1), **options)
     fake.write_profile(params, skip, folds=True, like=like, n_test=80)
     fake.write_label_card(params)
     return params
 
 
-def test_every_method_has_its_shares_with_patients_images_and_what_it_loses():
+def test_every_series_has_its_shares_with_patients_images_and_what_it_loses():
     params = written()
     summary = summarise(params)
     found = rows(params, "labels.csv")
-    assert [(row["method"], row["arm"], float(row["share"])) for row in found] == [
-        (method, method + name, share)
-        for method in ("full", "transfer", "colora-blocks2-5")
+    assert [(row["series"], row["method"], float(row["share"])) for row in found] == [
+        (series, series + name, share)
+        for series in ("full", "head-only", "colora-blocks2-5")
         for name, share in (("-10", 0.1), ("-50", 0.5), ("", 1))
     ]
     assert [(float(row["patients"]), float(row["images"])) for row in found[:3]] == [(45, 60), (223, 300), (446, 600)]
     for row in found:
-        own = summary[row["arm"]]
+        own = summary[row["method"]]
         assert float(row["acc_mean"]) == own["acc_mean"] and float(row["auc_lo"]) == own["auc_lo"]
-        best = max(("-10", "-50", ""), key=lambda name: accuracies(params, row["method"] + name).mean())
-        assert row["best"] == row["method"] + best
-        loss = accuracies(params, row["arm"]) - accuracies(params, row["best"])
+        best = max(("-10", "-50", ""), key=lambda name: accuracies(params, row["series"] + name).mean())
+        assert row["best"] == row["series"] + best
+        loss = accuracies(params, row["method"]) - accuracies(params, row["best"])
         assert float(row["difference"]) == pytest.approx(loss.mean(), abs=1e-6)
-        assert (row["lo"] == "") == (row["arm"] == row["best"])
+        assert (row["lo"] == "") == (row["method"] == row["best"])
         assert row["lo"] == "" or float(row["lo"]) < loss.mean() < float(row["hi"])
 
 
-def test_arms_are_compared_on_their_own_share_and_ranked_on_the_largest():
+def test_methods_are_compared_on_their_own_share_and_ranked_on_the_largest():
     params = written()
     summarise(params)
-    pairs = {(row["arm"], row["against"]): row["reference"] for row in rows(params, "comparisons.csv")}
+    pairs = {(row["method"], row["against"]): row["reference"] for row in rows(params, "comparisons.csv")}
     assert pairs == {
-        (arm + name, against): against + name
+        (method + name, against): against + name
         for name in ("-10", "-50", "")
-        for arm in ("full", "transfer", "colora-blocks2-5")
-        for against in ("full", "transfer")
-        if arm != against
+        for method in ("full", "head-only", "colora-blocks2-5")
+        for against in ("full", "head-only")
+        if method != against
     }
-    assert [row["arm"] for row in rows(params, "ranks.csv")] == ["full", "transfer", "colora-blocks2-5"]
-    assert {row["arms"] for row in rows(params, "ranks.csv")} == {"3"}
+    assert [row["method"] for row in rows(params, "ranks.csv")] == ["full", "head-only", "colora-blocks2-5"]
+    assert {row["methods"] for row in rows(params, "ranks.csv")} == {"3"}
 
 
-def test_where_all_arms_have_one_share_there_is_nothing_to_tell():
-    params = fake.params(["full", "transfer"])
+def test_where_all_methods_have_one_share_there_is_nothing_to_tell():
+    params = fake.params(["full", "head-only"])
     fake.write_profile(params)
     summarise(params)
     assert (params.results_dir / "labels.csv").read_text() == ",".join(shares.COLUMNS) + "\n"
@@ -89,20 +90,20 @@ def test_where_all_arms_have_one_share_there_is_nothing_to_tell():
 
 
 def test_a_hole_keeps_its_place_and_patients_may_be_unknown():
-    params = written(skip=[("full", 0), ("full", 1), ("full", 2), ("transfer-10", 1)], allow_missing=True)
+    params = written(skip=[("full", 0), ("full", 1), ("full", 2), ("head-only-10", 1)], allow_missing=True)
     (params.results_dir / "data" / "card.json").unlink()
     summarise(params)
-    found = {row["arm"]: row for row in rows(params, "labels.csv")}
+    found = {row["method"]: row for row in rows(params, "labels.csv")}
     assert {row["patients"] for row in found.values()} == {""}
-    assert (found["full"]["method"], found["full"]["images"], found["full"]["difference"]) == ("full", "", "")
-    assert found["full-10"]["best"] == "full-50" and found["transfer-10"]["seeds"] == "2"
+    assert (found["full"]["series"], found["full"]["images"], found["full"]["difference"]) == ("full", "", "")
+    assert found["full-10"]["best"] == "full-50" and found["head-only-10"]["seeds"] == "2"
     kept = [0, 2]
-    loss = accuracies_of(params, "transfer-10", kept) - accuracies_of(params, found["transfer-10"]["best"], kept)
-    assert float(found["transfer-10"]["difference"]) == pytest.approx(loss.mean(), abs=1e-6)
+    loss = accuracies_of(params, "head-only-10", kept) - accuracies_of(params, found["head-only-10"]["best"], kept)
+    assert float(found["head-only-10"]["difference"]) == pytest.approx(loss.mean(), abs=1e-6)
 
 
-def accuracies_of(params, arm, seeds):
-    return accuracies(params.model_copy(update={"seeds": seeds}), arm)
+def accuracies_of(params, method, seeds):
+    return accuracies(params.model_copy(update={"seeds": seeds}), method)
 
 
 def test_a_card_without_the_share_is_named():
@@ -123,8 +124,8 @@ def settings(share=1.0, lr=1e-3, epochs=8, batch_size=32, **options):
     }
 
 
-def test_a_method_is_what_differs_in_share_epochs_and_rate_alone():
-    found = shares.methods(
+def test_a_series_is_what_differs_in_share_epochs_and_rate_alone():
+    found = shares.series(
         {
             # Names tell nothing: one ends in digits of its own, one is spelt as if it were the other's.
             "blocks2-5": settings(blocks=[2, 5]),
@@ -141,25 +142,25 @@ def test_a_method_is_what_differs_in_share_epochs_and_rate_alone():
     }
 
 
-def test_two_arms_that_would_be_one_method_on_one_share_are_refused():
-    with pytest.raises(SummaryError, match="arms a and b have one share and the same settings, epochs and lr aside"):
-        shares.methods({"a": settings(0.5), "b": settings(0.5, lr=1e-2), "c": settings()})
+def test_two_methods_that_would_be_one_series_on_one_share_are_refused():
+    with pytest.raises(SummaryError, match="methods a and b have one share and the same settings, epochs and lr aside"):
+        shares.series({"a": settings(0.5), "b": settings(0.5, lr=1e-2), "c": settings()})
 
 
-def test_the_labels_profile_has_every_method_on_every_share(workdir):
+def test_the_labels_profile_has_every_series_on_every_share(workdir):
     params = compose("oct1k-labels", ROOT / "conf")
-    resolved = {arm: params.settings(arm) for arm in params.arm}
+    resolved = {method: params.settings(method) for method in params.method}
     asked = [*params.data.shares, 1]
-    for arms in shares.methods(resolved).values():
-        train = [resolved[arm]["train"] for arm in arms]
+    for methods in shares.series(resolved).values():
+        train = [resolved[method]["train"] for method in methods]
         assert [own["share"] for own in train] == asked
         assert [own["epochs"] for own in train] == [round(8 / share**0.5) for share in asked]
         assert len({own["lr"] for own in train}) == 1
 
 
-def test_a_cell_trains_on_its_share_of_a_folder(workdir):
-    """From images to a record: prepare, then one cell on half of the patients and one on all of them."""
-    from pipelines.train import main as train
+def test_a_run_trains_on_its_share_of_a_folder(workdir):
+    """From images to a record: prepare, then one run on half of the patients and one on all of them."""
+    from pipelines.training.runner import main as train
 
     images, labels = bright_quadrants(96)
     for index, (image, label) in enumerate(zip(images, labels)):
@@ -175,16 +176,16 @@ def test_a_cell_trains_on_its_share_of_a_folder(workdir):
         },
         "model": {"backbone": "smallcnn", "weights": "random"},
         "train": {"epochs": 1, "batch_size": 16, "lr": 1e-3, "save_entropies": True},
-        "arm": {"half": {"family": "transfer", "train": {"share": 0.5}}, "all": {"family": "transfer"}},
+        "method": {"half": {"family": "head_only", "train": {"share": 0.5}}, "all": {"family": "head_only"}},
     }  # fmt: skip
     Path("params.yaml").write_text(yaml.safe_dump(content))
-    manifest = prepare.prepare(load("params.yaml"))
+    manifest = preparation.prepare(load("params.yaml"))
     with np.load("data/tiny/splits.npz") as splits:
         half, whole = splits["1/train@0.5"], splits["1/train"]
     prints = []
-    for arm, indices in (("half", half), ("all", whole)):
-        assert train(["--arm", arm, "--device", "cpu"]) == 0
-        folder = Path("results/tiny/runs") / arm / "1"
+    for method, indices in (("half", half), ("all", whole)):
+        assert train(["--method", method, "--device", "cpu"]) == 0
+        folder = Path("results/tiny/runs") / method / "1"
         record = json.loads((folder / "record.json").read_text())
         assert record["data"]["train"] == len(indices)
         with np.load(folder / "entropies.npz") as seen:
@@ -194,7 +195,7 @@ def test_a_cell_trains_on_its_share_of_a_folder(workdir):
         prints.append(record["fingerprint"])
     assert prints[0] != prints[1]
     summarise(load("params.yaml"))
-    found = {row["arm"]: row for row in rows(Params(**content), "labels.csv")}
+    found = {row["method"]: row for row in rows(Params(**content), "labels.csv")}
     patients = np.array(manifest["patient_of_image"])
     assert float(found["half"]["patients"]) == len(set(patients[half])) < float(found["all"]["patients"])
-    assert (found["half"]["method"], found["half"]["images"]) == ("all", str(len(half)))
+    assert (found["half"]["series"], found["half"]["images"]) == ("all", str(len(half)))

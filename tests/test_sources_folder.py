@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipelines.params import Folder
-from pipelines.sources import DataError, folder
+from pipelines.data.sources import DataError, folder
+from pipelines.profile.schema import Folder
 
 PATTERN = Folder(path=Path(".")).pattern
 

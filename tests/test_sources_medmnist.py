@@ -11,9 +11,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from pipelines import prepare as stage
-from pipelines.params import MedMNIST, Params
-from pipelines.sources import DataError, medmnist
+from pipelines.data import preparation as stage
+from pipelines.data.sources import DataError, medmnist
+from pipelines.profile.schema import MedMNIST, Params
 
 CLASSES = 4
 
@@ -240,7 +240,7 @@ def test_prepare_writes_the_set_and_names_an_empty_class(published, tmp_path, mo
         },
         model={},
         train={"epochs": 1, "batch_size": 1, "lr": 1.0},
-        arm={"full": {}},
+        method={"full": {}},
     )
     manifest = stage.prepare(params)
     assert manifest["count"] == 24 and "cache" not in str(manifest["settings"])

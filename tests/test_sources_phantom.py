@@ -5,8 +5,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from pipelines.params import Phantom
-from pipelines.sources import DataError, phantom
+from pipelines.data.sources import DataError, phantom
+from pipelines.profile.schema import Phantom
 
 
 def make(size=32, **settings):

@@ -6,9 +6,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from pipelines import splits
-from pipelines.params import Balanced, Distilled
-from pipelines.sources import DataError
+from pipelines.data import splits
+from pipelines.data.sources import DataError
+from pipelines.profile.schema import Balanced, Distilled
 
 CLASSES = ["A", "B", "C"]
 
@@ -132,7 +132,7 @@ def test_distilled_keeps_the_asked_ranks_of_each_class_with_ties_in_stored_order
     labels, made = fixed()
     # Balanced keeps images 0..8: class A is 0, 3, 6; B is 1, 4, 7; C is 2, 5, 8.
     entropy = np.array([0.9, 0.5, 0.1, 0.2, 0.5, 0.3, 0.4, 0.5, 0.2])
-    order = np.random.default_rng(0).permutation(9)  # a cell may store them in any order
+    order = np.random.default_rng(0).permutation(9)  # a run may store them in any order
     np.savez(tmp_path / "entropies.npz", indices=order, entropy=entropy[order])
     chosen = splits.select(distilled(tmp_path / "entropies.npz"), labels, made, CLASSES)
     # Ascending: A 3, 6, 0 -> 6, 0; B ties 1, 4, 7 -> 4, 7; C 2, 8, 5 -> 8, 5.
@@ -177,7 +177,7 @@ def test_unfit_entropies_name_the_file(tmp_path, content, message):
 
 
 def test_missing_or_broken_entropies_say_how_to_get_them(tmp_path):
-    with pytest.raises(DataError, match=r"absent.npz: no such file; train the cell .*save_entropies: true"):
+    with pytest.raises(DataError, match=r"absent.npz: no such file; train the run .*save_entropies: true"):
         splits.select(distilled(Path(tmp_path / "absent.npz")), *fixed(), CLASSES)
     (tmp_path / "cut.npz").write_bytes(b"PK\x03\x04")
     with pytest.raises(DataError, match="cut.npz: not a readable npz"):

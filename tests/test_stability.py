@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipelines import stability
+from pipelines.evidence import stability
 
 RNG = np.random.default_rng
 
@@ -177,7 +177,7 @@ def test_coverage_of_counts(rate):
     assert np.mean(held) >= 0.94
 
 
-def cell(accuracy, loss=None):
+def run(accuracy, loss=None):
     epochs = np.arange(1, len(accuracy) + 1)
     loss = 1 - np.asarray(accuracy) if loss is None else loss
     return {"curves": pd.DataFrame({"epoch": epochs, "val_acc": accuracy, "train_loss": loss})}
@@ -185,19 +185,19 @@ def cell(accuracy, loss=None):
 
 def test_frame():
     curves = {s: approach() + RNG(s).normal(0, 0.02, 20) for s in (0, 3)}
-    cells = {("b", 0): cell(curves[0]), ("a", 0): cell(curves[0][:2]), ("b", 3): cell(curves[3])}
-    frame = stability.frame(cells)
-    assert frame.arm.tolist() == ["b"] * 5 + ["a"] * 5 and frame.measure.tolist() == list(stability.DEFINITIONS) * 2
-    own = frame.query("arm == 'b'").set_index("measure")
+    runs = {("b", 0): run(curves[0]), ("a", 0): run(curves[0][:2]), ("b", 3): run(curves[3])}
+    frame = stability.frame(runs)
+    assert frame.method.tolist() == ["b"] * 5 + ["a"] * 5 and frame.measure.tolist() == list(stability.DEFINITIONS) * 2
+    own = frame.query("method == 'b'").set_index("measure")
     stacked = np.array(list(curves.values()))
     assert own.value["jitter"] == pytest.approx(stability.jitter(stacked).mean())
     assert own.value["spread"] == pytest.approx(stability.spread(stacked)) and own.seeds.tolist() == [2] * 5
-    assert frame.query("arm == 'a'").value.isna().all() and (frame.query("arm == 'a'").seeds == 0).all()
-    assert list(stability.frame({}).columns) == ["arm", "measure", "value", "lo", "hi", "seeds"]
+    assert frame.query("method == 'a'").value.isna().all() and (frame.query("method == 'a'").seeds == 0).all()
+    assert list(stability.frame({}).columns) == ["method", "measure", "value", "lo", "hi", "seeds"]
 
 
 def test_seeds_of_other_length_are_not_compared():
-    frame = stability.frame({("a", 0): cell(approach(12)), ("a", 1): cell(approach(10)), ("a", 2): cell(approach(12))})
+    frame = stability.frame({("a", 0): run(approach(12)), ("a", 1): run(approach(10)), ("a", 2): run(approach(12))})
     assert frame.seeds.tolist() == [2] * 5
 
 

@@ -5,7 +5,8 @@ import pytest
 from scipy import stats as scipy_stats
 from sklearn.metrics import accuracy_score, roc_auc_score
 
-from pipelines import metrics, stats
+from pipelines.evidence import stats
+from pipelines.training import metrics
 
 
 def noisy_test(n=300, classes=4, seed=0, digits=None):
@@ -182,7 +183,7 @@ def test_interval_of_auc_agrees_with_hanley_and_mcneil():
     assert half_width((low, high)) == pytest.approx(1.96 * np.sqrt(variance), rel=0.12)
 
 
-def test_paired_difference_of_an_arm_with_itself():
+def test_paired_difference_of_an_method_with_itself():
     tests = [noisy_test(seed=s) for s in range(3)]
     found = stats.paired_difference(tests, tests, units=folds(tests))
     assert found.mean == 0 and found.p_value() == 1 and found.improvement() == 0.5

@@ -1,6 +1,6 @@
 """Simulations with a known truth: intervals cover, p values are uniform under no difference, tests keep their size.
 
-A made-up world: image i of a patient is got right by seed s of an arm with probability sigma(shift + seed effect +
+A made-up world: image i of a patient is got right by seed s of a method with probability sigma(shift + seed effect +
 patient effect + image effect), effects normal. Seeds, patients and images are new in every trial. Limits on rates leave
 3.3 standard errors of the trials' number.
 """
@@ -13,7 +13,7 @@ from scipy.optimize import brentq
 from scipy.special import expit, logit, ndtr
 from scipy.stats import kstest
 
-from pipelines import stats
+from pipelines.evidence import stats
 
 NODES, WEIGHTS = np.polynomial.hermite_e.hermegauss(80)
 
@@ -40,8 +40,8 @@ class World:
         own = np.arange(self.images) // self.alike
         return [own if self.shared else own + s * (1 + own[-1]) for s in range(self.seeds)]
 
-    def draw(self, rng, arms=1, common=0.7, more=(0.0, 0.0)):
-        """Tests of each arm. `common`: share of the variance of patients' and images' effects that both arms have."""
+    def draw(self, rng, methods=1, common=0.7, more=(0.0, 0.0)):
+        """Tests of each method. `common`: share of the variance of patients' and images' effects that both methods have."""
         rows = 1 if self.shared else self.seeds
         patients = self.images // self.alike
 
@@ -51,9 +51,9 @@ class World:
 
         both = effects()
         drawn = []
-        for arm in range(arms):
-            mixed = np.sqrt(common) * both + np.sqrt(1 - common) * effects() if arms > 1 else both
-            chance = expit(self.shift + more[arm] + self.seed * rng.normal(size=(self.seeds, 1)) + mixed)
+        for method in range(methods):
+            mixed = np.sqrt(common) * both + np.sqrt(1 - common) * effects() if methods > 1 else both
+            chance = expit(self.shift + more[method] + self.seed * rng.normal(size=(self.seeds, 1)) + mixed)
             drawn.append([graded(row) for row in rng.random((self.seeds, self.images)) < chance])
         return drawn
 
@@ -152,7 +152,7 @@ def test_swap_p_is_uniform_for_networks_alike(shared, alike):
     world = World(3, shared, 120, alike, seed=0.0, patient=1.0 * (alike > 1))
     rng, trials, units, p = np.random.default_rng(6), 1000, world.units(), []
     for trial in range(trials):
-        first, second = (np.array([1 - test[1].argmax(1) for test in arm]) for arm in world.draw(rng, 2))
+        first, second = (np.array([1 - test[1].argmax(1) for test in method]) for method in world.draw(rng, 2))
         parts = np.zeros(1 + units[-1][-1])
         for own, a, b in zip(units, first, second):
             np.add.at(parts, own, (a - b) / first.size)

@@ -18,7 +18,7 @@ def test_three_digits_round_trip(value):
 
 
 def test_names_wrap_at_hyphens_but_not_in_ranges():
-    for name in fake.ARMS:
+    for name in fake.METHODS:
         lines = style.wrapped(name, 22).split("\n")
         assert "".join(lines) == name and max(map(len, lines)) <= 22
         assert not re.search(r"\d-\n\d", style.wrapped(name, 22))
@@ -57,7 +57,7 @@ def test_groups_other_than_cnns_have_a_hue_each():
         ("full", "vgg16", "CNN"),
         ("colora", "convnext_tiny", "CNN"),
         ("full", "deit_tiny_patch16_224", "ViT"),
-        ("transfer", "smallvit", "ViT"),
+        ("head-only", "smallvit", "ViT"),
         ("bitfit", "vit_small_patch16_224", "ViT"),
         ("lora", "smallvit", "ViT"),
         ("vim", "vim", "state space"),
@@ -68,7 +68,7 @@ def test_groups_other_than_cnns_have_a_hue_each():
         ("new", "efficientnet_b0", "CNN"),
     ],
 )
-def test_groups_of_arms(family, backbone, group):
+def test_groups_of_methods(family, backbone, group):
     assert style.group(family, backbone) == group
 
 

@@ -1,4 +1,4 @@
-"""`summarise` on made-up cells: its numbers against the predictions, its refusals, its holes."""
+"""`summarise` on made-up runs: its numbers against the predictions, its refusals, its holes."""
 
 import csv
 import json
@@ -13,20 +13,20 @@ import pytest
 import yaml
 from sklearn.metrics import confusion_matrix
 
-from pipelines.cells import SummaryError
-from pipelines.params import Tune
-from pipelines.records import RecordError
-from pipelines.summarise import main
-from pipelines.summary import summarise
+from pipelines.evidence.summarising import main
+from pipelines.evidence.summary import summarise
+from pipelines.files.records import RecordError
+from pipelines.profile.schema import Tune
+from pipelines.runs.reading import SummaryError
 from report import tables
 from report.__main__ import build
 from report.results import load
 from tests import fake_results as fake
 
 ROOT = Path(__file__).parents[1]
-ARMS = ["full", "transfer", "colora-blocks2-5"]
+METHODS = ["full", "head-only", "colora-blocks2-5"]
 FILES = (
-    "summary.json", "cells.csv", "curves.csv", "confusion.csv", "comparisons.csv", "mcnemar.csv", "ranks.csv",
+    "summary.json", "runs.csv", "curves.csv", "confusion.csv", "comparisons.csv", "mcnemar.csv", "ranks.csv",
     "scores.csv", "class_scores.csv", "reliability.csv", "stability.csv",
 )  # fmt: skip
 
@@ -41,43 +41,45 @@ def rows(params, name):
         return list(csv.DictReader(file))
 
 
-def predictions(params, arm, seed):
-    with np.load(params.cell_dir(arm, seed) / "predictions.npz") as archive:
+def predictions(params, method, seed):
+    with np.load(params.run_dir(method, seed) / "predictions.npz") as archive:
         return archive["labels"], archive["probabilities"]
 
 
-def accuracies(params, arm):
-    return [float((p.argmax(1) == y).mean()) for y, p in (predictions(params, arm, s) for s in params.seeds)]
+def accuracies(params, method):
+    return [float((p.argmax(1) == y).mean()) for y, p in (predictions(params, method, s) for s in params.seeds)]
 
 
 @pytest.mark.parametrize("folds", [False, True])
 def test_numbers_are_those_of_the_predictions(folds):
-    params = fake.params(ARMS, seeds=(0, 1, 5))
+    params = fake.params(METHODS, seeds=(0, 1, 5))
     fake.write_profile(params, folds=folds)
-    assert summarise(params).keys() == set(ARMS)
+    assert summarise(params).keys() == set(METHODS)
     summary = json.loads((params.results_dir / "summary.json").read_text())
-    assert list(summary) == ARMS
-    for arm in ARMS:
-        values, own = accuracies(params, arm), summary[arm]
+    assert list(summary) == METHODS
+    for method in METHODS:
+        values, own = accuracies(params, method), summary[method]
         assert own["acc_mean"] == pytest.approx(statistics.mean(values), rel=1e-5)
         assert own["acc_sd"] == pytest.approx(statistics.stdev(values), rel=1e-5)
         assert own["acc_max"] == pytest.approx(max(values), rel=1e-5)
         assert own["acc_lo"] < own["acc_mean"] < own["acc_hi"]
         assert own["auc_lo"] < own["auc_mean"] < own["auc_hi"]
-        assert (own["trainable"], own["seeds"]) == (fake.ARMS[arm][2], 3)
+        assert (own["trainable"], own["seeds"]) == (fake.METHODS[method][2], 3)
     y, p = (np.concatenate(part) for part in zip(*(predictions(params, "full", s) for s in params.seeds)))
-    counts = [int(r["count"]) for r in rows(params, "confusion.csv") if r["arm"] == "full"]
+    counts = [int(r["count"]) for r in rows(params, "confusion.csv") if r["method"] == "full"]
     assert counts == confusion_matrix(y, p.argmax(1)).ravel().tolist()
-    found = {(r["arm"], r["against"]): float(r["difference"]) for r in rows(params, "comparisons.csv")}
-    assert len(found) == 4  # every arm but itself against full and transfer
+    found = {(r["method"], r["against"]): float(r["difference"]) for r in rows(params, "comparisons.csv")}
+    assert len(found) == 4  # every method but itself against full and transfer
     gap = np.mean(accuracies(params, "colora-blocks2-5")) - np.mean(accuracies(params, "full"))
     assert found["colora-blocks2-5", "full"] == pytest.approx(gap, abs=1e-6)
-    assert {(r["arm"], r["seed"]) for r in rows(params, "cells.csv")} == {(a, s) for a in ARMS for s in ("0", "1", "5")}
+    assert {(r["method"], r["seed"]) for r in rows(params, "runs.csv")} == {
+        (a, s) for a in METHODS for s in ("0", "1", "5")
+    }
     assert len(rows(params, "curves.csv")) == 3 * 3 * 12
 
 
 def test_files_are_the_same_at_every_run():
-    params = fake.params(ARMS)
+    params = fake.params(METHODS)
     fake.write_profile(params)
     summarise(params)
     first = {name: (params.results_dir / name).read_bytes() for name in FILES}
@@ -85,13 +87,13 @@ def test_files_are_the_same_at_every_run():
     assert first == {name: (params.results_dir / name).read_bytes() for name in FILES}
 
 
-def test_cells_outside_the_profile_are_not_read():
-    params = fake.params(ARMS)
+def test_runs_outside_the_profile_are_not_read():
+    params = fake.params(METHODS)
     fake.write_profile(params)
     alone = summarise(params)
-    more = fake.params([*ARMS, "bitfit"], seeds=(0, 1, 2))
-    fake.write_cell(more, "bitfit", 0)
-    fake.write_cell(more, "full", 2)
+    more = fake.params([*METHODS, "bitfit"], seeds=(0, 1, 2))
+    fake.write_run(more, "bitfit", 0)
+    fake.write_run(more, "full", 2)
     assert summarise(params) == alone
 
 
@@ -103,12 +105,12 @@ def test_one_seed_has_no_standard_deviation():
     assert json.loads((params.results_dir / "summary.json").read_text(), parse_constant=pytest.fail)
 
 
-def test_missing_cell_is_named_with_the_command_that_makes_it():
-    params = fake.params(ARMS)
-    fake.write_profile(params, skip=[("transfer", 1)])
-    with pytest.raises(SummaryError, match=r"1 of 6 cells") as caught:
+def test_missing_run_is_named_with_the_command_that_makes_it():
+    params = fake.params(METHODS)
+    fake.write_profile(params, skip=[("head-only", 1)])
+    with pytest.raises(SummaryError, match=r"1 of 6 runs") as caught:
         summarise(params)
-    assert "python -m pipelines.train --arm transfer --seed 1" in str(caught.value)
+    assert "python -m pipelines.train --method head-only --seed 1" in str(caught.value)
     assert not (params.results_dir / "summary.json").exists()
 
 
@@ -117,43 +119,43 @@ def test_weights_are_listed_without_their_place():
     params.model["weights"] = "../elsewhere/w.safetensors"
     fake.write_profile(params, skip=[("full", 1)])
     described = {"weights": "w.safetensors", "weights_sha256": "ab" * 32}
-    fake.edit_record(params.cell_dir("full", 0), lambda r: r["settings"].update(described))
+    fake.edit_record(params.run_dir("full", 0), lambda r: r["settings"].update(described))
     summarise(params)
-    listed = [(r["weights"], r["weights_sha256"]) for r in rows(params, "cells.csv")]
+    listed = [(r["weights"], r["weights_sha256"]) for r in rows(params, "runs.csv")]
     assert listed == [("w.safetensors", "ab" * 32), ("w.safetensors", "")]
 
 
 def test_holes_where_they_are_allowed():
-    params = fake.params([*ARMS, "bitfit"], seeds=(0, 1, 2), allow_missing=True)
-    fake.write_profile(params, skip=[("transfer", 1), *[("bitfit", s) for s in params.seeds]])
-    fake.edit_record(params.cell_dir("full", 2), lambda r: r.update(status="failed", failure="loss is nan in epoch 3"))
-    (params.cell_dir("full", 1) / "curves.csv").write_text("epoch\n1\n")
+    params = fake.params([*METHODS, "bitfit"], seeds=(0, 1, 2), allow_missing=True)
+    fake.write_profile(params, skip=[("head-only", 1), *[("bitfit", s) for s in params.seeds]])
+    fake.edit_record(params.run_dir("full", 2), lambda r: r.update(status="failed", failure="loss is nan in epoch 3"))
+    (params.run_dir("full", 1) / "curves.csv").write_text("epoch\n1\n")
     summary = summarise(params)
-    assert {arm: own["seeds"] for arm, own in summary.items()} == {
-        "full": 1, "transfer": 2, "colora-blocks2-5": 3, "bitfit": 0,
+    assert {method: own["seeds"] for method, own in summary.items()} == {
+        "full": 1, "head-only": 2, "colora-blocks2-5": 3, "bitfit": 0,
     }  # fmt: skip
     assert all(value is None for name, value in summary["bitfit"].items() if name != "seeds")
-    cells = {(r["arm"], r["seed"]): r for r in rows(params, "cells.csv")}
-    assert len(cells) == 12
-    assert cells["transfer", "1"]["status"] == cells["bitfit", "0"]["status"] == "missing"
-    assert cells["bitfit", "0"]["family"] == "bitfit" and cells["bitfit", "0"]["test_acc"] == ""
-    assert (cells["full", "2"]["status"], cells["full", "2"]["failure"]) == ("failed", "loss is nan in epoch 3")
-    assert cells["full", "1"]["status"] == "malformed" and "curves.csv" in cells["full", "1"]["failure"]
-    pairs = {(r["arm"], r["against"]): r for r in rows(params, "comparisons.csv")}
+    runs = {(r["method"], r["seed"]): r for r in rows(params, "runs.csv")}
+    assert len(runs) == 12
+    assert runs["head-only", "1"]["status"] == runs["bitfit", "0"]["status"] == "missing"
+    assert runs["bitfit", "0"]["family"] == "bitfit" and runs["bitfit", "0"]["test_acc"] == ""
+    assert (runs["full", "2"]["status"], runs["full", "2"]["failure"]) == ("failed", "loss is nan in epoch 3")
+    assert runs["full", "1"]["status"] == "malformed" and "curves.csv" in runs["full", "1"]["failure"]
+    pairs = {(r["method"], r["against"]): r for r in rows(params, "comparisons.csv")}
     assert pairs["colora-blocks2-5", "full"]["seeds"] == "1"
     hole = pairs["bitfit", "full"]
     assert hole.pop("seeds") == hole.pop("test_images") == "0"
     assert set(hole.values()) == {"bitfit", "full", ""}
     assert pairs["colora-blocks2-5", "full"]["seeds_needed"] == ""  # from one seed it cannot be said
-    assert [r["seed"] for r in rows(params, "mcnemar.csv") if r["arm"] == "transfer"] == ["0"]
-    ranks = {r["arm"]: r["mean_rank"] for r in rows(params, "ranks.csv")}
-    assert ranks == {"full": "", "transfer": "", "colora-blocks2-5": "1", "bitfit": ""}
+    assert [r["seed"] for r in rows(params, "mcnemar.csv") if r["method"] == "head-only"] == ["0"]
+    ranks = {r["method"]: r["mean_rank"] for r in rows(params, "ranks.csv")}
+    assert ranks == {"full": "", "head-only": "", "colora-blocks2-5": "1", "bitfit": ""}
 
 
-def test_no_cell_at_all_where_holes_are_allowed():
-    params = fake.params(ARMS, allow_missing=True)
+def test_no_run_at_all_where_holes_are_allowed():
+    params = fake.params(METHODS, allow_missing=True)
     assert all(own["seeds"] == 0 for own in summarise(params).values())
-    assert len(rows(params, "cells.csv")) == 6 and rows(params, "curves.csv") == []
+    assert len(rows(params, "runs.csv")) == 6 and rows(params, "curves.csv") == []
 
 
 def change_predictions(change):
@@ -195,10 +197,10 @@ SPOILS = {
         "parameters.flops should be int or absent, found 1.5",
     ),
     "metrics": (change_record(lambda r: r.update(metrics=None)), "metrics.best_epoch should be int"),
-    "arm": (change_record(lambda r: r.update(arm="transfer")), "arm should be 'full'"),
+    "method": (change_record(lambda r: r.update(method="head-only")), "method should be 'full'"),
     "seed": (change_record(lambda r: r.update(seed=0)), "seed should be 1"),
     "count": (change_record(lambda r: r["data"].update(test=7)), "200 images, but the record says data.test = 7"),
-    "json": (lambda folder: (folder / "record.json").write_text('{"arm": '), "not readable as JSON"),
+    "json": (lambda folder: (folder / "record.json").write_text('{"method": '), "not readable as JSON"),
     "sum": (set_row("probabilities", 3, 0.5), "sum to 1"),
     "nan": (set_row("probabilities", 3, np.nan), "sum to 1"),
     "negative": (set_row("probabilities", 3, [-1, 1, 1, 0]), "sum to 1"),
@@ -217,38 +219,38 @@ SPOILS = {
 
 
 @pytest.mark.parametrize("spoil", SPOILS)
-def test_malformed_cell_is_named(spoil):
+def test_malformed_run_is_named(spoil):
     params = fake.params(["full"])
     fake.write_profile(params)
     change, message = SPOILS[spoil]
-    change(params.cell_dir("full", 1))
+    change(params.run_dir("full", 1))
     with pytest.raises(SummaryError, match=message) as caught:
         summarise(params)
-    assert "--arm full --seed 1" in str(caught.value)
+    assert "--method full --seed 1" in str(caught.value)
 
 
 def test_seeds_run_with_different_settings_are_refused():
     params = fake.params(["full"])
     fake.write_profile(params)
-    fake.edit_record(params.cell_dir("full", 1), lambda r: r["settings"].update(weights="random"))
-    with pytest.raises(SummaryError, match="arm full: seeds 0 and 1 differ in settings: weights"):
+    fake.edit_record(params.run_dir("full", 1), lambda r: r["settings"].update(weights="random"))
+    with pytest.raises(SummaryError, match="method full: seeds 0 and 1 differ in settings: weights"):
         summarise(params)
 
 
-def test_arms_tested_on_different_images_are_not_paired():
-    params = fake.params(ARMS)
+def test_methods_tested_on_different_images_are_not_paired():
+    params = fake.params(METHODS)
     fake.write_profile(params)
-    change_predictions(lambda a: a.update(indices=a["indices"] + 1))(params.cell_dir("colora-blocks2-5", 1))
-    with pytest.raises(SummaryError, match="arms colora-blocks2-5 and full, seed 1: tested on different images"):
+    change_predictions(lambda a: a.update(indices=a["indices"] + 1))(params.run_dir("colora-blocks2-5", 1))
+    with pytest.raises(SummaryError, match="methods colora-blocks2-5 and full, seed 1: tested on different images"):
         summarise(params)
 
 
 def test_order_of_test_images_does_not_matter():
-    params = fake.params(ARMS)
+    params = fake.params(METHODS)
     fake.write_profile(params)
     before = summarise(params)
     turn = change_predictions(lambda a: a.update({name: array[::-1] for name, array in a.items()}))
-    turn(params.cell_dir("full", 0))
+    turn(params.run_dir("full", 0))
     assert summarise(params) == before
 
 
@@ -256,10 +258,10 @@ def test_command_line(capsys):
     params = fake.params(["full"])
     Path("params.yaml").write_text(yaml.safe_dump(params.model_dump(mode="json", exclude_none=True)))
     assert main([]) == 1
-    assert capsys.readouterr().err.startswith("error: profile 'fake': 2 of 2 cells cannot be used")
+    assert capsys.readouterr().err.startswith("error: profile 'fake': 2 of 2 runs cannot be used")
     fake.write_profile(params)
     assert main([]) == 0
-    assert "2 of 2 cells summarised" in capsys.readouterr().out
+    assert "2 of 2 runs summarised" in capsys.readouterr().out
 
 
 def test_torch_is_not_imported():
@@ -267,17 +269,17 @@ def test_torch_is_not_imported():
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
 
 
-def with_tuning(arms=ARMS):
-    params = fake.params(arms, seeds=(0, 1))
+def with_tuning(methods=METHODS):
+    params = fake.params(methods, seeds=(0, 1))
     params = params.model_copy(update={"tune": Tune(lrs=[1e-3, 1e-2, 1e-1], epochs=1)})
     fake.write_profile(params)
-    for arm, chosen in zip(arms, (1e-3, 1e-2, 1e-2), strict=True):
+    for method, chosen in zip(methods, (1e-3, 1e-2, 1e-2), strict=True):
         trials = [
             {"lr": 1e-3, "val_acc": 0.7, "val_loss": 0.9, "best_epoch": 1, "failure": None},
             {"lr": 1e-2, "val_acc": 0.8, "val_loss": 0.8, "best_epoch": 1, "failure": None},
             {"lr": 1e-1, "val_acc": None, "val_loss": None, "best_epoch": None, "failure": "training loss is nan"},
         ]
-        path = params.results_dir / "tune" / f"{arm}.json"
+        path = params.results_dir / "tune" / f"{method}.json"
         path.parent.mkdir(exist_ok=True)
         path.write_text(json.dumps({"chosen": chosen, "trials": trials}))
     return params
@@ -289,7 +291,7 @@ def test_every_tuning_trial_is_listed_with_the_chosen_one():
     listed = rows(params, "tuning.csv")
     assert len(listed) == 9 and [row["lr"] for row in listed if row["chosen"] == "True"] == ["0.001", "0.01", "0.01"]
     assert listed[2] == {
-        "arm": "full", "lr": "0.1", "val_acc": "", "val_loss": "", "chosen": "False", "failure": "training loss is nan"
+        "method": "full", "lr": "0.1", "val_acc": "", "val_loss": "", "chosen": "False", "failure": "training loss is nan"
     }  # fmt: skip
     page = build(params.results_dir, Path("out")).read_text()
     assert re.search(r"\| full +\| 0.700 \* +\| 0.800 +\| — ", page)
@@ -311,38 +313,40 @@ def test_a_missing_or_odd_tuning_record_is_named():
     params = with_tuning()
     path = params.results_dir / "tune" / "full.json"
     path.write_text(json.dumps({"chosen": 1}))
-    with pytest.raises(SummaryError, match="tune/full.json: not a tuning record.*pipelines.tune --arm full"):
+    with pytest.raises(SummaryError, match="tune/full.json: not a tuning record.*pipelines.tune --method full"):
         summarise(params)
     path.write_text("{")
-    with pytest.raises(RecordError, match="tune/full.json: not readable.*pipelines.tune --arm full"):
+    with pytest.raises(RecordError, match="tune/full.json: not readable.*pipelines.tune --method full"):
         summarise(params)
     path.unlink()
-    with pytest.raises(SummaryError, match="tune/full.json: no such file; run `python -m pipelines.tune --arm full`"):
+    with pytest.raises(
+        SummaryError, match="tune/full.json: no such file; run `python -m pipelines.tune --method full`"
+    ):
         summarise(params)
 
 
-def test_an_arm_with_a_stated_rate_has_no_trials():
+def test_an_method_with_a_stated_rate_has_no_trials():
     params = with_tuning()
     path = params.results_dir / "tune" / "transfer.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "chosen": None, "trials": []}))
     summarise(params)
-    assert {row["arm"] for row in rows(params, "tuning.csv")} == {"full", "colora-blocks2-5"}
+    assert {row["method"] for row in rows(params, "tuning.csv")} == {"full", "colora-blocks2-5"}
     note = tables.tuning(load(params.results_dir)).note
-    assert note.endswith("An arm whose rate is stated, not chosen, has no trials: transfer.")
+    assert note.endswith("A method whose rate is stated, not chosen, has no trials: transfer.")
     # Where the profile's section states it, a file is not even asked for.
     path.unlink()
-    arm = {**params.arm, "transfer": {**params.arm["transfer"], "train": {"lr": 1e-3}}}
-    summarise(params.model_copy(update={"arm": arm}))
-    assert {row["arm"] for row in rows(params, "tuning.csv")} == {"full", "colora-blocks2-5"}
+    method = {**params.method, "head-only": {**params.method["head-only"], "train": {"lr": 1e-3}}}
+    summarise(params.model_copy(update={"method": method}))
+    assert {row["method"] for row in rows(params, "tuning.csv")} == {"full", "colora-blocks2-5"}
 
 
 def test_flops_are_listed():
-    params = fake.params(ARMS)
+    params = fake.params(METHODS)
     fake.write_profile(params)
     summarise(params)
     summary = json.loads((params.results_dir / "summary.json").read_text())
     assert {own["flops"] for own in summary.values()} == {30_936_000_000}
-    assert {row["flops"] for row in rows(params, "cells.csv")} == {"30936000000"}
+    assert {row["flops"] for row in rows(params, "runs.csv")} == {"30936000000"}
 
 
 def forget_flops(folder):
@@ -350,19 +354,19 @@ def forget_flops(folder):
 
 
 def test_flops_may_be_absent():
-    params = fake.params(ARMS)
+    params = fake.params(METHODS)
     fake.write_profile(params)
-    for arm, seed in (("full", 0), ("transfer", 0), ("transfer", 1)):
-        forget_flops(params.cell_dir(arm, seed))
+    for method, seed in (("full", 0), ("head-only", 0), ("head-only", 1)):
+        forget_flops(params.run_dir(method, seed))
     summary = summarise(params)
-    assert summary["full"]["flops"] == 30_936_000_000 and summary["transfer"]["flops"] is None
-    listed = [row["flops"] for row in rows(params, "cells.csv") if row["arm"] in ("full", "transfer")]
+    assert summary["full"]["flops"] == 30_936_000_000 and summary["head-only"]["flops"] is None
+    listed = [row["flops"] for row in rows(params, "runs.csv") if row["method"] in ("full", "head-only")]
     assert listed == ["", "30936000000", "", ""]
 
 
 def test_seeds_with_different_networks_are_refused():
     params = fake.params(["full"])
     fake.write_profile(params)
-    fake.edit_record(params.cell_dir("full", 1), lambda r: r["parameters"].update(flops=1))
-    with pytest.raises(SummaryError, match="arm full: seeds 0 and 1 differ in parameters: flops"):
+    fake.edit_record(params.run_dir("full", 1), lambda r: r["parameters"].update(flops=1))
+    with pytest.raises(SummaryError, match="method full: seeds 0 and 1 differ in parameters: flops"):
         summarise(params)

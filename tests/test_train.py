@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import yaml
 
-from pipelines import parameters, records, train, tune
-from pipelines.params import Params, ParamsError
+from pipelines.files import records
+from pipelines.profile.schema import Params, ParamsError
+from pipelines.training import counting, runner, tuning
 from tests.conftest import tiny_params
 
 
@@ -15,8 +16,8 @@ def profile(folder, **changes):
     return Params(**content)
 
 
-def read(arm, seed=0):
-    return json.loads((train.Path("results/tiny/runs") / arm / str(seed) / "record.json").read_text())
+def read(method, seed=0):
+    return json.loads((runner.Path("results/tiny/runs") / method / str(seed) / "record.json").read_text())
 
 
 def without_times(record):
@@ -26,10 +27,10 @@ def without_times(record):
     return record
 
 
-def test_a_cell_leaves_its_record_curves_and_predictions(prepared, workdir, capsys):
+def test_a_run_leaves_its_record_curves_and_predictions(prepared, workdir, capsys):
     params = profile(workdir)
-    assert train.main(["--arm", "colora-blocks2-5", "--seed", "0"]) == 0
-    record, folder = read("colora-blocks2-5"), params.cell_dir("colora-blocks2-5", 0)
+    assert runner.main(["--method", "colora-blocks2-5", "--seed", "0"]) == 0
+    record, folder = read("colora-blocks2-5"), params.run_dir("colora-blocks2-5", 0)
     assert record["status"] == "complete" and record["failure"] is None
     assert record["settings"]["blocks"] == [2, 5] and record["settings"]["train"]["lr"] == 2e-3
     assert record["data"] == {"train": 96, "val": 32, "test": 32, "classes": ["class0", "class1", "class2", "class3"]}
@@ -47,35 +48,35 @@ def test_a_cell_leaves_its_record_curves_and_predictions(prepared, workdir, caps
 
 def test_the_same_seed_gives_an_identical_record(prepared, workdir):
     params = profile(workdir)
-    train.run(params, "adapters", [0])
-    first, predictions = read("adapters"), (params.cell_dir("adapters", 0) / "predictions.npz").read_bytes()
-    (params.cell_dir("adapters", 0) / "record.json").unlink()
-    train.run(params, "adapters", [0])
+    runner.run(params, "adapters", [0])
+    first, predictions = read("adapters"), (params.run_dir("adapters", 0) / "predictions.npz").read_bytes()
+    (params.run_dir("adapters", 0) / "record.json").unlink()
+    runner.run(params, "adapters", [0])
     assert without_times(read("adapters")) == without_times(first)
-    assert (params.cell_dir("adapters", 0) / "predictions.npz").read_bytes() == predictions
+    assert (params.run_dir("adapters", 0) / "predictions.npz").read_bytes() == predictions
 
 
-def test_a_complete_cell_is_kept_and_a_stale_one_trained_again(prepared, workdir, capsys):
+def test_a_complete_run_is_kept_and_a_stale_one_trained_again(prepared, workdir, capsys):
     params = profile(workdir)
-    train.run(params, "transfer", [0])
-    date = read("transfer")["environment"]["date"]
+    runner.run(params, "head-only", [0])
+    date = read("head-only")["environment"]["date"]
     capsys.readouterr()
-    train.run(params, "transfer", [0])
-    assert "complete, kept" in capsys.readouterr().out and read("transfer")["environment"]["date"] == date
+    runner.run(params, "head-only", [0])
+    assert "complete, kept" in capsys.readouterr().out and read("head-only")["environment"]["date"] == date
     changed = profile(workdir, train={"epochs": 1, "batch_size": 16, "lr": 2e-3, "input": "unit"})
-    train.run(changed, "transfer", [0])
-    assert read("transfer")["settings"]["train"]["epochs"] == 1
+    runner.run(changed, "head-only", [0])
+    assert read("head-only")["settings"]["train"]["epochs"] == 1
 
 
 def test_all_seeds_of_the_profile_by_default(prepared, workdir):
     profile(workdir)
-    assert train.main(["--arm", "transfer"]) == 0
-    assert read("transfer", 0)["seed"] == 0 and read("transfer", 1)["seed"] == 1
+    assert runner.main(["--method", "head-only"]) == 0
+    assert read("head-only", 0)["seed"] == 0 and read("head-only", 1)["seed"] == 1
 
 
-def test_a_diverging_cell_leaves_a_record_of_why_and_does_not_stop_the_others(prepared, workdir, monkeypatch, capsys):
+def test_a_diverging_run_leaves_a_record_of_why_and_does_not_stop_the_others(prepared, workdir, monkeypatch, capsys):
     profile(workdir)
-    from pipelines import loop
+    from pipelines.training import loop
 
     fit = loop.fit
 
@@ -85,18 +86,18 @@ def test_a_diverging_cell_leaves_a_record_of_why_and_does_not_stop_the_others(pr
         return fit(*args, seed=seed, **kwargs)
 
     monkeypatch.setattr(loop, "fit", diverges_for_seed_0)
-    assert train.main(["--arm", "transfer"]) == 1
-    failed = read("transfer", 0)
+    assert runner.main(["--method", "head-only"]) == 1
+    failed = read("head-only", 0)
     assert failed["status"] == "failed" and "nan in epoch 1" in failed["failure"] and failed["metrics"] is None
-    assert read("transfer", 1)["status"] == "complete"
+    assert read("head-only", 1)["status"] == "complete"
     assert "seed 0: training loss is nan" in capsys.readouterr().err
 
 
 def test_entropies_of_the_training_images_on_request(prepared, workdir):
     content = tiny_params()
     params = profile(workdir, train={**content["train"], "save_entropies": True})
-    train.run(params, "transfer", [0])
-    with np.load(params.cell_dir("transfer", 0) / "entropies.npz", allow_pickle=False) as stored:
+    runner.run(params, "head-only", [0])
+    with np.load(params.run_dir("head-only", 0) / "entropies.npz", allow_pickle=False) as stored:
         assert stored["indices"].tolist() == list(range(96))
         assert ((stored["entropy"] > 0) & (stored["entropy"] <= np.log(4) + 1e-9)).all()
 
@@ -105,86 +106,86 @@ def test_entropy_against_scipy():
     from scipy.stats import entropy
 
     p = np.array([[0.25] * 4, [1, 0, 0, 0], [0.5, 0.25, 0.125, 0.125]])
-    np.testing.assert_allclose(train.entropy(p), entropy(p, axis=1), atol=1e-15)
+    np.testing.assert_allclose(runner.entropy(p), entropy(p, axis=1), atol=1e-15)
 
 
 @pytest.mark.parametrize(
     "arguments, words",
     [
-        (["--arm", "colora-block2-5"], "did you mean 'colora-blocks2-5'"),
-        (["--arm", "full", "--seed", "7"], "seed 7 is not one of profile 'tiny': [0, 1]"),
-        (["--arm", "full", "--profile-file", "none.yaml"], "none.yaml: no such file"),
+        (["--method", "colora-block2-5"], "did you mean 'colora-blocks2-5'"),
+        (["--method", "full", "--seed", "7"], "seed 7 is not one of profile 'tiny': [0, 1]"),
+        (["--method", "full", "--profile-file", "none.yaml"], "none.yaml: no such file"),
     ],
 )
 def test_wrong_arguments_are_errors_without_traceback(prepared, workdir, capsys, arguments, words):
     profile(workdir)
-    assert train.main(arguments) == 1
+    assert runner.main(arguments) == 1
     assert words in capsys.readouterr().err
 
 
-def test_a_tuned_arm_trains_at_the_rate_chosen_and_not_before_there_is_one(prepared, workdir, capsys):
+def test_a_tuned_method_trains_at_the_rate_chosen_and_not_before_there_is_one(prepared, workdir, capsys):
     params = profile(workdir, tune={"lrs": [1e-6, 5e-3], "epochs": 2})
-    assert train.main(["--arm", "full", "--seed", "0"]) == 1
-    assert "full.json is not there; run `python -m pipelines.tune --arm full` first" in capsys.readouterr().err
-    tune.run(params, "full")
-    assert train.main(["--arm", "full", "--seed", "0"]) == 0
+    assert runner.main(["--method", "full", "--seed", "0"]) == 1
+    assert "full.json is not there; run `python -m pipelines.tune --method full` first" in capsys.readouterr().err
+    tuning.run(params, "full")
+    assert runner.main(["--method", "full", "--seed", "0"]) == 0
     assert read("full")["settings"]["train"]["lr"] == 5e-3
     profile(workdir, tune={"lrs": [1e-6, 5e-3], "epochs": 3})
-    assert train.main(["--arm", "full", "--seed", "0"]) == 1
+    assert runner.main(["--method", "full", "--seed", "0"]) == 1
     assert "was made with other settings, data or code" in capsys.readouterr().err
 
 
 def test_the_record_counts_parameters_and_flops(prepared, workdir):
     params = profile(workdir)
-    train.run(params, "adapters", [0])
-    counted = parameters.count_arm("adapters", params.settings("adapters"), num_classes=4, image_size=32)
+    runner.run(params, "adapters", [0])
+    counted = counting.count_method("adapters", params.settings("adapters"), num_classes=4, image_size=32)
     assert read("adapters")["parameters"] == counted
 
 
-def test_a_failed_cell_is_a_hole_where_the_profile_allows_holes(prepared, workdir, monkeypatch, capsys):
-    from pipelines import loop
+def test_a_failed_run_is_a_hole_where_the_profile_allows_holes(prepared, workdir, monkeypatch, capsys):
+    from pipelines.training import loop
 
     def diverges(*args, **kwargs):
         raise loop.Diverged("training loss is nan in epoch 1")
 
     monkeypatch.setattr(loop, "fit", diverges)
-    assert train.run(profile(workdir), "transfer", [0]) == 1
-    assert train.run(profile(workdir, allow_missing=True), "transfer", [0]) == 0
+    assert runner.run(profile(workdir), "head-only", [0]) == 1
+    assert runner.run(profile(workdir, allow_missing=True), "head-only", [0]) == 0
     assert "training loss is nan" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("section", [{"family": "conv_lora", "alpha": 1}, {"family": "colora", "blocks": 5}])
-def test_an_option_missing_or_of_the_wrong_type_is_named_with_the_arm(prepared, workdir, capsys, section):
-    profile(workdir, arm={"odd": section})
-    assert train.main(["--arm", "odd"]) == 1
-    assert "arm.odd: an option is missing or of the wrong type" in capsys.readouterr().err
+def test_an_option_missing_or_of_the_wrong_type_is_named_with_the_method(prepared, workdir, capsys, section):
+    profile(workdir, method={"odd": section})
+    assert runner.main(["--method", "odd"]) == 1
+    assert "method.odd: an option is missing or of the wrong type" in capsys.readouterr().err
 
 
-def test_an_arm_that_cannot_be_built_is_named(prepared, workdir, capsys):
-    profile(workdir, arm={"odd": {"family": "full", "backbone": "resnet81"}})
-    assert train.main(["--arm", "odd"]) == 1
+def test_an_method_that_cannot_be_built_is_named(prepared, workdir, capsys):
+    profile(workdir, method={"odd": {"family": "full", "backbone": "resnet81"}})
+    assert runner.main(["--method", "odd"]) == 1
     message = capsys.readouterr().err
     assert "odd" in message and "resnet81" in message and "resnet18" in message
 
 
 def test_missing_data_or_weights_say_what_to_do(workdir, prepared, capsys):
     profile(workdir, profile="other")
-    assert train.main(["--arm", "full"]) == 1
+    assert runner.main(["--method", "full"]) == 1
     assert "python -m pipelines.prepare" in capsys.readouterr().err
     profile(workdir, model={"backbone": "smallcnn", "weights": "none.safetensors"})
-    assert train.main(["--arm", "full"]) == 1
+    assert runner.main(["--method", "full"]) == 1
     assert "none.safetensors" in capsys.readouterr().err
 
 
 def test_an_unreadable_record_is_an_error_that_names_it(prepared, workdir, capsys):
     params = profile(workdir)
-    folder = params.cell_dir("full", 0)
+    folder = params.run_dir("full", 0)
     folder.mkdir(parents=True)
     (folder / "record.json").write_text("{")
-    with pytest.raises(records.RecordError, match="record.json: not readable.*train the cell again"):
-        train.run(params, "full", [0])
+    with pytest.raises(records.RecordError, match="record.json: not readable.*train the run again"):
+        runner.run(params, "full", [0])
 
 
-def test_unknown_arm_raises_before_anything_is_imported():
+def test_unknown_method_raises_before_anything_is_imported():
     with pytest.raises(ParamsError):
-        train.run(Params(**tiny_params()), "none", [0])
+        runner.run(Params(**tiny_params()), "none", [0])

@@ -16,10 +16,12 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from PIL import Image
 
-from pipelines import arrays, params, prepare, records
-from pipelines.params import Params, ParamsError
-from pipelines.records import RecordError
-from pipelines.sources import DataError, folder, medmnist
+from pipelines.data import preparation
+from pipelines.data.sources import DataError, folder, medmnist
+from pipelines.files import arrays, records
+from pipelines.files.records import RecordError
+from pipelines.profile import schema
+from pipelines.profile.schema import Params, ParamsError
 from tests.conftest import bright_quadrants, tiny_params, write_prepared
 from tests.damage import ANYTHING, altered, damaged, file_like
 
@@ -35,19 +37,19 @@ TINY = {**tiny_params(), "tune": {"lrs": [0.1], "epochs": 1}}
 def use(path: Path) -> None:
     """Load parameters, and ask what every stage asks: nothing but ParamsError may come of it."""
     try:
-        loaded = params.load(path)
+        loaded = schema.load(path)
     except ParamsError as error:
         assert str(path) in str(error) and len(str(error)) < 5000
         return
     assert isinstance(loaded, Params)
-    for arm in loaded.arm:
-        loaded.tuned(arm)
-        for place in (loaded.cell_dir(arm, loaded.seeds[0]), loaded.tune_file(arm)):
+    for method in loaded.method:
+        loaded.tuned(method)
+        for place in (loaded.run_dir(method, loaded.seeds[0]), loaded.tune_file(method)):
             assert place.resolve().is_relative_to(loaded.results_dir.resolve()) and loaded.profile in place.parts
         try:
-            settings = loaded.settings(arm)
+            settings = loaded.settings(method)
         except ParamsError as error:
-            assert arm in str(error)
+            assert method in str(error)
             continue
         assert isinstance(settings["train"]["epochs"], int) and isinstance(settings["backbone"], str)
 
@@ -186,7 +188,7 @@ def test_damaged_prepared_data_are_noticed(here, whole_data, data):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(here)
         try:
-            prepare.verify(Params(**tiny_params()))
+            preparation.verify(Params(**tiny_params()))
         except (DataError, RecordError) as error:
             assert "python -m pipelines.prepare" in str(error)
         else:  # what is read of it must be as it was

@@ -19,7 +19,7 @@ from torch import nn
 
 import colora
 from baselines.backbones.weights import WeightsError, load_into
-from pipelines import loop
+from pipelines.training import loop
 from tests.damage import JSON, altered, file_like
 
 

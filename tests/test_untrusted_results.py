@@ -1,4 +1,4 @@
-"""Nothing that is read can do more than be refused: records, cells and results; nor shown, do more than be seen.
+"""Nothing that is read can do more than be refused: records, runs and results; nor shown, do more than be seen.
 
 A few examples of each property; see tests/test_untrusted.py.
 """
@@ -14,10 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from pipelines import cells, markdown
-from pipelines.cells import SummaryError
-from pipelines.records import RecordError
-from pipelines.summary import summarise
+from pipelines.evidence.summary import summarise
+from pipelines.files import markdown
+from pipelines.files.records import RecordError
+from pipelines.runs import reading
+from pipelines.runs.reading import SummaryError
 from report import results as report_results
 from report import tables
 from tests import fake_results as fake
@@ -29,12 +30,12 @@ def here(tmp_path_factory):
     return tmp_path_factory.mktemp("untrusted")
 
 
-CELL = ("record.json", "predictions.npz", "curves.csv")
+RUN = ("record.json", "predictions.npz", "curves.csv")
 
 
 @pytest.fixture(scope="module")
 def profile(here):
-    """A profile of one arm and two seeds, summarised, and what its first cell and its results hold."""
+    """A profile of one method and two seeds, summarised, and what its first run and its results hold."""
     made = fake.params(["full"], seeds=(0, 1), profile="untrusted")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(here)
@@ -46,19 +47,19 @@ def profile(here):
     (directory / "data" / "card.json").write_text(
         json.dumps({"settings": {"source": "phantom", "medmnist": {"dataset": "octmnist"}}, "patients": 8, "count": 16})
     )
-    cell = {name: (here / made.cell_dir("full", 0) / name).read_bytes() for name in CELL}
+    run = {name: (here / made.run_dir("full", 0) / name).read_bytes() for name in RUN}
     files = [path for path in directory.rglob("*.*") if "runs" not in path.parts and path.name != "patients.csv"]
-    return made, cell, {path: path.read_bytes() for path in files}
+    return made, run, {path: path.read_bytes() for path in files}
 
 
 def summarised(here, made, path: Path, content: bytes, before: bytes) -> None:
-    """Nothing but the errors that name the cell may come of it, nor a summary with what JSON lacks."""
+    """Nothing but the errors that name the run may come of it, nor a summary with what JSON lacks."""
     path.write_bytes(content)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(here)
         try:
-            found, _ = cells.read_cells(made)
-            assert all(len(cell["curves"]) == 3 and len(cell["labels"]) == 16 for cell in found.values())
+            found, _ = reading.read_runs(made)
+            assert all(len(run["curves"]) == 3 and len(run["labels"]) == 16 for run in found.values())
             summary = summarise(made)
             json.loads(json.dumps(summary, allow_nan=False))
         except (SummaryError, RecordError) as error:
@@ -68,18 +69,18 @@ def summarised(here, made, path: Path, content: bytes, before: bytes) -> None:
 
 
 @given(st.data())
-def test_any_bytes_in_a_cell(here, profile, data):
-    made, cell, _ = profile
-    name = data.draw(st.sampled_from(CELL))
-    path = here / made.cell_dir("full", 0) / name
-    summarised(here, made, path, data.draw(file_like(cell[name])), cell[name])
+def test_any_bytes_in_a_run(here, profile, data):
+    made, run, _ = profile
+    name = data.draw(st.sampled_from(RUN))
+    path = here / made.run_dir("full", 0) / name
+    summarised(here, made, path, data.draw(file_like(run[name])), run[name])
 
 
 @given(st.data())
 def test_any_content_as_a_record(here, profile, data):
-    made, cell, _ = profile
-    content = json.dumps(data.draw(altered(json.loads(cell["record.json"]), JSON) | JSON)).encode()
-    summarised(here, made, here / made.cell_dir("full", 0) / "record.json", content, cell["record.json"])
+    made, run, _ = profile
+    content = json.dumps(data.draw(altered(json.loads(run["record.json"]), JSON) | JSON)).encode()
+    summarised(here, made, here / made.run_dir("full", 0) / "record.json", content, run["record.json"])
 
 
 @given(st.data())
@@ -118,23 +119,23 @@ def seen(text: str) -> str:
 
 
 @given(st.lists(SHOWN, min_size=1, max_size=3))
-def test_any_text_is_shown_as_it_stands_in_markdown(cells):
+def test_any_text_is_shown_as_it_stands_in_markdown(runs):
     """A real parser, HTML allowed, gives back the text and makes nothing of it."""
-    text = pd.DataFrame([cells, cells], columns=[f"h{n}" for n in range(len(cells))])
+    text = pd.DataFrame([runs, runs], columns=[f"h{n}" for n in range(len(runs))])
     parser = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"])
     page = parser.render(tables.markdown(tables.Table("t", "", "", text, text)))
-    assert [html.unescape(cell) for cell in re.findall(r"<td[^>]*>(.*?)</td>", page, re.DOTALL)] == 2 * list(
-        map(seen, cells)
+    assert [html.unescape(run) for run in re.findall(r"<td[^>]*>(.*?)</td>", page, re.DOTALL)] == 2 * list(
+        map(seen, runs)
     )
     assert set(re.findall(r"</?(\w+)", page)) <= {"table", "thead", "tbody", "tr", "th", "td"}
-    line = parser.render(f"- x {markdown.plain(cells[0])}\n")
-    assert html.unescape(line) == f"<ul>\n<li>{f'x {seen(cells[0])}'.rstrip()}</li>\n</ul>\n"
+    line = parser.render(f"- x {markdown.plain(runs[0])}\n")
+    assert html.unescape(line) == f"<ul>\n<li>{f'x {seen(runs[0])}'.rstrip()}</li>\n</ul>\n"
 
 
 @given(st.lists(SHOWN, min_size=1, max_size=3))
-def test_any_text_is_text_in_latex(cells):
+def test_any_text_is_text_in_latex(runs):
     r"""Read as TeX does: after the known escapes are taken out, no character is left that would be a command."""
-    text = pd.DataFrame([cells, cells], columns=[f"h{n}" for n in range(len(cells))])
+    text = pd.DataFrame([runs, runs], columns=[f"h{n}" for n in range(len(runs))])
     code = tables.latex(tables.Table("t", "A", "B", text, text))
     rows = code.split("\\midrule\n")[1].split("\n\\bottomrule")[0].split("\n")
     assert len(rows) == 2
@@ -143,7 +144,7 @@ def test_any_text_is_text_in_latex(cells):
         known = r"\\(?:textbackslash|textasciitilde|textasciicircum|textless|textgreater|textbar)\{\}|\\[&%$#_{}]|-\{\}"
         left = re.sub(known + r"|\$(?:\\pm|\\times|\\infty|-)\$", "", row.removesuffix(r" \\").removeprefix("{}"))
         assert row.isascii() and "|" not in left
-        assert not re.search(r"[\\$%#_{}~^]", left) and left.count("&") == len(cells) - 1
+        assert not re.search(r"[\\$%#_{}~^]", left) and left.count("&") == len(runs) - 1
         assert row.startswith("{}") or not row.lstrip().startswith(("[", "*"))
 
 

@@ -31,7 +31,7 @@ def classifier(
             safetensors file with their keys. A ViT's position embedding is resampled to the image size.
         head: "paper" (1x1 convolution to 128, ReLU, flatten, linear 128, ReLU, linear) or "linear" (global
             average pool, linear).
-        batchnorm: "frozen" or "updated": whether running statistics move in arms that freeze the body.
+        batchnorm: "frozen" or "updated": whether running statistics move in methods that freeze the body.
 
     Raises:
         ValueError: unknown backbone, head or policy, or an image size that the backbone cannot take.

@@ -16,7 +16,7 @@ Blocks = dict[int, list[str]]
 class Backbone:
     """make(image_size) -> (body, blocks); fetch() -> its ImageNet state dict, None where nobody publishes one.
 
-    classifier: key prefixes of the published classifier, which is not ours to keep: the head is new in every arm.
+    classifier: key prefixes of the published classifier, which is not ours to keep: the head is new in every method.
     patch: image sizes must be multiples of it.
     """
 

@@ -99,16 +99,16 @@
     const columns = [data.epochs];
     const series = [{}];
     const bands = [];
-    for (const arm of data.arms) {
-      const chip = chips[arm.number];
-      const values = arm.lines?.[metric];
+    for (const method of data.methods) {
+      const chip = chips[method.number];
+      const values = method.lines?.[metric];
       if (!values) continue;
       const color = getComputedStyle(chip.key).color;
       const shown = chip.box.checked;
       const line = { stroke: color, show: shown, width: 2, points: { show: data.epochs.length < 3 } };
       const edge = { show: shown && band, stroke: "transparent", points: { show: false } };
       chip.series = series.length;
-      series.push({ ...line, dash: arm.dash ? arm.dash.split(" ").map(Number) : [] }, edge, { ...edge });
+      series.push({ ...line, dash: method.dash ? method.dash.split(" ").map(Number) : [] }, edge, { ...edge });
       bands.push({ series: [chip.series + 2, chip.series + 1], fill: color.replace(/\)$/, " / 0.14)").replace(/,/g, "") });
       columns.push(...values);
     }
@@ -136,23 +136,23 @@
     read(at);
   }
 
-  // The values at an epoch, beside the arms' names; the slider says them to those who cannot see the chart.
+  // The values at an epoch, beside the methods' names; the slider says them to those who cannot see the chart.
   function read(place) {
     at = place;
     const metric = find("#metric").value;
     const spoken = [];
-    for (const arm of data.arms) {
-      const values = arm.lines?.[metric];
+    for (const method of data.methods) {
+      const values = method.lines?.[metric];
       if (!values) continue;
       const [mean, low, high] = values.map((part) => part[place]);
       const text = mean === null ? "\u2014" : mean.toFixed(3);
-      chips[arm.number].value.textContent = text;
-      chips[arm.number].spread.textContent = mean === null || arm.seeds < 2 ? "" : `${low.toFixed(3)}\u2013${high.toFixed(3)}`;
-      if (chips[arm.number].box.checked) spoken.push(`${arm.name} ${mean === null ? "no value" : text}`);
+      chips[method.number].value.textContent = text;
+      chips[method.number].spread.textContent = mean === null || method.seeds < 2 ? "" : `${low.toFixed(3)}\u2013${high.toFixed(3)}`;
+      if (chips[method.number].box.checked) spoken.push(`${method.name} ${mean === null ? "no value" : text}`);
     }
     const slider = find("#epoch");
     slider.value = place;
-    slider.setAttribute("aria-valuetext", `epoch ${data.epochs[place]}: ${spoken.join(", ") || "no arm is shown"}`);
+    slider.setAttribute("aria-valuetext", `epoch ${data.epochs[place]}: ${spoken.join(", ") || "no method is shown"}`);
     find("#epoch-shown").textContent = data.epochs[place];
   }
 
@@ -171,9 +171,9 @@
     });
     for (const button of all("button[data-show]", box)) {
       button.addEventListener("click", () => {
-        for (const arm of data.arms) {
-          const show = { all: true, none: false, first: arm.first }[button.dataset.show];
-          chips[arm.number].box.checked = show && arm.lines !== null;
+        for (const method of data.methods) {
+          const show = { all: true, none: false, first: method.first }[button.dataset.show];
+          chips[method.number].box.checked = show && method.lines !== null;
         }
         drawCurves();
       });

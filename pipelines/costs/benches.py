@@ -1,0 +1,264 @@
+"""Contenders set up for measuring, and the figures that come of their turns."""
+
+import copy
+import math
+
+import numpy as np
+import torch
+from torch._dynamo.exc import TorchDynamoException
+from tqdm import tqdm
+
+import colora
+from colora.conv import ColoraConv2d
+from pipelines.costs import contenders, measure
+from pipelines.costs.contenders import Contender
+from pipelines.costs.measure import MIB, NAN, median_interval
+from pipelines.data.images import Batches, Prepared
+from pipelines.training import loop, parallel
+
+WARM_UP = 3  # steps, for kernels to be chosen and the optimizer's state to be there
+# Of no weight for the cost of a step; small, so that training on noise for a while leaves all numbers ordinary ones.
+LR = 1e-6
+
+
+class Bench:
+    """A contender's network, optimizer and one batch of noise, warmed up.
+
+    Steps are those of `loop`, on the same batch over and over, without a schedule; a method also takes "fed" ones, on
+    batches that the loop gathers from grey images, augments and normalises. Inference is as in `loop.evaluate`, weights
+    being cast anew in every call: `merged` is the network after `colora.merge_and_unload`, None where nothing merges or
+    where `inference_batch` is 0. Of a compiled contender the training step alone is measured, and `inference_batch` 0.
+    """
+
+    def __init__(
+        self, contender: Contender, device: torch.device, *, num_classes: int, block_s: float, inference_batch: int
+    ):
+        self.contender, self.device, self.block_s = contender, device, block_s
+        self.train = {**contender.train, "lr": LR}
+        self.inference_batch = inference_batch = 0 if self.train["compile"] else inference_batch
+        loop.seed_everything(0)
+        self.model = contenders.build(contender, num_classes).to(device, memory_format=torch.channels_last)
+        self.trainable = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
+        self.merged = None
+        if inference_batch and not contender.form and any(isinstance(m, ColoraConv2d) for m in self.model.modules()):
+            self.merged = colora.merge_and_unload(copy.deepcopy(self.model))
+        self.images, self.labels = self._batch(self.train["batch_size"], num_classes)
+        self.requests = {size: self._batch(size, num_classes)[0] for size in (1, inference_batch) if inference_batch}
+        self.optimizer = loop.make_optimizer(self.model, self.train, device)
+        self.replica = parallel.Replica(
+            self.model, device, micro_batch=self.train["micro_batch"], compile=self.train["compile"]
+        )
+        self.steps(WARM_UP)
+        self.block = measure.times_for(block_s, self.steps(1))
+        several = self.train["batch_size"] > 1  # a last batch of one image would join the one before
+        self.fed = self._fed(num_classes) if inference_batch and contender.role == "method" and several else None
+        self.calls = {key: self._calls(*key) for key in self._kinds()}
+
+    def _batch(self, size, num_classes):
+        size = (size, 3, self.contender.image_size, self.contender.image_size)
+        images = torch.randn(size, device=self.device).contiguous(memory_format=torch.channels_last)
+        return images, torch.arange(size[0], device=self.device) % num_classes
+
+    def _fed(self, num_classes) -> Batches:
+        """Batches of as many random grey uint8 images as a block of steps takes, kept on the device."""
+        count, size = self.block * self.train["batch_size"], self.contender.image_size
+        images = torch.randint(256, (count, size, size), dtype=torch.uint8, device=self.device)
+        labels = torch.arange(count, device=self.device) % num_classes
+        data = Prepared(images, labels, {"train": np.arange(count)}, [str(c) for c in range(num_classes)])
+        return loop.batches_of(
+            data, "train", self.train, self.device, self.train["batch_size"], augment=self.train["augment"]
+        )
+
+    def steps(self, count: int, batches=None) -> float:
+        """Seconds a training step, the mean of `count` without waiting for the device in between; on one batch over and
+        over, where none are given.
+        """
+        batches = batches or [(self.images, self.labels)] * count
+        return loop.one_epoch(self.replica, batches, self.optimizer, None, self.train, self.device)[0] / count
+
+    def peak_bytes(self) -> int:
+        """Peak memory of a training step, network, optimizer's state and batch included."""
+        self.optimizer.zero_grad(set_to_none=True)
+        resident = measure.resident_bytes(self.model, self.optimizer, self.images, self.labels)
+        # Two steps, for the second starts with what the first leaves, whenever the loop drops old gradients.
+        return measure.peak_bytes(lambda: self.steps(2), self.device, resident)
+
+    def shares(self) -> dict[str, float]:
+        """What the time of a training step goes to, as `measure.shares`."""
+        return measure.shares(lambda: self.steps(2), self.device)
+
+    def flops(self) -> tuple[int, int]:
+        """Of the forward pass of one image, and of a training step."""
+        eager = parallel.Replica(self.model, self.device, micro_batch=None, compile=False)
+        one = [(self.images, self.labels)]
+        step = measure.flops(lambda: loop.one_epoch(eager, one, self.optimizer, None, self.train, self.device))
+        self.model.eval()
+        with torch.no_grad():
+            return measure.flops(lambda: self.model(self.images[:1])), step
+
+    def _kinds(self):
+        merged = [False] + [True] * (self.merged is not None)
+        return [(size, form) for size in self.requests for form in merged]
+
+    def _calls(self, size: int, merged: bool) -> int:
+        self._infer(size, merged, WARM_UP)
+        return measure.times_for(self.block_s / 2, self._infer(size, merged, 1))
+
+    def _infer(self, size: int, merged: bool, times: int) -> float:
+        model = (self.merged if merged else self.model).eval()
+        images = self.requests[size]
+
+        def call():
+            with torch.inference_mode(), loop.autocast(self.train, self.device):
+                model(images)
+
+        return measure.seconds(call, self.device, times)
+
+    def turn(self) -> dict[str, float]:
+        """Seconds of a step and of each kind of inference; where short, one untimed goes first, for cold caches."""
+        if self.block > 1:
+            self.steps(1)
+        found = {"step": self.steps(self.block)}
+        if self.fed:
+            found["fed"] = self.steps(self.block, self.fed.shuffled(torch.Generator().manual_seed(0)))
+        for (size, merged), times in self.calls.items():
+            if times > 1:
+                self._infer(size, merged, 1)
+            found[_reading(size, merged)] = self._infer(size, merged, times)
+        return found
+
+
+def _reading(size: int, merged: bool) -> str:
+    return f"inference {size}{' merged' * merged}"
+
+
+def measure_all(
+    label: str,
+    lineup: list[Contender],
+    device: torch.device,
+    *,
+    rounds: int,
+    block_s: float,
+    inference_batch: int,
+    num_classes: int,
+    images: int | None,
+) -> dict:
+    """Measure contenders side by side.
+
+    Args:
+        rounds: turns of each. block_s: seconds that the timed steps of one turn take at least, and twice those of its
+            calls of each kind.
+        inference_batch: images of the larger requests; 0: no inference.
+        images: training images of an epoch, where known.
+
+    Returns:
+        "rows": a dict a contender (pipelines.costs.costing.COLUMNS), "ceiling": operations and bytes a second of a large matrix
+        product, convolution and copy, "headline": ratios of CoLoRA methods by method, "left_out": reasons by name.
+    """
+    benches, left_out = [], {}
+    if any(contender.train["compile"] for contender in lineup):
+        torch._dynamo.reset()  # what earlier groups compiled counts against the limit too,
+        torch._dynamo.config.recompile_limit = 8 * len(lineup)  # beyond which networks run uncompiled
+    for contender in tqdm(lineup, desc=f"{label}: setting up", disable=None, leave=False):
+        try:
+            bench = Bench(contender, device, num_classes=num_classes, block_s=block_s, inference_batch=inference_batch)
+            still = {"peak": bench.peak_bytes(), "flops": bench.flops()}
+        except (contenders.LeftOut, torch.OutOfMemoryError, TorchDynamoException) as error:
+            reason = f"out of memory on {device}" if isinstance(error, torch.OutOfMemoryError) else str(error)
+            reason = " ".join(reason.strip().splitlines()[:2])  # a compiler's goes on for pages
+            left_out[contender.name] = reason
+            bench = None  # and with it the network, before the next is built
+            print(f"{label}: {contender.name} left out: {reason}", flush=True)
+            continue
+        benches.append((bench, still))
+    found = [bench.contender for bench, _ in benches]
+    dtypes = {c.train["precision"]: getattr(torch, c.train["precision"]) for c in found}
+    pieces, amounts = measure.ceilings(dtypes.values(), device)
+    pieces |= {str(place): bench.turn for place, (bench, _) in enumerate(benches)}
+    with tqdm(total=rounds, desc=label, unit="round", disable=None, leave=False) as bar:
+        readings = measure.rounds(pieces, rounds, seed=0, on_round=bar.update)
+    for bench, still in benches:
+        still["shares"] = bench.shares()  # last: once a profiler was attached, launching may take longer
+    speed = {name: [amount / s for s in readings[name]["s"]] for name, amount in amounts.items()}
+    own = [readings[str(place)] for place in range(len(benches))]
+    rows = [
+        _row(bench, still, own, place, found, _best(speed, bench.train["precision"]), images)
+        for place, (bench, still) in enumerate(benches)
+    ]
+    for contender, row in zip(found, rows, strict=True):
+        reference = contenders.reference(contender, found)
+        row["peak_ratio"] = NAN if reference is None else row["peak_mib"] / rows[found.index(reference)]["peak_mib"]
+    unit = {name: "bytes_per_s" if name == "copy" else f"{name.replace(' ', '_')}_flops_per_s" for name in speed}
+    return {
+        "rows": rows,
+        "ceiling": {unit[name]: median_interval(values)[0] for name, values in speed.items()},
+        "headline": _headline(found, own, rows),
+        "left_out": left_out,
+    }
+
+
+def _best(speed: dict[str, list[float]], precision: str) -> list[float]:
+    """Operations a second of the faster of the matrix product and the convolution, round by round."""
+    return [max(pair) for pair in zip(speed[precision], speed[f"{precision} convolution"], strict=True)]
+
+
+def _row(bench, still, own, place, found, speed, images) -> dict:
+    contender, train, inference_batch = bench.contender, bench.train, bench.inference_batch
+    readings = own[place]
+    reference = contenders.reference(contender, found)
+    whole = None if reference is None else own[found.index(reference)]
+    step, low, high = median_interval(readings["step"])
+    forward, step_flops = still["flops"]
+    size = train["batch_size"]
+    shares = [step_flops / s / top for s, top in zip(readings["step"], speed, strict=True)]
+    row = {
+        "method": contender.name, "role": contender.role, "backbone": contender.settings["backbone"],
+        "image_size": contender.image_size, "batch_size": size, "trainable": bench.trainable,
+        "step_ms": 1000 * step, "step_ms_lo": 1000 * low, "step_ms_hi": 1000 * high,
+        **_ratio("step_ratio", readings, whole, "step", "step"),
+        "peak_mib": still["peak"] / MIB, "images_per_s": size / step,
+        "epoch_s": NAN if images is None else step * math.ceil(round(images * train["share"]) / size),
+        "flops": forward, "ceiling_share": median_interval(shares)[0], "rounds": len(readings["step"]),
+        "family": contender.family, "of": contender.of, "precision": train["precision"], "step_flops": step_flops,
+        "compile": train["compile"],
+        "rank": contender.settings.get("rank", NAN), "inference_batch": inference_batch or NAN,
+        **_ratio("input_ratio", readings, readings if bench.fed else None, "fed", "step"),
+        **{f"share_{kind}": share for kind, share in still["shares"].items()},
+    }  # fmt: skip
+    for request, prefix in ((1, "inference"), (inference_batch, "inference_batch")):
+        if not inference_batch:
+            continue
+        for merged, name in ((False, "ms"), (True, "merged_ms")):
+            seconds = readings.get(_reading(request, merged), [])
+            row[f"{prefix}_{name}"] = 1000 * median_interval(seconds)[0]
+        deployed = _reading(request, bench.merged is not None)
+        row |= _ratio(f"{prefix}_ratio", readings, whole, deployed, _reading(request, False))
+    return row
+
+
+def _ratio(name: str, readings: dict, whole: dict | None, mine: str, theirs: str) -> dict:
+    """Median and interval of the ratios within rounds."""
+    values = () if whole is None else [a / b for a, b in zip(readings[mine], whole[theirs], strict=True)]
+    return dict(zip((name, f"{name}_lo", f"{name}_hi"), median_interval(values), strict=True))
+
+
+def _headline(found: list[Contender], own: list[dict], rows: list[dict]) -> dict:
+    """The ratios of every CoLoRA method that has its two-branch form beside it."""
+    headline = {}
+    for place, (contender, row) in enumerate(zip(found, rows, strict=True)):
+        twin = contenders.sibling(contender, "two-branch", found)
+        if twin is None:
+            continue
+        other = found.index(twin)
+        entry = {f"colora_step_ratio{end}": row[f"step_ratio{end}"] for end in ("", "_lo", "_hi")}
+        entry["colora_peak_ratio"] = row["peak_ratio"]
+        entry |= _ratio("colora_vs_two_branch", own[place], own[other], "step", "step")
+        entry["colora_vs_two_branch_peak"] = row["peak_mib"] / rows[other]["peak_mib"]
+        lora = contenders.sibling(contender, "peft", found)
+        if lora is not None:
+            entry |= _ratio("colora_vs_peft", own[place], own[found.index(lora)], "step", "step")
+            entry["colora_vs_peft_peak"] = row["peak_mib"] / rows[found.index(lora)]["peak_mib"]
+        entry["colora_inference_ratio"] = row.get("inference_ratio", NAN)
+        entry["colora_input_ratio"] = row["input_ratio"]
+        headline[contender.name] = entry
+    return headline

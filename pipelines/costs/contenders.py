@@ -1,0 +1,216 @@
+"""Whose cost is measured: a profile's methods, and peers on the networks and at the places of its CoLoRA methods."""
+
+import warnings
+from dataclasses import dataclass, replace
+
+from torch import nn
+
+import baselines
+from colora.conv import ColoraConv2d
+from pipelines.profile.schema import Params, ParamsError
+from pipelines.runs import code
+
+PEFT_RANK = 8
+TRAINED_ALIKE = ("batch_size", "precision", "compile")
+
+
+class LeftOut(ValueError):
+    """A peer that cannot be built here; the message says why."""
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One network to train and run.
+
+    name: a method's, or made up from one. settings: as `Params.settings` gives them, with random weights and `train` as
+    it is measured. role: "method" or "peer". of: the CoLoRA method that a peer is beside. form: "" for what `baselines.build`
+    makes of the settings; "two-branch" for CoLoRA with both branches as convolutions of plain PyTorch; "peft" for
+    peft's LoRA on the convolutions of the CoLoRA method.
+    """
+
+    name: str
+    settings: dict
+    image_size: int
+    role: str = "method"
+    of: str = ""
+    form: str = ""
+
+    @property
+    def family(self) -> str:
+        return {"": self.settings["family"], "two-branch": "colora", "peft": "conv_lora"}[self.form]
+
+    @property
+    def train(self) -> dict:
+        return self.settings["train"]
+
+    @property
+    def network(self) -> tuple:
+        """What two contenders share when their costs may be related: backbone, image and batch size, precision, and
+        whether it is compiled.
+        """
+        return self.settings["backbone"], self.image_size, *(self.train[key] for key in TRAINED_ALIKE)
+
+
+def lineup(
+    params: Params,
+    methods: list[str],
+    *,
+    image_size: int,
+    batch_size: int,
+    backbone: str = "",
+    precision: str = "",
+    compile: bool | None = None,
+) -> list[Contender]:
+    """The methods, the four peers of the CoLoRA methods among them that `cost.peers_of` names (by default the first on each
+    backbone), and full fine-tuning on every backbone that has none. Peers that a method equals are left out.
+
+    Raises:
+        ParamsError: a method that is not there, or whose family has a network of its own where `backbone` is given.
+    """
+    found = [_method(params, method, image_size, batch_size, backbone, precision, compile) for method in methods]
+    adapted = [c for c in found if code.families()[c.family] == "adapt"]
+    for contender in adapted:
+        if contender.name in peers_of(params, found):
+            found += _peers(contender, found)
+    for contender in adapted:
+        if reference(contender, found) is None:
+            found.append(_plain(contender, "full"))
+    return found
+
+
+def growth(params: Params) -> list[tuple[Contender, list[str]]]:
+    """The points of the sweeps that `cost.growth` asks for, each once, with the sweeps that it belongs to.
+
+    Beside the value that is swept, image size and batch size are the profile's. A rank is swept for the methods that have
+    one, alpha along with it; methods without one stand in at the profile's point, to compare with.
+
+    Raises:
+        ParamsError: a method that is not there.
+    """
+    asked, size, batch = params.cost.growth, params.data.image_size, params.train.batch_size
+    points = []
+
+    def add(sweep, contender):
+        same = next((sweeps for other, sweeps in points if other == contender), None)
+        if same is None:
+            points.append((contender, [sweep]))
+        else:
+            same.append(sweep)
+
+    for method in asked.methods:
+        for value in asked.batch_sizes:
+            add("batch", _method(params, method, size, value))
+        for value in asked.image_sizes:
+            add("image", _method(params, method, value, batch))
+        for value in asked.ranks:
+            own = _method(params, method, size, batch)
+            add("rank", own if "rank" not in own.settings else replace(own, settings=_at_rank(own.settings, value)))
+    return [(contender, list(dict.fromkeys(sweeps))) for contender, sweeps in points]
+
+
+def _at_rank(settings: dict, rank: int) -> dict:
+    return {**settings, "rank": rank, "alpha": settings["alpha"] * rank / settings["rank"]}
+
+
+def peers_of(params: Params, found: list[Contender]) -> list[str]:
+    """The CoLoRA methods that get peers.
+
+    Raises:
+        ParamsError: `cost.peers_of` names what is no CoLoRA method of the profile.
+    """
+    wanted = params.cost.peers_of if params.cost else None
+    if wanted is None:
+        first = {c.settings["backbone"]: c.name for c in reversed(found) if c.family == "colora" and c.role == "method"}
+        return list(first.values())
+    for name in wanted:
+        if params.settings(name)["family"] != "colora":
+            raise ParamsError(f"cost.peers_of: {name!r} is no CoLoRA method; peers stand beside those only")
+    return wanted
+
+
+def reference(contender: Contender, among: list[Contender]) -> Contender | None:
+    """Full fine-tuning of the same network, to which times and memory are related; none of a network from scratch."""
+    return next((c for c in among if c.family == "full" and c.network == contender.network), None)
+
+
+def sibling(contender: Contender, form: str, among: list[Contender]) -> Contender | None:
+    """The peer of this form beside a CoLoRA method."""
+    same = (c for c in among if c.of == contender.name and c.form == form and c.network == contender.network)
+    return next(same, None)
+
+
+def _method(params, method, image_size, batch_size, backbone="", precision="", compile=None) -> Contender:
+    settings = {**params.settings(method), "weights": "random"}
+    if backbone and code.families()[settings["family"]] == "network":
+        raise ParamsError(
+            f"cost.settings: method {method!r} (family {settings['family']!r}) has a network of its own and cannot be "
+            f"measured on {backbone!r}; take it out"
+        )
+    if backbone:
+        settings["backbone"] = backbone
+    changes = {"batch_size": batch_size, **({"precision": precision} if precision else {})}
+    changes |= {} if compile is None else {"compile": compile}
+    settings["train"] = {**settings["train"], **changes}
+    return Contender(method, settings, image_size)
+
+
+def _peers(colora: Contender, found: list[Contender]) -> list[Contender]:
+    beside = {"role": "peer", "of": colora.name}
+    peers = [
+        replace(colora, name=f"{colora.name}-two-branch", form="two-branch", **beside),
+        replace(colora, name=f"{colora.name}-peft-lora-r{PEFT_RANK}", form="peft", **beside),
+    ]
+    for family in ("full", "head_only"):
+        if not any(c.family == family and c.network == colora.network for c in found):
+            peers.append(_plain(colora, family))
+    return peers
+
+
+def _plain(contender: Contender, family: str) -> Contender:
+    """A peer of a family without options, on the network of a contender."""
+    kept = ("backbone", "weights", "head", "batchnorm", "train")
+    settings = {"family": family, **{key: contender.settings[key] for key in kept if key in contender.settings}}
+    return Contender(f"{settings['backbone']}-{family}", settings, contender.image_size, "peer", contender.name)
+
+
+def build(contender: Contender, num_classes: int) -> nn.Module:
+    """The network of a contender, ready to train.
+
+    Raises:
+        LeftOut: a peer that needs a package which is not there, or that its package refuses to make.
+        baselines.MethodError, ParamsError: the method's section is wrong.
+    """
+    make = {"": _as_method, "two-branch": _two_branch, "peft": _peft}[contender.form]
+    try:
+        return make(contender, num_classes)
+    except TypeError as error:
+        raise ParamsError(f"method.{contender.name}: an option is missing or of the wrong type: {error}") from error
+
+
+def _as_method(contender, num_classes):
+    return baselines.build(contender.name, contender.settings, num_classes=num_classes, image_size=contender.image_size)
+
+
+def _two_branch(contender, num_classes):
+    model = _as_method(contender, num_classes)
+    for layer in model.modules():
+        if isinstance(layer, ColoraConv2d):
+            layer.forward = layer.two_branch
+    return model
+
+
+def _peft(contender, num_classes):
+    model = _as_method(_plain(contender, "head_only"), num_classes)
+    names = model.convolutions(contender.settings.get("blocks", (2, 5)))
+    try:
+        from peft import LoraConfig, inject_adapter_in_model
+
+        with warnings.catch_warnings():  # nothing is merged here
+            warnings.filterwarnings("ignore", "LoRA adapter added to ConvNd layer with groups > 1")
+            inject_adapter_in_model(LoraConfig(r=PEFT_RANK, lora_alpha=2 * PEFT_RANK, target_modules=names), model)
+    except ModuleNotFoundError as error:
+        raise LeftOut(f"the package {error.name!r} is not installed") from error
+    except ValueError as error:  # such as grouped convolutions whose groups do not divide the rank
+        raise LeftOut(f"peft: {error}") from error
+    model.head.requires_grad_(True)  # peft froze all that it did not add
+    return model

@@ -1,0 +1,252 @@
+"""Measure what training and running every method costs: time, memory, FLOPs, beside peers on the same network.
+
+All methods and peers take turns in one process, round by round, each round in another order; ratios to full fine-tuning
+are taken within a round. Writes results/<profile>/cost.csv, cost_growth.csv, cost_layers.csv and cost.json. A run that
+was interrupted goes on with the settings it had not finished, on the same machine and with the same code.
+Run `python -m pipelines.cost [--method NAME]`, with nothing else running on the machine.
+"""
+
+import argparse
+import csv
+import io
+import json
+import math
+import sys
+from pathlib import Path
+
+from pipelines.files import records
+from pipelines.profile.schema import Params, ParamsError, load
+from pipelines.runs.code import ROOT, code_files, code_hash, sha256_json
+
+COLUMNS = [
+    "method", "role", "backbone", "image_size", "batch_size", "trainable", "step_ms", "step_ms_lo", "step_ms_hi",
+    "step_ratio", "step_ratio_lo", "step_ratio_hi", "peak_mib", "peak_ratio", "images_per_s", "epoch_s", "flops",
+    "ceiling_share", "inference_ms", "inference_merged_ms", "inference_ratio", "inference_ratio_lo",
+    "inference_ratio_hi", "rounds", "setting", "family", "of", "precision", "step_flops", "inference_batch",
+    "inference_batch_ms", "inference_batch_merged_ms", "inference_batch_ratio", "inference_batch_ratio_lo",
+    "inference_batch_ratio_hi", "input_ratio", "input_ratio_lo", "input_ratio_hi", "share_dense",
+    "share_small", "share_product", "share_norm", "share_optimizer", "share_rest", "compile",
+]  # fmt: skip
+GROWTH_COLUMNS = ["sweep", "rank", *COLUMNS[: COLUMNS.index("flops")], "rounds", "family", "precision", "compile"]
+LAYER_COLUMNS = [
+    "layer", "method", "shape", "elements", "ms", "ms_lo", "ms_hi", "reference_ms", "reference_ms_lo", "reference_ms_hi",
+    "floor_ms", "floor_ms_lo", "floor_ms_hi", "bound", "reference_ratio", "reference_ratio_lo", "reference_ratio_hi",
+    "floor_ratio", "floor_ratio_lo", "floor_ratio_hi", "peak_mib", "reference_peak_mib", "peak_ratio", "kept_mib",
+    "reference_kept_mib", "kept_per_element", "reference_kept_per_element", "error", "tolerance", "rounds",
+]  # fmt: skip
+OWN_CODE = ("benches.py", "contenders.py", "measure.py")  # beside the loop's and the methods'
+GROWTH, LAYERS = "growth", "layers"
+
+
+def main(argv=None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m pipelines.cost", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--profile-file", default="params.yaml", help="parameters (default: %(default)s)")
+    parser.add_argument("--device", help="cpu, cuda or cuda:N; default: the GPU if there is one")
+    parser.add_argument(
+        "--method", action="append", help="only this method and its peers (may be repeated): printed, not written"
+    )
+    args = parser.parse_args(argv)
+    try:
+        run(load(args.profile_file), args.device, args.method)
+    except (ValueError, ModuleNotFoundError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def run(params: Params, device: str | None = None, methods: list[str] | None = None) -> dict:
+    """Measure what the profile's `cost` section asks for and write it; without one, files without a row.
+
+    Args:
+        methods: only these, printed and not written.
+
+    Returns:
+        The results of `benches.measure_all` by label, as in `plan`, and those of `layer_costs.measure_all`.
+
+    Raises:
+        ParamsError, baselines.MethodError: the section or a method is wrong.
+        ValueError: a layer does not compute what its reference does.
+    """
+    if params.cost is None:
+        print(f"profile {params.profile}: no cost section, nothing to measure")
+        _write(params, {}, None)
+        return {}
+    from pipelines.costs import benches
+    from pipelines.training import loop
+
+    device = loop.pick_device(device, deterministic=params.train.deterministic)
+    environment = records.environment("colora")
+    options = _options(params)
+    results, kept = {}, []
+    for label, lineup in plan(params, methods).items():
+        own = options if label != GROWTH else {**options, "rounds": params.cost.growth.rounds, "inference_batch": 0}
+        kept.append(_kept_file(params, lineup, own, environment))
+        if kept[-1].is_file():
+            results[label] = json.loads(kept[-1].read_text())
+            print(f"{label}: measured before, kept", flush=True)
+        else:
+            results[label] = benches.measure_all(label, lineup, device, **own)
+            records.write_json(kept[-1], results[label])
+        _show(label, results[label])
+    if not methods:
+        _write(params, results, environment)
+        if params.cost.layers:  # last: all else is written, should a layer not compute what its reference does
+            from pipelines.costs import layer_costs
+
+            results[LAYERS] = layer_costs.measure_all(device, rounds=options["rounds"], block_s=options["block_s"])
+            _write(params, results, environment)
+        for path in kept:
+            path.unlink(missing_ok=True)
+    return results
+
+
+def plan(params: Params, methods: list[str] | None = None) -> dict[str, list]:
+    """The contenders that are measured side by side, by what they share; the growth sweeps are `GROWTH`.
+
+    Raises:
+        ParamsError: a method that is not there or cannot be measured as asked, or two settings that share all of a label.
+    """
+    from pipelines.costs import contenders
+
+    cost, size = params.cost, params.data.image_size
+    chosen = methods or list(params.method)
+    groups, asked = {}, {}
+
+    def add(label, lineup, where):
+        label += "-compiled" * all(contender.train["compile"] for contender in lineup)
+        if label in groups:
+            raise ParamsError(
+                f"{where} and {asked[label]}: both are measured as {label!r}, where each would take the other's place; "
+                "expected settings that differ in backbone, image_size, batch_sizes, precision or compile; list the "
+                "methods of both in one"
+            )
+        groups[label], asked[label] = lineup, where
+
+    for batch in dict.fromkeys(cost.batch_sizes or [params.train.batch_size]):
+        lineup = contenders.lineup(params, chosen, image_size=size, batch_size=batch)
+        add(f"{size}px-b{batch}", lineup, "cost.batch_sizes")
+    for place, setting in enumerate(cost.settings):
+        own = [method for method in setting.methods if methods is None or method in methods]
+        precision = setting.precision or params.train.precision
+        told = f"cost.settings.{place} (methods {', '.join(setting.methods)}, compile {json.dumps(setting.compile)})"
+        for batch in dict.fromkeys(setting.batch_sizes) if own else []:
+            lineup = contenders.lineup(
+                params, own, image_size=setting.image_size, batch_size=batch, backbone=setting.backbone,
+                precision=precision, compile=setting.compile,
+            )  # fmt: skip
+            add(f"{setting.backbone}-{setting.image_size}px-b{batch}-{precision}", lineup, told)
+    if cost.growth and not methods:
+        groups[GROWTH] = [contender for contender, _ in contenders.growth(params)]
+    return groups
+
+
+def _options(params: Params) -> dict:
+    """Keyword arguments of `benches.measure_all`; the numbers of classes and training images are the data card's."""
+    path = params.results_dir / "data" / "card.json"
+    images, classes = params.cost.images, 4
+    if path.is_file():
+        card = records.read_json(path, "run `python -m pipelines.prepare` again")
+        images = sum(next(iter(card["seeds"].values()))["counts"]["train"].values())
+        classes = len(card["classes"])
+    else:
+        epochs = "no epoch times" if images is None else f"epochs of cost.images, {images:,}"
+        print(f"{path} is not there: {epochs}, and four classes; `python -m pipelines.prepare` writes it")
+    cost = params.cost
+    return {
+        "rounds": cost.rounds, "block_s": cost.block_s, "inference_batch": cost.inference_batch,
+        "num_classes": classes, "images": images,
+    }  # fmt: skip
+
+
+def _kept_file(params: Params, lineup, options: dict, environment: dict) -> Path:
+    """Where the results of contenders measured together are kept until all are there."""
+    code = {file for contender in lineup for file in code_files(contender.settings["family"])}
+    machine = {key: environment[key] for key in ("torch", "cpu", "threads", "gpu", "cuda", "driver")}
+    identity = sha256_json(
+        {
+            "lineup": [vars(contender) for contender in lineup],
+            "options": options,
+            "machine": machine,
+            "code": code_hash(sorted(code | {ROOT / "pipelines" / "costs" / name for name in OWN_CODE})),
+        }
+    )
+    return Path("checkpoints") / params.profile / "cost" / f"{identity}.json"
+
+
+def _write(params: Params, results: dict, environment: dict | None) -> None:
+    from pipelines.costs import contenders
+
+    settings = [label for label in results if label not in (GROWTH, LAYERS)]
+    rows = [{**row, "setting": label} for label in settings for row in results[label]["rows"]]
+    write_csv(params.results_dir / "cost.csv", COLUMNS, rows)
+    if LAYERS in results or not (params.cost and params.cost.layers):  # earlier layers stay until they are measured
+        layers = results[LAYERS]["rows"] if LAYERS in results else []
+        write_csv(params.results_dir / "cost_layers.csv", LAYER_COLUMNS, layers)
+    grown = []
+    if GROWTH in results:
+        # A method may be left out at some of its points, such as large batches.
+        measured = {
+            _point(row["method"], row["image_size"], row["batch_size"], row): row for row in results[GROWTH]["rows"]
+        }
+        for contender, sweeps in contenders.growth(params):
+            point = _point(contender.name, contender.image_size, contender.train["batch_size"], contender.settings)
+            if point in measured:
+                grown += [{"sweep": sweep, **measured[point]} for sweep in sweeps]
+    write_csv(params.results_dir / "cost_growth.csv", GROWTH_COLUMNS, grown)
+    headline = {label: _finite(found["headline"]) for label, found in results.items() if found["headline"]}
+    content = {
+        "environment": environment,
+        "deterministic": params.train.deterministic,  # on a GPU it keeps some faster kernels from being used
+        "ceiling": {label: found["ceiling"] for label, found in results.items()},
+        "headline": headline,
+        "left_out": {label: found["left_out"] for label, found in results.items() if found["left_out"]},
+    }
+    records.write_json(params.results_dir / "cost.json", content)
+
+
+def _point(method: str, image_size: int, batch_size: int, ranked: dict) -> tuple:
+    """What tells the points of the growth sweeps apart."""
+    return method, image_size, batch_size, str(ranked.get("rank", math.nan))  # a row without a rank has NaN
+
+
+def _finite(headline: dict) -> dict:
+    """Without ratios that do not exist: JSON has no NaN, and a metric that is none is no metric."""
+    return {
+        method: {name: round(value, 6) for name, value in ratios.items() if math.isfinite(value)}
+        for method, ratios in headline.items()
+    }
+
+
+def write_csv(path: Path, columns: list[str], rows: list[dict]) -> None:
+    """Write rows as CSV, numbers with six digits; a value that is missing or NaN is empty."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    for row in rows:
+        writer.writerow([_run(row.get(name, "")) for name in columns])
+    records.write_atomically(path, lambda file: file.write(text.getvalue().encode()))
+
+
+def _run(value):
+    if not isinstance(value, float):
+        return value
+    return "" if math.isnan(value) else f"{value:.6g}"
+
+
+def _show(label: str, result: dict) -> None:
+    ceiling = ", ".join(f"{name} {value:.3g}" for name, value in result["ceiling"].items())
+    print(f"{label}: {ceiling}")
+    width = max([len(row["method"]) for row in result["rows"]], default=0)
+    for row in result["rows"]:
+        print(
+            f"  {row['method']:{width}}  {row['image_size']} px, batch {row['batch_size']}  step {row['step_ms']:.1f} ms"
+            f"  x{row['step_ratio']:.3f} [{row['step_ratio_lo']:.3f}, {row['step_ratio_hi']:.3f}]"
+            f"  peak {row['peak_mib']:.1f} MiB  x{row['peak_ratio']:.3f}",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,209 @@
+"""The selective scan and the KAN layers as the methods have them, each with a reference and a floor.
+
+A *reference* is what the papers write down, in plain PyTorch with all else left to autograd. A *floor* is what no way
+of computing the same could undercut. A scan has to read its inputs, to write its output and gradients, and to do its
+arithmetic. A KAN layer has to do the dense products of its base and spline weights. All are in float32, in which the
+scan is computed whatever the recipe's precision.
+"""
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from baselines import kan_head, medkan, medmamba, vim
+from baselines.backbones import classifier
+from baselines.layers.kan import KANConv2d, KANLinear
+from baselines.layers.selective_scan import selective_scan
+from baselines.layers.ssm import SelectiveSSM
+
+GPU_BATCH = 32  # at least, as the recipes have; a case's own is small enough for two cores
+# Forward 7 a state element: two for exp(delta A), one for B (delta u), two for the step, two for the sum with C.
+# Backward 14, states and exponents being there: three for the adjoint, two each for the gradients of B, C, delta u, A
+# and delta, one for that of the exponent. (The field counts 9 and twice 9: a convention, not the least number.)
+OPERATIONS = 7 + 14
+
+
+@dataclass(frozen=True)
+class Case:
+    """The `place`-th layer of `kind` that an image meets in network(num_classes=4, image_size=..., **options)."""
+
+    method: str
+    kind: type[nn.Module]
+    network: Callable[..., nn.Module]
+    image_size: int
+    batch: int
+    options: dict = field(default_factory=dict)
+    place: int = 0
+
+    def layer(self) -> tuple[nn.Module, tuple[int, ...]]:
+        """The layer with the method's initial weights, all to be trained, and its input's shape without the batch.
+
+        Raises:
+            ValueError: the network has too few layers of the kind.
+        """
+        torch.manual_seed(0)
+        network, met = self.network(num_classes=4, image_size=self.image_size, **self.options), []
+        layers = [module for module in network.modules() if isinstance(module, self.kind)]
+        hooks = [module.register_forward_pre_hook(lambda m, args: met.append((m, args[0].shape))) for module in layers]
+        with torch.no_grad():
+            network.eval()(torch.zeros(1, 3, self.image_size, self.image_size))
+        for hook in hooks:
+            hook.remove()
+        if len(met) <= self.place:
+            raise ValueError(
+                f"case '{self.method}': found {len(met)} layers of kind {self.kind.__name__}, expected at least "
+                f"{self.place + 1}; correct its network or place in pipelines/costs/layer_cases.py"
+            )
+        module, shape = met[self.place]
+        return module.requires_grad_(), tuple(shape[1:])
+
+
+def _head(backbone, **sizes):
+    return kan_head.adapt(classifier(backbone=backbone, weights="random", **sizes))
+
+
+OCT1K = {  # as in conf/profile/oct1k.yaml
+    "medmamba": {"patch": 8, "widths": [48, 96, 192], "depths": [2, 2, 2]},
+    "vim": {"width": 128, "depth": 6},
+}
+RESNET = {"backbone": "resnet18"}  # VGG16 has as many features
+CASES = (
+    Case("MedMamba-T, first stage, 224 px", SelectiveSSM, medmamba.network, 224, 1),
+    Case("Vim, 224 px", SelectiveSSM, vim.network, 224, 4),
+    Case("medmamba of oct1k, first stage, 128 px", SelectiveSSM, medmamba.network, 128, 8, OCT1K["medmamba"]),
+    Case("vim of oct1k, 128 px", SelectiveSSM, vim.network, 128, 16, OCT1K["vim"]),
+    Case("kan_head on VGG16 or ResNet-18, first layer", KANLinear, _head, 128, 32, RESNET),
+    Case("kan_head on VGG16 or ResNet-18, second layer", KANLinear, _head, 128, 32, RESNET, place=1),
+    Case("MedKAN, first stage, 224 px", KANConv2d, medkan.network, 224, 4),
+)
+
+
+@dataclass
+class Comparison:
+    """Ours, the reference and the floor on the same inputs; the gradient of every input is asked for.
+
+    constants: what else they read. floor: a function of `floor_inputs`, or the least bytes and operations.
+    """
+
+    layer: str
+    shape: str
+    inputs: list[Tensor]
+    ours: Callable[..., Tensor]
+    reference: Callable[..., Tensor]
+    floor: Callable[..., Tensor] | tuple[float, float]
+    floor_inputs: list[Tensor] = field(default_factory=list)
+    constants: list[Tensor] = field(default_factory=list)
+
+
+def set_up(case: Case, device: torch.device) -> Comparison:
+    """The case's layer with noise as its input; for a scan, with what the layer around it makes of that."""
+    layer, shape = case.layer()
+    layer.to(device)
+    batch = case.batch if device.type == "cpu" else max(case.batch, GPU_BATCH)
+    x = torch.randn(batch, *shape, generator=torch.Generator().manual_seed(0)).to(device)
+    return (_scan if isinstance(layer, SelectiveSSM) else _kan)(layer, x)
+
+
+def _leaves(*tensors):
+    return [t.detach().clone().requires_grad_() for t in tensors]
+
+
+def _scan(layer, x):
+    batch, groups, _, length = x.shape
+    with torch.no_grad():  # as SelectiveSSM.forward makes them
+        dt, b, c = (layer.x_proj @ x).split(layer.sizes, dim=2)
+        delta = (layer.dt_proj @ dt).flatten(1, 2)
+        inputs = _leaves(x.flatten(1, 2), delta, -layer.A_log.exp(), b, c, layer.D, layer.dt_bias.flatten())
+    width, states = layer.A_log.shape
+    shape = f"batch {batch}, D {width}, L {length}, N {states}"
+    floor = scan_floor(batch, width, length, states, groups)
+    return Comparison("selective scan", shape, inputs, _our_scan, scan_reference, floor)
+
+
+def _our_scan(u, delta, A, B, C, D, bias):
+    return selective_scan(u, delta, A, B, C, D, delta_bias=bias, delta_softplus=True, backend="torch")
+
+
+def scan_reference(u, delta, A, B, C, D, bias):
+    """x_t = exp(delta_t A) x_{t-1} + delta_t B_t u_t, y_t = C_t x_t + D u_t, one step after the other: (batch, D, L).
+
+    Source: Gu and Dao, arXiv:2312.00752, section 3.2. Time comes to the front first: a step that is cut out along the
+    last axis would in backward fill a tensor of the whole length, and take time that grows with its square.
+
+    Args:
+        u, delta: (batch, D, L). A: (D, N). B, C: (batch, G, N, L). D: (D,). bias: (D,), of delta before softplus.
+    """
+    groups, states = B.shape[1], A.shape[1]
+    delta, A = F.softplus(delta + bias[:, None]), A.view(groups, -1, states)
+    channels = (M.unflatten(1, (groups, -1)) for M in (u, delta))
+    steps = [M.permute(3, 0, 1, 2).contiguous().unbind() for M in (*channels, B, C)]
+    x, ys = u.new_zeros(len(u), *A.shape), []
+    for u_t, delta_t, B_t, C_t in zip(*steps, strict=True):
+        x = torch.exp(delta_t[..., None] * A) * x + (delta_t * u_t)[..., None] * B_t[..., None, :]
+        ys.append((x * C_t[..., None, :]).sum(-1))
+    return torch.stack(ys, -1).flatten(1, 2) + D[:, None] * u
+
+
+def scan_floor(batch: int, D: int, L: int, N: int, groups: int) -> tuple[float, float]:
+    """The bytes that a scan moves at least, forward and backward, and its operations.
+
+    Forward reads u, delta, B, C and the parameters and writes y; backward reads all that and dy and writes a gradient
+    of each. No state is moved: a kernel may keep states, or make them again, where they are used.
+    """
+    numbers = 8 * batch * D * L + 6 * batch * groups * N * L + 3 * (D * N + 2 * D)
+    return 4.0 * numbers, float(OPERATIONS * batch * D * L * N)
+
+
+def _kan(layer, x):
+    form = f"{x.shape[1]} to {layer.base_weight.shape[0]}"
+    if x.dim() == 4:  # as the training loop lays it out
+        layer, x = layer.to(memory_format=torch.channels_last), x.contiguous(memory_format=torch.channels_last)
+        form += f" channels, {x.shape[2]} x {x.shape[3]} px, {layer.groups} groups"
+    base, *spline = parameters = list(layer.parameters())
+    with torch.no_grad():
+        ready = _leaves(F.silu(x), base, *_spline(layer, x, *spline))
+    return Comparison(
+        type(layer).__name__, f"batch {len(x)}, {form}", [x.requires_grad_(), *parameters], lambda x, *_: layer(x),
+        functools.partial(kan_reference, layer), functools.partial(_products, layer), ready, list(layer.buffers()),
+    )  # fmt: skip
+
+
+def kan_reference(layer: KANLinear | KANConv2d, x, base, *spline):
+    """The layer's function of x and its parameters, base SiLU(x) + spline B(x), every stage kept by autograd."""
+    return _products(layer, F.silu(x), base, *_spline(layer, x, *spline))
+
+
+def _spline(layer, x, weight, scaler=None):
+    """The basis, and the weight that it is multiplied by, as a linear layer or a convolution takes them."""
+    if x.dim() == 2:
+        basis = cox_de_boor(x, layer.grid, layer.spline_order)
+        return basis.flatten(1), (weight if scaler is None else weight * scaler[..., None]).flatten(1)
+    basis = cox_de_boor(x.permute(0, 2, 3, 1), layer.grid, layer.spline_order)
+    # In a KANConv2d's weight the basis comes before the channels of a group.
+    basis = basis.unflatten(3, (layer.groups, -1)).transpose(-1, -2).flatten(3)
+    return basis.permute(0, 3, 1, 2), weight
+
+
+def _products(layer, activated, base, basis, weight):
+    if activated.dim() == 2:
+        return F.linear(activated, base) + F.linear(basis, weight)
+    where = (layer.stride, layer.padding, layer.dilation, layer.groups)
+    return F.conv2d(activated, base, None, *where) + F.conv2d(basis, weight, None, *where)
+
+
+def cox_de_boor(x, knots, order: int):
+    """The B-spline basis of degree `order`: x (..., features), knots (features, n), to (..., features, n - 1 - order).
+
+    Source: de Boor, A Practical Guide to Splines, 1978, chapter X; no knots coincide.
+    """
+    x = x[..., None]
+    basis = ((x >= knots[:, :-1]) & (x < knots[:, 1:])).to(x.dtype)
+    for k in range(1, order + 1):
+        rising = (x - knots[:, : -k - 1]) / (knots[:, k:-1] - knots[:, : -k - 1])
+        falling = (knots[:, k + 1 :] - x) / (knots[:, k + 1 :] - knots[:, 1:-k])
+        basis = rising * basis[..., :-1] + falling * basis[..., 1:]
+    return basis

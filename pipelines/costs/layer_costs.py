@@ -1,0 +1,155 @@
+"""Time and memory of the selective scan and the KAN layers, forward and backward, beside a reference and a floor.
+
+Layers, references and floors are in `layer_cases`. Ours has to agree with the reference before anything is timed. Then
+both, the floor and the machine's best take turns in rounds, and ratios are taken within a round. The floor of a scan is
+its bytes at the speed of a large copy or its operations at that of a large matrix product, whichever takes longer
+(elementwise work does not reach the latter); the floor of a KAN layer is run and timed.
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+
+from pipelines.costs import layer_cases, measure
+from pipelines.costs.layer_cases import Case, Comparison
+from pipelines.costs.measure import MIB, median_interval
+
+TOLERANCE = 1e-4  # float32, sums of thousands of steps
+
+
+def measure_all(device: torch.device, *, rounds: int, block_s: float, cases: Sequence[Case] | None = None) -> dict:
+    """Measure the layers, `layer_cases.CASES` where none are given, and print the figures of each.
+
+    Args:
+        rounds: turns of each piece. block_s: seconds that one turn takes at least.
+
+    Returns:
+        As `benches.measure_all`: "rows" (pipelines.costs.costing.LAYER_COLUMNS), "ceiling", "headline", which is empty, and
+        "left_out": reasons by case.
+
+    Raises:
+        ValueError: a layer does not agree with its reference.
+    """
+    pieces, amounts = measure.ceilings([torch.float32], device)
+    units = {"copy": "bytes_per_s", "float32": "float32_flops_per_s"}
+    best = {name: pieces[name] for name in units}
+    rows, speeds, left_out = [], {name: [] for name in best}, {}
+    for case in layer_cases.CASES if cases is None else cases:
+        try:
+            row, own = _case(case, device, best, amounts, rounds, block_s)
+        except torch.OutOfMemoryError:
+            left_out[case.method] = f"out of memory on {device}"
+            print(f"layers: {case.method} left out: {left_out[case.method]}", flush=True)
+            continue
+        _show(row)
+        rows.append(row)
+        for name, values in own.items():
+            speeds[name] += values
+    ceiling = {units[name]: median_interval(values)[0] for name, values in speeds.items() if values}
+    return {"rows": rows, "ceiling": ceiling, "headline": {}, "left_out": left_out}
+
+
+def _case(case, device, best, amounts, rounds, block_s) -> tuple[dict, dict]:
+    """A case's row, and the machine's speeds round by round."""
+    work = layer_cases.set_up(case, device)
+    row = {"layer": work.layer, "method": case.method, "shape": work.shape, "elements": work.inputs[0].numel()}
+    row |= {"rounds": rounds, "tolerance": TOLERANCE, "error": checked(case.method, work)}
+    dy = torch.randn_like(work.ours(*work.inputs))
+    forms = {"ours": (work.ours, work.inputs), "reference": (work.reference, work.inputs)}
+    if callable(work.floor):
+        forms["floor"] = (work.floor, work.floor_inputs)
+    runs = {name: lambda form=form: forward_backward(*form, dy) for name, form in forms.items()}
+    for name, prefix in (("ours", ""), ("reference", "reference_")):
+        row[f"{prefix}peak_mib"] = measure.peak_bytes(runs[name], device, 0) / MIB
+        row[f"{prefix}kept_mib"] = kept_bytes(*forms[name], work.constants) / MIB
+        row[f"{prefix}kept_per_element"] = row[f"{prefix}kept_mib"] * MIB / row["elements"]
+    row["peak_ratio"] = row["peak_mib"] / row["reference_peak_mib"]
+    pieces = best | {name: _turn(run, device, block_s) for name, run in runs.items()}
+    seconds = {name: found["s"] for name, found in measure.rounds(pieces, rounds, seed=0).items()}
+    speeds = {name: [amounts[name] / s for s in seconds[name]] for name in best}
+    row["bound"] = "products"
+    if not callable(work.floor):
+        row["bound"], seconds["floor"] = _floor(work.floor, speeds)
+    for name, prefix in (("ours", ""), ("reference", "reference_"), ("floor", "floor_")):
+        row |= _figures(f"{prefix}ms", [1000 * s for s in seconds[name]])
+    for name in ("reference", "floor"):
+        row |= _figures(f"{name}_ratio", [a / b for a, b in zip(seconds["ours"], seconds[name], strict=True)])
+    return row, speeds
+
+
+def _floor(least: tuple[float, float], speeds: dict[str, list[float]]) -> tuple[str, list[float]]:
+    """What bounds (bytes, operations), and the seconds that they take round by round."""
+    moved, done = ([amount / v for v in speeds[name]] for name, amount in zip(("copy", "float32"), least, strict=True))
+    bound = "copy" if median_interval(moved)[0] > median_interval(done)[0] else "arithmetic"
+    return bound, [max(pair) for pair in zip(moved, done, strict=True)]
+
+
+def _figures(name, values):
+    return dict(zip((name, f"{name}_lo", f"{name}_hi"), median_interval(values), strict=True))
+
+
+def _turn(run: Callable, device, block_s) -> Callable[[], dict[str, float]]:
+    """Seconds of a run, the mean of as many as take `block_s`; where that is several, an untimed one goes first."""
+    run()
+    times = measure.times_for(block_s, measure.seconds(run, device))
+
+    def turn():
+        if times > 1:
+            run()
+        return {"s": measure.seconds(run, device, times)}
+
+    return turn
+
+
+def forward_backward(function: Callable, inputs: list[torch.Tensor], dy: torch.Tensor) -> list[torch.Tensor]:
+    """The output and, given its gradient, those of all inputs."""
+    y = function(*inputs)
+    return [y.detach(), *torch.autograd.grad(y, inputs, dy)]
+
+
+def kept_bytes(function: Callable, inputs: list[torch.Tensor], constants: Sequence[torch.Tensor] = ()) -> int:
+    """Bytes that autograd keeps between forward and backward: storages, each once, but inputs and constants."""
+    own = {t.untyped_storage().data_ptr() for t in (*inputs, *constants)}
+    kept = {}
+
+    def pack(x):
+        kept[x.untyped_storage().data_ptr()] = x.untyped_storage().nbytes()
+        return x
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
+        y = function(*inputs)
+    assert y.requires_grad  # y, alive until here, holds all that is kept: no address was used twice
+    return sum(size for address, size in kept.items() if address not in own)
+
+
+def checked(name: str, work: Comparison) -> float:
+    """The largest difference between ours and the reference, in the output and every gradient, as a share of the
+    largest value there.
+
+    Raises:
+        ValueError: it is above `TOLERANCE`.
+    """
+    dy = torch.randn_like(work.ours(*work.inputs))
+    allowed, torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.allow_tf32, False  # it rounds by 1e-3
+    try:
+        both = [forward_backward(form, work.inputs, dy) for form in (work.ours, work.reference)]
+    finally:
+        torch.backends.cudnn.allow_tf32 = allowed
+    error = max(((a - b).abs().max() / b.abs().max()).item() for a, b in zip(*both, strict=True))
+    if not error <= TOLERANCE:
+        raise ValueError(
+            f"{name} ({work.layer}, {work.shape}): ours and the reference differ by {error:.2g} of the largest value, "
+            f"expected at most {TOLERANCE:g}; run tests/test_selective_scan.py, test_kan.py and test_layer_costs.py"
+        )
+    return error
+
+
+def _show(row: dict) -> None:
+    ratio = f"x{row['reference_ratio']:.3f} [{row['reference_ratio_lo']:.3f}, {row['reference_ratio_hi']:.3f}]"
+    print(
+        f"layers: {row['layer']}, {row['method']} ({row['shape']}): error {row['error']:.1e}, {TOLERANCE:g} allowed\n"
+        f"  {row['ms']:.3g} ms  {ratio} of the reference  x{row['floor_ratio']:.2f} of the floor ({row['bound']})\n"
+        f"  peak {row['peak_mib']:.1f} MiB  x{row['peak_ratio']:.3f} of the reference  "
+        f"kept {row['kept_per_element']:.1f} bytes an element, the reference {row['reference_kept_per_element']:.1f}",
+        flush=True,
+    )

@@ -1,0 +1,214 @@
+"""Which image is in which split: patient-grouped folds, the paper's subsets, shares of the training data, checks."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from pipelines.data.sources import SPLITS, DataError
+from pipelines.files import arrays
+from pipelines.profile.schema import train_split
+
+
+def patient_folds(
+    labels: np.ndarray, patients: np.ndarray, seeds: Sequence[int], folds: int, val_share: float, classes: Sequence[str]
+) -> dict[str, np.ndarray]:
+    """Stratified splits that no patient crosses, one triple a seed: {"SEED/train": indices, "SEED/val": ..., ...}.
+
+    Seed s tests on fold s % folds of the (s // folds)-th shuffling, so `folds` consecutive seeds from a multiple of
+    `folds` test every image once. `labels` is int (N,), `patients` (N,); a patient seen under two classes is one group.
+
+    Raises:
+        DataError: a negative seed, a class with fewer patients than folds, a validation share that leaves no training
+            data, or a class missing from a split.
+    """
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    parts = round(1 / val_share)
+    if parts < 2:
+        raise DataError(f"data.folder.val_share: {val_share} leaves too little to train on; expected at most 0.5")
+    for label, name in enumerate(classes):
+        count = len(np.unique(patients[labels == label]))
+        if count < folds:
+            raise DataError(
+                f"class {name!r} has {count} patients, fewer than data.folder.folds = {folds}; lower the "
+                "folds or add patients"
+            )
+    splits = {}
+    for seed in seeds:
+        if seed < 0:
+            raise DataError(f"seeds: {seed} is negative; a seed picks repetition seed // folds and fold seed % folds")
+        repetition, fold = divmod(seed, folds)
+        outer = StratifiedGroupKFold(n_splits=folds, shuffle=True, random_state=repetition)
+        rest, test = list(outer.split(labels, labels, patients))[fold]
+        rarest = np.bincount(labels[rest], minlength=len(classes)).min()
+        if rarest < parts:
+            raise DataError(
+                f"seed {seed}: a class has {rarest} images outside the test fold, fewer than the {parts} parts that "
+                f"data.folder.val_share = {val_share} asks for; raise the share or add images"
+            )
+        inner = StratifiedGroupKFold(n_splits=parts, shuffle=True, random_state=seed)
+        train, val = next(iter(inner.split(rest, labels[rest], patients[rest])))
+        for name, indices in zip(SPLITS, (rest[train], rest[val], test)):
+            splits[f"{seed}/{name}"] = np.sort(indices).astype(np.int64)
+    check(labels, splits, classes)
+    return splits
+
+
+def check(labels: np.ndarray, splits: dict[str, np.ndarray], classes: Sequence[str]) -> None:
+    """Raise DataError where a split lacks a class: its accuracy and AUC would mean something else than they say."""
+    for name, indices in splits.items():
+        counts = np.bincount(labels[indices], minlength=len(classes))
+        if (counts == 0).any():
+            missing = [classes[label] for label in np.flatnonzero(counts == 0)]
+            raise DataError(
+                f"split {name!r} has no image of class {', '.join(missing)}; add images or change the split sizes"
+            )
+
+
+def select(data, labels: np.ndarray, splits: dict[str, np.ndarray], classes: Sequence[str]) -> dict[str, np.ndarray]:
+    """The splits with their training part reduced as `data.mode` says (CoLoRA paper, section on data).
+
+    full: all. balanced: the first `per_class` training images of each class, in stored order. distilled: of those, per
+    class, ascending by predictive entropy, ranks keep[0] up to but not including keep[1].
+
+    Raises:
+        DataError: a class has too few images; the entropies are missing, of other images, or not numbers; distillation
+            with folds (the entropies of one run cover the training images of one seed only).
+    """
+    if data.mode == "full":
+        return splits
+    chosen = {}
+    for name, indices in splits.items():
+        seed, _, part = name.rpartition("/")
+        if part == "train":
+            indices = _balanced(labels, indices, data.balanced.per_class, classes, f" of seed {seed}" if seed else "")
+            if data.mode == "distilled":
+                if seed:
+                    raise DataError(
+                        "data.mode: 'distilled' needs fixed splits, but this source has folds; use 'balanced' or 'full'"
+                    )
+                indices = _distilled(labels, indices, data.distilled, data.balanced.per_class)
+        chosen[name] = indices
+    return chosen
+
+
+def _balanced(labels, indices, per_class: int, classes, of: str) -> np.ndarray:
+    keep = []
+    for label, name in enumerate(classes):
+        of_class = indices[labels[indices] == label]
+        if len(of_class) < per_class:
+            raise DataError(
+                f"data.balanced.per_class: {per_class} asked for, but the training split{of} has {len(of_class)} "
+                f"images of class {name!r}; lower it"
+            )
+        keep.append(of_class[:per_class])
+    return np.sort(np.concatenate(keep))
+
+
+def _distilled(labels, indices, distilled, per_class: int) -> np.ndarray:
+    first, last = distilled.keep
+    if not 0 <= first < last <= per_class:
+        raise DataError(
+            f"data.distilled.keep: found [{first}, {last}], expected 0 <= first < last <= {per_class} (per_class)"
+        )
+    covered, entropy = read_entropies(distilled.entropies)
+    if not np.array_equal(covered, indices):
+        raise DataError(
+            f"{distilled.entropies}: it covers {len(covered)} images, expected exactly the {len(indices)} balanced "
+            f"training images of this data ({len(np.intersect1d(covered, indices))} in common); train that run in "
+            "mode 'balanced' on the same data with train.save_entropies: true"
+        )
+    keep = []
+    for label in np.unique(labels[indices]):
+        of_class = np.flatnonzero(labels[indices] == label)
+        keep.append(indices[of_class[np.argsort(entropy[of_class], kind="stable")[first:last]]])
+    return np.sort(np.concatenate(keep))
+
+
+def with_shares(
+    shares: Sequence[float],
+    labels: np.ndarray,
+    patients: np.ndarray | None,
+    splits: dict[str, np.ndarray],
+    classes: Sequence[str],
+) -> dict[str, np.ndarray]:
+    """The splits and, after each training split, its shares: "train@0.1" holds a tenth of its patients.
+
+    A share holds that part of each class's patients (of its images where `patients` is None), all their images with
+    them; a patient seen under several classes counts to the one with most of the images. The patients of a class are
+    lined up once a seed and a share takes them from the front, so that a smaller share lies inside every larger one,
+    and is the same whatever other shares are asked for.
+
+    Raises:
+        DataError: a share rounds to no patient of a class.
+    """
+    made = {}
+    for name, indices in splits.items():
+        made[name] = indices
+        seed, _, part = name.rpartition("/")
+        if part == "train":
+            owners = indices if patients is None else patients[indices]
+            position = _positions(labels[indices], owners, int(seed or 0), len(classes))
+            for share in shares:
+                chosen = position < share
+                missing = np.setdiff1d(np.arange(len(classes)), labels[indices[chosen]])
+                if len(missing):
+                    raise DataError(
+                        f"data.shares: {share:g} of the training {'images' if patients is None else 'patients'}"
+                        f"{f' of seed {seed}' if seed else ''} holds none of class "
+                        f"{', '.join(classes[label] for label in missing)}; ask for a larger share"
+                    )
+                made[name.removesuffix("train") + train_split({"share": share})] = indices[chosen]
+    return made
+
+
+def _positions(labels: np.ndarray, owners: np.ndarray, seed: int, n_classes: int) -> np.ndarray:
+    """Where the owner of each image stands in the line of its class, float64 (N,): (k + 1/2) / n for the k-th of n.
+
+    So the share s of a line is its n * s first ones, rounded.
+    """
+    names, owner = np.unique(owners, return_inverse=True)
+    images = np.zeros((len(names), n_classes), np.int64)
+    np.add.at(images, (owner, labels), 1)
+    class_of_owner = images.argmax(1)
+    position = np.empty(len(names))
+    for label in range(n_classes):
+        line = np.random.default_rng([seed, label]).permutation(np.flatnonzero(class_of_owner == label))
+        position[line] = (np.arange(len(line)) + 0.5) / max(len(line), 1)
+    return position[owner]
+
+
+def read_entropies(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Read `entropies.npz` of a run: sorted indices int64 (M,) into images.npy, and their entropies float64 (M,).
+
+    Raises:
+        DataError: missing, not an npz, wrong keys, shapes or dtypes, an image twice, or an entropy that is not finite.
+    """
+    advice = "train the run it is to come from with train.save_entropies: true"
+    if not path.is_file():
+        raise DataError(f"data.distilled.entropies: {path}: no such file; {advice}")
+    try:
+        content = arrays.read_npz(path)
+    except arrays.ArrayError as error:
+        raise DataError(f"{path}: not a readable npz file ({error}); {advice}") from None
+    if not {"indices", "entropy"} <= set(content):
+        raise DataError(f"{path}: found keys {sorted(content)}, expected 'indices' and 'entropy'; {advice}")
+    indices, entropy = content["indices"], content["entropy"]
+    if (
+        indices.ndim != 1
+        or indices.shape != entropy.shape
+        or indices.dtype.kind not in "iu"
+        or entropy.dtype.kind != "f"
+    ):
+        raise DataError(
+            f"{path}: found indices {indices.dtype} {indices.shape} and entropy {entropy.dtype} {entropy.shape}, "
+            f"expected integers and floats of one length; {advice}"
+        )
+    if not np.isfinite(entropy).all():
+        raise DataError(f"{path}: {np.sum(~np.isfinite(entropy))} entropies are not finite; did that run diverge?")
+    order = np.argsort(indices, kind="stable")
+    indices, entropy = indices[order].astype(np.int64), entropy[order].astype(np.float64)
+    if (np.diff(indices) == 0).any():
+        raise DataError(f"{path}: an image occurs twice in 'indices'; {advice}")
+    return indices, entropy

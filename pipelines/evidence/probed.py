@@ -1,0 +1,58 @@
+"""Read back what `pipelines.probe` left in the runs' folders; imports no torch."""
+
+from pathlib import Path
+
+import numpy as np
+
+from pipelines.files import arrays
+from pipelines.profile.schema import Params
+from pipelines.runs.reading import SummaryError
+
+
+class Probed:
+    """The archives of one name in the probed runs of a profile, checked against the runs' tests and each other."""
+
+    def __init__(self, params: Params, name: str, keys: tuple[str, ...]):
+        """`keys`: the arrays of the archive; the first is "indices"."""
+        self.params, self.name, self.keys = params, name, keys
+        self.first: dict[str, tuple[Path, np.ndarray]] = {}
+
+    def read(self, run: dict) -> dict[str, np.ndarray] | None:
+        """The arrays of a run (see `pipelines.runs.reading.read_runs`) with "places" (n,): of its images in the run's test.
+
+        None for a run that is not to be probed, and where `allow_missing` lets the file be missing.
+
+        Raises:
+            SummaryError: the file is missing or malformed, or its images are not of the run's test, or not those of
+                other methods with the same seed.
+        """
+        path = self.path(run)
+        if not self.params.probed(run["seed"]) or (self.params.allow_missing and not path.is_file()):
+            return None
+        if not path.is_file():
+            raise self.error(run, "no such file, which `probe` asks for (`allow_missing: true` would make it a hole)")
+        try:
+            found = arrays.read_npz(path, self.keys)
+        except arrays.ArrayError as error:
+            raise self.error(run, f"not readable as an archive of {', '.join(self.keys)} ({error})") from None
+        indices = found["indices"]
+        if indices.ndim != 1 or not len(indices) or indices.dtype.kind not in "iu":
+            raise self.error(run, f"indices should be integers (n,), found {indices.dtype} {indices.shape}")
+        if len(np.unique(indices)) < len(indices) or not np.isin(indices, run["indices"]).all():
+            raise self.error(run, "its images are not test images of predictions.npz, each once: not one run")
+        self.same(run, f"images of seed {run['seed']}", indices)
+        return {**found, "places": np.searchsorted(run["indices"], indices)}
+
+    def same(self, run: dict, what: str, value: np.ndarray) -> None:
+        """Remember what the first run has, and raise SummaryError where another has something else."""
+        path, expected = self.first.setdefault(what, (self.path(run), value))
+        if not np.array_equal(expected, value):
+            raise self.error(run, f"the {what} differ from those in {path}, so the methods cannot be compared")
+
+    def error(self, run: dict, what: str) -> SummaryError:
+        """An error that names the file, and how to make it again."""
+        again = f"python -m pipelines.train --method {run['method']} --seed {run['seed']}"
+        return SummaryError(f"{self.path(run)}: {what}; remove its folder and rerun: {again}")
+
+    def path(self, run: dict) -> Path:
+        return self.params.run_dir(run["method"], run["seed"]) / self.name

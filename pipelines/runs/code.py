@@ -1,0 +1,118 @@
+"""Which source files decide a run's numbers, and one hash of what they do.
+
+The `code` stage writes these hashes to data/code.json, one a family; a train stage depends on its family's entry
+alone, and the fingerprint of a run holds the same hash. So DVC and the fingerprints agree on what code counts. An
+edited comment, a moved or renamed file reruns nothing, and a change in `colora/` reruns the CoLoRA methods only.
+"""
+
+import ast
+import functools
+import hashlib
+import json
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+SHARED = (
+    "baselines/__init__.py",
+    "pipelines/data/images.py",
+    *(f"pipelines/training/{name}.py" for name in ("loop", "metrics", "parallel")),
+)
+PROBE = tuple(f"pipelines/training/{name}.py" for name in ("probe", "corruptions", "gradcam"))
+
+
+@functools.cache
+def families() -> dict[str, str]:
+    """Each family, a file of baselines/, and its function: "adapt" or, for a network of its own, "network"."""
+    found = {}
+    for path in sorted((ROOT / "baselines").glob("*.py")):
+        if path.stem != "__init__":
+            names = {node.name for node in ast.parse(path.read_text()).body if isinstance(node, ast.FunctionDef)}
+            found[path.stem] = "network" if "network" in names else "adapt"
+    return found
+
+
+def code_files(family: str) -> list[Path]:
+    """The source files that decide a method's numbers: what all share, its family's file, and what that imports."""
+    files = {ROOT / name for name in SHARED}
+    waiting = [ROOT / "baselines" / f"{family}.py"]
+    if families()[family] == "adapt":  # what it adapts, though it may import nothing itself
+        waiting.append(ROOT / "baselines" / "backbones" / "__init__.py")
+    while waiting:
+        path = waiting.pop()
+        if path not in files:
+            files.add(path)
+            waiting += _imports(path)
+    return sorted(files)
+
+
+def probe_files() -> list[Path]:
+    """The source files that decide what a probed run has beside its test."""
+    return [ROOT / name for name in PROBE]
+
+
+def code_hash(files: list[Path]) -> str:
+    """Hash of what the code does. Imports, docstrings, comments, layout, and the files' names and places do not count."""
+    return sha256_json(sorted(module_hash(path) for path in files))
+
+
+def module_hash(path: Path) -> str:
+    """Hash of one module's syntax tree without its imports and docstrings."""
+    return _module_hash(path, path.stat().st_mtime_ns)
+
+
+@functools.cache
+def _module_hash(path: Path, _changed: int) -> str:
+    return sha256_json(_plain(ast.parse(path.read_text(), filename=str(path))))
+
+
+def sha256_json(value) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def hashes() -> dict:
+    """The content of data/code.json. The families stand under a key of their own: `dvc exp show` cannot tell a
+    parameter `colora` from the dependency `colora`.
+    """
+    return {
+        "code": {family: code_hash(code_files(family)) for family in families()},
+        "probe": code_hash(probe_files()),
+    }
+
+
+def _imports(path: Path) -> list[Path]:
+    """The files of baselines/ and colora/ that a file imports, at its top or inside its functions.
+
+    Raises:
+        ValueError: an import is relative, and so would go unseen.
+    """
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(), filename=str(path))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            if node.level:
+                raise ValueError(
+                    f"{path}, line {node.lineno}: found a relative import; import by the full name instead"
+                )
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    found = []
+    for name in names:
+        if name.startswith(("baselines.", "colora.")) or name == "colora":
+            place = ROOT / name.replace(".", "/")
+            found += [file for file in (place.with_suffix(".py"), place / "__init__.py") if file.is_file()]
+    return found
+
+
+def _plain(node):
+    """A syntax tree as lists, without empty fields: `ast.dump` differs between Python versions, this does not."""
+    if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
+        if ast.get_docstring(node, clean=False) is not None:
+            node.body = node.body[1:] or [ast.Pass()]
+    if isinstance(node, ast.JoinedStr):  # Python 3.12.1 puts empty strings between the parts of an f-string
+        node.values = [part for part in node.values if not (isinstance(part, ast.Constant) and part.value == "")]
+    if isinstance(node, ast.AST):
+        fields = [[name, _plain(value)] for name, value in ast.iter_fields(node) if value is not None and value != []]
+        return [type(node).__name__, *fields]
+    if isinstance(node, list):
+        return [_plain(item) for item in node if not isinstance(item, (ast.Import, ast.ImportFrom))]
+    return repr(node)

@@ -1,0 +1,292 @@
+"""Read the finished runs of a profile back, and refuse what is not one whole and consistent run."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from pipelines.files import arrays
+from pipelines.files.records import RecordError, read_record
+from pipelines.profile.schema import Params
+from pipelines.training import metrics
+
+CURVE_COLUMNS = ["epoch", "lr", "train_loss", "train_acc", "val_loss", "val_acc", "val_auc", "epoch_s"]
+
+
+class SummaryError(ValueError):
+    """A run that cannot be summarised; the message names it, what is wrong, and how to make it again."""
+
+
+def read_runs(params: Params) -> tuple[dict, dict]:
+    """Every run of the profile, checked: ({(method, seed): run}, {(method, seed): {"status", "failure"}}).
+
+    A run is its record with "curves" (a frame), "labels" (N,), "probabilities" (N, C) and "indices" (N,) added, the
+    last three in ascending order of indices.
+
+    Raises:
+        SummaryError: unless `allow_missing`, the runs that cannot be used, all of them at once.
+    """
+    runs, holes = {}, {}
+    for method in params.method:
+        for seed in params.seeds:
+            folder = params.run_dir(method, seed)
+            try:
+                record = read_record(folder)
+                if record is None:
+                    holes[method, seed] = {"status": "missing", "failure": f"{folder / 'record.json'} is not there"}
+                elif record.get("status") != "complete":
+                    failure = record.get("failure") or f"status is {record.get('status')!r}, not 'complete'"
+                    holes[method, seed] = {"status": "failed", "failure": str(failure)}
+                else:
+                    runs[method, seed] = _read_run(folder, record, params.profile, method, seed)
+            except (RecordError, SummaryError) as error:
+                holes[method, seed] = {"status": "malformed", "failure": str(error)}
+    if holes and not params.allow_missing:
+        shown = [
+            f"  method {method}, seed {seed}: {why['status']}: {why['failure']}\n"
+            # What has a record of the right fingerprint would else be kept as complete.
+            + (f"    delete {params.run_dir(method, seed)}, then\n" if why["status"] == "malformed" else "")
+            + f"    rerun: python -m pipelines.train --method {method} --seed {seed}"
+            for (method, seed), why in list(holes.items())[:8]
+        ]
+        more = f"\n  and {len(holes) - 8} more" if len(holes) > 8 else ""
+        raise SummaryError(
+            f"profile {params.profile!r}: {len(holes)} of {len(params.method) * len(params.seeds)} runs "
+            "cannot be used (set `allow_missing: true` to report them as holes)\n" + "\n".join(shown) + more
+        )
+    return runs, holes
+
+
+NUMBER = (int, float)
+COUNT = 2**53  # no count is higher, and up to it numbers with a point are exact
+_REQUIRED = {
+    "settings": dict,
+    "settings.family": str,
+    "settings.train": dict,
+    "settings.train.epochs": int,
+    "data.classes": list,
+    "metrics.best_epoch": int,
+    "parameters.trainable": int,
+    "parameters.total": int,
+    "environment": dict,
+    **{f"metrics.{split}.{name}": NUMBER for split in ("val", "test") for name in ("acc", "auc", "loss")},
+    **{f"data.{split}": int for split in ("train", "val", "test")},
+}
+_OPTIONAL = {
+    "parameters.flops": int,  # records made before it was counted have none
+    "settings.backbone": str,
+    "settings.weights": str,
+    "settings.weights_sha256": str,
+    "settings.train.lr": NUMBER,
+    "timings.epoch_s": NUMBER,
+    "timings.total_s": NUMBER,
+    "environment.threads": int,
+    "environment.date": str,
+    "fingerprint": str,
+}
+
+
+def _read_run(folder: Path, record: dict, profile: str, method: str, seed: int) -> dict:
+    path = folder / "record.json"
+    for key, kind in _REQUIRED.items():
+        if not _is(get(record, key), kind):
+            raise SummaryError(f"{path}: {key} should be {_named(kind)}, found {_short(get(record, key))}")
+    for key, kind in _OPTIONAL.items():
+        value = get(record, key)
+        if value is not None and not _is(value, kind):
+            raise SummaryError(f"{path}: {key} should be {_named(kind)} or absent, found {_short(value)}")
+    classes = record["data"]["classes"]
+    if not classes or not all(isinstance(name, str) for name in classes) or len(set(classes)) < len(classes):
+        raise SummaryError(f"{path}: data.classes should be names that differ, found {_short(classes)}")
+    for key, expected in (("profile", profile), ("method", method), ("seed", seed)):
+        if record.get(key) != expected:
+            raise SummaryError(
+                f"{path}: {key} should be {expected!r}, as its folder says; found {_short(record.get(key))}"
+            )
+    indices, labels, probabilities = _read_predictions(folder / "predictions.npz", len(classes))
+    if len(labels) != record["data"]["test"]:
+        raise SummaryError(
+            f"{folder / 'predictions.npz'}: {len(labels)} images, but the record says data.test = "
+            f"{record['data']['test']}"
+        )
+    recomputed = metrics.accuracy(labels, probabilities)
+    if not abs(recomputed - record["metrics"]["test"]["acc"]) <= 1e-6:
+        raise SummaryError(
+            f"{path}: metrics.test.acc is {record['metrics']['test']['acc']}, but predictions.npz gives "
+            f"{recomputed}; the two are not of one run"
+        )
+    curves = _read_curves(folder / "curves.csv", record["settings"]["train"]["epochs"])
+    best, accuracy = record["metrics"]["best_epoch"], record["metrics"]["val"]["acc"]
+    if not 1 <= best <= len(curves) or not abs(curves.val_acc[best - 1] - accuracy) <= 1e-4:
+        raise SummaryError(
+            f"{path}: best epoch {best} with validation accuracy {accuracy}, but curves.csv has "
+            f"{curves.val_acc.get(best - 1, 'no such epoch')}; the two are not of one run"
+        )
+    return {
+        **record,
+        "curves": curves,
+        "indices": indices,
+        "labels": labels,
+        "probabilities": probabilities,
+        "test_auc": metrics.macro_auc(labels, probabilities),
+    }
+
+
+def _is(value, kind) -> bool:
+    """Whether a value of a record is of this kind; numbers are finite, counts neither negative nor beyond COUNT."""
+    if isinstance(value, bool) or not isinstance(value, kind):
+        return False
+    if kind is int:
+        return 0 <= value <= COUNT
+    return not isinstance(value, NUMBER) or (abs(value) <= COUNT if isinstance(value, int) else math.isfinite(value))
+
+
+def _named(kind) -> str:
+    return " or ".join(k.__name__ for k in (kind if isinstance(kind, tuple) else (kind,)))
+
+
+def _short(value) -> str:
+    text = repr(value)
+    return text if len(text) <= 100 else text[:100] + "..."
+
+
+def _read_predictions(path: Path, n_classes: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    try:
+        names = ("indices", "labels", "probabilities")
+        indices, labels, probabilities = arrays.read_npz(path, names).values()
+    except arrays.ArrayError as error:
+        raise SummaryError(
+            f"{path}: not readable as an archive of indices, labels and probabilities ({error})"
+        ) from None
+    if labels.ndim != 1 or labels.shape != indices.shape or probabilities.shape != (len(labels), n_classes):
+        raise SummaryError(
+            f"{path}: shapes of indices, labels, probabilities are {indices.shape}, {labels.shape}, "
+            f"{probabilities.shape}; expected (N,), (N,), (N, {n_classes})"
+        )
+    if [array.dtype.kind for array in (indices, labels, probabilities)] != ["i", "i", "f"]:
+        raise SummaryError(
+            f"{path}: indices and labels should be integers and probabilities floats, found {indices.dtype}, "
+            f"{labels.dtype}, {probabilities.dtype}"
+        )
+    if not len(labels):
+        raise SummaryError(f"{path}: no test image")
+    if labels.min() < 0 or labels.max() >= n_classes:
+        raise SummaryError(f"{path}: labels run from {labels.min()} to {labels.max()}; expected 0 to {n_classes - 1}")
+    if len(np.unique(indices)) != len(indices):
+        raise SummaryError(f"{path}: a test image occurs twice in indices")
+    probabilities = probabilities.astype(np.float64)
+    worst = np.abs(probabilities.sum(1) - 1).max()
+    if not worst < 1e-4 or probabilities.min() < 0:  # `not <` also catches NaN
+        raise SummaryError(
+            f"{path}: rows of probabilities should be positive and sum to 1; the sums are off by {worst:.3g}"
+        )
+    order = np.argsort(indices)
+    return indices[order], labels[order], probabilities[order]
+
+
+def _read_curves(path: Path, epochs: int) -> pd.DataFrame:
+    try:
+        if path.stat().st_size > arrays.LIMIT:
+            raise ValueError(f"{path.stat().st_size:,} bytes")
+        frame = pd.read_csv(path)
+    except Exception as error:  # pandas raises many types for text that is no table
+        raise SummaryError(f"{path}: not readable as CSV ({error})") from None
+    missing = [name for name in CURVE_COLUMNS if name not in frame]
+    if missing or frame.empty:
+        raise SummaryError(
+            f"{path}: {f'columns {missing} are missing' if missing else 'no epoch'}; "
+            f"expected {', '.join(CURVE_COLUMNS)}, a row an epoch"
+        )
+    frame = frame[CURVE_COLUMNS]
+    numeric = all(pd.api.types.is_numeric_dtype(frame[name]) for name in CURVE_COLUMNS)
+    if not numeric or not np.isfinite(frame.to_numpy(np.float64)).all():
+        raise SummaryError(f"{path}: every column should hold numbers; found {dict(frame.dtypes.astype(str))}")
+    if frame.epoch.tolist() != list(range(1, epochs + 1)):
+        raise SummaryError(
+            f"{path}: {len(frame)} rows, expected epochs 1 to {epochs}; it is cut short or of another run"
+        )
+    return frame
+
+
+def check_same_settings(method: str, runs: list[dict]) -> None:
+    """Raises SummaryError when runs of one method were run with different settings: their mean would mean nothing."""
+    for run in runs[1:]:
+        for key in ("settings", "parameters"):
+            differing = _differing(key, runs[0], run)
+            if differing:
+                raise SummaryError(
+                    f"method {method}: seeds {runs[0]['seed']} and {run['seed']} differ in {key}: {', '.join(differing)}; "
+                    f"rerun the older one: python -m pipelines.train --method {method} --seed SEED"
+                )
+
+
+def _differing(key: str, a: dict, b: dict) -> list[str]:
+    """The names under `key` whose values differ between two records; an optional one only where both state it."""
+    found = sorted(name for name in {*a[key], *b[key]} if a[key].get(name) != b[key].get(name))
+    return [
+        name for name in found if f"{key}.{name}" not in _OPTIONAL or None not in (a[key].get(name), b[key].get(name))
+    ]
+
+
+def add_units(params: Params, runs: dict) -> int:
+    """Give every run "units" (N,), the number of what was drawn to make its test set, and say how many there are.
+
+    A unit is a patient where results/<profile>/data/patients.csv (`pipelines.datacard`) says whose each image is, else
+    an image. "patients" is how many patients a run's test has, None where they are not known.
+
+    Raises:
+        SummaryError: patients.csv is malformed or lacks a test image.
+    """
+    path = params.results_dir / "data" / "patients.csv"
+    patients = _read_patients(path)
+    for (method, seed), run in runs.items():
+        owner = pd.Series(run["indices"]) if patients is None else patients.reindex(run["indices"])
+        if owner.isna().any():
+            raise SummaryError(
+                f"{path}: no patient for {owner.isna().sum()} test images of method {method}, seed {seed}, the first being "
+                f"image {owner.index[owner.isna()][0]}; the file and the run are of different data: run "
+                "`python -m pipelines.prepare`, then the run again"
+            )
+        run["units"] = owner.to_numpy(np.int64)
+        run["patients"] = None if patients is None else int(owner.nunique())
+    known = np.unique(np.concatenate([run["units"] for run in runs.values()])) if runs else np.empty(0)
+    for run in runs.values():
+        run["units"] = np.searchsorted(known, run["units"])
+    return len(known)
+
+
+def _read_patients(path: Path) -> pd.Series | None:
+    """The patient's number by image index; None without the file: the source names no patients."""
+    if not path.is_file():
+        return None
+    try:
+        if path.stat().st_size > arrays.LIMIT:
+            raise ValueError(f"{path.stat().st_size:,} bytes")
+        patients = pd.read_csv(path, dtype="int64").set_index("image")["patient"]
+        if not patients.index.is_unique:
+            raise ValueError("an image occurs twice")
+        return patients
+    except Exception as error:  # pandas raises many types for text that is no table
+        raise SummaryError(
+            f"{path}: not a table of image and patient numbers ({error}); run `python -m pipelines.prepare`"
+        ) from None
+
+
+def common_classes(runs: dict) -> list[str]:
+    """The class names all runs share; raises SummaryError when they do not."""
+    found = {tuple(map(str, run["data"]["classes"])): key for key, run in runs.items()}
+    if len(found) > 1:
+        raise SummaryError(
+            "runs have different classes: "
+            + "; ".join(f"method {method}, seed {seed}: {', '.join(names)}" for names, (method, seed) in found.items())
+        )
+    return list(next(iter(found), ()))
+
+
+def get(record: dict, key: str):
+    """The value at a dotted key, or None where a step of the way is absent."""
+    value = record
+    for part in key.split("."):
+        value = value.get(part) if isinstance(value, dict) else None
+    return value

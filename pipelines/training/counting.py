@@ -1,0 +1,98 @@
+"""Parameters and FLOPs of every method of a profile; needs no weights and computes nothing.
+
+FLOPs are those of the forward pass of one image, two a multiply-accumulate, as torch counts them: matrix products,
+convolutions and attention, and 9 a state and step of a selective scan; elementwise work is left out.
+
+Run `python -m pipelines.parameters [--profile NAME | --profile-file FILE] [--json]`.
+"""
+
+import argparse
+import json
+import sys
+
+from pipelines.profile.schema import Params, ParamsError, compose, load
+
+
+def main(argv=None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m pipelines.parameters", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--profile", help="a profile of conf/profile, whatever is active")
+    which.add_argument("--profile-file", default="params.yaml", help="parameters (default: %(default)s)")
+    parser.add_argument("--classes", type=int, default=4, help="outputs of the networks (default: %(default)s)")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    args = parser.parse_args(argv)
+    try:
+        counts = count(compose(args.profile) if args.profile else load(args.profile_file), args.classes)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    if args.json:
+        print(json.dumps(counts, indent=1))
+    else:
+        width = max(map(len, counts))
+        backbone = max(len(c["backbone"]) for c in counts.values())
+        print(
+            f"{'method':{width}}  {'backbone':{backbone}}  {'trainable':>12}  {'total':>12}  {'share':>7}  {'MFLOPs':>10}"
+        )
+        for method, c in counts.items():
+            share, mega = c["trainable"] / c["total"], c["flops"] / 1e6
+            print(
+                f"{method:{width}}  {c['backbone']:{backbone}}  {c['trainable']:12,}  {c['total']:12,}  {share:7.2%}  "
+                f"{mega:10,.1f}"
+            )
+    return 0
+
+
+def count(params: Params, num_classes: int = 4) -> dict[str, dict]:
+    """`{method: {"trainable": n, "total": n, "flops": n, "backbone": name}}` for every method of the profile.
+
+    Raises:
+        ParamsError, baselines.MethodError: a method's section is wrong.
+    """
+    import baselines
+
+    counts = {}
+    for method in params.method:
+        settings = params.settings(method)
+        try:
+            counted = count_method(method, settings, num_classes=num_classes, image_size=params.data.image_size)
+        except baselines.MethodError:
+            raise
+        except ValueError as error:  # of the profile's model, which knows no method
+            raise ParamsError(f"method.{method}: {error}") from error
+        counts[method] = {**counted, "backbone": settings["backbone"]}
+    return counts
+
+
+def count_method(method: str, settings: dict, *, num_classes: int, image_size: int) -> dict[str, int]:
+    """Trained and all parameters of a method, and the FLOPs of a forward pass of one image, from shapes alone.
+
+    Raises:
+        ParamsError, baselines.MethodError: the method's section is wrong.
+    """
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    import baselines
+
+    try:
+        with torch.device("meta"):  # shapes without memory
+            model = baselines.build(
+                method, settings, num_classes=num_classes, image_size=image_size, weights="random"
+            ).eval()
+            with FlopCounterMode(display=False) as counter, torch.no_grad():
+                model(torch.empty(1, 3, image_size, image_size))
+    except TypeError as error:
+        raise ParamsError(f"method.{method}: an option is missing or of the wrong type: {error}") from error
+    sizes = [(p.numel(), p.requires_grad) for p in model.parameters()]
+    return {
+        "trainable": sum(n for n, trained in sizes if trained),
+        "total": sum(n for n, _ in sizes),
+        "flops": counter.get_total_flops(),
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,92 @@
+"""Train the small backbones of the quick profile on another phantom domain, as ImageNet weights stand to OCT images.
+
+Writes each body's best-epoch state to weights/PROFILE/BACKBONE.safetensors. Run `python -m pipelines.pretrain`.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from pipelines.files import records
+from pipelines.profile.schema import Params, Train, load
+
+
+def main(argv=None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m pipelines.pretrain", description=__doc__)
+    parser.add_argument("--profile-file", default="params.yaml", help="parameters (default: %(default)s)")
+    args = parser.parse_args(argv)
+    try:
+        run(load(args.profile_file))
+    except ModuleNotFoundError as error:
+        print(
+            f"error: needs the package {error.name!r}, which is not installed; `pip install {error.name}`",
+            file=sys.stderr,
+        )
+        return 1
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def run(params: Params) -> None:
+    """Train and write the weights; without a `pretrain` section only the (empty) folder for them is made."""
+    folder = Path("weights") / params.profile
+    folder.mkdir(parents=True, exist_ok=True)
+    if params.pretrain is None:
+        print(f"profile {params.profile}: no pretrain section, nothing to train")
+        return
+
+    import torch
+
+    from pipelines.data import sources
+    from pipelines.data.images import Prepared
+
+    recipe = params.pretrain
+    data = params.data.model_copy(update={"source": "phantom", "phantom": recipe.phantom, "mode": "full"})
+    read = sources.read(data, [recipe.seed])
+    prepared = Prepared(torch.from_numpy(read.images), torch.from_numpy(read.labels), read.splits, read.classes)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # their number decides the last digits, and so whether finished runs are recognised
+    try:
+        for backbone in recipe.backbones:
+            _train(params, prepared, backbone, folder / f"{backbone}.safetensors")
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _train(params: Params, data, backbone: str, target: Path) -> None:
+    import torch
+    from safetensors.torch import save
+    from tqdm import tqdm
+
+    from baselines.backbones import classifier
+    from pipelines.training import loop
+
+    recipe = params.pretrain
+    train = Train(
+        epochs=recipe.epochs,
+        lr=recipe.lr,
+        batch_size=recipe.batch_size,
+        schedule="one-cycle",
+        input=params.train.input,
+    ).model_dump()
+    device = loop.pick_device(None, deterministic=True)
+    loop.seed_everything(recipe.seed, 0)
+    model = classifier(
+        backbone=backbone, weights="random", num_classes=len(data.classes), image_size=params.data.image_size
+    ).to(device, memory_format=torch.channels_last)
+    with tqdm(total=recipe.epochs, desc=f"pretrain {backbone}", unit="epoch", disable=None, leave=False) as bar:
+        fit = loop.fit(model, data, train, seed=recipe.seed, device=device, on_epoch=lambda row: bar.update())
+    body = {
+        key.removeprefix("body."): value.contiguous().cpu()
+        for key, value in fit.best_state.items()
+        if key.startswith("body.")
+    }
+    records.write_atomically(target, lambda file: file.write(save(body)))
+    best = fit.curves[fit.best_epoch - 1]
+    print(f"{target}: validation accuracy {best['val_acc']:.4f} on the source domain, epoch {fit.best_epoch}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
