@@ -12,6 +12,8 @@ import matplotlib.pyplot as plt  # noqa: E402
 import numpy as np  # noqa: E402
 from matplotlib.colors import LinearSegmentedColormap, to_hex, to_rgb  # noqa: E402
 
+from report.text import scaled, three_digits  # noqa: E402, F401
+
 WIDTH = 8.0  # inches: 800 px in the page, and a paper's text width at 85 %
 
 # Okabe & Ito's colours: black, four hues and a grey for the methods on CNNs, and a hue with its shades for each other
@@ -96,20 +98,6 @@ def wrapped(name: str, width: int = 22) -> str:
     fewest = len(lines(width))
     narrowest = next(n for n in range(1, width + 1) if len(lines(n)) <= fewest)
     return "\n".join(line.rstrip() for line in lines(narrowest))
-
-
-_UNITS = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1, ""))
-
-
-def scaled(value: float, trailing: bool = True) -> str:
-    """A large count in three digits: '869k', '2.54M', '4.00G', or '4G' without trailing zeros."""
-    unit, sign = next((u, s) for u, s in _UNITS if value >= u or u == 1)
-    return f"{three_digits(value / unit) if trailing else format(value / unit, '.3g')}{sign}"
-
-
-def three_digits(value: float) -> str:
-    """A positive number to three digits, trailing zeros kept: '0.0412', '2.30', '78.1', '1234'."""
-    return f"{value:.{max(0, 2 - int(np.floor(np.log10(value))))}f}" if value > 0 else "0"
 
 
 def save(figure: plt.Figure, stem: Path) -> None:

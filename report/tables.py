@@ -3,40 +3,19 @@
 A table is a frame of raw numbers (written as CSV) and the same as text, holes being dashes (Markdown and LaTeX).
 """
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
-from pipelines.files.markdown import plain
-from report.latex import latex
-from report.results import Results, counterparts
-from report.style import scaled, three_digits
+from report.reading import Results, counterparts
+from report.text import DASH, Table, count, interval, latex, markdown, mean_sd, number, scaled, seconds, signed  # noqa: F401
 
-DASH = "\N{EM DASH}"
 SIDE_BY_SIDE = (
     "Runs may have run side by side with other work on the machine: look at the spread between seeds before comparing "
     "methods."
 )
 
 FLOPS = "FLOPs: floating-point operations of one image's forward pass, two a multiply-accumulate."
-
-
-@dataclass(frozen=True)
-class Table:
-    """name: the files' stem. title: what it shows, of which results. note: how to read it. raw: numbers. text: strings.
-
-    left: how many columns, from the first, hold words and are set flush left. widths: of columns of sentences, which
-    LaTeX then sets as paragraphs, as shares of the line; none where all columns are short.
-    """
-
-    name: str
-    title: str
-    note: str
-    raw: pd.DataFrame
-    text: pd.DataFrame
-    left: int = 1
-    widths: tuple[float, ...] = ()
 
 
 def write_all(results: Results, directory: Path) -> dict[str, Table]:
@@ -285,41 +264,3 @@ def machines(results: Results) -> str:
     if len(names) > 1:
         return f"Taken on different machines ({'; '.join(names)}): times are comparable within one of them only."
     return f"Taken on: {names[0]}." if names else "The machine was not recorded."
-
-
-def markdown(table: Table) -> str:
-    """A pipe table; numbers flush right."""
-    rows = [list(map(plain, row)) for row in [table.text.columns, *table.text.itertuples(index=False)]]
-    rule = ["---" if i < table.left else "---:" for i in range(len(rows[0]))]
-    return "\n".join("| " + " | ".join(row) + " |" for row in [rows[0], rule, *rows[1:]]) + "\n"
-
-
-def number(value, form: str) -> str:
-    return DASH if pd.isna(value) else format(value, form)
-
-
-def seconds(value) -> str:
-    return DASH if pd.isna(value) else three_digits(value)
-
-
-def count(value) -> str:
-    """A parameter count in full, thousands parted by commas: these are checked to the last digit."""
-    return DASH if pd.isna(value) else f"{int(value):,}"
-
-
-def signed(value: float) -> str:
-    """Three decimals with a sign; a minus sign, not a hyphen."""
-    text = f"{value:+.3f}".replace("-", "\N{MINUS SIGN}")
-    return "0.000" if text[1:] == "0.000" else text
-
-
-def mean_sd(mean, sd, digits: int) -> str:
-    if pd.isna(mean):
-        return DASH
-    return f"{mean:.{digits}f}" if pd.isna(sd) else f"{mean:.{digits}f} ± {sd:.{digits}f}"
-
-
-def interval(low, high, *, plus: bool = False) -> str:
-    if pd.isna(low):
-        return DASH
-    return f"[{signed(low)}, {signed(high)}]" if plus else f"[{low:.3f}, {high:.3f}]"

@@ -1,0 +1,85 @@
+r"""A table as LaTeX that a paper can \input as it is; needs \usepackage{array,booktabs,graphicx}.
+
+A narrow table takes one column of a page that has two, another both. What is still too wide is shrunk to the line, and
+what is too long for a page goes on in a float of its own.
+"""
+
+import math
+import re
+import unicodedata
+
+COLUMN, LINE = 57, 140  # characters of a column in \footnotesize, of a whole line in \scriptsize
+PAGE = 46  # lines of a table that leave room for its caption and note on an article's page
+
+
+def latex(table) -> str:
+    """The source of a `report.text.Table`: one `table` or `table*` environment, or several for a long one."""
+    rows = [list(row) for row in table.text.itertuples(index=False)]
+    header = list(table.text.columns)
+    parts = _parts(rows, [_lines(row, table.widths) for row in rows])
+    natural = [max(len(str(row[i])) for row in [header, *rows]) + 2 for i in range(len(header))]
+    narrow = not table.widths and sum(natural) <= COLUMN
+    return "\n".join(
+        _float(table, header, part, place, place == len(parts) - 1, narrow) for place, part in enumerate(parts)
+    )
+
+
+def _lines(row, widths) -> int:
+    """Lines that a row takes, where columns are as wide as `widths` says, as shares of the line."""
+    return max((math.ceil(len(str(text)) / (0.9 * width * LINE)) for text, width in zip(row, widths)), default=1)
+
+
+def _parts(rows: list, lines: list[int]) -> list[list]:
+    """Rows page by page."""
+    parts, height = [[]], 0
+    for row, own in zip(rows, lines, strict=True):
+        if parts[-1] and height + own > PAGE:
+            parts.append([])
+            height = 0
+        parts[-1].append(row)
+        height += own
+    return parts
+
+
+def _float(table, header, rows, place: int, last: bool, narrow: bool) -> str:
+    columns = "l" * table.left + "r" * (len(header) - table.left)
+    before, after = [r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%"], ["}"]
+    if table.widths:
+        share = 0.94 / sum(table.widths)  # leaves the rest for what is between columns
+        columns = "".join(rf">{{\raggedright\arraybackslash}}p{{{w * share:.3f}\textwidth}}" for w in table.widths)
+        before, after = [], []
+    gap = 2 if table.widths else 3
+    kind, size = ("table", r"\footnotesize") if narrow else ("table*", r"\scriptsize")
+    label = f"tab:{table.name.replace('_', '-')}" + (f"-{place + 1}" if place else "")
+    note = [r"\par\medskip", rf"\parbox{{\linewidth}}{{\scriptsize {tex(table.note)}}}"] if last and table.note else []
+    # Without the braces, the line break or rule before a row would take its [ for an option and its * for a variant.
+    head, *body = ["{}" + " & ".join(map(tex, row)) + r" \\" for row in [header, *rows]]
+    return "\n".join([
+        rf"\begin{{{kind}}}", r"\centering", rf"\caption{{{tex(table.title)}{' (continued)' if place else ''}.}}",
+        rf"\label{{{label}}}", size, rf"\setlength{{\tabcolsep}}{{{gap}pt}}", *before,
+        rf"\begin{{tabular}}{{@{{}}{columns}@{{}}}}", r"\toprule", head, r"\midrule",
+        *body, r"\bottomrule", r"\end{tabular}", *after, *note, rf"\end{{{kind}}}", "",
+    ])  # fmt: skip
+
+
+_TEX = {
+    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}", "±": r"$\pm$",
+    "×": r"$\times$", "\N{MINUS SIGN}": "$-$", "\N{INFINITY}": r"$\infty$", "\N{EN DASH}": "--",
+    "\N{EM DASH}": "---", "|": r"\textbar{}",
+}  # fmt: skip
+
+
+def tex(text) -> str:
+    """Text with every character that LaTeX would read as a command or a dash escaped.
+
+    Letters with accents lose them, and what is then no ASCII character becomes a question mark: LaTeX stops at many.
+    """
+    text = " ".join(str(text).split()).replace("\0", "?")
+    parted = re.sub("-(?=-)", "-\0", text)  # two hyphens would be set as a dash
+    return "".join("{}" if c == "\0" else _TEX.get(c) or _ascii(c) for c in parted)
+
+
+def _ascii(c: str) -> str:
+    base = unicodedata.normalize("NFKD", c).encode("ascii", "ignore").decode()
+    return base if base and base.isprintable() and not set(base) & set(_TEX) else "?"
