@@ -19,10 +19,11 @@ from torch import nn
 import colora
 from baselines.backbones.weights import WeightsError, load_into
 from pipelines.data.sources import DataError, folder, medmnist
-from pipelines.files import arrays, records
+from pipelines.files import arrays
 from pipelines.files.records import RecordError
 from pipelines.profile import schema
 from pipelines.profile.schema import ParamsError
+from pipelines.runs.record import read_record
 from tests.conftest import tiny_params
 
 TERA = 2**40
@@ -228,7 +229,7 @@ def test_odd_patterns_in_an_adapter(tmp_path, pattern):
 def test_odd_json(tmp_path, text):
     (tmp_path / "record.json").write_text(text)
     with pytest.raises(RecordError, match="record.json: not readable as JSON"):
-        records.read_record(tmp_path)
+        read_record(tmp_path)
     (tmp_path / "adapter_model.safetensors").write_bytes(b"")
     (tmp_path / "adapter_config.json").write_text(text)
     with pytest.raises(ValueError, match="adapter_config.json is not JSON"):
@@ -239,11 +240,11 @@ def test_a_record_that_is_huge_or_no_file_is_not_read(tmp_path, small_memory):
     (tmp_path / "record.json").touch()
     os.truncate(tmp_path / "record.json", TERA)
     with pytest.raises(RecordError, match="1,099,511,627,776 bytes, expected at most"):
-        records.read_record(tmp_path)
+        read_record(tmp_path)
     (tmp_path / "record.json").unlink()
     (tmp_path / "record.json").symlink_to("/dev/zero")
     with pytest.raises(RecordError, match="expected a file"):
-        records.read_record(tmp_path)
+        read_record(tmp_path)
 
 
 LAUGHS = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(

@@ -20,6 +20,7 @@ from pipelines.files import records
 from pipelines.launching import grid, worker
 from pipelines.profile.schema import Params
 from pipelines.runs.code import ROOT
+from pipelines.runs.record import is_complete, read_record
 from tests.conftest import tiny_params
 
 ray = pytest.importorskip("ray", reason="the package ray is not installed (extra `cluster`)")
@@ -125,7 +126,7 @@ def test_ctrl_c_ends_what_the_nodes_train(nodes, profile, workdir):
     assert process.returncode == 128 + signal.SIGINT and "launch again to continue" in err and "Traceback" not in err
     assert not training(workdir / "cache")
     # A run may have ended before the interrupt came; what is there is whole.
-    assert all(records.is_complete(path.parent, records.read_record(path.parent)["fingerprint"])
+    assert all(is_complete(path.parent, read_record(path.parent)["fingerprint"])
                for path in (workdir / "results").rglob("record.json"))  # fmt: skip
     assert len(list((workdir / "results").rglob("record.json"))) < len(params.method) * len(params.seeds)
 
@@ -155,7 +156,7 @@ def test_a_grid_that_loses_a_node_completes_and_equals_a_serial_run(nodes, profi
     for run in (params.run_dir(method, seed) for method in params.method for seed in params.seeds):
         with np.load(serial / run / "predictions.npz") as a, np.load(workdir / run / "predictions.npz") as b:
             assert all(np.array_equal(a[name], b[name]) for name in ("indices", "labels", "probabilities"))
-        here, there = (records.read_record(root / run)["environment"] for root in (serial, workdir))
+        here, there = (read_record(root / run)["environment"] for root in (serial, workdir))
         assert there["threads"] == 1 and there["commit"] == here["commit"]
 
 

@@ -9,9 +9,9 @@ import pytest
 import yaml
 
 from pipelines.data import preparation
-from pipelines.files import records
 from pipelines.launching import launcher
 from pipelines.profile.schema import Params
+from pipelines.runs.record import read_record
 from pipelines.training import loop, runner
 from tests.conftest import tiny_params
 from tests.test_faults_files import stopped_after, without_times
@@ -68,7 +68,7 @@ def test_a_checkpoint_is_continued_whatever_its_date(record, monkeypatch, year):
     monkeypatch.setattr(loop, "evaluate", lambda *a, **o: seen.append(1) or evaluate(*a, **o))
     assert runner.main(["--method", "head-only"]) == 0
     assert len(seen) == CONTENT["train"]["epochs"]  # all epochs but the first one, and the test
-    assert records.read_record(record.parent)["status"] == "complete"
+    assert read_record(record.parent)["status"] == "complete"
 
 
 @pytest.mark.parametrize("year", YEARS)

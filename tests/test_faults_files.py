@@ -16,6 +16,7 @@ from pipelines.data.sources import DataError
 from pipelines.files import records
 from pipelines.profile.schema import Params
 from pipelines.runs.reading import SummaryError, read_runs
+from pipelines.runs.record import is_complete
 from pipelines.training import loop, runner
 from tests.conftest import tiny_params
 
@@ -226,7 +227,7 @@ def test_a_disk_full_while_training_costs_no_finished_run(prepared, workdir, dis
     error = capsys.readouterr().err
     assert "No space left on device" in error and place in error and error.count("\n") == 1
     assert contents(params.run_dir("head-only", 0)) == finished
-    assert not records.is_complete(params.run_dir("head-only", 1), "any")
+    assert not is_complete(params.run_dir("head-only", 1), "any")
     filler.unlink()
     assert runner.main(["--method", "head-only"]) == 0
     assert contents(params.run_dir("head-only", 0)) == finished

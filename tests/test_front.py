@@ -42,7 +42,7 @@ def test_the_front_ends_where_something_trains_or_moves(section, layers):
 
 @pytest.mark.parametrize("layer", [torch.nn.Dropout(0.1), torch.nn.Dropout2d(0.1)])
 def test_the_front_ends_where_something_is_random(layer):
-    model = network(family="head-only")
+    model = network(family="head_only")
     model.body.block2.insert(0, layer)
     assert model.front() == 4
     assert model.eval().front() == SMALLCNN_LAYERS + 1
@@ -64,7 +64,7 @@ def seen_by(module):
 
 @pytest.mark.parametrize("augment, times", [("none", (1, 1)), ("flip", (3, 1))])
 def test_the_front_sees_each_image_once_unless_augmented(prepared, augment, times):
-    model = network(family="head-only")
+    model = network(family="head_only")
     sizes = seen_by(model.body.block1[0])
     fit(prepared, model, augment=augment)
     splits = open_prepared(prepared, 0, CPU).splits

@@ -24,6 +24,7 @@ DRIVER = """
 import builtins, json, os, signal, sys
 import numpy, pandas, torch
 from pathlib import Path
+from pipelines.runs.record import read_record
 from pipelines.evidence import stats, summarising
 from pipelines.files import records
 from pipelines.training import loop, probe, runner
@@ -116,7 +117,7 @@ for last in kill_at:
             with numpy.load(path, allow_pickle=False) as archive:
                 [archive[name] for name in archive.files]
     for folder in runs.glob("*/*"):
-        records.read_record(folder)
+        read_record(folder)
     for path in Path("results/tiny").glob("*.csv"):
         pandas.read_csv(path)
     if stage == "train" and "--again" in sys.argv:

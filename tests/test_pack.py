@@ -9,10 +9,11 @@ import torch
 import yaml
 from safetensors.torch import save_file
 
-from pipelines.files import records
 from pipelines.launching import packing
 from pipelines.profile.schema import Params, load
+from pipelines.runs import environment
 from pipelines.runs.code import ROOT
+from pipelines.runs.record import is_complete
 from tests.conftest import tiny_params
 
 
@@ -71,7 +72,7 @@ def test_what_is_unpacked_trains_without_git_and_its_run_is_complete_here(prepar
     from pipelines.training import runner
 
     fingerprint = runner.identity(params, params.settings("head-only"), 0)
-    assert records.is_complete(folder, fingerprint)
+    assert is_complete(folder, fingerprint)
     assert load(there / "tiny" / "params.yaml").model["weights"] == "weights/tiny/small.safetensors"
 
 
@@ -87,12 +88,12 @@ def test_the_archive_names_its_commit(tmp_path):
 
 
 def test_the_commit_of_an_archive_is_read_and_that_of_a_template_is_not(tmp_path, monkeypatch):
-    monkeypatch.setattr(records, "ROOT", tmp_path)
-    assert records.commit() is None
+    monkeypatch.setattr(environment, "ROOT", tmp_path)
+    assert environment.commit() is None
     (tmp_path / ".git_archival.txt").write_text("node: $Format:%H$\n")
-    assert records.commit() is None
+    assert environment.commit() is None
     (tmp_path / ".git_archival.txt").write_text(f"node: {'a1' * 20}\n")
-    assert records.commit() == "a1" * 20
+    assert environment.commit() == "a1" * 20
 
 
 def test_results_so_far_go_along_and_those_of_other_profiles_do_not(prepared, workdir, committed):

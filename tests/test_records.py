@@ -7,6 +7,8 @@ import pytest
 
 from pipelines.files import records
 from pipelines.runs import code
+from pipelines.runs.identity import described, fingerprint
+from pipelines.runs.record import is_complete, read_record
 from tests.conftest import bright_quadrants, write_prepared
 
 SETTINGS = {"family": "full", "backbone": "resnet18", "weights": "random", "train": {"lr": 0.1}}
@@ -14,23 +16,23 @@ DATA = {"images.npy": "aa"}
 
 
 def test_fingerprint_covers_settings_seed_and_data():
-    base = records.fingerprint(SETTINGS, 0, DATA)
-    assert records.fingerprint(dict(reversed(SETTINGS.items())), 0, DATA) == base  # order is no difference
-    assert records.fingerprint({**SETTINGS, "train": {"lr": 0.2}}, 0, DATA) != base
-    assert records.fingerprint(SETTINGS, 1, DATA) != base
-    assert records.fingerprint(SETTINGS, 0, {"images.npy": "bb"}) != base
+    base = fingerprint(SETTINGS, 0, DATA)
+    assert fingerprint(dict(reversed(SETTINGS.items())), 0, DATA) == base  # order is no difference
+    assert fingerprint({**SETTINGS, "train": {"lr": 0.2}}, 0, DATA) != base
+    assert fingerprint(SETTINGS, 1, DATA) != base
+    assert fingerprint(SETTINGS, 0, {"images.npy": "bb"}) != base
 
 
 def test_weights_count_by_content_not_by_place(tmp_path):
     one, two = tmp_path / "one.safetensors", tmp_path / "two.safetensors"
     one.write_bytes(b"abc")
     two.write_bytes(b"abc")
-    same = [records.fingerprint({**SETTINGS, "weights": str(p)}, 0, DATA) for p in (one, two)]
+    same = [fingerprint({**SETTINGS, "weights": str(p)}, 0, DATA) for p in (one, two)]
     assert same[0] == same[1]
     two.write_bytes(b"abd")
-    assert records.fingerprint({**SETTINGS, "weights": str(two)}, 0, DATA) != same[0]
-    described = records.described({**SETTINGS, "weights": str(one)})
-    assert described["weights"] == "one.safetensors" and str(tmp_path) not in json.dumps(described)
+    assert fingerprint({**SETTINGS, "weights": str(two)}, 0, DATA) != same[0]
+    shown = described({**SETTINGS, "weights": str(one)})
+    assert shown["weights"] == "one.safetensors" and str(tmp_path) not in json.dumps(shown)
 
 
 def source(tmp_path, monkeypatch, text):
@@ -53,7 +55,7 @@ def test_comments_docstrings_and_layout_are_no_change_of_code(tmp_path, monkeypa
 def test_the_library_counts_for_colora_alone():
     assert any("colora/fused.py" in str(p) for p in code.code_files("colora"))
     assert not any("/colora/" in str(p) for p in code.code_files("full"))
-    assert {"full", "head-only", "bitfit", "adapters", "conv_lora", "colora"} <= set(code.families())
+    assert {"full", "head_only", "bitfit", "adapters", "conv_lora", "colora"} <= set(code.families())
 
 
 def complete(folder, fingerprint="f"):
@@ -65,16 +67,16 @@ def complete(folder, fingerprint="f"):
 
 def test_a_run_is_complete_only_with_every_file_and_the_right_fingerprint(tmp_path):
     folder = tmp_path / "run"
-    assert not records.is_complete(folder, "f")
+    assert not is_complete(folder, "f")
     complete(folder)
-    assert records.is_complete(folder, "f") and not records.is_complete(folder, "g")
+    assert is_complete(folder, "f") and not is_complete(folder, "g")
     (folder / "predictions.npz").unlink()
-    assert not records.is_complete(folder, "f")
+    assert not is_complete(folder, "f")
 
 
 def test_a_failed_run_is_not_complete(tmp_path):
     records.write_json(tmp_path / "c" / "record.json", {"status": "failed", "fingerprint": "f"})
-    assert not records.is_complete(tmp_path / "c", "f")
+    assert not is_complete(tmp_path / "c", "f")
 
 
 def test_a_write_that_breaks_leaves_the_old_file_and_no_other(tmp_path):
@@ -93,7 +95,7 @@ def test_a_write_that_breaks_leaves_the_old_file_and_no_other(tmp_path):
 def test_json_of_the_wrong_kind_is_refused(tmp_path):
     (tmp_path / "record.json").write_text("[1]")
     with pytest.raises(records.RecordError, match="expected a JSON object, found list"):
-        records.read_record(tmp_path)
+        read_record(tmp_path)
 
 
 def test_looking_at_a_run_needs_neither_torch_nor_dvc():
@@ -120,7 +122,7 @@ def test_a_seeds_data_are_its_own_splits(tmp_path):
 def test_the_hash_of_code_does_not_depend_on_the_version_of_python(tmp_path, monkeypatch):
     """Runs may come from a machine with another Python; this value was the same on 3.11, 3.12 and 3.13."""
     text = 'class A:\n    def f(self, x=None, *a, **k):\n        return f"{x!r:>{k}} and {a}", lambda: ...\n'
-    assert source(tmp_path, monkeypatch, text) == ("0cdba0a71672ded1868489e6c9b5390a3e131fd61ed17e2b7e9f3ec8ef6c0957")
+    assert source(tmp_path, monkeypatch, text) == ("d7875842e5eb4a585405f844e56b339ed6c35013d58612bab4c4bfd2c7d55863")
 
 
 def test_a_family_that_imports_nothing_still_depends_on_what_it_adapts(tmp_path, monkeypatch):
@@ -143,3 +145,14 @@ def test_a_family_that_imports_nothing_still_depends_on_what_it_adapts(tmp_path,
             code.code_files("relative")
     finally:
         code.families.cache_clear()
+
+
+def test_a_module_that_is_moved_or_renamed_has_the_same_hash_and_a_changed_expression_another(tmp_path):
+    text = '"""What it does."""\n\nimport math\n\n\ndef area(r):\n    """Of a circle."""\n    return math.pi * r**2\n'
+    here, there = tmp_path / "circle.py", tmp_path / "shapes" / "disc.py"
+    there.parent.mkdir()
+    here.write_text(text)
+    there.write_text(text.replace("import math\n", "import math\nfrom os import path\n"))
+    assert code.code_hash([here]) == code.code_hash([there])
+    there.write_text(text.replace("r**2", "r**3"))
+    assert code.code_hash([here]) != code.code_hash([there])

@@ -9,7 +9,7 @@ from sklearn.calibration import calibration_curve
 from sklearn.metrics import brier_score_loss, log_loss, precision_recall_fscore_support, recall_score
 
 from pipelines.evidence import scores
-from pipelines.training.metrics import accuracy, macro_auc
+from pipelines.runs.metrics import accuracy, macro_auc
 
 
 def noisy_test(n=400, classes=4, seed=0, edge=0.6):

@@ -6,7 +6,7 @@ from scipy import stats as scipy_stats
 from sklearn.metrics import accuracy_score, roc_auc_score
 
 from pipelines.evidence import stats
-from pipelines.training import metrics
+from pipelines.runs import metrics
 
 
 def noisy_test(n=300, classes=4, seed=0, digits=None):

@@ -54,7 +54,7 @@ def test_a_rate_that_diverges_is_recorded_and_nothing_is_done_again(prepared, wo
 def test_when_every_rate_diverges_the_method_is_named(prepared, workdir, capsys):
     profile(workdir, tune={"lrs": [1e30], "epochs": 1})
     assert tuning.main(["--method", "full"]) == 1
-    assert "error: full: training diverged at every learning rate of tuning.lrs [1e+30]" in capsys.readouterr().err
+    assert "error: full: training diverged at every learning rate of tune.lrs [1e+30]" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("changes", [{"tune": None}, {"method": {"full": {"family": "full", "train": {"lr": 5e-4}}}}])

@@ -17,6 +17,7 @@ from pathlib import Path
 from pipelines.files import records
 from pipelines.profile.schema import Params, ParamsError, load
 from pipelines.runs.code import ROOT, code_files, code_hash, sha256_json
+from pipelines.runs.environment import environment
 
 COLUMNS = [
     "method", "role", "backbone", "image_size", "batch_size", "trainable", "step_ms", "step_ms_lo", "step_ms_hi",
@@ -77,12 +78,12 @@ def run(params: Params, device: str | None = None, methods: list[str] | None = N
     from pipelines.training import loop
 
     device = loop.pick_device(device, deterministic=params.train.deterministic)
-    environment = records.environment("colora")
+    machine = environment("colora")
     options = _options(params)
     results, kept = {}, []
     for label, lineup in plan(params, methods).items():
         own = options if label != GROWTH else {**options, "rounds": params.cost.growth.rounds, "inference_batch": 0}
-        kept.append(_kept_file(params, lineup, own, environment))
+        kept.append(_kept_file(params, lineup, own, machine))
         if kept[-1].is_file():
             results[label] = json.loads(kept[-1].read_text())
             print(f"{label}: measured before, kept", flush=True)
@@ -91,12 +92,12 @@ def run(params: Params, device: str | None = None, methods: list[str] | None = N
             records.write_json(kept[-1], results[label])
         _show(label, results[label])
     if not methods:
-        _write(params, results, environment)
+        _write(params, results, machine)
         if params.cost.layers:  # last: all else is written, should a layer not compute what its reference does
             from pipelines.costs import layer_costs
 
             results[LAYERS] = layer_costs.measure_all(device, rounds=options["rounds"], block_s=options["block_s"])
-            _write(params, results, environment)
+            _write(params, results, machine)
         for path in kept:
             path.unlink(missing_ok=True)
     return results

@@ -36,7 +36,7 @@ from scipy import stats as distributions
 from scipy.optimize import brentq
 from scipy.special import expit, gammaln, logit, ndtr
 
-from pipelines.training.metrics import accuracy_draws, macro_auc_draws
+from pipelines.runs.metrics import accuracy_draws, macro_auc_draws
 
 Test = tuple[np.ndarray, np.ndarray]
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from pipelines.files import records
 from pipelines.profile.schema import Params, ParamsError
+from pipelines.runs.record import read_record
 from pipelines.training import runner, trials, tuning
 
 # Short runs of a method share one process, which imports torch once, up to about this many seconds of them.
@@ -97,7 +98,7 @@ class Grid:
 
     def _look_up(self, run: Task, epochs: int) -> None:
         """Keep a complete run; note what an earlier run of it took, by the epochs it will have now."""
-        record = records.read_record(self.params.run_dir(run.method, run.seed))
+        record = read_record(self.params.run_dir(run.method, run.seed))
         if record is None:
             return
         if not self._tuning(run.method) and self.is_complete(run):
@@ -236,14 +237,14 @@ class Grid:
         """What the task's record says went wrong, if this process wrote it."""
         if task.seed is None or self._written(task) == task.found:
             return None
-        record = records.read_record(self.params.run_dir(task.method, task.seed))
+        record = read_record(self.params.run_dir(task.method, task.seed))
         if record["status"] == "complete":
             return "its settings, data or code changed while it was trained; launch again"
         return record["failure"]
 
     def _remember(self, task: Task) -> None:
         if task.seed is not None:
-            record = records.read_record(self.params.run_dir(task.method, task.seed))
+            record = read_record(self.params.run_dir(task.method, task.seed))
             self.seconds[task.method, task.seed] = record["timings"]["total_s"]
 
     def time_left(self, slots: int) -> float | None:

@@ -15,7 +15,8 @@ ROOT = Path(__file__).resolve().parents[2]
 SHARED = (
     "baselines/__init__.py",
     "pipelines/data/images.py",
-    *(f"pipelines/training/{name}.py" for name in ("loop", "metrics", "parallel")),
+    "pipelines/runs/metrics.py",
+    *(f"pipelines/training/{name}.py" for name in ("loop", "parallel")),
 )
 PROBE = tuple(f"pipelines/training/{name}.py" for name in ("probe", "corruptions", "gradcam"))
 

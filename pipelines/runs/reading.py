@@ -7,9 +7,10 @@ import numpy as np
 import pandas as pd
 
 from pipelines.files import arrays
-from pipelines.files.records import RecordError, read_record
+from pipelines.files.records import RecordError
 from pipelines.profile.schema import Params
-from pipelines.training import metrics
+from pipelines.runs import metrics
+from pipelines.runs.record import read_record
 
 CURVE_COLUMNS = ["epoch", "lr", "train_loss", "train_acc", "val_loss", "val_acc", "val_auc", "epoch_s"]
 

@@ -18,8 +18,8 @@ import baselines
 from pipelines.data.images import Batches, Features, Prepared, open_prepared
 from pipelines.files import records
 from pipelines.profile.schema import Params, train_split
+from pipelines.runs.metrics import accuracy, macro_auc
 from pipelines.training import parallel
-from pipelines.training.metrics import accuracy, macro_auc
 
 FEATURES = 2**30  # bytes of features that a run on a CPU keeps
 

@@ -14,7 +14,10 @@ from pathlib import Path
 
 from pipelines.files import records
 from pipelines.profile.schema import Params, ParamsError, load, train_split
+from pipelines.runs import record as run_record
 from pipelines.runs.code import probe_files
+from pipelines.runs.environment import environment
+from pipelines.runs.identity import described, fingerprint
 from pipelines.training import counting, tuning
 
 PROBE_FILES = ("corruptions.npz", "gradcam.npz")  # as `pipelines.probe` writes them
@@ -78,13 +81,15 @@ def identity(params: Params, settings: dict, seed: int) -> str:
     """The fingerprint of a run, from its method's settings with the learning rate that it trains at."""
     data = records.data_identity(params.data_dir, seed, train_split(settings["train"]))
     if not params.probed(seed):
-        return records.fingerprint(settings, seed, data)
-    return records.fingerprint({**settings, "probe": {"images": params.probe.images}}, seed, data, *probe_files())
+        return fingerprint(settings, seed, data)
+    return fingerprint({**settings, "probe": {"images": params.probe.images}}, seed, data, *probe_files())
 
 
 def is_complete(params: Params, method: str, seed: int, fingerprint: str) -> bool:
     """Whether the run with this fingerprint is there with all its files."""
-    return records.is_complete(params.run_dir(method, seed), fingerprint, *(PROBE_FILES if params.probed(seed) else ()))
+    return run_record.is_complete(
+        params.run_dir(method, seed), fingerprint, *(PROBE_FILES if params.probed(seed) else ())
+    )
 
 
 def train_run(
@@ -105,7 +110,7 @@ def train_run(
     device, data, model = set_up(params, method, seed, settings, device)
     record = {
         "profile": params.profile, "method": method, "seed": seed, "status": "failed", "failure": None,
-        "fingerprint": fingerprint, "settings": records.described(settings), "metrics": None,
+        "fingerprint": fingerprint, "settings": described(settings), "metrics": None,
         "parameters": counting.count_method(
             method, settings, num_classes=len(data.classes), image_size=data.image_size
         ),
@@ -135,7 +140,7 @@ def train_run(
             )
             test = loop.test(model, fit, data, train, device)
         except loop.Diverged as error:
-            record |= {"failure": str(error), "environment": records.environment(settings["family"])}
+            record |= {"failure": str(error), "environment": environment(settings["family"])}
             if parallel.rank() == 0:
                 records.write_json(folder / "record.json", record)
             return record
@@ -157,7 +162,7 @@ def train_run(
             "epoch_s": median([row["epoch_s"] for row in fit.curves[1:]]),
             "total_s": time.perf_counter() - start,
         },
-        "environment": {**records.environment(settings["family"]), "processes": parallel.size()},
+        "environment": {**environment(settings["family"]), "processes": parallel.size()},
     }
     if parallel.rank() > 0:
         return record

@@ -4,6 +4,8 @@ from pathlib import Path
 
 from pipelines.files import records
 from pipelines.profile.schema import Params, train_split
+from pipelines.runs.environment import environment
+from pipelines.runs.identity import fingerprint
 
 
 def choose(params: Params, method: str, device: str | None = None) -> dict:
@@ -27,7 +29,7 @@ def choose(params: Params, method: str, device: str | None = None) -> dict:
     return {
         "fingerprint": identity(params, method), "method": method, "seed": grid.seed, "epochs": grid.epochs,
         "chosen": max(done, key=lambda t: (t["val_acc"], -t["val_loss"]))["lr"],
-        "trials": trials, "environment": records.environment(settings["family"]),
+        "trials": trials, "environment": environment(settings["family"]),
     }  # fmt: skip
 
 
@@ -36,7 +38,7 @@ def identity(params: Params, method: str) -> str:
     settings, grid = params.settings(method), params.tune
     settings["train"] |= {"epochs": grid.epochs, "lr": grid.lrs}
     data = records.data_identity(params.data_dir, grid.seed, train_split(settings["train"]))
-    return records.fingerprint(settings, grid.seed, data, Path(__file__).resolve())
+    return fingerprint(settings, grid.seed, data, Path(__file__).resolve())
 
 
 def _trial(params, method, train, settings, device) -> dict:

@@ -1,0 +1,74 @@
+"""Where and with what a run was made: versions, machine, commit."""
+
+import platform
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from pipelines.runs.code import ROOT, code_files
+
+
+def environment(family: str) -> dict:
+    """Versions, machine and commit of this process, for the record; `dirty` when the code that decides a method's numbers
+    differs from the commit. Imports torch.
+    """
+    import datetime
+    from importlib import metadata
+
+    import torch
+    import torchvision
+
+    def version(package):
+        try:
+            return metadata.version(package)
+        except metadata.PackageNotFoundError:
+            return None
+
+    gpu = torch.cuda.is_available()
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "torchvision": torchvision.__version__,
+        **{name: version(name) for name in ("timm", "peft", "mamba-ssm")},
+        "platform": platform.platform(),
+        "cpu": _cpu_name(),
+        "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name() if gpu else None,
+        "cuda": torch.version.cuda if gpu else None,
+        "driver": _output("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader") if gpu else None,
+        "commit": commit(),
+        "dirty": bool(_git("status", "--porcelain", "--", *map(str, code_files(family)))),
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+    }
+
+
+def commit() -> str | None:
+    """The commit of this code: the one that `git archive` wrote where this is an archive, else git's; None without."""
+    template = ROOT / ".git_archival.txt"
+    archived = template.read_text().removeprefix("node: ").strip() if template.is_file() else ""
+    return archived if re.fullmatch("[0-9a-f]{40,64}", archived) else _git("rev-parse", "HEAD")
+
+
+def _cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next(
+        (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor()
+    )
+
+
+def _git(*args) -> str | None:
+    return _output("git", "-C", str(ROOT), *args)
+
+
+def _output(*command) -> str | None:
+    """What a command prints, or None where it is not there or fails (an unpacked archive is a fine place to run)."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True)
+    except FileNotFoundError:
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None

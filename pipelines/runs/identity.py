@@ -1,0 +1,44 @@
+"""What a run is recognised by: one hash of all that its numbers depend on. Imports neither torch nor numpy."""
+
+from pathlib import Path
+
+from pipelines.files.records import sha256_file
+from pipelines.runs.code import code_files, code_hash, sha256_json
+
+
+def fingerprint(settings: dict, seed: int, data: dict, *more_code: Path) -> str:
+    """What a run's numbers depend on, in one hash.
+
+    Args:
+        settings: the method's resolved settings, `train` included.
+        seed: the run's seed.
+        data: checksums of the prepared data, from `data_identity`.
+        more_code: source files that count beside those of the method's family.
+
+    Raises:
+        FileNotFoundError: `settings["weights"]` names a file that is not there.
+    """
+    settings = described(settings)
+    # By content, not by name: the same weights in another place give the same run.
+    if "weights_sha256" in settings:
+        del settings["weights"]
+    code = code_hash([*code_files(settings["family"]), *more_code])
+    return sha256_json({"settings": settings, "seed": seed, "data": data, "code": code})
+
+
+def described(settings: dict) -> dict:
+    """Settings as they go into a record: a weights file by its name and sha256, not by its place on this machine.
+
+    Raises:
+        FileNotFoundError: `settings["weights"]` names a file that is not there.
+    """
+    weights = settings.get("weights")
+    if not weights or weights in ("imagenet", "random"):
+        return dict(settings)
+    path = Path(weights).expanduser()
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"weights {weights!r}: no such file; "
+            "set `model.weights` to an existing safetensors file, 'imagenet' or 'random'"
+        )
+    return {**settings, "weights": path.name, "weights_sha256": sha256_file(path)}
