@@ -18,7 +18,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     options = parser.parse_args(arguments)
 
-    from pipelines.profile.schema import ParamsError, load
+    from pipelines.profile import ParamsError, load
     from report.results import ReportError
 
     try:

@@ -14,7 +14,7 @@ import pandas as pd
 from pydantic import Field, model_validator
 from scipy.stats import norm
 
-from pipelines.profile.schema import Section
+from pipelines.profile import Section
 from report.results import PAPER, ReportError
 from report.tables import signed
 

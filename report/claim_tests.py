@@ -15,7 +15,7 @@ from pydantic import Field, model_validator
 from scipy.stats import t
 
 from pipelines.evidence.stability import DEFINITIONS, spread_interval
-from pipelines.profile.schema import Section
+from pipelines.profile import Section
 from report import claim_costs, quality
 from report.comparisons import ALPHA, GROUPS, HEADS, larger_p, p_text, points, verdict
 from report.results import Results

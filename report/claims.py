@@ -14,7 +14,7 @@ import pandas as pd
 import yaml
 from pydantic import Field, ValidationError
 
-from pipelines.profile.schema import Section
+from pipelines.profile import Section
 from report import claim_costs
 from report.audit import Check, Figure, sources
 from report.claim_tests import UNDECIDED, WORDS, Cost, Finding, Parameters, Test, train

@@ -79,7 +79,7 @@ def section(method):
 
 def params(methods=None, seeds=(0, 1), profile="fake", **more):
     """A checked parameter file over some of `METHODS` and `MORE`, by default the former."""
-    from pipelines.profile.schema import Params
+    from pipelines.profile import Params
 
     phantom = {"train": 600, "val": 200, "test": 400}
     methods = list(METHODS) if methods is None else methods

@@ -21,8 +21,7 @@ from baselines.backbones.weights import WeightsError, load_into
 from pipelines.data.sources import DataError, folder, medmnist
 from pipelines.files import arrays
 from pipelines.files.records import RecordError
-from pipelines.profile import schema
-from pipelines.profile.schema import ParamsError
+from pipelines.profile import ParamsError, loading
 from pipelines.runs.record import read_record
 from tests.conftest import tiny_params
 
@@ -275,7 +274,7 @@ LAUGHS = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
 def test_odd_yaml(tmp_path, text, message):
     (tmp_path / "params.yaml").write_text(text)
     with pytest.raises(ParamsError, match=f"params.yaml: .*{message}") as error:
-        schema.load(tmp_path / "params.yaml")
+        loading.load(tmp_path / "params.yaml")
     assert len(str(error.value)) < 2000
 
 
@@ -301,7 +300,7 @@ def test_wrong_types_and_names_that_are_places(tmp_path, change, message):
     change(content)
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(content))
     with pytest.raises(ParamsError, match=f"params.yaml: .*{message}"):
-        schema.load(tmp_path / "params.yaml")
+        loading.load(tmp_path / "params.yaml")
 
 
 def chunk(kind: bytes, data: bytes) -> bytes:

@@ -9,7 +9,7 @@ from torch import nn
 
 import baselines
 from baselines.conv_lora import ConvLora
-from pipelines.profile.schema import Params
+from pipelines.profile import Params
 from pipelines.training import loop
 from tests.conftest import FAMILIES, tiny_params
 

@@ -18,7 +18,7 @@ import yaml
 
 from pipelines.files import records
 from pipelines.launching import grid, worker
-from pipelines.profile.schema import Params
+from pipelines.profile import Params
 from pipelines.runs.code import ROOT
 from pipelines.runs.record import is_complete, read_record
 from tests.conftest import tiny_params

@@ -15,7 +15,7 @@ from torch import nn
 
 from colora.conv import ColoraConv2d
 from pipelines.costs import benches, contenders, costing, layer_costs, measure
-from pipelines.profile.schema import Params, ParamsError
+from pipelines.profile import Params, ParamsError
 from pipelines.training import counting
 from report import claim_costs
 from tests.conftest import FAMILIES, tiny_params

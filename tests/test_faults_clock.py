@@ -10,7 +10,7 @@ import yaml
 
 from pipelines.data import preparation
 from pipelines.launching import launcher
-from pipelines.profile.schema import Params
+from pipelines.profile import Params
 from pipelines.runs.record import read_record
 from pipelines.training import loop, runner
 from tests.conftest import tiny_params

@@ -14,7 +14,7 @@ import yaml
 from pipelines.data import preparation
 from pipelines.data.sources import DataError
 from pipelines.files import records
-from pipelines.profile.schema import Params
+from pipelines.profile import Params
 from pipelines.runs.reading import SummaryError, read_runs
 from pipelines.runs.record import is_complete
 from pipelines.training import loop, runner

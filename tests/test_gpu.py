@@ -9,7 +9,7 @@ import torch
 
 import colora
 from pipelines.data.images import Features, open_prepared
-from pipelines.profile.schema import Params
+from pipelines.profile import Params
 from pipelines.training import loop, parallel
 from tests.conftest import FAMILIES, tiny_params
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 import baselines
-from pipelines.profile.schema import Params
+from pipelines.profile import Params
 from pipelines.training.gradcam import gradcam, last_map
 from tests.conftest import FAMILIES, bright_quadrants, tiny_params
 

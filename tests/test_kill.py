@@ -28,7 +28,7 @@ from pipelines.runs.record import read_record
 from pipelines.evidence import stats, summarising
 from pipelines.files import records
 from pipelines.training import loop, probe, runner
-from pipelines.profile.schema import load
+from pipelines.profile import load
 import matplotlib.pyplot
 import report.__main__, report.figures, report.page, report.tables
 
@@ -178,7 +178,7 @@ def test_a_run_killed_anywhere_ends_as_the_unbroken_one(tiny):
 @pytest.mark.parametrize("stage", ["summarise", "report"])
 def test_summary_and_report_killed_anywhere_are_made_anew(tiny, stage):
     from pipelines.evidence import summarising
-    from pipelines.profile.schema import load
+    from pipelines.profile import load
     from pipelines.training import runner
 
     params = load("params.yaml")

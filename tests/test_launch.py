@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from pipelines.launching import launcher
-from pipelines.profile.schema import Params
+from pipelines.profile import Params
 from pipelines.runs.code import ROOT
 from pipelines.training import runner, tuning
 from tests.conftest import bright_quadrants, tiny_params, write_prepared

@@ -13,7 +13,7 @@ import yaml
 
 from pipelines.files import records
 from pipelines.launching import grid, launcher, worker
-from pipelines.profile.schema import Params
+from pipelines.profile import Params
 from pipelines.runs import code
 from pipelines.runs.code import ROOT
 from pipelines.training import runner

@@ -13,7 +13,7 @@ import pytest
 
 from pipelines.files import records
 from pipelines.launching import grid, processes, progress, worker
-from pipelines.profile.schema import ParamsError
+from pipelines.profile import ParamsError
 from pipelines.runs.code import ROOT
 from tests import test_launch_grid
 from tests.test_launch import GIB, environment, processes_in, wait_for

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from pipelines.costs import costing, layer_cases, layer_costs, measure
-from pipelines.profile.schema import Params
+from pipelines.profile import Params
 from report import layer_costs as table
 from report import page, tables
 from report.results import ReportError

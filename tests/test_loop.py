@@ -8,7 +8,7 @@ from sklearn.metrics import log_loss, roc_auc_score
 import baselines
 from pipelines.data.images import Prepared, open_prepared
 from pipelines.data.sources import phantom
-from pipelines.profile.schema import Params, Phantom, Train
+from pipelines.profile import Params, Phantom, Train
 from pipelines.training import loop
 from tests.conftest import tiny_params
 

@@ -104,7 +104,7 @@ RSS = """
 import sys, torch
 from pathlib import Path
 from pipelines.costs import benches, contenders, measure
-from pipelines.profile.schema import Params
+from pipelines.profile import Params
 from tests.conftest import tiny_params
 
 def status(key):

@@ -5,7 +5,7 @@ import torch
 import torchvision
 
 import baselines
-from pipelines.profile.schema import compose
+from pipelines.profile import compose
 
 
 def build(image_size=28, **section):

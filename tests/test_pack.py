@@ -10,7 +10,7 @@ import yaml
 from safetensors.torch import save_file
 
 from pipelines.launching import packing
-from pipelines.profile.schema import Params, load
+from pipelines.profile import Params, load
 from pipelines.runs import environment
 from pipelines.runs.code import ROOT
 from pipelines.runs.record import is_complete

@@ -15,7 +15,7 @@ from torch import nn
 
 from baselines.backbones import classifier
 from pipelines.data.images import open_prepared
-from pipelines.profile.schema import Params
+from pipelines.profile import Params
 from pipelines.training import loop, parallel, runner
 from tests.conftest import FAMILIES, bright_quadrants, tiny_params, write_prepared
 from tests.test_loop import CPU, network, numbers, recipe

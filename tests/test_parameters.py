@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from pipelines.profile.schema import compose
+from pipelines.profile import compose
 from pipelines.training import counting
 
 # arXiv:2505.18315 and its repository: head and all counts are sums over VGG16's layers.

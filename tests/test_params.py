@@ -3,7 +3,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipelines.profile.schema import Params, ParamsError, compose, load, main, write
+from pipelines.params import main
+from pipelines.profile import Params, ParamsError, compose, load, write
 from tests.conftest import tiny_params
 
 
@@ -140,8 +141,8 @@ def test_a_profile_without_a_backbone_says_so():
 
 
 def test_an_unknown_method_or_profile_lists_near_names():
-    with pytest.raises(ParamsError, match="did you mean 'transfer'"):
-        Params(**tiny_params()).settings("transfr")
+    with pytest.raises(ParamsError, match="did you mean 'head-only'"):
+        Params(**tiny_params()).settings("head-onl")
     with pytest.raises(ParamsError, match="did you mean 'quick'"):
         compose("quik")
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from pipelines.costs import costing, forecast, schedule
 from pipelines.costs.schedule import Work
 from pipelines.files import records
-from pipelines.profile.schema import compose
+from pipelines.profile import compose
 from tests.conftest import tiny_params
 
 ROOT = Path(__file__).parents[1]

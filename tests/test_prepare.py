@@ -13,7 +13,7 @@ from PIL import Image
 
 from pipelines.data import preparation as stage
 from pipelines.data.sources import DataError
-from pipelines.profile.schema import Params, ParamsError, load
+from pipelines.profile import Params, ParamsError, load
 
 PHANTOM = {"source": "phantom", "image_size": 16, "phantom": {"train": 12, "val": 8, "test": 8}}
 

@@ -5,7 +5,7 @@ import torch
 from safetensors.torch import load_file
 
 from baselines.backbones import classifier
-from pipelines.profile.schema import Params
+from pipelines.profile import Params
 from pipelines.training import pretraining
 from tests.conftest import tiny_params
 

@@ -6,7 +6,7 @@ import torch
 
 import baselines
 from pipelines.data.images import open_prepared
-from pipelines.profile.schema import Params
+from pipelines.profile import Params
 from pipelines.runs import code
 from pipelines.training import loop, probe, runner
 from pipelines.training.corruptions import KINDS, corrupt

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import baselines
-from pipelines.profile.schema import compose
+from pipelines.profile import compose
 
 # What raises on CUDA by the list of torch.use_deterministic_algorithms: how the operators' names start.
 WITHOUT = (

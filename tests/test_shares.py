@@ -12,7 +12,7 @@ from PIL import Image
 from pipelines.data import preparation
 from pipelines.evidence import shares
 from pipelines.evidence.summary import summarise
-from pipelines.profile.schema import Params, compose, load
+from pipelines.profile import Params, compose, load
 from pipelines.runs.reading import SummaryError
 from tests import fake_results as fake
 from tests.conftest import bright_quadrants

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from pipelines.data.sources import DataError, folder
-from pipelines.profile.schema import Folder
+from pipelines.profile import Folder
 
 PATTERN = Folder(path=Path(".")).pattern
 

@@ -13,7 +13,7 @@ import pytest
 
 from pipelines.data import preparation as stage
 from pipelines.data.sources import DataError, medmnist
-from pipelines.profile.schema import MedMNIST, Params
+from pipelines.profile import MedMNIST, Params
 
 CLASSES = 4
 

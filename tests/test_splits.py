@@ -8,7 +8,7 @@ import pytest
 
 from pipelines.data import splits
 from pipelines.data.sources import DataError
-from pipelines.profile.schema import Balanced, Distilled
+from pipelines.profile import Balanced, Distilled
 
 CLASSES = ["A", "B", "C"]
 

@@ -16,7 +16,7 @@ from sklearn.metrics import confusion_matrix
 from pipelines.evidence.summarising import main
 from pipelines.evidence.summary import summarise
 from pipelines.files.records import RecordError
-from pipelines.profile.schema import Tune
+from pipelines.profile import Tune
 from pipelines.runs.reading import SummaryError
 from report import tables
 from report.__main__ import build

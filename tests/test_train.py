@@ -5,7 +5,7 @@ import pytest
 import yaml
 
 from pipelines.files import records
-from pipelines.profile.schema import Params, ParamsError
+from pipelines.profile import Params, ParamsError
 from pipelines.training import counting, runner, tuning
 from tests.conftest import tiny_params
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import yaml
 
-from pipelines.profile.schema import Params, ParamsError
+from pipelines.profile import Params, ParamsError
 from pipelines.training import loop, tuning
 from tests.conftest import tiny_params
 

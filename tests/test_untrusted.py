@@ -20,8 +20,7 @@ from pipelines.data import preparation
 from pipelines.data.sources import DataError, folder, medmnist
 from pipelines.files import arrays, records
 from pipelines.files.records import RecordError
-from pipelines.profile import schema
-from pipelines.profile.schema import Params, ParamsError
+from pipelines.profile import Params, ParamsError, loading
 from tests.conftest import bright_quadrants, tiny_params, write_prepared
 from tests.damage import ANYTHING, altered, damaged, file_like
 
@@ -37,7 +36,7 @@ TINY = {**tiny_params(), "tune": {"lrs": [0.1], "epochs": 1}}
 def use(path: Path) -> None:
     """Load parameters, and ask what every stage asks: nothing but ParamsError may come of it."""
     try:
-        loaded = schema.load(path)
+        loaded = loading.load(path)
     except ParamsError as error:
         assert str(path) in str(error) and len(str(error)) < 5000
         return

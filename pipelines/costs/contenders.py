@@ -7,7 +7,7 @@ from torch import nn
 
 import baselines
 from colora.conv import ColoraConv2d
-from pipelines.profile.schema import Params, ParamsError
+from pipelines.profile import Params, ParamsError
 from pipelines.runs import code
 
 PEFT_RANK = 8

@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 
 from pipelines.files import records
-from pipelines.profile.schema import Params, ParamsError, load
+from pipelines.profile import Params, ParamsError, load
 from pipelines.runs.code import ROOT, code_files, code_hash, sha256_json
 from pipelines.runs.environment import environment
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from pipelines.costs import costing
 from pipelines.costs.schedule import SCHEDULE_COLUMNS, Work, most_gpus, planned
 from pipelines.files import records
-from pipelines.profile.schema import Params, compose, load, train_split
+from pipelines.profile import Params, compose, load, train_split
 
 POINT = ("backbone", "image_size", "batch_size", "precision", "compile")
 COLUMNS = [

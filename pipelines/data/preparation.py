@@ -26,7 +26,7 @@ FORMAT = 1  # of the manifest and files; raise it when either changes, so that o
 
 
 def prepare(params) -> dict:
-    """Prepare the data of `params` (`pipelines.profile.schema.Params`) and return its manifest.
+    """Prepare the data of `params` (`pipelines.profile.Params`) and return its manifest.
 
     Data already there is kept when its settings, inputs and checksums match; anything else is built again.
 
@@ -269,7 +269,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
 
     from pipelines.data.sources import DataError
-    from pipelines.profile.schema import ParamsError, load
+    from pipelines.profile import ParamsError, load
 
     try:
         prepare(load(options.profile_file))

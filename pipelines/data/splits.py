@@ -7,7 +7,7 @@ import numpy as np
 
 from pipelines.data.sources import SPLITS, DataError
 from pipelines.files import arrays
-from pipelines.profile.schema import train_split
+from pipelines.profile import train_split
 
 
 def patient_folds(

@@ -5,7 +5,7 @@ import re
 import numpy as np
 
 from pipelines.evidence import stats
-from pipelines.profile.schema import Params
+from pipelines.profile import Params
 from pipelines.runs.reading import SummaryError
 
 REFERENCES = ("full", "head_only")

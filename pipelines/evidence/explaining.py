@@ -9,7 +9,7 @@ import sys
 from itertools import combinations
 from pathlib import Path
 
-from pipelines.profile.schema import Params, load
+from pipelines.profile import Params, load
 
 METHODS = 8  # columns of the picture
 EACH = 3  # images of agreement, and as many of disagreement

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from pipelines.files import arrays
-from pipelines.profile.schema import Params
+from pipelines.profile import Params
 from pipelines.runs.reading import SummaryError
 
 

@@ -11,7 +11,7 @@ import pandas as pd
 
 from pipelines.evidence import stats
 from pipelines.evidence.probed import Probed
-from pipelines.profile.schema import Params
+from pipelines.profile import Params
 
 COLUMNS = (
     "method", "kind", "severity", "accuracy", "lo", "hi", "clean", "kept", "kept_lo", "kept_hi", "seeds", "test_images",

@@ -11,7 +11,7 @@ import pandas as pd
 
 from pipelines.evidence import comparisons
 from pipelines.files.records import read_json
-from pipelines.profile.schema import Params, train_split
+from pipelines.profile import Params, train_split
 from pipelines.runs.reading import SummaryError
 
 FREE = ("share", "epochs", "lr")  # of a recipe, what may differ between the methods of a series

@@ -39,7 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     from pipelines.evidence.summary import summarise
     from pipelines.files.records import RecordError
-    from pipelines.profile.schema import ParamsError, load
+    from pipelines.profile import ParamsError, load
     from pipelines.runs.reading import SummaryError
 
     try:

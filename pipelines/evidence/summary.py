@@ -7,7 +7,7 @@ import pandas as pd
 
 from pipelines.evidence import comparisons, robustness, scores, shares, stability
 from pipelines.files.records import read_json, write_atomically, write_json
-from pipelines.profile.schema import Params
+from pipelines.profile import Params
 from pipelines.runs.reading import (
     CURVE_COLUMNS,
     SummaryError,

@@ -18,7 +18,7 @@ from pipelines.files import records
 from pipelines.launching import worker
 from pipelines.launching.grid import Grid, Task
 from pipelines.launching.processes import cores
-from pipelines.profile.schema import ParamsError
+from pipelines.profile import ParamsError
 from pipelines.runs.code import ROOT, code_files, sha256_json
 
 PIECE = 64 * 2**20  # bytes of a file that are sent as one object

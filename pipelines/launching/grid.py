@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipelines.files import records
-from pipelines.profile.schema import Params, ParamsError
+from pipelines.profile import Params, ParamsError
 from pipelines.runs.record import read_record
 from pipelines.training import runner, trials, tuning
 

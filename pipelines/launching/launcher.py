@@ -20,7 +20,7 @@ from pipelines.launching.grid import Grid
 from pipelines.launching.processes import Processes
 from pipelines.launching.progress import Progress, clock
 from pipelines.launching.worker import NodeError
-from pipelines.profile.schema import load
+from pipelines.profile import load
 
 
 class LaunchError(RuntimeError):

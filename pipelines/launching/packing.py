@@ -24,7 +24,7 @@ from pathlib import Path
 import yaml
 
 from pipelines.files import records
-from pipelines.profile.schema import Params, ParamsError, load
+from pipelines.profile import Params, ParamsError, load
 from pipelines.runs.code import ROOT
 
 

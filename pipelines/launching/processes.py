@@ -9,7 +9,7 @@ from pathlib import Path
 from pipelines.files import records
 from pipelines.launching import worker
 from pipelines.launching.grid import Task
-from pipelines.profile.schema import Params, ParamsError
+from pipelines.profile import Params, ParamsError
 from pipelines.runs.code import ROOT
 
 GIB = 2**30

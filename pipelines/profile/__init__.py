@@ -1,0 +1,30 @@
+"""The typed schema of params.yaml, and how such files are composed, read and checked."""
+
+from pipelines.profile.base import ParamsError, Section
+from pipelines.profile.cost import Cost
+from pipelines.profile.data import Balanced, Data, Distilled, Folder, MedMNIST, Phantom, train_split
+from pipelines.profile.loading import compose, load, write
+from pipelines.profile.recipe import Evidence, Pretrain, Probe, Train, Tune
+from pipelines.profile.schema import Params
+
+__all__ = [
+    "Balanced",
+    "Cost",
+    "Data",
+    "Distilled",
+    "Evidence",
+    "Folder",
+    "MedMNIST",
+    "Params",
+    "ParamsError",
+    "Phantom",
+    "Pretrain",
+    "Probe",
+    "Section",
+    "Train",
+    "Tune",
+    "compose",
+    "load",
+    "train_split",
+    "write",
+]

@@ -8,7 +8,7 @@ import pandas as pd
 
 from pipelines.files import arrays
 from pipelines.files.records import RecordError
-from pipelines.profile.schema import Params
+from pipelines.profile import Params
 from pipelines.runs import metrics
 from pipelines.runs.record import read_record
 

@@ -10,7 +10,7 @@ import argparse
 import json
 import sys
 
-from pipelines.profile.schema import Params, ParamsError, compose, load
+from pipelines.profile import Params, ParamsError, compose, load
 
 
 def main(argv=None) -> int:

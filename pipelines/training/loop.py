@@ -17,7 +17,7 @@ from torch.nn import functional as F
 import baselines
 from pipelines.data.images import Batches, Features, Prepared, open_prepared
 from pipelines.files import records
-from pipelines.profile.schema import Params, train_split
+from pipelines.profile import Params, train_split
 from pipelines.runs.metrics import accuracy, macro_auc
 from pipelines.training import parallel
 
@@ -98,7 +98,7 @@ def fit(
 
     Args:
         model: a network already on the device; changed in place, and left as it is after the last epoch.
-        train: the keys of `pipelines.profile.schema.Train`.
+        train: the keys of `pipelines.profile.Train`.
         seed: with the epoch's number decides order and augmentation, so a resumed run equals an unbroken one.
         checkpoint: written after every epoch, read at the start when it carries the same `identity`.
         on_epoch: called with each new row of the curves.

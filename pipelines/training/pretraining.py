@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from pipelines.files import records
-from pipelines.profile.schema import Params, Train, load
+from pipelines.profile import Params, Train, load
 
 
 def main(argv=None) -> int:

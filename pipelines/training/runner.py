@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 from pipelines.files import records
-from pipelines.profile.schema import Params, ParamsError, load, train_split
+from pipelines.profile import Params, ParamsError, load, train_split
 from pipelines.runs import record as run_record
 from pipelines.runs.code import probe_files
 from pipelines.runs.environment import environment

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from pipelines.files import records
-from pipelines.profile.schema import Params, train_split
+from pipelines.profile import Params, train_split
 from pipelines.runs.environment import environment
 from pipelines.runs.identity import fingerprint
 

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from pipelines.files import records
-from pipelines.profile.schema import Params, ParamsError, load
+from pipelines.profile import Params, ParamsError, load
 from pipelines.training import trials
 
 

@@ -1,6 +1,6 @@
 """Where images come from. Each source is one module with `read(data, seeds, allocate) -> Dataset`.
 
-To add one: write that module, and in `pipelines.profile.schema.Data` name it under `source` and give it a section.
+To add one: write that module, and in `pipelines.profile.Data` name it under `source` and give it a section.
 """
 
 from collections.abc import Callable, Sequence
@@ -42,7 +42,7 @@ class Dataset:
 
 
 def read(data, seeds: Sequence[int], allocate: Allocate = lambda shape: np.zeros(shape, np.uint8)) -> Dataset:
-    """Read the source named by `data.source` (`pipelines.profile.schema.Data`).
+    """Read the source named by `data.source` (`pipelines.profile.Data`).
 
     Raises:
         DataError: the source is missing, damaged, or cannot be split as asked.

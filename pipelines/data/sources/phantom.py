@@ -74,7 +74,7 @@ def read(data, seeds: Sequence[int], allocate: Allocate) -> Dataset:
 
 
 def generate(settings, image_size: int, allocate: Allocate = lambda shape: np.zeros(shape, np.uint8)):
-    """Make the scans of one `pipelines.profile.schema.Phantom` section.
+    """Make the scans of one `pipelines.profile.Phantom` section.
 
     Returns:
         images uint8 (N, image_size, image_size), labels int64 (N,), splits {"train", "val", "test": indices}.

@@ -1,0 +1,30 @@
+"""What every command shares: how it ends. A command is an argument parser and one call."""
+
+import os
+import sys
+from collections.abc import Callable
+
+from pipelines.files.errors import UserError
+
+# Read once, when torch is loaded: threads that spin while they wait slow a run beside other work down 4 to 10 times.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+def run(action: Callable[[], int | None]) -> int:
+    """Call `action` and return a command's exit code: what it returns, or 0.
+
+    A user's mistake (`UserError`), or a file that cannot be read or written, becomes one line on stderr and 1; Ctrl-C
+    becomes one line and 130. Anything else is a fault of the suite and keeps its traceback.
+    """
+    try:
+        return action() or 0
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        print(f"error: {error.filename}: {error.strerror or error}", file=sys.stderr)
+    except KeyboardInterrupt:
+        print("interrupted; run the same command again to go on", file=sys.stderr)
+        return 130
+    return 1

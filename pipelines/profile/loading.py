@@ -1,0 +1,101 @@
+"""Parameter files: read and checked, or composed of conf/ by Hydra as DVC does it."""
+
+from pathlib import Path
+
+import yaml
+from pydantic import ValidationError
+
+from pipelines.profile.base import ParamsError, explain, near
+from pipelines.profile.schema import Params
+
+LARGEST = 2**18  # bytes of a parameter file
+
+
+def load(path: str | Path = "params.yaml") -> Params:
+    """Read and check a parameter file.
+
+    Raises:
+        ParamsError: the file is missing, is not YAML, or a key is unknown, missing or mistyped.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ParamsError(
+            f"{path}: no such file; "
+            "compose one with `dvc exp run -S profile=quick`, or name another with --profile-file"
+        )
+    try:
+        if path.stat().st_size > LARGEST:
+            raise ParamsError(f"{path}: {path.stat().st_size:,} bytes, expected at most {LARGEST:,}")
+        content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+    except ParamsError:
+        raise
+    except Exception as error:  # beside YAMLError what its makers of dates, numbers and so on raise
+        raise ParamsError(f"{path}: not valid YAML: {error}") from None
+    if not isinstance(content, dict):
+        raise ParamsError(f"{path}: expected a mapping of sections, found {type(content).__name__}")
+    try:
+        return Params.model_validate(content)
+    except ValidationError as error:
+        raise ParamsError(explain(error, path, Params)) from None
+
+
+class _Loader(yaml.SafeLoader):
+    """Plain values alone, without aliases (a small file of them can stand for more than any memory holds), and every
+    key once, where the YAML library would keep the last.
+    """
+
+    def compose_node(self, parent, index):
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.composer.ComposerError(
+                None, None, "found an alias; write the value out", self.peek_event().start_mark
+            )
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node, deep=False):
+        seen = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if (key.tag, key.value) in seen:
+                    raise yaml.constructor.ConstructorError(None, None, f"found {key.value!r} twice", key.start_mark)
+                seen.add((key.tag, key.value))
+        return super().construct_mapping(node, deep)
+
+
+def compose(profile: str, conf: str | Path = "conf") -> Params:
+    """The parameters of `conf/profile/PROFILE.yaml`, composed by Hydra just as DVC does.
+
+    Raises:
+        ParamsError: no such profile, or a key is unknown, missing or mistyped.
+    """
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_dir
+    from omegaconf import OmegaConf
+
+    folder = Path(conf).resolve()
+    _check_profile(profile, folder)
+    with initialize_config_dir(config_dir=str(folder), version_base=None):
+        content = OmegaConf.to_container(hydra_compose("config", overrides=[f"profile={profile}"]), resolve=True)
+    try:
+        return Params.model_validate(content)
+    except ValidationError as error:
+        raise ParamsError(explain(error, f"{conf}/profile/{profile}.yaml", Params)) from None
+
+
+def write(profile: str, path: str | Path = "params.yaml", conf: str | Path = "conf") -> None:
+    """Compose a profile into `path` with DVC's own Hydra support, so that both write the same text.
+
+    Raises:
+        ParamsError: as `compose`.
+    """
+    from dvc.utils.hydra import compose_and_dump
+
+    compose(profile, conf)
+    compose_and_dump(str(path), str(Path(conf).resolve()), None, "config", "", [f"profile={profile}"])
+
+
+def _check_profile(profile, folder):
+    names = sorted(p.stem for p in (folder / "profile").glob("*.yaml"))
+    if profile not in names:
+        raise ParamsError(
+            f"no profile {profile!r}{near(profile, names)}; profiles in {folder.name}/profile: {', '.join(names)}"
+        )
