@@ -21,7 +21,7 @@ from report.claim_tests import UNDECIDED, WORDS, Cost, Finding, Parameters, Test
 from report.results import ReportError, Results
 from report.tables import DASH, Table, comparability
 
-LEDGER = Path(__file__).with_name("claims.yaml")
+LEDGER = Path(__file__).parent / "claims" / "claims.yaml"
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,7 @@ class Claim(Section):
 class Ledger(Section):
     """The content of claims.yaml."""
 
+    declared: dict  # checked by pipelines.evidence.declared
     claims: list[Claim] = Field(min_length=1)
     audit: list[Figure] = Field(min_length=1)
 

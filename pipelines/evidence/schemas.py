@@ -1,0 +1,262 @@
+"""The results files of a profile: the columns of every CSV, by one list for who writes and who reads.
+
+`TABLES[name]` describes results/<profile>/<name>.csv. A column is a word or a number; a number that cannot be said, and
+a word that does not apply, is an empty field. `frame` makes what is written, `read` reads it back and names what is
+wrong.
+
+Beside them lie
+    summary.json     {method: figures}: acc_mean, acc_sd, acc_lo, acc_hi, acc_max, balanced_mean, balanced_lo,
+                     balanced_hi, auc_mean, auc_sd, auc_lo, auc_hi, train_acc, learned, trainable, total,
+                     flops, epoch_s, best_epoch_mean, lr, seeds (runs); null where a method has no run
+    chosen.json      what claims.yaml declares, as this profile has it: method (null without a run of it),
+                     against (those with a run), methods (both, in the profile's order), absent, margin, level,
+                     folds, repeats {method: number}, external (names), shares {share: {declared: method}}
+    metrics.json     at most 16 of these numbers, the only metric of DVC
+    hard_scans.npz   of hard_scans.csv's rows: image (m,), pixels (m, H, W) or (m, H, W, 3) uint8
+    explain.npz      Grad-CAM maps, see `pipelines.explain`
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+WORD, NUMBER = "word", "number"
+LARGEST = 2**28  # bytes of a file
+
+
+class SchemaError(ValueError):
+    """A results file that is missing or not as described here; the message names file, column and command."""
+
+
+@dataclass(frozen=True)
+class Column:
+    kind: str
+    meaning: str
+
+
+@dataclass(frozen=True)
+class Table:
+    """A results file: what a row is, its columns, and the command that writes it."""
+
+    row: str
+    columns: dict[str, Column]
+    command: str = "python -m pipelines.summarise"
+
+
+def _table(row: str, *columns: str, command: str = Table.command) -> Table:
+    """Columns as "name: meaning", words marked by a star: "*name: meaning"."""
+    found = {}
+    for column in columns:
+        name, _, meaning = column.partition(": ")
+        found[name.lstrip("*")] = Column(WORD if name.startswith("*") else NUMBER, meaning)
+    return Table(row, found, command)
+
+
+_METHOD, _CLASS = "*method: of the profile", "*class: its name"
+_SEED = "seed: of the run; with k folds it is fold seed mod k of repeat seed div k"
+_LO, _HI = "lo: lower limit of the 95 % interval", "hi: upper limit"
+_RUNS = "runs: how many runs it is the mean of"
+_IMAGES, _PATIENTS = "images: different test images", "patients: whose they are; empty where patients are not known"
+_DATA = "*data: test for the profile's own test images, else the name of external data"
+_METRIC = "*metric: accuracy, balanced_accuracy or auc (macro, one class against the rest)"
+
+TABLES: dict[str, Table] = {
+    "runs": _table(
+        "a run of the profile, holes too",
+        _METHOD, _SEED,
+        "*status: complete, missing, failed or malformed", "*family: of the method", "*backbone: of the network",
+        "*weights: name of the file that it starts from, or imagenet or random", "*weights_sha256: of that file",
+        "lr: learning rate", "epochs: of the recipe", "best_epoch: of highest validation score, the one that is tested",
+        "train_acc: training accuracy in the best epoch", "val_acc: validation accuracy", "val_auc: macro AUC",
+        "val_loss: mean loss", "test_acc: accuracy on the run's test images", "test_auc: macro AUC",
+        "test_loss: mean loss",
+        "trainable: trained parameters", "total: all parameters", "flops: of a forward pass of one image",
+        "epoch_s: median seconds of an epoch", "total_s: seconds of the run", "n_train: training images",
+        "n_val: validation images", "n_test: test images", "n_test_patients: whose they are, where patients are known",
+        "*fingerprint: of all that the run's numbers depend on", "*python: version", "*torch: version",
+        "*torchvision: version", "*platform: of the machine", "*cpu: its processor", "threads: of the run",
+        "*gpu: its accelerator", "*driver: of the accelerator", "*cuda: version", "*commit: of the code",
+        "*dirty: whether the code had changes that were not committed", "*date: when the run ended",
+        "*failure: of a hole, why it is one",
+    ),
+    "curves": _table(
+        "an epoch of a run",
+        _METHOD, _SEED, "epoch: from 1", "lr: at its end", "train_loss: mean over the epoch",
+        "train_acc: over the epoch", "val_loss: after it", "val_acc: after it", "val_auc: after it", "epoch_s: seconds",
+    ),
+    "confusion": _table(
+        "a method, a true and a predicted class",
+        _METHOD, "*true: class", "*predicted: class", "count: test images, summed over runs",
+    ),
+    "tuning": _table(
+        "a trial of a learning rate",
+        _METHOD, "lr: tried", "val_acc: reached", "val_loss: reached", "*chosen: whether it became the method's rate",
+        "*failure: why it could not be trained, or empty",
+    ),
+    "contrasts": _table(
+        "a declared contrast (claims.yaml) on one data set at one share of the labels: the method against one "
+        "comparator",
+        _DATA, "share: of the training patients", "*metric: accuracy, balanced_accuracy or auc; the rows of one data "
+        "set, share and metric are one Holm family",
+        "*method: declared, as it is called at this share", "*against: comparator, as it is called at this share",
+        "*comparator: as claims.yaml names it", "difference: mean over runs of method minus comparator, paired by seed",
+        "lo: lower limit of the Holm-adjusted interval, on which all verdicts of the row rest", "hi: upper limit",
+        "level: confidence level of that interval, from Holm's steps; 0.95 where the family has one member",
+        "p: two-sided, unadjusted", "p_holm: adjusted in the family", "p_swap: patient swap test",
+        "p_swap_holm: adjusted",
+        "se: standard error of the difference", "corrected_lo: of Nadeau and Bengio's corrected interval at the same "
+        "level, a sensitivity analysis; empty where the test images are no folds", "corrected_hi: upper limit",
+        "trained_lo: lower limit at the same level for these trained networks only, patients drawn anew, all images "
+        "pooled",
+        "trained_hi: upper limit", "runs: pairs of runs", "folds: of the design, 1 where all runs share one test set",
+        "repeats: of the folds", _IMAGES, _PATIENTS,
+        "margin: of non-inferiority, in the metric's unit", "size: gain that is claimed, or empty",
+        "*higher: verdict on 'the method is better': supported, contradicted, inconclusive or not tested",
+        "*reaches: verdict on 'by the claimed size'; empty where none is claimed",
+        "*noninferior: verdict on 'at most the margin worse'",
+        "*reason: of 'not tested', why; of 'inconclusive', what would decide it on these images",
+        "repeats_needed: of all folds, to show a true difference of the claimed size (else the margin) with 80 % "
+        "power; "
+        "inf where these images never do, empty where only further repeats would tell",
+    ),
+    "pairs": _table(
+        "a method against a reference, exploratory: no verdicts, intervals unadjusted",
+        _DATA, _METHOD, "*reference: the declared method, or full or head_only on the method's backbone",
+        "*role: declared, full or head_only: what the reference is", "*metric: accuracy or auc",
+        "difference: mean over runs, paired by seed", _LO, _HI, "corrected_lo: Nadeau and Bengio's",
+        "corrected_hi: upper",
+        "probability: that one run of the method beats the same seed of the reference", "runs: pairs of runs", _IMAGES,
+    ),
+    "external": _table(
+        "a method on one external data set",
+        _DATA, _METHOD, _RUNS, _IMAGES, _PATIENTS,
+        "accuracy: mean over runs", "accuracy_lo: 95 % interval, patients as units", "accuracy_hi: upper limit",
+        "balanced_accuracy: mean recall of the classes", "balanced_accuracy_lo: lower limit",
+        "balanced_accuracy_hi: upper limit", "auc: macro", "auc_lo: lower limit", "auc_hi: upper limit",
+        "own_balanced_accuracy: of the same runs on their own test images",
+        "change: balanced accuracy here minus there, paired by run", "change_lo: lower limit", "change_hi: upper limit",
+    ),
+    "external_runs": _table(
+        "a run on one external data set",
+        _DATA, _METHOD, _SEED, "accuracy: of the run", "balanced_accuracy: of the run", "auc: macro",
+    ),
+    "scores": _table(
+        "a run", _METHOD, _SEED, "recall: macro, which is balanced accuracy", "precision: macro", "specificity: macro",
+        "f1: macro", "ece: expected calibration error", "ece_chance: of a calibrated network", "brier: score, 0 to 2",
+        "nll: negative log likelihood in nats",
+    ),
+    "class_scores": _table(
+        "a run and class", _METHOD, _SEED, _CLASS, "images: of the class", "predicted: images so called",
+        "recall: share",
+        "precision: share", "specificity: share", "f1: share",
+    ),
+    "clinical": _table(
+        "a measure of a method, for images or patients",
+        _METHOD, "*level: image, or patient: probabilities averaged over a patient's images of one class",
+        "*class: that it is about, empty for all", "*measure: accuracy, balanced_accuracy, kappa (Cohen's), auc, "
+        "average_precision, or sensitivity (at 95 % specificity); the last three of a class against the rest",
+        "value: mean over runs", _LO, _HI, _RUNS,
+    ),
+    "roc": _table(
+        "a point of a method's curve of one class against the rest, mean over runs; declared methods only",
+        _METHOD, _CLASS, "*curve: roc or precision_recall", "x: false positive rate, or recall",
+        "y: true positive rate, or precision",
+    ),
+    "reliability": _table(
+        "a bin of confidence of a method, runs pooled",
+        _METHOD, "bin: from 1", "low: edge", "high: edge", "confidence: mean", "accuracy: share right", "count: images",
+    ),
+    "stability": _table(
+        "a measure of a method's training curves",
+        _METHOD, "*measure: spread, jitter, drawdown, epochs_to_final, loss_spikes",
+        "value: mean over runs", _LO, _HI, _RUNS, "*reason: why there is no value, or empty",
+    ),
+    "robustness": _table(
+        "a method on corrupted test images",
+        _METHOD, "*kind: of corruption; mean for all of them", "severity: 1 to 5, empty for their mean",
+        "accuracy: mean over runs", _LO, _HI, "clean: accuracy on the same images uncorrupted",
+        "drop: clean minus accuracy", "drop_lo: 95 % interval, paired by image", "drop_hi: upper limit", _RUNS, _IMAGES,
+    ),
+    "robustness_pairs": _table(
+        "the declared method against a comparator on one kind of corruption, exploratory",
+        _METHOD, "*against: comparator", "*kind: of corruption; clean for none, mean for all kinds",
+        "difference: of accuracy, method minus comparator, mean over severities, paired by run and image", _LO,
+        "hi: upper limit; of kind mean, kinds as well as patients and runs are drawn anew",
+        "*order: reversed where the interval lies on the other side of zero than the mean's difference, same where "
+        "on its "
+        "side, else open", _RUNS, _IMAGES,
+    ),
+    "labels": _table(
+        "a method of a series (same settings but for the share of the labels), where shares differ",
+        "*series: named by its method of the largest share", _METHOD, "share: of the training patients", _RUNS,
+        "images: trained on", "patients: trained on", "acc_mean: accuracy", "acc_lo: lower limit",
+        "acc_hi: upper limit",
+        "auc_mean: macro AUC", "auc_lo: lower limit", "auc_hi: upper limit",
+        "difference: accuracy minus that at the largest share, paired by seed", _LO, _HI,
+    ),
+    "hard_scans": _table(
+        "a test image that most runs of the declared methods get wrong with confidence, the surest errors first",
+        "image: its number in the prepared data", "*label: its class", "*predicted: the class that most runs name",
+        "probability: that the runs give it, on average", "share_wrong: of the runs", "runs: that tested the image",
+    ),
+    "misclassified": _table(
+        "a test image that more than half of the runs that tested it get wrong",
+        "image: its number in the prepared data; data/<profile>/files.csv names its file", "*label: its class",
+        "*predicted: the class that most runs name", "probability: that the runs give it, on average",
+        "share_wrong: of the runs", "runs: that tested the image",
+    ),
+}  # fmt: skip
+
+
+def frame(name: str, rows: Iterable[dict] | pd.DataFrame) -> pd.DataFrame:
+    """Rows as the table `name`: its columns in their order; a column that a row lacks is empty.
+
+    Raises:
+        SchemaError: a row has a column that the table does not.
+    """
+    columns = TABLES[name].columns
+    found = pd.DataFrame(rows) if isinstance(rows, pd.DataFrame) else pd.DataFrame(list(rows))
+    if strangers := [column for column in found if column not in columns]:
+        raise SchemaError(f"{name}.csv: no column {', '.join(map(str, strangers))} in its table in schemas.py")
+    return found.reindex(columns=list(columns))
+
+
+def read(directory: str | Path, name: str) -> pd.DataFrame:
+    """Read results/<profile>/<name>.csv: words as they stand (empty ones missing), numbers as floats or whole numbers.
+
+    Raises:
+        SchemaError: the file is missing, is no CSV, lacks a column, or has words where numbers belong.
+    """
+    path, table = Path(directory) / f"{name}.csv", TABLES[name]
+    again = f"run `{table.command}`"
+    words = {column: str for column, about in table.columns.items() if about.kind == WORD}
+    try:
+        if path.stat().st_size > LARGEST:
+            raise ValueError(f"larger than {LARGEST:,} bytes")
+        header = list(pd.read_csv(path, nrows=0))
+        # "None" or "nan" may be a class's name; only an empty field is a missing value.
+        empty = {column: [""] for column in header}
+        kinds = {column: kind for column, kind in words.items() if column in header}
+        found = pd.read_csv(path, keep_default_na=False, na_values=empty, dtype=kinds)
+    except FileNotFoundError:
+        raise SchemaError(f"{path}: no such file; {again} first") from None
+    except Exception as error:  # pandas raises many types for text that is no table
+        raise SchemaError(f"{path}: not readable as CSV ({error}); {again} again") from None
+    if missing := [column for column in table.columns if column not in found]:
+        raise SchemaError(f"{path}: no column {', '.join(missing)}; {again} again")
+    numbers = [column for column, about in table.columns.items() if about.kind == NUMBER]
+    for column in numbers:
+        if found[column].isna().all():  # a column without a value has no type
+            found[column] = found[column].astype(float)
+        elif not pd.api.types.is_numeric_dtype(found[column]) or pd.api.types.is_bool_dtype(found[column]):
+            raise SchemaError(
+                f"{path}: column {column} should hold numbers, found {found[column].dropna().iloc[0]!r}; {again} again"
+            )
+    for column in ("method", "seed", "series"):
+        if column in table.columns and found[column].isna().any():
+            raise SchemaError(
+                f"{path}: column {column} is empty in row {1 + int(found[column].isna().argmax())}; {again} again"
+            )
+    return found[list(table.columns)]
