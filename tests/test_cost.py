@@ -376,6 +376,10 @@ def test_files_of_a_run(workdir, capsys):
     assert float(ours["peak_ratio"]) == pytest.approx(float(ours["peak_mib"]) / float(full["peak_mib"]), rel=1e-4)
     assert ours["inference_merged_ms"] and not two["inference_merged_ms"] and small["precision"] == "bfloat16"
     assert float(ours["peak_mib"]) < float(two["peak_mib"])
+    # Merged, the method runs full fine-tuning's operators on an image; the two-branch form runs more.
+    deployed = [(row["inference_operators"], row["inference_flops"]) for row in rows[:4]]
+    assert deployed[2] == deployed[0] and float(two["inference_flops"]) > float(full["inference_flops"])
+    assert two["inference_operators"] != full["inference_operators"]
     found = json.loads((workdir / "results/tiny/cost.json").read_text())
     assert set(found["ceiling"]["32px-b8"]) == {
         "bytes_per_s", "float32_flops_per_s", "float32_convolution_flops_per_s",

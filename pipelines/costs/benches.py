@@ -96,6 +96,21 @@ class Bench:
         with torch.no_grad():
             return measure.flops(lambda: self.model(self.images[:1])), step
 
+    def deployed(self) -> tuple[int, str]:
+        """FLOPs and operators of one image through the network as it is deployed: merged, where anything merges.
+
+        NaN and "" where no inference is measured: nothing was merged then.
+        """
+        if not self.inference_batch:
+            return NAN, ""
+        model = (self.merged or self.model).eval()
+
+        def call():
+            with torch.no_grad():
+                model(self.images[:1])
+
+        return measure.flops(call), measure.operators(call)
+
     def _kinds(self):
         merged = [False] + [True] * (self.merged is not None)
         return [(size, form) for size in self.requests for form in merged]
@@ -162,7 +177,7 @@ def measure_all(
     for contender in tqdm(lineup, desc=f"{label}: setting up", disable=None, leave=False):
         try:
             bench = Bench(contender, device, num_classes=num_classes, block_s=block_s, inference_batch=inference_batch)
-            still = {"peak": bench.peak_bytes(), "flops": bench.flops()}
+            still = {"peak": bench.peak_bytes(), "flops": bench.flops(), "deployed": bench.deployed()}
         except (contenders.LeftOut, torch.OutOfMemoryError, TorchDynamoException) as error:
             reason = f"out of memory on {device}" if isinstance(error, torch.OutOfMemoryError) else str(error)
             reason = " ".join(reason.strip().splitlines()[:2])  # a compiler's goes on for pages
@@ -220,7 +235,8 @@ def _row(bench, still, own, place, found, speed, images) -> dict:
         "epoch_s": NAN if images is None else step * math.ceil(round(images * train["share"]) / size),
         "flops": forward, "ceiling_share": median_interval(shares)[0], "rounds": len(readings["step"]),
         "family": contender.family, "of": contender.of, "precision": train["precision"], "step_flops": step_flops,
-        "compile": train["compile"],
+        "compile": train["compile"], "inference_flops": still["deployed"][0],
+        "inference_operators": still["deployed"][1],
         "rank": contender.settings.get("rank", NAN), "inference_batch": inference_batch or NAN,
         **_ratio("input_ratio", readings, readings if bench.fed else None, "fed", "step"),
         **{f"share_{kind}": share for kind, share in still["shares"].items()},

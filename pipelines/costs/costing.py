@@ -26,7 +26,7 @@ COLUMNS = [
     "inference_ratio_hi", "rounds", "setting", "family", "of", "precision", "step_flops", "inference_batch",
     "inference_batch_ms", "inference_batch_merged_ms", "inference_batch_ratio", "inference_batch_ratio_lo",
     "inference_batch_ratio_hi", "input_ratio", "input_ratio_lo", "input_ratio_hi", "share_dense",
-    "share_small", "share_product", "share_norm", "share_optimizer", "share_rest", "compile",
+    "share_small", "share_product", "share_norm", "share_optimizer", "share_rest", "compile", "inference_flops", "inference_operators",
 ]  # fmt: skip
 GROWTH_COLUMNS = ["sweep", "rank", *COLUMNS[: COLUMNS.index("flops")], "rounds", "family", "precision", "compile"]
 LAYER_COLUMNS = [

@@ -5,6 +5,7 @@ that slows down meanwhile hits all alike, and a ratio taken within a round is of
 """
 
 import contextlib
+import hashlib
 import json
 import math
 import os
@@ -17,6 +18,8 @@ from pathlib import Path
 
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 MIB = 2**20
@@ -154,6 +157,25 @@ def flops(work: Callable[[], object]) -> int:
     with FlopCounterMode(display=False, custom_mapping=mapping) as counter, sdpa_kernel(SDPBackend.MATH):
         work()
     return counter.get_total_flops()
+
+
+def operators(work: Callable[[], object]) -> str:
+    """A digest of the operators that `work()` runs, in their order, with the shapes of what they return.
+
+    Two networks of the same digest do the same work on an image, whatever their weights.
+    """
+
+    class Recorder(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            out = function(*args, **(kwargs or {}))
+            shapes = [tuple(t.shape) for t in tree_leaves(out) if isinstance(t, torch.Tensor)]
+            digest.update(f"{function} {shapes}\n".encode())
+            return out
+
+    digest = hashlib.sha256()
+    with Recorder():
+        work()
+    return digest.hexdigest()[:12]
 
 
 KINDS = ("dense", "small", "product", "norm", "optimizer", "rest")
