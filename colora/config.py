@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 COMPONENTS = ("both", "pointwise", "depthwise")
+GRADIENTS = ("auto", "branch", "kernel")
 
 
 def _pattern(field: str, value: object) -> None | str | tuple[str, ...]:
@@ -50,6 +51,9 @@ class ColoraConfig:
     components: "both" trains pointwise and depthwise kernels. "depthwise" freezes the pointwise kernel at its random
         draw. "pointwise" freezes the depthwise kernel at the identity (1 at the centre tap), without a depthwise bias,
         so that the update is a 1x1 convolution through the centre tap.
+    gradient: how the branch's gradients are computed, by two exact ways (`colora.fused`): "branch" by the two-branch
+        form, "kernel" by the dense kernel's gradient, "auto" whichever is cheaper for the layer's shape on its type of
+        device. What is learnt is the same up to rounding, so adapter files do not hold it.
 
     Raises TypeError or ValueError naming the field, what was found and what was expected.
     Source: Rivera and Hoyos, arXiv:2505.18315, section on CoLoRA; `components` covers the paper's ablation.
@@ -61,6 +65,7 @@ class ColoraConfig:
     pointwise_bias: bool = False
     depthwise_bias: bool = True
     components: str = "both"
+    gradient: str = "auto"
 
     def __post_init__(self) -> None:
         target = _pattern("target_modules", self.target_modules)
@@ -73,8 +78,11 @@ class ColoraConfig:
         for field in ("pointwise_bias", "depthwise_bias"):
             if not isinstance(getattr(self, field), bool):
                 raise TypeError(f"ColoraConfig.{field} is {getattr(self, field)!r}; expected True or False")
-        if self.components not in COMPONENTS:
-            raise ValueError(f"ColoraConfig.components is {self.components!r}; expected one of {', '.join(COMPONENTS)}")
+        for field, choices in (("components", COMPONENTS), ("gradient", GRADIENTS)):
+            if getattr(self, field) not in choices:
+                raise ValueError(
+                    f"ColoraConfig.{field} is {getattr(self, field)!r}; expected one of {', '.join(choices)}"
+                )
         if self.components == "depthwise" and self.pointwise_bias:
             raise ValueError(
                 'ColoraConfig: components="depthwise" freezes the pointwise convolution, so pointwise_bias=True has '

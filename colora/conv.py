@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 from colora.config import ColoraConfig
 from colora.digest import digest
-from colora.fused import FusedConv2d, accumulation_dtype, merged_kernel
+from colora.fused import FusedConv2d, accumulation_dtype, kernel_is_cheaper, merged_kernel
 
 
 def refusal(module: nn.Module) -> str | None:
@@ -170,8 +170,8 @@ class ColoraConv2d(nn.Conv2d):
     def _padded(self, x: torch.Tensor) -> tuple[torch.Tensor, tuple[int, int]]:
         """`x` with every padding applied that a symmetric zero padding cannot express, and the padding that is left."""
         left, right, top, bottom = self._reversed_padding_repeated_twice
-        if self.padding_mode != "zeros":
-            return F.pad(x, (left, right, top, bottom), mode=self.padding_mode), (0, 0)
+        if self.padding_mode != "zeros":  # back in x's dtype: autocast may pad in float32
+            return F.pad(x, (left, right, top, bottom), mode=self.padding_mode).to(x.dtype), (0, 0)
         if left == right and top == bottom:
             return x, (top, left)
         return F.pad(x, (left, right, top, bottom)), (0, 0)
@@ -205,9 +205,14 @@ class ColoraConv2d(nn.Conv2d):
         bias = self._effective_bias(accumulation_dtype(self.weight.dtype))
         x, padding = self._padded(x.to(dtype))
         geometry = (self.stride, padding, self.dilation, self.groups)
-        return FusedConv2d.apply(
-            x, self.weight, self.pointwise, self.depthwise, None if bias is None else bias.to(dtype), geometry
-        )
+        bias = None if bias is None else bias.to(dtype)
+        by_kernel = self._gradients_by_kernel(x.device.type)
+        return FusedConv2d.apply(x, self.weight, self.pointwise, self.depthwise, bias, geometry, by_kernel)
+
+    def _gradients_by_kernel(self, device_type: str) -> bool:
+        if self.config.gradient == "auto":
+            return kernel_is_cheaper(self.weight.shape, self.stride, device_type)
+        return self.config.gradient == "kernel"
 
     def _compute_dtype(self, x: torch.Tensor) -> torch.dtype:
         """The dtype torch.nn.Conv2d would compute in: autocast's where it is on (float64 is left alone), else x's."""

@@ -5,7 +5,7 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import safetensors.torch
@@ -96,7 +96,7 @@ def save_adapter(model: nn.Module, path: str | os.PathLike) -> None:
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
         "library_version": __version__,
-        "config": asdict(config),
+        "config": _saved(config),
         "base": {"fingerprint": _fingerprint(digests), "tensors": digests},
         "weights_sha256": hashlib.sha256(weights).hexdigest(),
     }
@@ -159,7 +159,7 @@ def _injected(model: nn.Module, config: ColoraConfig) -> Iterator[None]:
     """Make sure that `model` has branches of `config`; if the block fails, branches put in here are taken out again."""
     present = [module for module in model.modules() if isinstance(module, ColoraConv2d)]
     if present:
-        have, want = asdict(present[0].config), asdict(config)
+        have, want = _saved(present[0].config), _saved(config)
         different = [f"{key}: model {have[key]!r}, file {want[key]!r}" for key in want if have[key] != want[key]]
         if different:
             raise ValueError(
@@ -235,8 +235,13 @@ def _check_fields(record: dict, expected: set[str], path: Path, prefix: str) -> 
         )
 
 
+def _saved(config: ColoraConfig) -> dict:
+    """The fields that an adapter file holds: all but how gradients are computed."""
+    return {name: value for name, value in asdict(config).items() if name != "gradient"}
+
+
 def _colora_config(values: dict, path: Path) -> ColoraConfig:
-    _check_fields(values, {field.name for field in fields(ColoraConfig)}, path, "config.")
+    _check_fields(values, set(_saved(ColoraConfig())), path, "config.")
     try:
         return ColoraConfig(**values)
     except (TypeError, ValueError, OverflowError, RecursionError) as error:  # the last two: odd regular expressions

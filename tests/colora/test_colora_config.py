@@ -28,6 +28,7 @@ def test_is_frozen():
     "arguments, error, message",
     [
         ({"components": "all"}, ValueError, "components is 'all'; expected one of both, pointwise, depthwise"),
+        ({"gradient": "dense"}, ValueError, "gradient is 'dense'; expected one of auto, branch, kernel"),
         ({"target_modules": "conv("}, ValueError, "target_modules='conv\\(' is not a regular expression"),
         ({"target_modules": []}, ValueError, "target_modules is empty"),
         ({"target_modules": ""}, ValueError, "target_modules is empty"),

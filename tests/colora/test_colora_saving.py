@@ -1,6 +1,7 @@
 """Adapter folders: complete round trips, and refusals that leave the model alone."""
 
 import copy
+import dataclasses
 import json
 
 import pytest
@@ -153,6 +154,14 @@ def test_every_form_of_config_comes_back(tmp_path, config):
     loaded = colora.load_adapter(base(), tmp_path)
     assert torch.equal(outputs(loaded), outputs(model))
     assert next(m for m in loaded.modules() if isinstance(m, ColoraConv2d)).config == config
+
+
+def test_how_gradients_are_computed_is_no_part_of_an_adapter(saved):
+    model, path = saved
+    assert "gradient" not in json.loads((path / CONFIG_FILE).read_text())["config"]
+    other = colora.inject(base(), dataclasses.replace(CONFIG, gradient="kernel"))
+    colora.load_adapter(other, path)
+    assert torch.equal(outputs(other), outputs(model)) and other[0].config.gradient == "kernel"
 
 
 def test_memory_format_of_the_base_does_not_matter(saved):
