@@ -14,27 +14,15 @@ import math
 import sys
 from pathlib import Path
 
+from pipelines.evidence import schemas
 from pipelines.files import records
 from pipelines.profile import Params, ParamsError, load
 from pipelines.runs.code import ROOT, code_files, code_hash, sha256_json
 from pipelines.runs.environment import environment
 
-COLUMNS = [
-    "method", "role", "backbone", "image_size", "batch_size", "trainable", "step_ms", "step_ms_lo", "step_ms_hi",
-    "step_ratio", "step_ratio_lo", "step_ratio_hi", "peak_mib", "peak_ratio", "images_per_s", "epoch_s", "flops",
-    "ceiling_share", "inference_ms", "inference_merged_ms", "inference_ratio", "inference_ratio_lo",
-    "inference_ratio_hi", "rounds", "setting", "family", "of", "precision", "step_flops", "inference_batch",
-    "inference_batch_ms", "inference_batch_merged_ms", "inference_batch_ratio", "inference_batch_ratio_lo",
-    "inference_batch_ratio_hi", "input_ratio", "input_ratio_lo", "input_ratio_hi", "share_dense",
-    "share_small", "share_product", "share_norm", "share_optimizer", "share_rest", "compile", "inference_flops", "inference_operators",
-]  # fmt: skip
-GROWTH_COLUMNS = ["sweep", "rank", *COLUMNS[: COLUMNS.index("flops")], "rounds", "family", "precision", "compile"]
-LAYER_COLUMNS = [
-    "layer", "method", "shape", "elements", "ms", "ms_lo", "ms_hi", "reference_ms", "reference_ms_lo", "reference_ms_hi",
-    "floor_ms", "floor_ms_lo", "floor_ms_hi", "bound", "reference_ratio", "reference_ratio_lo", "reference_ratio_hi",
-    "floor_ratio", "floor_ratio_lo", "floor_ratio_hi", "peak_mib", "reference_peak_mib", "peak_ratio", "kept_mib",
-    "reference_kept_mib", "kept_per_element", "reference_kept_per_element", "error", "tolerance", "rounds",
-]  # fmt: skip
+COLUMNS, GROWTH_COLUMNS, LAYER_COLUMNS = (
+    list(schemas.TABLES[name].columns) for name in ("cost", "cost_growth", "cost_layers")
+)
 OWN_CODE = ("benches.py", "contenders.py", "measure.py")  # beside the loop's and the methods'
 GROWTH, LAYERS = "growth", "layers"
 

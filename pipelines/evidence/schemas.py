@@ -54,6 +54,12 @@ def _table(row: str, *columns: str, command: str = Table.command) -> Table:
     return Table(row, found, command)
 
 
+def _with_limits(name: str, meaning: str) -> tuple[str, str, str]:
+    """A column with those of its 95 % interval."""
+    return f"{name}: {meaning}", f"{name}_lo: lower limit of the 95 % interval", f"{name}_hi: upper limit"
+
+
+_COST = "python -m pipelines.cost"
 _METHOD, _CLASS = "*method: of the profile", "*class: its name"
 _SEED = "seed: of the run; with k folds it is fold seed mod k of repeat seed div k"
 _LO, _HI = "lo: lower limit of the 95 % interval", "hi: upper limit"
@@ -206,6 +212,52 @@ TABLES: dict[str, Table] = {
         "image: its number in the prepared data; data/<profile>/files.csv names its file", "*label: its class",
         "*predicted: the class that most runs name", "probability: that the runs give it, on average",
         "share_wrong: of the runs", "runs: that tested the image",
+    ),
+    "cost": _table(
+        "a method or reference implementation in one setting, whose contenders take turns",
+        "*method: or reference implementation", "*role: method of the profile, or what stands beside one",
+        "*backbone: of it",
+        "image_size: pixels a side", "batch_size: images", "trainable: trained parameters",
+        *_with_limits("step_ms", "training step"),
+        *_with_limits("step_ratio", "step, of full fine-tuning's on the same network"),
+        "peak_mib: most memory of a step",
+        "peak_ratio: of full fine-tuning's", "images_per_s: of steps",
+        "epoch_s: of the profile's training images, computed",
+        "flops: of a forward pass of one image", "ceiling_share: operations a second, of the largest product's",
+        "inference_ms: one image", "inference_merged_ms: after the merge",
+        *_with_limits("inference_ratio", "of full's"),
+        "rounds: measured", "*setting: label of what is measured together", "*family: of the method",
+        "*of: the CoLoRA method that a reference implementation stands beside", "*precision: float32 or bfloat16",
+        "step_flops: of a step", "inference_batch: images of a batch", "inference_batch_ms: of one",
+        "inference_batch_merged_ms: after the merge", *_with_limits("inference_batch_ratio", "of full's"),
+        *_with_limits("input_ratio", "a step fed as in training, of one whose batch lies ready"),
+        *[f"share_{kind}: of a step's time" for kind in ("dense", "small", "product", "norm", "optimizer", "rest")],
+        "*compile: whether the network was compiled", "inference_flops: of a deployed network, one image",
+        "*inference_operators: that it runs, with how often", command=_COST,
+    ),
+    "cost_growth": _table(
+        "a method at one point of a sweep", "*sweep: batch, image or rank", "rank: of the adaptation, or empty",
+        _METHOD, "*role: as in cost.csv", "*backbone: of it", "image_size: pixels a side", "batch_size: images",
+        "trainable: trained parameters", *_with_limits("step_ms", "training step"),
+        *_with_limits("step_ratio", "of full's"),
+        "peak_mib: most memory of a step", "peak_ratio: of full fine-tuning's", "images_per_s: of steps",
+        "epoch_s: computed", "rounds: measured", "*family: of the method", "*precision: float32 or bfloat16",
+        "*compile: whether the network was compiled", command=_COST,
+    ),
+    "cost_layers": _table(
+        "a layer of a network, forward and backward",
+        "*layer: its name", "*method: the network that has it", "*shape: of the case",
+        "elements: of the input", *_with_limits("ms", "time"), *_with_limits("reference_ms", "of the reference"),
+        *_with_limits("floor_ms", "of what must be done at least"),
+        "*bound: what that is: copy, arithmetic or products",
+        *_with_limits("reference_ratio", "time, of the reference's"),
+        *_with_limits("floor_ratio", "time, of the floor's"),
+        "peak_mib: most memory beyond inputs and parameters", "reference_peak_mib: of the reference",
+        "peak_ratio: of it",
+        "kept_mib: from forward to backward", "reference_kept_mib: by the reference", "kept_per_element: bytes",
+        "reference_kept_per_element: bytes", "error: largest difference, of the largest value",
+        "tolerance: allowed of it",
+        "rounds: measured", command=_COST,
     ),
 }  # fmt: skip
 
