@@ -7,7 +7,10 @@ The CoLoRA paper reports adapters of 1.50M trained parameters but not their desi
 
 from torch import nn
 
+from baselines import Family
 from baselines.backbones import Classifier
+
+FAMILY = Family(label="adapters", colours={"CNN": "#009E73"})
 
 
 class Adapted(nn.Module):
@@ -27,7 +30,7 @@ class Adapted(nn.Module):
 
 
 def adapt(model: Classifier, *, blocks: tuple[int, int] = (2, 5), reduction: int = 2) -> Classifier:
-    model.freeze_body()
+    model.freeze_backbone()
     model.block_modules(blocks)  # checks the range
     ends = [model.blocks[number][-1] for number in range(blocks[0], blocks[1] + 1)]
     for name, channels in zip(ends, model.output_channels(ends), strict=True):

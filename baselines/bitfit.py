@@ -3,11 +3,14 @@
 In networks whose convolutions have no bias (ResNets), the biases are the shifts of BatchNorm.
 """
 
+from baselines import Family
 from baselines.backbones import Classifier
+
+FAMILY = Family(label="BitFit", colours={"CNN": "#56B4E9", "ViT": "#E8A5CE"})
 
 
 def adapt(model: Classifier, *, blocks: tuple[int, int] = (1, 5)) -> Classifier:
-    model.freeze_body()
+    model.freeze_backbone()
     for bias in model.biases(blocks):
         bias.requires_grad_(True)
     return model

@@ -1,7 +1,10 @@
 """CoLoRA on the spatial convolutions of chosen blocks: a thin caller of the `colora` library."""
 
 import colora
+from baselines import Family
 from baselines.backbones import Classifier
+
+FAMILY = Family(label="CoLoRA", colours={"CNN": "#D55E00"})
 
 
 def adapt(
@@ -13,7 +16,7 @@ def adapt(
     merge_reset: bool = False,
 ) -> Classifier:
     """`merge_reset` merges every branch into its kernel after each epoch and starts it again at zero (paper v1)."""
-    model.freeze_body()
+    model.freeze_backbone()
     config = colora.ColoraConfig(
         target_modules=model.convolutions(blocks),
         modules_to_save=["head"],

@@ -9,7 +9,10 @@ import math
 
 from torch import nn
 
+from baselines import Family
 from baselines.backbones import Classifier
+
+FAMILY = Family(label="conv LoRA", colours={"CNN": "#0072B2"})
 
 
 class ConvLora(nn.Module):
@@ -48,7 +51,7 @@ def adapt(
         raise ValueError(f"rank: found {rank}, expected at least 1")
     if form not in ("1x1", "kxk"):
         raise ValueError(f"form: found {form!r}, expected '1x1' or 'kxk'")
-    model.freeze_body()
+    model.freeze_backbone()
     for name in model.convolutions(blocks):
         model.set_submodule(name, ConvLora(model.get_submodule(name), rank, alpha, form))
     return model

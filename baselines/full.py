@@ -1,6 +1,9 @@
 """Full fine-tuning: every parameter trains, BatchNorm included."""
 
+from baselines import Family
 from baselines.backbones import Classifier
+
+FAMILY = Family(label="full fine-tuning", colours={"CNN": "#000000", "ViT": "#7B3560"})
 
 
 def adapt(model: Classifier) -> Classifier:

@@ -8,14 +8,16 @@ hidden layer starts with a standard deviation of 0.5 and has room to grow.
 
 from torch import nn
 
+from baselines import Family
 from baselines.backbones import Classifier
 from baselines.layers.kan import KAN
 
+FAMILY = Family(label="KAN head", group="KAN", colours="#B5A900")
 GRID_RANGE = (-3, 3)
 
 
 def adapt(model: Classifier, *, finetune: bool = False, hidden: int = 64, grid_size: int = 5) -> Classifier:
-    """Replace the head; the body is frozen, or trains as well with `finetune`.
+    """Replace the head; the backbone is frozen, or trains as well with `finetune`.
 
     Raises:
         ValueError: hidden or grid_size below 1.
@@ -30,5 +32,5 @@ def adapt(model: Classifier, *, finetune: bool = False, hidden: int = 64, grid_s
     if finetune:
         model.requires_grad_(True)
     else:
-        model.freeze_body()
+        model.freeze_backbone()
     return model

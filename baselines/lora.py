@@ -2,7 +2,10 @@
 start. Attention alone (query, key and value in one matrix, and the output projection), or the MLP too.
 """
 
+from baselines import Family
 from baselines.backbones import Classifier
+
+FAMILY = Family(label="LoRA", group="ViT", colours="#CC79A7")
 
 LAYERS = {"attention": "attn.qkv|attn.proj", "mlp": "mlp.fc1|mlp.fc2"}  # timm's names
 
@@ -27,7 +30,7 @@ def adapt(
     if not prefixes:
         raise ValueError(f"blocks: {list(blocks)} of this backbone hold no attention; LoRA here is for ViTs")
     names = "|".join(LAYERS[name] for name in layers)
-    model.freeze_body()
+    model.freeze_backbone()
     config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=rf"({'|'.join(prefixes)})\.({names})")
     inject_adapter_in_model(config, model)
     model.head.requires_grad_(True)  # peft froze all that it did not add

@@ -17,8 +17,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from baselines import Family
 from baselines.layers.kan import KAN, KANConv2d, KANLinear
 
+FAMILY = Family(label="MedKAN", group="KAN", colours="#6B6400")
 GRID_RANGE = (-3, 3)
 
 
@@ -116,6 +118,9 @@ class MedKAN(nn.Module):
         for stage in self.stages:
             x = stage(x)
         return self.head(self.norm(x.mean((2, 3))))
+
+    def last_map(self):
+        return self.stages[-1], lambda x: x
 
 
 def network(

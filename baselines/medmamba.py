@@ -13,7 +13,10 @@ from torch import nn
 from torch.nn.functional import silu
 from torchvision.ops import StochasticDepth
 
+from baselines import Family
 from baselines.layers.ssm import SelectiveSSM, check_scan, init_linear
+
+FAMILY = Family(label="MedMamba", group="state space", colours="#E69F00")
 
 
 def four_ways(x):
@@ -104,6 +107,9 @@ class MedMamba(nn.Module):
         for stage in self.stages:
             x = stage(x)
         return self.head(x.mean(dim=(1, 2)))
+
+    def last_map(self):
+        return self.stages[-1], lambda x: x.permute(0, 3, 1, 2)
 
 
 def network(

@@ -10,7 +10,10 @@ import torch
 from torch import nn
 from torch.nn.functional import silu
 
+from baselines import Family
 from baselines.layers.ssm import SelectiveSSM, check_scan, init_linear
+
+FAMILY = Family(label="Vim", group="state space", colours="#9A6200")
 
 POOLS = ("middle", "mean")
 
@@ -77,6 +80,18 @@ class Vim(nn.Module):
             x = torch.cat([x[:, : self.middle], self.token.expand(len(x), -1, -1), x[:, self.middle :]], dim=1)
         x = self.blocks(x + self.positions)
         return self.head(self.norm(x.mean(dim=1) if self.token is None else x[:, self.middle]))
+
+    def last_map(self):
+        if self.token is None:
+            return self.blocks, _as_map
+        # As in a ViT: what the last block reads is the last that the class token, in the middle, hears of the patches.
+        return self.blocks[-1].norm, lambda x: _as_map(torch.cat([x[:, : self.middle], x[:, self.middle + 1 :]], 1))
+
+
+def _as_map(tokens):
+    """Patches (batch, side * side, width) as a map (batch, width, side, side)."""
+    side = math.isqrt(tokens.shape[1])
+    return tokens.transpose(1, 2).unflatten(2, (side, side))
 
 
 def network(

@@ -104,7 +104,7 @@ def test_position_embedding_is_resampled_to_the_image_size(tmp_path):
     token, grid = net.pos_embed[:, :1], net.pos_embed[:, 1:].reshape(1, 14, 14, 192).permute(0, 3, 1, 2)
     grid = nn.functional.interpolate(grid, size=(6, 6), mode="bicubic", antialias=True, align_corners=False)
     expected = torch.cat([token, grid.permute(0, 2, 3, 1).reshape(1, 36, 192)], dim=1)
-    torch.testing.assert_close(model.body.pos_embed, expected)
+    torch.testing.assert_close(model.backbone.pos_embed, expected)
 
 
 @pytest.mark.parametrize("backbone", ["resnet18", "efficientnet_b0"])
@@ -139,15 +139,15 @@ def test_peft_of_every_cnn_starts_at_the_pretrained_function(backbone, section):
 
 def test_a_vits_blocks_are_its_patch_embedding_and_quarters_of_its_layers():
     model = build({"family": "full"}, "deit_tiny_patch16_224")
-    assert model.blocks[1] == ["body.patch_embed"]
+    assert model.blocks[1] == ["backbone.patch_embed"]
     layers = [name for number in range(2, 6) for name in model.blocks[number]]
-    assert layers == [f"body.blocks.{i}" for i in range(12)] + ["body.norm"]
+    assert layers == [f"backbone.blocks.{i}" for i in range(12)] + ["backbone.norm"]
     assert [len(model.blocks[number]) for number in range(2, 6)] == [3, 3, 3, 4]
 
 
 def test_bitfit_trains_every_bias_of_a_vit():
     model = build({"family": "bitfit", "head": "linear"}, "deit_tiny_patch16_224")
-    trained = sum(p.numel() for p in model.body.parameters() if p.requires_grad)
+    trained = sum(p.numel() for p in model.backbone.parameters() if p.requires_grad)
     # A layer: two norms, qkv, projection, two of the MLP; then the patch embedding's and the last norm's.
     assert trained == 12 * (192 + 192 + 576 + 192 + 768 + 192) + 192 + 192
 
@@ -169,7 +169,7 @@ def save(folder, change):
     state = {
         k: v
         for k, v in classifier(backbone="smallcnn", weights="random", num_classes=4, image_size=32)
-        .body.state_dict()
+        .backbone.state_dict()
         .items()
     }
     change(state)

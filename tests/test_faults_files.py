@@ -301,8 +301,8 @@ def test_damaged_weights_are_named(prepared, workdir, capsys, damage):
 
     from baselines.backbones import BACKBONES
 
-    body, _ = BACKBONES["smallcnn"].make(32)
-    save_file(body.state_dict(), workdir / "w.safetensors")
+    backbone, _ = BACKBONES["smallcnn"].make(32)
+    save_file(backbone.state_dict(), workdir / "w.safetensors")
     model = {"backbone": "smallcnn", "weights": str(workdir / "w.safetensors")}
     (workdir / "params.yaml").write_text(yaml.safe_dump(tiny_params(seeds=[0], model=model)))
     assert runner.main(["--method", "head-only"]) == 0

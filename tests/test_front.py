@@ -37,22 +37,22 @@ def fit(folder, model, **changes):
     ids=str,
 )
 def test_the_front_ends_where_something_trains_or_moves(section, layers):
-    assert network(**section).front() == layers
+    assert network(**section).frozen_depth() == layers
 
 
 @pytest.mark.parametrize("layer", [torch.nn.Dropout(0.1), torch.nn.Dropout2d(0.1)])
 def test_the_front_ends_where_something_is_random(layer):
     model = network(family="head_only")
-    model.body.block2.insert(0, layer)
-    assert model.front() == 4
-    assert model.eval().front() == SMALLCNN_LAYERS + 1
+    model.backbone.block2.insert(0, layer)
+    assert model.frozen_depth() == 4
+    assert model.eval().frozen_depth() == SMALLCNN_LAYERS + 1
 
 
 @pytest.mark.parametrize("count", [1, 4, 11])
 def test_front_and_rest_are_the_network(count):
     model = network(family="colora", blocks=[3, 5])
     x = torch.randn(2, 3, 32, 32)
-    assert torch.equal(model(model.through(x, count), skip=count), model(x))
+    assert torch.equal(model(model.forward_features(x, count), from_depth=count), model(x))
 
 
 def seen_by(module):
@@ -65,7 +65,7 @@ def seen_by(module):
 @pytest.mark.parametrize("augment, times", [("none", (1, 1)), ("flip", (3, 1))])
 def test_the_front_sees_each_image_once_unless_augmented(prepared, augment, times):
     model = network(family="head_only")
-    sizes = seen_by(model.body.block1[0])
+    sizes = seen_by(model.backbone.block1[0])
     fit(prepared, model, augment=augment)
     splits = open_prepared(prepared, 0, CPU).splits
     assert sum(sizes) == times[0] * len(splits["train"]) + times[1] * len(splits["val"])
@@ -92,7 +92,7 @@ def test_features_come_in_the_order_of_their_images(prepared):
     def front(images):
         return images.mean((1, 2, 3))[:, None]
 
-    features = Features(batches, front, options={"skip": 1}, batch_size=19, limit=2**20)
+    features = Features(batches, front, options={"from_depth": 1}, batch_size=19, limit=2**20)
     ours, expected = (source.shuffled(loop.seed_everything(3)) for source in (features, batches))
     pairs = list(zip(ours, expected, strict=True))
     assert len(pairs) == len(features) == len(batches) == 5

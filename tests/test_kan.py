@@ -298,7 +298,7 @@ def pretrained():
 def test_kan_head_trains_the_head_and_the_body_only_if_told(finetune):
     model = adapt(pretrained(), finetune=finetune, hidden=8).train()
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
-    statistics = copy.deepcopy(dict(model.body.named_buffers()))
+    statistics = copy.deepcopy(dict(model.backbone.named_buffers()))
     optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=1e-2)
     logits = model(torch.randn(4, 3, 32, 32))
     assert logits.shape == (4, 4)
@@ -306,11 +306,11 @@ def test_kan_head_trains_the_head_and_the_body_only_if_told(finetune):
     optimizer.step()
     moved = {name for name, p in model.named_parameters() if not torch.equal(p, before[name])}
     assert moved == {name for name in before if finetune or name.startswith("head")}
-    assert any(not torch.equal(b, statistics[name]) for name, b in model.body.named_buffers()) is finetune
+    assert any(not torch.equal(b, statistics[name]) for name, b in model.backbone.named_buffers()) is finetune
 
 
 def test_kan_head_sees_features_inside_its_grid():
     model = adapt(pretrained()).eval()
     with torch.no_grad():
-        seen = model.head[:3](1000 * model.body(torch.randn(8, 3, 32, 32)))
+        seen = model.head[:3](1000 * model.backbone(torch.randn(8, 3, 32, 32)))
     assert (seen.abs() < 3).float().mean() > 0.95

@@ -41,7 +41,7 @@ def test_resized_input_is_the_average_of_what_it_covers():
     """With half the size, antialiasing makes a constant patch its own value and a fine checkerboard grey."""
     model = build(56, input_size=28).eval()
     seen = []
-    model.network.conv1.register_forward_hook(lambda m, i, out: seen.append(i[0]))
+    model.conv1.register_forward_hook(lambda m, i, out: seen.append(i[0]))
     rows, columns = torch.meshgrid(torch.arange(56), torch.arange(56), indexing="ij")
     board = ((rows + columns) % 2).float().expand(1, 3, 56, 56)
     model(torch.cat([torch.full_like(board, 0.3), board]))

@@ -48,7 +48,7 @@ def profile(folder, **changes):
     )
     weights = folder / "elsewhere" / "small.safetensors"
     weights.parent.mkdir()
-    save_file({k.removeprefix("body."): v for k, v in model.state_dict().items() if k.startswith("body.")}, weights)
+    save_file({k.removeprefix("backbone."): v for k, v in model.state_dict().items() if k.startswith("backbone.")}, weights)
     content = tiny_params(
         seeds=[0], method={"head-only": {"family": "head_only"}}, model={"backbone": "smallcnn", "weights": str(weights)},
         **changes,

@@ -46,10 +46,10 @@ def test_a_network_starts_from_what_was_trained(weights):
     file = weights(1)
     network = classifier(backbone="smallcnn", weights=str(file), num_classes=4, image_size=32)
     trained = load_file(file)
-    body = {key: value for key, value in network.body.state_dict().items() if key in trained}
-    assert body.keys() == trained.keys()
-    assert all(torch.equal(body[key], trained[key]) for key in trained)
-    untrained = classifier(backbone="smallcnn", weights="random", num_classes=4, image_size=32).body.state_dict()
+    backbone = {key: value for key, value in network.backbone.state_dict().items() if key in trained}
+    assert backbone.keys() == trained.keys()
+    assert all(torch.equal(backbone[key], trained[key]) for key in trained)
+    untrained = classifier(backbone="smallcnn", weights="random", num_classes=4, image_size=32).backbone.state_dict()
     assert any(not torch.equal(untrained[key], trained[key]) for key in trained if key.endswith("running_mean"))
 
 

@@ -29,5 +29,5 @@ def test_the_example_method_trains_what_it_says():
     settings = {"backbone": "smallcnn", "weights": "random", "family": "head_only"}
     model = names["adapt"](baselines.build("example", settings, num_classes=4, image_size=32))
     trained = {name.split(".")[0] + "." + name.split(".")[1] for name, p in model.named_parameters() if p.requires_grad}
-    assert {name for name in trained if name.startswith("body")} == {"body.block5"}
+    assert {name for name in trained if name.startswith("backbone")} == {"backbone.block5"}
     assert torch.is_tensor(model(torch.zeros(1, 3, 32, 32)))

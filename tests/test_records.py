@@ -5,6 +5,7 @@ import sys
 import numpy as np
 import pytest
 
+from baselines import families
 from pipelines.files import records
 from pipelines.runs import code
 from pipelines.runs.identity import described, fingerprint
@@ -55,7 +56,7 @@ def test_comments_docstrings_and_layout_are_no_change_of_code(tmp_path, monkeypa
 def test_the_library_counts_for_colora_alone():
     assert any("colora/fused.py" in str(p) for p in code.code_files("colora"))
     assert not any("/colora/" in str(p) for p in code.code_files("full"))
-    assert {"full", "head_only", "bitfit", "adapters", "conv_lora", "colora"} <= set(code.families())
+    assert {"full", "head_only", "bitfit", "adapters", "conv_lora", "colora"} <= set(families())
 
 
 def complete(folder, fingerprint="f"):
@@ -134,17 +135,17 @@ def test_a_family_that_imports_nothing_still_depends_on_what_it_adapts(tmp_path,
     (tmp_path / "baselines" / "own.py").write_text("def network():\n    from baselines import lastblock\n")
     (tmp_path / "baselines" / "relative.py").write_text("from . import own\n\n\ndef network():\n    pass\n")
     monkeypatch.setattr(code, "ROOT", tmp_path)
-    code.families.cache_clear()
-    try:
-        assert code.families() == {"lastblock": "adapt", "own": "network", "relative": "network"}
-        found = {p.relative_to(tmp_path).as_posix() for p in code.code_files("lastblock")} - set(code.SHARED)
-        assert found == {f"baselines/{name}.py" for name in ("lastblock", "backbones/__init__", "backbones/nets")}
-        found = {p.relative_to(tmp_path).as_posix() for p in code.code_files("own")} - set(code.SHARED)
-        assert found == {"baselines/own.py", "baselines/lastblock.py"}
-        with pytest.raises(ValueError, match="relative.py, line 1: found a relative import"):
-            code.code_files("relative")
-    finally:
-        code.families.cache_clear()
+    assert {name: f.kind for name, f in families(tmp_path / "baselines").items()} == {
+        "lastblock": "adapt",
+        "own": "network",
+        "relative": "network",
+    }
+    found = {p.relative_to(tmp_path).as_posix() for p in code.code_files("lastblock")} - set(code.SHARED)
+    assert found == {f"baselines/{name}.py" for name in ("lastblock", "backbones/__init__", "backbones/nets")}
+    found = {p.relative_to(tmp_path).as_posix() for p in code.code_files("own")} - set(code.SHARED)
+    assert found == {"baselines/own.py", "baselines/lastblock.py"}
+    with pytest.raises(ValueError, match="relative.py, line 1: found a relative import"):
+        code.code_files("relative")
 
 
 def test_a_module_that_is_moved_or_renamed_has_the_same_hash_and_a_changed_expression_another(tmp_path):

@@ -154,11 +154,18 @@ def test_a_failed_run_is_a_hole_where_the_profile_allows_holes(prepared, workdir
     assert "training loss is nan" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("section", [{"family": "conv_lora", "alpha": 1}, {"family": "colora", "blocks": 5}])
-def test_an_option_missing_or_of_the_wrong_type_is_named_with_the_method(prepared, workdir, capsys, section):
+@pytest.mark.parametrize(
+    "section, words",
+    [
+        ({"family": "conv_lora", "alpha": 1}, "family 'conv_lora' needs an option 'rank'"),
+        ({"family": "conv_lora", "rank": "8", "alpha": 1}, "rank: found '8', expected int"),
+        ({"family": "colora", "blocks": 5}, "blocks: found 5, expected tuple[int, int]"),
+    ],
+)
+def test_an_option_missing_or_of_the_wrong_type_is_named_with_the_method(prepared, workdir, capsys, section, words):
     profile(workdir, method={"odd": section})
     assert runner.main(["--method", "odd"]) == 1
-    assert "method.odd: an option is missing or of the wrong type" in capsys.readouterr().err
+    assert f"method 'odd': {words}" in capsys.readouterr().err
 
 
 def test_an_method_that_cannot_be_built_is_named(prepared, workdir, capsys):

@@ -1,6 +1,6 @@
 """Pretrained networks cut into five blocks, each with a new classification head.
 
-A body keeps its library's own parameter names (torchvision's or timm's), so their checkpoints load without their
+A backbone keeps its library's own parameter names (torchvision's or timm's), so their checkpoints load without their
 classifier. Blocks are numbered 1 to 5 as the paper numbers VGG16's: in a ResNet the stem is block 1 and its stages are
 2 to 5; in a ViT the patch embedding is block 1 and its layers are shared out over 2 to 5.
 """
@@ -31,7 +31,7 @@ def classifier(
             safetensors file with their keys. A ViT's position embedding is resampled to the image size.
         head: "paper" (1x1 convolution to 128, ReLU, flatten, linear 128, ReLU, linear) or "linear" (global
             average pool, linear).
-        batchnorm: "frozen" or "updated": whether running statistics move in methods that freeze the body.
+        batchnorm: "frozen" or "updated": whether running statistics move in methods that freeze the backbone.
 
     Raises:
         ValueError: unknown backbone, head or policy, or an image size that the backbone cannot take.
@@ -47,7 +47,7 @@ def classifier(
     net = BACKBONES[backbone]
     if image_size % net.patch:
         raise ValueError(f"image_size: found {image_size}, {backbone} needs a multiple of its patch, {net.patch}")
-    body, blocks = net.make(image_size)
+    network, blocks = net.make(image_size)
     if weights != "random":
-        load_into(body, backbone, weights, net.fetch, net.classifier)
-    return Classifier(body, blocks, num_classes=num_classes, image_size=image_size, head=head, batchnorm=batchnorm)
+        load_into(network, backbone, weights, net.fetch, net.classifier)
+    return Classifier(network, blocks, num_classes=num_classes, image_size=image_size, head=head, batchnorm=batchnorm)

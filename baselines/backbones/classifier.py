@@ -1,4 +1,4 @@
-"""`Classifier`: a network body in five blocks with a classification head."""
+"""`Classifier`: a backbone in five blocks with a classification head."""
 
 import copy
 from collections.abc import Callable
@@ -8,23 +8,23 @@ from torch import nn
 
 
 class Classifier(nn.Module):
-    """`head(body(x))`: (batch, 3, size, size) float images to (batch, classes) logits.
+    """`head(backbone(x))`: (batch, 3, size, size) float images to (batch, classes) logits.
 
     Attributes:
-        body: the network up to its last feature map (batch, C, h, w), or up to a vector (batch, C), such as a ViT's
+        backbone: the network up to its last feature map (batch, C, h, w), or up to a vector (batch, C), such as a ViT's
             class token, which counts as a 1x1 map.
         head: the classifier on that map; always trained.
         blocks: block number to the names of the modules (in this network) that make it up.
         feature_shape: (C, h, w) of what the head receives.
         num_classes: outputs of the head.
-        freezes_statistics: the body's BatchNorm layers stay in evaluation mode while training, so their
+        freezes_statistics: the backbone's BatchNorm layers stay in evaluation mode while training, so their
             running statistics do not move.
         epoch_end: called by the training loop with the network after each epoch.
     """
 
     def __init__(
         self,
-        body: nn.Module,
+        backbone: nn.Module,
         blocks: dict[int, list[str]],
         *,
         num_classes: int,
@@ -33,25 +33,27 @@ class Classifier(nn.Module):
         batchnorm: str = "frozen",
     ):
         super().__init__()
-        self.body = body
-        self.blocks = {number: [f"body.{name}" for name in names] for number, names in blocks.items()}
+        self.backbone = backbone
+        self.blocks = {number: [f"backbone.{name}" for name in names] for number, names in blocks.items()}
         self.image_size, self.num_classes, self.batchnorm = image_size, num_classes, batchnorm
-        self.feature_shape = self._feature_shape()
+        shape = self._feature_shape()
+        self.features_are_vectors = len(shape) == 1
+        self.feature_shape = shape if len(shape) == 3 else (*shape, 1, 1)
         self.head = _head(head, self.feature_shape, num_classes)
         self.freezes_statistics = False
         self.epoch_end: Callable[[nn.Module], None] | None = None
 
-    def forward(self, x, skip: int = 0):
-        """Logits of images, or, with `skip`, of what leaves that many layers of the body (`through`)."""
-        features = self.body(x) if not skip else _chain(self.layers()[skip:], x)
+    def forward(self, x, from_depth: int = 0):
+        """Logits of images, or, with `from_depth`, of what `forward_features` gives at that depth."""
+        features = _chain(self.layers()[from_depth:], x) if from_depth else self.backbone(x)
         return self.head(_as_map(features))
 
     def layers(self) -> list[nn.Module]:
-        """What the body does one after the other: the members of its (nested) Sequentials, or the body as a whole."""
-        return list(_members(self.body))
+        """What the backbone does one after the other: the members of its (nested) Sequentials, or itself as a whole."""
+        return list(_members(self.backbone))
 
-    def front(self) -> int:
-        """How many layers at the body's beginning always give the same for an image: in them nothing trains, no
+    def frozen_depth(self) -> int:
+        """How many layers at the backbone's beginning always give the same for an image: in them nothing trains, no
         statistics move, and nothing is drawn at random. In training mode, as the network is.
         """
         count = 0
@@ -61,21 +63,34 @@ class Classifier(nn.Module):
             count += 1
         return count
 
-    def through(self, x, count: int):
-        """What leaves the first `count` layers of the body, for images (batch, 3, size, size)."""
-        return _chain(self.layers()[:count], x)
+    def forward_features(self, x, depth: int):
+        """What leaves the first `depth` layers of the backbone, for images (batch, 3, size, size)."""
+        return _chain(self.layers()[:depth], x)
+
+    def last_map(self) -> tuple[nn.Module, Callable]:
+        """Where Grad-CAM looks: the module that puts out the last spatial map, and what makes (B, C, h, w) of its output.
+
+        Raises:
+            ValueError: not known for this backbone.
+        """
+        if not self.features_are_vectors:
+            return self.backbone, lambda x: x
+        if hasattr(self.backbone, "num_prefix_tokens") and hasattr(self.backbone, "blocks"):  # timm's ViTs
+            # The head sees the class token, which hears of the patches in the last layer's attention for the last time.
+            return self.backbone.blocks[-1].norm1, lambda x: tokens_as_map(x[:, self.backbone.num_prefix_tokens :])
+        raise ValueError("backbone: no map is known that Grad-CAM could look at; leave out the profile's `probe`")
 
     def train(self, mode: bool = True):
         super().train(mode)
         if mode and self.freezes_statistics:
-            for module in self.body.modules():
+            for module in self.backbone.modules():
                 if isinstance(module, nn.modules.batchnorm._BatchNorm):
                     module.eval()
         return self
 
-    def freeze_body(self):
-        """No gradient for the body; its BatchNorm statistics follow the profile's policy. The head trains."""
-        self.body.requires_grad_(False)
+    def freeze_backbone(self):
+        """No gradient for the backbone; its BatchNorm statistics follow the profile's policy. The head trains."""
+        self.backbone.requires_grad_(False)
         self.freezes_statistics = self.batchnorm == "frozen"
 
     def convolutions(self, blocks: tuple[int, int]) -> list[str]:
@@ -116,9 +131,9 @@ class Classifier(nn.Module):
             ValueError: what leaves a module is no (batch, C, h, w) map, as in a ViT.
         """
         found = {}
-        shapes = copy.deepcopy(self.body).to("meta").eval()
+        shapes = copy.deepcopy(self.backbone).to("meta").eval()
         for name in names:
-            module = shapes.get_submodule(name.removeprefix("body."))
+            module = shapes.get_submodule(name.removeprefix("backbone."))
             module.register_forward_hook(lambda _m, _i, out, name=name: found.__setitem__(name, tuple(out.shape)))
         shapes(torch.empty(1, 3, self.image_size, self.image_size, device="meta"))
         for name, shape in found.items():
@@ -126,15 +141,15 @@ class Classifier(nn.Module):
                 raise ValueError(f"backbone: {name} gives {shape}, expected a map (batch, channels, height, width)")
         return [found[name][1] for name in names]
 
-    def _feature_shape(self) -> tuple[int, int, int]:
-        shapes = copy.deepcopy(self.body).to("meta").eval()
+    def _feature_shape(self) -> tuple[int, ...]:
+        shapes = copy.deepcopy(self.backbone).to("meta").eval()
         try:
             features = shapes(torch.empty(1, 3, self.image_size, self.image_size, device="meta"))
         except (RuntimeError, AssertionError) as error:  # timm asserts
             raise ValueError(
                 f"image_size: the backbone cannot take {self.image_size} px images ({error}); use a larger size"
             ) from None
-        return tuple(_as_map(features).shape[1:])
+        return tuple(features.shape[1:])
 
     def _modules_in(self, blocks):
         for prefix in self.block_modules(blocks):
@@ -167,6 +182,12 @@ def _is_constant(layer) -> bool:
 
 def _as_map(features):
     return features[:, :, None, None] if features.dim() == 2 else features
+
+
+def tokens_as_map(tokens):
+    """Tokens (B, side * side, C) as a map (B, C, side, side)."""
+    side = round(tokens.shape[1] ** 0.5)
+    return tokens.transpose(1, 2).unflatten(2, (side, side))
 
 
 def _head(kind, feature_shape, num_classes) -> nn.Module:

@@ -14,7 +14,7 @@ Blocks = dict[int, list[str]]
 
 @dataclass(frozen=True)
 class Backbone:
-    """make(image_size) -> (body, blocks); fetch() -> its ImageNet state dict, None where nobody publishes one.
+    """make(image_size) -> (network, blocks); fetch() -> its ImageNet state dict, None where nobody publishes one.
 
     classifier: key prefixes of the published classifier, which is not ours to keep: the head is new in every method.
     patch: image sizes must be multiples of it.
@@ -53,11 +53,11 @@ def _between_pools(features) -> Blocks:
 def _resnet(name):
     net = torchvision.models.get_model(name)
     parts = ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4")
-    body = nn.Sequential(OrderedDict((part, getattr(net, part)) for part in parts))
+    network = nn.Sequential(OrderedDict((part, getattr(net, part)) for part in parts))
     blocks = {1: ["conv1", "bn1", "relu"]}
     for stage in range(1, 5):
         blocks[stage + 1] = [f"layer{stage}.{i}" for i in range(len(getattr(net, f"layer{stage}")))]
-    return body, blocks
+    return network, blocks
 
 
 def _smallcnn(_, widths=(16, 32, 64, 96, 128)):
@@ -98,13 +98,13 @@ def _efficientnet_b0(_):
 
 
 def _vit(name, image_size, **options):
-    body = _timm(name, img_size=image_size, **options)
-    depth = len(body.blocks)
+    network = _timm(name, img_size=image_size, **options)
+    depth = len(network.blocks)
     blocks = {number: [] for number in range(2, 6)}
     for layer in range(depth):
         blocks[2 + layer * 4 // depth].append(f"blocks.{layer}")
     blocks[5].append("norm")
-    return body, {1: ["patch_embed"], **blocks}
+    return network, {1: ["patch_embed"], **blocks}
 
 
 def _smallvit(image_size):

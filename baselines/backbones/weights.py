@@ -9,17 +9,23 @@ import torchvision
 from safetensors.torch import load_file
 from torch import nn
 
+from baselines import MethodError
+
 DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64)
 
 
-class WeightsError(ValueError):
+class WeightsError(MethodError):
     """Weights that cannot be had or do not fit; the message says what was found and how to get them."""
 
 
 def load_into(
-    body: nn.Module, backbone: str, weights: str | None, fetch: Callable[[], dict] | None, classifier: tuple[str, ...]
+    network: nn.Module,
+    backbone: str,
+    weights: str | None,
+    fetch: Callable[[], dict] | None,
+    classifier: tuple[str, ...],
 ) -> None:
-    """Load the body's weights, all of them, and nothing but the published classifier left over.
+    """Load the network's weights, all of them, and nothing but the published classifier left over.
 
     Args:
         weights: "imagenet" (calls `fetch`) or the path of a safetensors file.
@@ -37,9 +43,9 @@ def load_into(
     else:
         state = _read(weights, backbone)
     state = {key: value for key, value in state.items() if not key.startswith(classifier)}
-    expected = body.state_dict()
+    expected = network.state_dict()
     if "pos_embed" in state and "pos_embed" in expected:
-        state["pos_embed"] = _resampled(state["pos_embed"], body)
+        state["pos_embed"] = _resampled(state["pos_embed"], network)
     missing = [key for key in expected if key not in state and not key.endswith("num_batches_tracked")]
     extra = [key for key in state if key not in expected]
     wrong = [k for k, v in state.items() if k in expected and v.shape != expected[k].shape]
@@ -65,18 +71,19 @@ def load_into(
             f"weights {str(weights)!r}: {len(broken)} tensors hold something else than finite numbers, first "
             f"{broken[0]!r}; the file is damaged: fetch or make it again"
         )
-    body.load_state_dict({key: value.to(expected[key].dtype) for key, value in state.items()}, strict=False)
+    network.load_state_dict({key: value.to(expected[key].dtype) for key, value in state.items()}, strict=False)
 
 
-def _resampled(position: torch.Tensor, body: nn.Module) -> torch.Tensor:
-    """(1, prefix + h*w, C) position embedding, its grid resampled bicubically to the body's; the prefix is kept."""
+def _resampled(position: torch.Tensor, network: nn.Module) -> torch.Tensor:
+    """(1, prefix + h*w, C) position embedding, its grid resampled bicubically to the network's; the prefix is kept."""
     from timm.layers import resample_abs_pos_embed
 
-    prefix = body.num_prefix_tokens
+    prefix = network.num_prefix_tokens
     side = math.isqrt(max(position.shape[1] - prefix, 0)) if position.dim() == 3 else 0
-    if not side or position.shape != (1, prefix + side * side, body.pos_embed.shape[2]):
+    if not side or position.shape != (1, prefix + side * side, network.pos_embed.shape[2]):
         return position  # of another model, and reported as such
-    return resample_abs_pos_embed(position.float(), new_size=list(body.patch_embed.grid_size), num_prefix_tokens=prefix)
+    size = list(network.patch_embed.grid_size)
+    return resample_abs_pos_embed(position.float(), new_size=size, num_prefix_tokens=prefix)
 
 
 def from_torchvision(name: str) -> dict:

@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 from torch import nn
 
 import baselines
+from baselines import families
 from colora.conv import ColoraConv2d
 from pipelines.profile import Params, ParamsError
-from pipelines.runs import code
 
 PEFT_RANK = 8
 TRAINED_ALIKE = ("batch_size", "precision", "compile")
@@ -68,7 +68,7 @@ def lineup(
         ParamsError: a method that is not there, or whose family has a network of its own where `backbone` is given.
     """
     found = [_method(params, method, image_size, batch_size, backbone, precision, compile) for method in methods]
-    adapted = [c for c in found if code.families()[c.family] == "adapt"]
+    adapted = [c for c in found if families()[c.family].kind == "adapt"]
     for contender in adapted:
         if contender.name in peers_of(params, found):
             found += _peers(contender, found)
@@ -141,7 +141,7 @@ def sibling(contender: Contender, form: str, among: list[Contender]) -> Contende
 
 def _method(params, method, image_size, batch_size, backbone="", precision="", compile=None) -> Contender:
     settings = {**params.settings(method), "weights": "random"}
-    if backbone and code.families()[settings["family"]] == "network":
+    if backbone and families()[settings["family"]].kind == "network":
         raise ParamsError(
             f"cost.settings: method {method!r} (family {settings['family']!r}) has a network of its own and cannot be "
             f"measured on {backbone!r}; take it out"

@@ -9,11 +9,11 @@ from typing import Any
 
 from pydantic import Field, ValidationError, model_validator
 
+from baselines import families
 from pipelines.profile.base import Name, ParamsError, Section, Seed, explain, near, short
 from pipelines.profile.cost import Cost
 from pipelines.profile.data import Data
 from pipelines.profile.recipe import Evidence, Pretrain, Probe, Train, Tune
-from pipelines.runs import code
 
 
 class Params(Section):
@@ -54,15 +54,15 @@ class Params(Section):
                 f"no method {method!r} in profile {self.profile!r}{near(method, self.method)}; methods: {', '.join(self.method)}"
             )
         section = self.method[method]
-        family, families = section.get("family"), code.families()
-        if not isinstance(family, str) or family not in families:
+        family, known = section.get("family"), families()
+        if not isinstance(family, str) or family not in known:
             raise ParamsError(
-                f"method.{method}.family: found {short(family)}{near(str(family), families)}; "
-                f"expected one of {', '.join(families)}"
+                f"method.{method}.family: found {short(family)}{near(str(family), known)}; "
+                f"expected one of {', '.join(known)}"
             )
         # A family with a network of its own has nothing of the profile's backbone.
-        model = self.model if families[family] == "adapt" else {"backbone": family, "weights": "random"}
-        if families[family] == "network":
+        model = self.model if known[family].kind == "adapt" else {"backbone": family, "weights": "random"}
+        if known[family].kind == "network":
             ignored = [key for key in ("backbone", "head", "batchnorm") if key in section]
             if ignored:
                 raise ParamsError(

@@ -11,6 +11,8 @@ import hashlib
 import json
 from pathlib import Path
 
+from baselines import families
+
 ROOT = Path(__file__).resolve().parents[2]
 SHARED = (
     "baselines/__init__.py",
@@ -21,22 +23,11 @@ SHARED = (
 PROBE = tuple(f"pipelines/training/{name}.py" for name in ("probe", "corruptions", "gradcam"))
 
 
-@functools.cache
-def families() -> dict[str, str]:
-    """Each family, a file of baselines/, and its function: "adapt" or, for a network of its own, "network"."""
-    found = {}
-    for path in sorted((ROOT / "baselines").glob("*.py")):
-        if path.stem != "__init__":
-            names = {node.name for node in ast.parse(path.read_text()).body if isinstance(node, ast.FunctionDef)}
-            found[path.stem] = "network" if "network" in names else "adapt"
-    return found
-
-
 def code_files(family: str) -> list[Path]:
     """The source files that decide a method's numbers: what all share, its family's file, and what that imports."""
     files = {ROOT / name for name in SHARED}
     waiting = [ROOT / "baselines" / f"{family}.py"]
-    if families()[family] == "adapt":  # what it adapts, though it may import nothing itself
+    if families(ROOT / "baselines")[family].kind == "adapt":  # what it adapts, though it may import nothing itself
         waiting.append(ROOT / "baselines" / "backbones" / "__init__.py")
     while waiting:
         path = waiting.pop()
@@ -75,7 +66,7 @@ def hashes() -> dict:
     parameter `colora` from the dependency `colora`.
     """
     return {
-        "code": {family: code_hash(code_files(family)) for family in families()},
+        "code": {family: code_hash(code_files(family)) for family in families(ROOT / "baselines")},
         "probe": code_hash(probe_files()),
     }
 
@@ -104,6 +95,11 @@ def _imports(path: Path) -> list[Path]:
     return found
 
 
+def _is_facts(node) -> bool:
+    """Whether a statement is the `FAMILY = Family(...)` of a family's file: a colour decides no number."""
+    return isinstance(node, ast.Assign) and [getattr(t, "id", None) for t in node.targets] == ["FAMILY"]
+
+
 def _plain(node):
     """A syntax tree as lists, without empty fields: `ast.dump` differs between Python versions, this does not."""
     if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
@@ -115,5 +111,7 @@ def _plain(node):
         fields = [[name, _plain(value)] for name, value in ast.iter_fields(node) if value is not None and value != []]
         return [type(node).__name__, *fields]
     if isinstance(node, list):
-        return [_plain(item) for item in node if not isinstance(item, (ast.Import, ast.ImportFrom))]
+        return [
+            _plain(item) for item in node if not isinstance(item, (ast.Import, ast.ImportFrom)) and not _is_facts(item)
+        ]
     return repr(node)

@@ -221,7 +221,7 @@ def behind_front(model, batches: Batches, train: dict, device: torch.device) -> 
     the features are made, sums may be rounded otherwise.
     """
     model.train()
-    count = model.front() if hasattr(model, "front") else 0
+    count = model.frozen_depth() if hasattr(model, "frozen_depth") else 0
     if not count:
         return batches
     limit = torch.cuda.get_device_properties(device).total_memory // 8 if device.type == "cuda" else FEATURES
@@ -230,10 +230,10 @@ def behind_front(model, batches: Batches, train: dict, device: torch.device) -> 
     @torch.no_grad()
     def front(images):
         with autocast(train, device):
-            return model.through(images, count)
+            return model.forward_features(images, count)
 
     try:
-        return Features(whole, front, options={"skip": count}, batch_size=batches.batch_size, limit=limit)
+        return Features(whole, front, options={"from_depth": count}, batch_size=batches.batch_size, limit=limit)
     except (MemoryError, OutOfMemoryError):
         return batches
 

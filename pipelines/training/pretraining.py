@@ -1,6 +1,6 @@
 """Train the small backbones of the quick profile on another phantom domain, as ImageNet weights stand to OCT images.
 
-Writes each body's best-epoch state to weights/PROFILE/BACKBONE.safetensors. Run `python -m pipelines.pretrain`.
+Writes each backbone's best-epoch state to weights/PROFILE/BACKBONE.safetensors. Run `python -m pipelines.pretrain`.
 """
 
 import argparse
@@ -78,12 +78,12 @@ def _train(params: Params, data, backbone: str, target: Path) -> None:
     ).to(device, memory_format=torch.channels_last)
     with tqdm(total=recipe.epochs, desc=f"pretrain {backbone}", unit="epoch", disable=None, leave=False) as bar:
         fit = loop.fit(model, data, train, seed=recipe.seed, device=device, on_epoch=lambda row: bar.update())
-    body = {
-        key.removeprefix("body."): value.contiguous().cpu()
+    backbone = {
+        key.removeprefix("backbone."): value.contiguous().cpu()
         for key, value in fit.best_state.items()
-        if key.startswith("body.")
+        if key.startswith("backbone.")
     }
-    records.write_atomically(target, lambda file: file.write(save(body)))
+    records.write_atomically(target, lambda file: file.write(save(backbone)))
     best = fit.curves[fit.best_epoch - 1]
     print(f"{target}: validation accuracy {best['val_acc']:.4f} on the source domain, epoch {fit.best_epoch}")
 

@@ -108,6 +108,10 @@ def train_run(
     folder = params.run_dir(method, seed)
     train = settings["train"]
     device, data, model = set_up(params, method, seed, settings, device)
+    if params.probed(seed):
+        from pipelines.training import gradcam
+
+        gradcam.last_map(model)  # there is one, or nothing trains
     record = {
         "profile": params.profile, "method": method, "seed": seed, "status": "failed", "failure": None,
         "fingerprint": fingerprint, "settings": described(settings), "metrics": None,
