@@ -21,9 +21,10 @@ def run(action: Callable[[], int | None]) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
     except OSError as error:
-        if error.filename is None:
+        if error.errno is not None and error.filename is None:
             raise
-        print(f"error: {error.filename}: {error.strerror or error}", file=sys.stderr)
+        # One without a number was raised here, and its message says all.
+        print(f"error: {error if error.errno is None else f'{error.filename}: {error.strerror}'}", file=sys.stderr)
     except KeyboardInterrupt:
         print("interrupted; run the same command again to go on", file=sys.stderr)
         return 130

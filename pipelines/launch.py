@@ -1,8 +1,72 @@
-"""`python -m pipelines.launch`."""
+"""Train the missing and stale runs of the active profile in parallel: on this machine, or on a Ray cluster.
 
-import sys
+Methods whose learning rate is still to be chosen are tuned first. A failed run does not stop the others. Ctrl-C stops,
+and the next launch continues; afterwards `dvc repro` records the runs without training. Exit status: 0 if all runs
+are complete, 1 if any failed or nothing could start, 128 + the signal's number if stopped.
 
-from pipelines.launching.launcher import main
+    python -m pipelines.launch --method full --method colora-blocks2-5 --seed 0 --seed 1
+"""
+
+import argparse
+import os
+
+from pipelines import _cli
+from pipelines.launching import launcher
+from pipelines.launching.grid import Wave
+from pipelines.profile import load
+
+
+def main(argv=None) -> int:
+    args = _parser().parse_args(argv)
+    return _cli.run(lambda: _launch(args))
+
+
+def _launch(args) -> int:
+    waves = [Wave(args.profile_file, load(args.profile_file), args.method, args.seed)]
+    if args.dry_run:
+        return launcher.dry_run(waves, args.stage)
+    return launcher.launch(waves, lambda grid: _pool(grid, args), stage=args.stage, minutes=args.minutes)
+
+
+def _parser():
+    parser = argparse.ArgumentParser(
+        prog="python -m pipelines.launch", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--method", action="append", help="a method (may be repeated); default: all methods of the profile"
+    )
+    parser.add_argument("--seed", type=int, action="append", help="a seed (may be repeated); default: all seeds")
+    parser.add_argument("--stage", choices=("tune", "train"), help="the trials alone, or the runs alone; default: both")
+    parser.add_argument("--profile-file", default="params.yaml", help="parameters (default: %(default)s)")
+    parser.add_argument("--dry-run", action="store_true", help="say what would run, and run nothing")
+    launcher.add_pool_options(parser)
+    ray = parser.add_argument_group("on a Ray cluster (pip install '.[cluster]')")
+    ray.add_argument("--ray", metavar="ADDRESS", help="'auto' (the cluster of this machine), HOST:PORT, or 'local'")
+    ray.add_argument(
+        "--shared", metavar="FOLDER", nargs="?", const=os.getcwd(),
+        help="nodes read data and weights in this folder of theirs (default: this folder's path); "
+        "without --shared they are sent once to each node",
+    )  # fmt: skip
+    ray.add_argument("--cache", default="~/.cache/colora", help="where nodes keep what is sent (default: %(default)s)")
+    ray.add_argument(
+        "--retries", type=int, default=3, help="how often a run starts again that a lost node takes along (default: 3)"
+    )
+    return parser
+
+
+def _pool(grid, args):
+    if args.ray is None:
+        from pipelines.launching.processes import Workers
+
+        return Workers(jobs=args.jobs, per_gpu=args.per_gpu, threads=args.threads, memory_gib=args.memory)
+    try:
+        from pipelines.launching.cluster import Cluster
+    except ModuleNotFoundError as error:
+        if error.name != "ray":
+            raise
+        raise launcher.LaunchError("--ray needs the package ray; `pip install '.[cluster]'`") from None
+    return Cluster(grid, args)
+
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

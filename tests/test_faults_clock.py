@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from pipelines.data import preparation
-from pipelines.launching import launcher
+from pipelines import launch
 from pipelines.profile import Params
 from pipelines.runs.record import read_record
 from pipelines.training import loop, runner
@@ -52,7 +52,7 @@ def test_a_finished_run_is_one_whatever_its_date(record, capsys, year):
         os.utime(path, (YEARS[year],) * 2)
     capsys.readouterr()
     assert runner.main(["--method", "head-only"]) == 0 and "complete, kept" in capsys.readouterr().out
-    assert launcher.main(["--dry-run"]) == 0
+    assert launch.main(["--dry-run"]) == 0
     assert capsys.readouterr().out == "0 runs to train, 1 complete\n"
     assert read(record) == before
 

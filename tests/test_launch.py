@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import yaml
 
-from pipelines.launching import launcher
+from pipelines import launch
 from pipelines.profile import Params
 from pipelines.runs.code import ROOT
 from pipelines.training import runner, tuning
@@ -82,7 +82,7 @@ def project(tmp_path_factory):
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     with subprocess.Popen(command, cwd=folder, env=environment(), **pipes) as first:
         try:
-            wait_for(lambda: list((folder / "checkpoints").glob("tiny/launcher.lock")))
+            wait_for(lambda: list((folder / "checkpoints").glob("tiny/launch.lock")))
             other = module(folder, "pipelines.launch")
             wait_for(lambda: list((folder / "checkpoints").glob("tiny/full/*.pt")))
             first.send_signal(signal.SIGINT)
@@ -148,7 +148,7 @@ def test_parallel_and_interrupted_runs_equal_serial_ones(project, workdir):
 
 def test_when_the_minutes_are_up_everything_stops_and_nothing_is_counted_as_failed(prepared, workdir, capsys):
     (workdir / "params.yaml").write_text(yaml.safe_dump(content(tune=None)))
-    assert launcher.main(["--jobs", "1", "--method", "full", "--minutes", "0.001"]) == 1
+    assert launch.main(["--jobs", "1", "--method", "full", "--minutes", "0.001"]) == 1
     out, err = capsys.readouterr()
     assert "0 of 2 runs are complete" in out
     assert err.splitlines()[-1] == "stopped with 2 left; launch again to continue" and "failed" not in err

@@ -1,6 +1,5 @@
 """What a launch does before any process starts, what comes next, and how each task ended."""
 
-import functools
 import os
 import shutil
 import signal
@@ -11,30 +10,28 @@ import time
 import pytest
 import yaml
 
+from pipelines import launch
 from pipelines.files import records
-from pipelines.launching import grid, launcher, worker
-from pipelines.profile import Params
-from pipelines.runs import code
+from pipelines.launching import launcher, processes
+from pipelines.launching.grid import Grid, Wave
+from pipelines.profile import Params, ParamsError
 from pipelines.runs.code import ROOT
 from pipelines.training import runner
 from tests.test_launch import content, environment
 
 
-@functools.cache
-def hashed(files):
-    return code.code_hash(files)
-
-
 @pytest.fixture
-def profile(prepared, workdir, monkeypatch):
-    monkeypatch.setattr(records, "code_hash", lambda files: hashed(tuple(files)))  # the code stays as it is
-
+def profile(prepared, workdir):
     def write(**changes):
         found = content(**changes)
         (workdir / "params.yaml").write_text(yaml.safe_dump(found))
         return Params(**found)
 
     return write
+
+
+def grid_of(params, methods=None, seeds=None, stage=None):
+    return Grid([Wave("params.yaml", params, methods, seeds)], stage)
 
 
 def finish(params, task, seconds=10.0, **changes):
@@ -53,10 +50,14 @@ def untuned(*methods):
     return {"tune": None, "method": {method: {"family": "head_only"} for method in methods}}
 
 
+def names(tasks):
+    return [str(task) for task in tasks]
+
+
 def test_a_dry_run_lists_trials_and_runs_imports_no_torch_and_starts_nothing(profile, workdir):
     profile()
     done = subprocess.run(
-        [sys.executable, "-c", "import sys; from pipelines import launch; code = launcher.main(['--dry-run'])\n"
+        [sys.executable, "-c", "import sys; from pipelines import launch; code = launch.main(['--dry-run'])\n"
          "assert not {'torch', 'numpy', 'ray', 'pandas'} & set(sys.modules); sys.exit(code)"],
         cwd=workdir, env={**environment(), "PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
     )  # fmt: skip
@@ -81,29 +82,29 @@ def test_wrong_arguments_are_one_clear_error(profile, capsys, arguments, words):
     profile(tune=None)
     if "--ray" in arguments:
         pytest.importorskip("ray", reason="the package ray is not installed")
-    assert launcher.main(arguments) == 1
+    assert launch.main(arguments) == 1
     assert words in capsys.readouterr().err
 
 
 def test_missing_data_are_one_clear_error(profile, capsys):
     profile(profile="other")
-    assert launcher.main([]) == 1
+    assert launch.main([]) == 1
     assert capsys.readouterr().err == (
         "error: data/other/manifest.json: no prepared data; run `python -m pipelines.prepare` first\n"
     )
 
 
-def test_an_method_that_cannot_be_set_up_fails_alone_and_before_anything_runs(profile):
-    made = grid.Grid(profile(method={"good": {"family": "full"}, "bad": {"family": "full", "weights": "none.pt"}}))
+def test_a_method_that_cannot_be_set_up_fails_alone_and_before_anything_runs(profile):
+    made = grid_of(profile(method={"good": {"family": "full"}, "bad": {"family": "full", "weights": "none.pt"}}))
     assert {task.method for task in made.in_state("failed")} == {"bad"} and len(made.in_state("failed")) == 2
     assert "'none.pt': no such file" in made.in_state("failed")[0].why
-    assert [str(task) for task in made.queue()] == ["good tuning"]
+    assert names(made.queue()) == ["good tuning"]
 
 
 def test_a_profile_locked_by_a_process_that_died_is_free(workdir):
-    path = workdir / "checkpoints/tiny/launcher.lock"
+    path = workdir / "checkpoints/tiny/launch.lock"
     script = (
-        "import os, signal, sys; from pathlib import Path; from pipelines import launch\n"
+        "import os, signal, sys; from pathlib import Path; from pipelines.launching import launcher\n"
         f"with launcher._locked(Path({str(path)!r})): os.kill(os.getpid(), signal.SIGKILL)"
     )
     died = subprocess.run([sys.executable, "-c", script], env={**environment(), "PYTHONPATH": str(ROOT)})
@@ -117,106 +118,115 @@ def test_a_profile_locked_by_a_process_that_died_is_free(workdir):
             pass
 
 
-# What comes next, and how it ended
+# What comes next
 
 
 def test_complete_runs_are_kept_and_stale_ones_are_not(profile):
     params = profile(**untuned("a"))
-    for task in grid.Grid(params).tasks:
+    for task in grid_of(params).tasks:
         finish(params, task, **({"fingerprint": "old"} if task.seed else {}))
-    assert [(task.seed, task.state) for task in grid.Grid(params).tasks] == [(0, "kept"), (1, "waiting")]
+    assert [(task.seed, task.state) for task in grid_of(params).tasks] == [(0, "kept"), (1, "waiting")]
 
 
 def test_what_takes_longest_goes_first_and_what_is_unknown_before_it(profile):
     params = profile(**untuned("short", "long"))
-    for task in grid.Grid(params).tasks:
+    for task in grid_of(params).tasks:
         finish(params, task, {"short": 5.0, "long": 50.0}[task.method] + task.seed, fingerprint="old")
-    made = grid.Grid(params)
-    assert [str(task) for task in made.queue()] == ["long seed 1", "long seed 0", "short seed 1", "short seed 0"]
-    assert made.time_left(1) == pytest.approx(50 + 51 + 5 + 6)
+    made = grid_of(params)
+    assert names(made.queue()) == ["long seed 0", "long seed 1", "short seed 0", "short seed 1"]
+    assert made.time_left(1) == pytest.approx(2 * 50.5 + 2 * 5.5)
     assert made.time_left(2) == pytest.approx(56)
-    assert made.time_left(100) == pytest.approx(51)  # no less than the longest
+    assert made.time_left(100) == pytest.approx(50.5)  # no less than the longest
     params = profile(**untuned("short", "long", "new"))
+    assert grid_of(params).expected(next(t for t in grid_of(params).tasks if t.method == "new")) == pytest.approx(28)
     shutil.rmtree(params.run_dir("long", 0).parent)
-    assert grid.Grid(params).expected(grid.Task("new", 0)) == pytest.approx(5.5)  # the median of all
     shutil.rmtree(params.run_dir("short", 0).parent)
-    made = grid.Grid(params)
-    assert made.time_left(1) is None and made.queue()[0].method == "short"
+    assert grid_of(params).time_left(1) is None and grid_of(params).queue()[0].method == "short"
 
 
 def test_recorded_times_count_by_the_epochs_there_are_now(profile):
     params = profile(**untuned("a"))
-    for task in grid.Grid(params).tasks:
+    for task in grid_of(params).tasks:
         finish(params, task, 10.0)
-    longer = profile(**untuned("a"), train={**content()["train"], "epochs": 6})  # of two
-    assert grid.Grid(longer).expected(grid.Task("a", 0)) == pytest.approx(30)
+    longer = grid_of(profile(**untuned("a"), train={**content()["train"], "epochs": 6}))  # of two
+    assert longer.expected(longer.tasks[0]) == pytest.approx(30)
 
 
 def test_runs_wait_for_their_methods_trials_alone(profile):
     params = profile()
-    made = grid.Grid(params)
-    assert [str(task) for task in made.queue()] == ["full tuning", "wild seed 0", "wild seed 1"]
-    tuning = made.next_job(2)
+    made = grid_of(params)
+    assert names(made.queue()) == ["full tuning", "wild seed 0", "wild seed 1"]
+    tuning = made.queue()[0]
     made.start(tuning)
-    assert "full seed 0" not in map(str, made.queue())
-    trials = {"fingerprint": made.fingerprint(tuning[0]), "chosen": 1e-3}
-    records.write_json(params.tune_file("full"), trials)
+    assert "full seed 0" not in names(made.queue())
+    records.write_json(params.tune_file("full"), {"fingerprint": tuning.fingerprint(), "chosen": 1e-3})
     made.settle(tuning, "")
-    assert tuning[0].state == "done" and "full seed 0" in map(str, made.queue())
+    assert tuning.state == "done" and "full seed 0" in names(made.queue())
 
 
-def test_an_method_that_cannot_be_tuned_fails_with_the_last_line_of_its_log(profile):
-    made = grid.Grid(profile())
-    tuning = made.next_job(1)
+def test_a_wave_goes_before_the_next_one_and_a_run_in_two_waves_is_one(profile):
+    params = profile(**untuned("a", "b"), seeds=[0, 1, 2])
+    other = Params(**{**params.model_dump(), "profile": "tiny-other", "data": params.model_dump()["data"]})
+    shutil.copytree(params.data_dir, other.data_dir)
+    for seed in (0, 1):  # known to be long, which decides within a wave alone
+        finish(params, next(t for t in grid_of(params).tasks if (t.method, t.seed) == ("b", seed)), fingerprint="old")
+    made = Grid([
+        Wave("params.yaml", params, ["a"], [2]), Wave("other.yaml", other, ["a"], [0]),
+        Wave("params.yaml", params, ["a", "b"], [2, 0]),
+    ])  # fmt: skip
+    assert [f"{task.rank} {task}" for task in made.queue()] == [
+        "0 tiny: a seed 2", "1 tiny-other: a seed 0", "2 tiny: a seed 0", "2 tiny: b seed 2", "2 tiny: b seed 0"
+    ]  # fmt: skip
+    with pytest.raises(ParamsError, match="another file has a profile 'tiny' too"):
+        Grid([Wave("params.yaml", params), Wave("other.yaml", profile(**untuned("c")))])
+
+
+def test_one_stage_alone(profile):
+    params = profile()
+    assert names(grid_of(params, stage="tune").tasks) == ["full tuning"]
+    assert names(grid_of(params, ["full"], stage="train").queue()) == ["full seed 0", "full seed 1"]
+
+
+# How it ended
+
+
+def test_a_method_that_cannot_be_tuned_fails_with_the_last_line_of_its_log(profile):
+    made = grid_of(profile())
+    tuning = made.queue()[0]
     made.start(tuning)
-    made.settle(tuning, worker.how_it_ended(1, "a line\nerror: full: training diverged at every rate\n\n"))
-    assert tuning[0].why == "full: training diverged at every rate"
+    made.settle(tuning, processes.last_word(1, "a line\nerror: full: training diverged at every rate\n\n"))
+    assert tuning.why == "full: training diverged at every rate"
     assert [task.why for task in made.in_state("failed")][1:] == ["its method could not be tuned"] * 2
     assert {task.method for task in made.queue()} == {"wild"}
 
 
-def test_short_runs_of_an_method_share_a_process_while_the_others_have_enough(profile):
-    params = profile(**untuned("a", "b"), seeds=[0, 1, 2, 3, 4, 5])
-    for task in grid.Grid(params).tasks:
-        finish(params, task, 20.0 if task.method == "a" else 2.0, fingerprint="old")
-    made = grid.Grid(params)
-    assert [task.seed for task in made.next_job(1)] == [0, 1, 2]  # 60 seconds of them
-    assert [task.seed for task in made.next_job(6)] == [0, 1]  # 12 runs for 6 processes
-    assert [task.seed for task in made.next_job(1, share=False)] == [0]
-    for task in made.tasks:
-        task.state = "kept" if task.method == "a" else "waiting"
-    assert len(made.next_job(1)) == 6
-
-
-def test_a_process_that_dies_costs_the_run_it_was_at_alone(profile):
-    params = profile(**untuned("a"), seeds=[0, 1, 2])
-    made = grid.Grid(params)
-    job = list(made.tasks)
-    made.start(job)
-    finish(params, job[0])
-    made.settle(job, worker.how_it_ended(-9, "loading\n"))
-    assert [task.state for task in job] == ["done", "failed", "waiting"]
-    assert job[1].why == "killed by SIGKILL, as the system does when memory runs out; last line: loading"
+def test_a_process_that_dies_is_named_by_its_signal():
+    why = processes.last_word(-9, "loading\n")
+    assert why == "killed by SIGKILL, as the system does when memory runs out; last line: loading"
 
 
 def test_a_diverged_run_fails_by_its_record_and_an_old_failure_is_not_this_runs(profile):
     params = profile(**untuned("a"))
-    made = grid.Grid(params)
-    job = list(made.tasks)
-    finish(params, job[1], status="failed", failure="nan, long ago")
-    made.start(job)
+    made = grid_of(params)
+    first, second = made.tasks
+    finish(params, second, status="failed", failure="nan, long ago")
+    for task in made.tasks:
+        made.start(task)
     time.sleep(0.01)
-    finish(params, job[0], status="failed", failure="nan in epoch 3", timings=None)
-    made.settle(job, "the log's last line")
-    assert (job[0].state, job[0].why) == ("failed", "nan in epoch 3")
-    assert (job[1].state, job[1].why) == ("failed", "the log's last line")
+    finish(params, first, status="failed", failure="nan in epoch 3", timings=None)
+    for task in made.tasks:
+        made.settle(task, "the log's last line")
+    assert [(task.state, task.why) for task in made.tasks] == [
+        ("failed", "nan in epoch 3"), ("failed", "the log's last line")
+    ]  # fmt: skip
 
 
 def test_a_stopped_run_has_not_failed_and_one_that_was_done_is_done(profile):
     params = profile(**untuned("a"))
-    made = grid.Grid(params)
-    job = list(made.tasks)
-    made.start(job)
-    finish(params, job[0])
-    made.settle(job, "KeyboardInterrupt", stopped=True)
-    assert [task.state for task in job] == ["done", "stopped"]
+    made = grid_of(params)
+    for task in made.tasks:
+        made.start(task)
+    finish(params, made.tasks[0])
+    for task in made.tasks:
+        made.settle(task, "KeyboardInterrupt", stopped=True)
+    assert [task.state for task in made.tasks] == ["done", "stopped"]

@@ -1,9 +1,7 @@
-"""Jobs as processes: how many, with how much memory, on which GPU, and what the table shows of them."""
+"""Workers: how many, with how much memory, on which GPU, what one that dies costs, and what is shown of them."""
 
-import json
+import io
 import os
-import re
-import resource
 import signal
 import subprocess
 import sys
@@ -12,36 +10,40 @@ from pathlib import Path
 import pytest
 
 from pipelines.files import records
-from pipelines.launching import grid, processes, progress, worker
+from pipelines.launching import processes, progress
 from pipelines.profile import ParamsError
 from pipelines.runs.code import ROOT
 from tests import test_launch_grid
 from tests.test_launch import GIB, environment, processes_in, wait_for
-from tests.test_launch_grid import untuned
+from tests.test_launch_grid import grid_of, untuned
 
 profile = test_launch_grid.profile
 
 
-def pool(params, monkeypatch, gpus="", cores=8, total=64 * GIB, free=64 * GIB, **options):
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", gpus)
+def pool(monkeypatch, gpus=(), cores=8, total=64 * GIB, free=64 * GIB, **options):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(processes, "gpus", lambda: list(gpus))
     monkeypatch.setattr(processes, "cores", lambda: cores)
     monkeypatch.setattr(processes, "memory", lambda: (total, free))
-    return processes.Processes(params, "params.yaml", **options)
+    return processes.Workers(**options)
 
 
 class Started:
-    """In place of a process: what was asked for."""
+    """In place of a worker: what was asked for."""
 
-    def __init__(self, command, folder, code, log, *, threads, gpu):
-        self.command, self.threads, self.gpu, self.pid, self.returncode = command, threads, gpu, os.getpid(), None
+    def __init__(self, log, *, threads, gpu):
+        self.threads, self.gpu, self.alive, self.task = threads, gpu, True, None
+
+    def start(self, task):
+        self.task = task
+
+    def resident(self):
+        return GIB
 
 
-def test_jobs_and_threads_follow_from_cores_memory_and_gpus(profile, monkeypatch):
-    params = profile(**untuned("a"))
-
+def test_jobs_and_threads_follow_from_cores_memory_and_gpus(workdir, monkeypatch):
     def chosen(**options):
-        made = pool(params, monkeypatch, **options)
+        made = pool(monkeypatch, **options)
         return made.slots, made.threads
 
     assert chosen() == (8, 1)
@@ -50,42 +52,62 @@ def test_jobs_and_threads_follow_from_cores_memory_and_gpus(profile, monkeypatch
     assert chosen(memory_gib=20) == (3, 2)
     assert chosen(jobs=2) == (2, 4)
     assert chosen(jobs=2, threads=3) == (2, 3)
-    assert chosen(gpus="0,1") == (2, 4)
-    assert chosen(gpus="0,1", per_gpu=2) == (4, 2)
+    assert chosen(gpus=["0", "1"]) == (2, 4)
+    assert chosen(gpus=["0", "1"], per_gpu=2) == (4, 2)
     assert chosen(free=1 * GIB) == (8, 1)  # what others take now does not change the numbers
     with pytest.raises(ParamsError, match="--jobs 3: there are 2 GPUs for 1 each"):
-        chosen(gpus="0,1", jobs=3)
+        chosen(gpus=["0", "1"], jobs=3)
 
 
-def test_every_gpu_gets_a_job_before_any_gets_two(profile, monkeypatch):
-    monkeypatch.setattr(worker, "start", Started)
-    params = profile(**untuned("a"), seeds=[0, 1, 2])
-    made = pool(params, monkeypatch, gpus="GPU-x,GPU-y", per_gpu=2)
-    for task in grid.Grid(params).tasks:
-        made.start([task])
-    assert [run.process.gpu for run in made.running] == ["GPU-x", "GPU-y", "GPU-x"]
-    del made.running[1]
-    made.start(made.running[0].job)
-    assert made.running[-1].process.gpu == "GPU-y"
-    assert made.running[0].process.command == [
-        "pipelines.train", "--method", "a", "--seed", "0", "--profile-file", "params.yaml"
-    ]  # fmt: skip
+@pytest.mark.parametrize(
+    "chosen, found",
+    [(None, ["GPU-x", "GPU-y"]), ("1", ["1"]), ("GPU-y", ["GPU-y"]), ("0,7", ["0"]), ("", []), ("-1", [])],
+)
+def test_gpus_are_those_that_are_there_and_allowed(tmp_path, monkeypatch, chosen, found):
+    for name, lines in (("there", "printf 'GPU-x\\nGPU-y\\n'"), ("broken", "exit 9")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "nvidia-smi").write_text(f"#!/bin/sh\n{lines}\n")
+        (tmp_path / name / "nvidia-smi").chmod(0o755)
+    if chosen is None:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    else:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", chosen)
+    monkeypatch.setenv("PATH", f"{tmp_path}/there:/usr/bin:/bin")
+    assert processes.gpus() == found
+    for path in (f"{tmp_path}/broken", str(tmp_path)):  # no driver, and no such program: what is named is not there
+        monkeypatch.setenv("PATH", path)
+        assert processes.gpus() == []
 
 
-def test_a_job_starts_only_where_its_memory_and_what_the_others_will_still_take_is_free(profile, monkeypatch):
-    monkeypatch.setattr(worker, "start", Started)
-    monkeypatch.setattr(processes._Running, "resident", lambda self: 1 * GIB)
+def test_every_gpu_gets_a_task_before_any_gets_two_and_a_worker_stays_for_the_next(profile, monkeypatch):
+    monkeypatch.setattr(processes, "Worker", Started)
+    made = pool(monkeypatch, gpus=["GPU-x", "GPU-y"], per_gpu=2)
+    tasks = grid_of(profile(**untuned("a"), seeds=[0, 1, 2])).tasks
+    for task in tasks:
+        made.start(task)
+    first, second, third, none = made.workers
+    assert [worker.gpu for worker in (first, second, third)] == ["GPU-x", "GPU-y", "GPU-x"] and none is None
+    second.task = None
+    made.start(tasks[1])
+    assert made.workers[1] is second
+    second.task, second.alive = None, False
+    made.start(tasks[1])
+    assert made.workers[1] is not second and made.workers[1].gpu == "GPU-y"
+
+
+def test_a_task_starts_only_where_its_memory_and_what_the_others_will_still_take_is_free(profile, monkeypatch):
+    monkeypatch.setattr(processes, "Worker", Started)
     params = profile(**untuned("a", "b"))
-    records.write_json(Path("checkpoints/tiny/memory.json"), {"a": 4 * GIB})
-    first, *_, other = grid.Grid(params).tasks
-    made = pool(params, monkeypatch, free=6 * GIB)
+    records.write_json(Path("checkpoints/memory.json"), {"tiny/a": 4 * GIB})
+    first, *_, other = grid_of(params).tasks
+    made = pool(monkeypatch, free=6 * GIB)
     assert made.estimate(first) == made.estimate(other) == 4 * GIB  # b is not known: the most that is
     assert made.has_room(first)
-    made.start([first])
+    made.start(first)
     assert not made.has_room(other)  # 6 are free, of which 3 will go to the first
     monkeypatch.setattr(processes, "memory", lambda: (64 * GIB, 7.5 * GIB))
     assert made.has_room(other)
-    made = pool(params, monkeypatch, free=0, memory_gib=2)
+    made = pool(monkeypatch, free=0, memory_gib=2)
     assert made.has_room(first)  # one alone is tried
 
 
@@ -106,79 +128,134 @@ def test_memory_within_a_control_group(tmp_path):
     assert processes.memory(tmp_path)[0] == psutil.virtual_memory().total
 
 
-def test_peak_memory_is_measured_and_remembered(profile, monkeypatch, workdir):
-    params = profile(**untuned("a"))
-    made = pool(params, monkeypatch)
-    task = grid.Grid(params).tasks[0]
-    (workdir / "eater.py").write_text("b = bytearray(300 * 2**20)\nprint('ate')\n")
-    monkeypatch.setattr(grid.Task, "command", lambda self: ["eater"])
-    made.start([task])
-    ((job, why),) = made.ended(60)
-    assert (job, why) == ([task], "ate")
-    # A child's peak starts at what its parent held when it was forked: little of the launcher, much of a test run.
-    inherited = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    assert 300 * 2**20 < pool(params, monkeypatch).estimate(task) < max(600 * 2**20, 1.1 * inherited)
+# A worker and its tasks, with other work in place of training.
+
+WORK = """
+import os, signal, sys, time
+from pipelines.launching import worker
+
+def do(task):
+    print(task["method"], flush=True)
+    if task["method"] == "eat":
+        print("ate", len(bytearray(300 * 2**20)))
+    elif task["method"] == "die":
+        os.kill(os.getpid(), signal.SIGKILL)
+    elif task["method"] == "raise":
+        raise RuntimeError("the GPU is in a bad state")
+    elif task["method"] == "deaf":
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        print("up", flush=True)
+        time.sleep(100)
+    else:
+        print(os.getpid())
+
+worker._do = do
+worker.main()
+"""
 
 
-def test_a_process_that_ignores_the_interrupt_is_killed_and_dies_with_its_parent(workdir, monkeypatch):
-    (workdir / "deaf.py").write_text(
-        "import signal, time\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\nprint('up')\ntime.sleep(100)\n"
-    )
-    monkeypatch.setattr(worker, "GRACE_S", 0.2)
-    deaf = worker.start(["deaf"], ".", workdir, "log", threads=1, gpu=None)
-    wait_for(lambda: "up" in Path("log").read_text())
-    worker.end([deaf])
-    assert deaf.returncode == -signal.SIGKILL
-    script = (
-        "import os, signal, time; from pathlib import Path; from pipelines import worker\n"
-        f"worker.start(['deaf'], '.', {str(workdir)!r}, 'second', threads=1, gpu=None)\n"
-        "while 'up' not in Path('second').read_text(): time.sleep(0.05)\n"
-        "os.kill(os.getpid(), signal.SIGKILL)"
-    )
+@pytest.fixture
+def working(workdir, monkeypatch):
+    """`subprocess.Popen` starts workers that do `WORK`."""
+    (workdir / "work.py").write_text(WORK)
+    start = subprocess.Popen
+
+    def popen(command, **options):
+        if "pipelines.launching.worker" in command:
+            command = [command[0], str(workdir / "work.py"), *command[3:]]
+        return start(command, **options)
+
+    monkeypatch.setattr(processes.subprocess, "Popen", popen)
+
+
+def run(made, task):
+    made.start(task)
+    return next(why for _ in iter(lambda: made.busy, []) for _, why in made.ended(60))
+
+
+def test_a_worker_does_task_after_task_and_its_death_costs_one(profile, monkeypatch, working):
+    made = pool(monkeypatch, jobs=1)
+    tasks = {task.method: task for task in grid_of(profile(**untuned("say", "die", "raise", "eat"), seeds=[0])).tasks}
+    monkeypatch.setattr("pipelines.launching.grid.Task.is_complete", lambda task: False)
+    first = run(made, tasks["say"])
+    assert run(made, tasks["say"]) == first and first == str(made.workers[0].process.pid)
+    assert Path("checkpoints/tiny/say/0.log").read_text() == f"say\n{first}\n"
+    small = made.estimate(tasks["say"])
+    assert run(made, tasks["eat"]).startswith("ate")
+    assert 300 * 2**20 < made.estimate(tasks["eat"]) < small + 320 * 2**20
+    run(made, tasks["say"])
+    assert made.estimate(tasks["say"]) == pytest.approx(small, rel=0.2)  # the other task's peak is forgotten
+    assert "killed by SIGKILL" in run(made, tasks["die"])
+    assert run(made, tasks["say"]) not in (first, "")
+    assert run(made, tasks["raise"]) == "RuntimeError: the GPU is in a bad state"
+    assert run(made, tasks["say"]).isdigit()
+    os.kill(made.workers[0].process.pid, signal.SIGKILL)  # while it has nothing to do
+    made.workers[0].process.wait()
+    assert run(made, tasks["say"]).isdigit()
+    assert made.stop(lambda: False) == [] and not [c for c in processes_in(Path.cwd()) if "work.py" in c]
+
+
+def test_a_worker_that_ignores_the_interrupt_is_killed_and_dies_with_its_parent(profile, monkeypatch, working, workdir):
+    monkeypatch.setattr(processes, "GRACE_S", 0.2)
+    made = pool(monkeypatch, jobs=1)
+    (task,) = grid_of(profile(**untuned("deaf"), seeds=[0])).tasks
+    made.start(task)
+    wait_for(lambda: "up" in task.log.read_text())
+    worker = made.workers[0]
+    assert made.stop(lambda: False) == [
+        (task, "killed by SIGKILL, as the system does when memory runs out; last line: up")
+    ]
+    assert worker.process.returncode == -signal.SIGKILL
+    task.log.unlink()
+    script = f"""
+import os, signal, subprocess, sys, time
+from multiprocessing import Pipe
+mine, theirs = Pipe()
+subprocess.Popen([sys.executable, "work.py", str(theirs.fileno()), str(os.getpid())], pass_fds=[theirs.fileno()],
+                 start_new_session=True)
+mine.send({{"method": "deaf", "log": {str(task.log.absolute())!r}}})
+while not os.path.exists({str(task.log)!r}) or "up" not in open({str(task.log)!r}).read(): time.sleep(0.05)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
     parent = subprocess.run([sys.executable, "-c", script], env={**environment(), "PYTHONPATH": str(ROOT)})
     assert parent.returncode == -signal.SIGKILL
-    wait_for(lambda: not any("deaf" in command for command in processes_in(workdir)))
+    wait_for(lambda: not any("work.py" in command for command in processes_in(workdir)))
 
 
 # What is shown
 
 
-def test_the_table_shows_methods_at_work_first_and_fits_the_terminal(profile, monkeypatch):
-    made = grid.Grid(profile(**untuned("a", "b", "c", "d")))
-    shown = progress.Progress(made)
-    for task in made.tasks:
-        task.state = "kept" if task.method == "a" else "waiting"
-    made.start([made.tasks[5]])
-    lines = [re.sub(r"\x1b\[\d+m", "", line) for line in shown.table(10)]
-    assert [line[0] for line in lines] == [" ", "c", "b", "d", "a"]
-    assert lines[1].split() == ["c", "waiting", "0", "s"] and lines[4].split() == ["a", "kept", "kept"]
-    assert [line.split()[0] for line in shown.table(4)] == ["0", "\x1b" and "c", "b", "and"]
-    assert shown.table(4)[-1] == "and 2 more methods"
-    assert shown.summary(1) == "2 of 8 runs done, 1 running, time left unknown"
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
 
 
-def test_a_terminal_gets_its_table_redrawn_in_place(profile):
-    import io
-
-    class Terminal(io.StringIO):
-        def isatty(self):
-            return True
-
-    made, terminal = grid.Grid(profile(**untuned("a"))), Terminal()
+def test_a_terminal_shows_what_runs_under_the_events(profile, monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "100")
+    made, terminal = grid_of(profile(**untuned("a", "b"))), Terminal()
     shown = progress.Progress(made, terminal)
+    for task in made.tasks[:2]:
+        task.state = "kept"
+    made.start(made.tasks[3])
     shown.draw(1)
-    height = terminal.getvalue().count("\n")
     shown.event("hello")
-    assert f"\x1b[{height}A\x1b[J" in terminal.getvalue() and terminal.getvalue().endswith("hello\n")
+    shown.close()
+    text = terminal.getvalue()
+    assert "b seed 1" in text and "hello" in text and "a seed 0" not in text and "\x1b" in text
+    assert "2 of 4 runs done, 1 running, time left unknown" in text
+
+
+def test_elsewhere_an_event_is_a_plain_line(profile):
+    made, stream = grid_of(profile(**untuned("a"))), io.StringIO()
+    shown = progress.Progress(made, stream)
+    shown.draw(1)
+    made.tasks[0].state, made.tasks[0].why = "failed", "nan"
+    shown.ended(made.tasks[0], 1)
+    assert stream.getvalue() == "[     0 s] a seed 0 failed: nan; 0 of 2 runs done, 1 failed, time left unknown\n"
 
 
 @pytest.mark.parametrize("seconds, text", [(0, "0 s"), (75, "75 s"), (150, "2.5 min"), (3600 * 5.04, "5.0 h"),
                                            (3600 * 240, "10.0 days"), (None, "unknown")])  # fmt: skip
 def test_clock(seconds, text):
     assert progress.clock(seconds) == text
-
-
-def test_lines_are_cut_by_what_is_visible():
-    assert progress._cut("\x1b[31mabcdef\x1b[0m", 3) == "\x1b[31mabc\x1b[0m"
-    assert progress._cut("\x1b[31mabc\x1b[0m", 3) == "\x1b[31mabc\x1b[0m"
-    assert json.dumps(progress._cut("ab", 3)) == '"ab"'

@@ -157,3 +157,14 @@ def test_a_module_that_is_moved_or_renamed_has_the_same_hash_and_a_changed_expre
     assert code.code_hash([here]) == code.code_hash([there])
     there.write_text(text.replace("r**2", "r**3"))
     assert code.code_hash([here]) != code.code_hash([there])
+
+
+def test_what_a_dead_process_left_goes_unless_it_is_another_machines(tmp_path, monkeypatch):
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    monkeypatch.setattr(records, "_HOST", "here")
+    names = [f".a.json.here.{dead.pid}.tmp", f".a.json.there.{dead.pid}.tmp", f".b.json.here.{dead.pid}.tmp"]
+    for name in names:
+        (tmp_path / name).touch()
+    records.write_json(tmp_path / "a.json", {})
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*names[1:], "a.json"])

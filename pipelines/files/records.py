@@ -4,9 +4,11 @@ import glob
 import hashlib
 import json
 import os
+import socket
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+_HOST = socket.gethostname().replace(".", "-")
 LARGEST = 2**28  # bytes of a JSON file; a manifest takes about 10 an image
 
 
@@ -84,7 +86,7 @@ def write_atomically(path: Path, write) -> None:
     Raises:
         OSError: the folder cannot be made or written, or the disk is full; `path` is then what it was.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{_HOST}.{os.getpid()}.tmp")
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         _clear_abandoned(path)
@@ -104,8 +106,8 @@ def write_atomically(path: Path, write) -> None:
 
 
 def _clear_abandoned(path: Path) -> None:
-    """Remove what processes that were killed while writing this file left beside it."""
-    for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+    """Remove what processes of this machine that were killed while writing this file left beside it."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.{glob.escape(_HOST)}.*.tmp"):
         try:
             os.kill(int(left.suffixes[-2][1:]), 0)  # asks whether it lives
         except ProcessLookupError:

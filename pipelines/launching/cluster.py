@@ -15,11 +15,12 @@ import ray
 import yaml
 
 from pipelines.files import records
-from pipelines.launching import worker
+from pipelines.launching import node as worker
 from pipelines.launching.grid import Grid, Task
 from pipelines.launching.processes import cores
 from pipelines.profile import ParamsError
-from pipelines.runs.code import ROOT, code_files, sha256_json
+from pipelines.runs import environment
+from pipelines.runs.code import ROOT, sha256_json
 
 PIECE = 64 * 2**20  # bytes of a file that are sent as one object
 FILE = re.compile(r"[a-z][a-z0-9_-]*\.(json|csv|npz)")  # of a run: nothing that could lie outside its folder
@@ -36,10 +37,8 @@ class Cluster:
         ParamsError: no node has room for one run.
     """
 
-    shares = False  # a run a task: what a lost node takes along is one run
-
     def __init__(self, grid: Grid, args):
-        self.grid, self.params, self.args = grid, grid.params, args
+        self.params, self.args = grid.tasks[0].params, args
         _connect(args.ray)
         ray.cloudpickle.register_pickle_by_value(worker)  # nodes need not have this project
         nodes = [node for node in _nodes() if node.get("GPU")] or _nodes()
@@ -47,7 +46,7 @@ class Cluster:
         self.threads = args.threads or min(
             max(1, int(node.get("CPU", 1) * self.gpu // node["GPU"])) if self.gpu else 1 for node in nodes
         )
-        self.running: dict = {}  # reference -> job
+        self.running: dict = {}  # reference -> task
         self._counted = -math.inf
         if not self.slots:
             ray.shutdown()
@@ -110,8 +109,7 @@ class Cluster:
             self._weights[weights] = f"{folder}/{path.name}"
         return self._weights.get(weights, weights)
 
-    def start(self, job: list[Task]) -> None:
-        (task,) = job
+    def start(self, task: Task) -> None:
         texts = {"params.yaml": self._params}
         tuning = self.params.tune_file(task.method)
         if task.seed is None:
@@ -121,15 +119,15 @@ class Cluster:
             if tuning.is_file():
                 texts[tuning.as_posix()] = tuning.read_text()
         spec = {
-            "command": task.command(), "folder": folder.as_posix(), "wanted": wanted, "texts": texts,
+            "command": task.command().split()[2:], "folder": folder.as_posix(), "wanted": wanted, "texts": texts,
             "code": self._code, "links": self._links, "same": self._same, "cache": self.args.cache,
             "threads": self.threads, "gpu": self.gpu > 0,
         }  # fmt: skip
-        self.running[self._remote.options(name=str(task), **self._needs).remote(spec)] = job
+        self.running[self._remote.options(name=str(task), **self._needs).remote(spec)] = task
 
     # What comes back
 
-    def ended(self, seconds: float) -> list[tuple[list[Task], str]]:
+    def ended(self, seconds: float) -> list[tuple[Task, str]]:
         """Jobs that have ended and whose results are written, with their last word; waits so long for one.
 
         Raises:
@@ -139,7 +137,7 @@ class Cluster:
             return []
         ray.wait(list(self.running), num_returns=1, timeout=seconds)
         done, _ = ray.wait(list(self.running), num_returns=len(self.running), timeout=0)
-        return [(job, self._collect(reference, job[0])) for reference in done for job in [self.running.pop(reference)]]
+        return [(task, self._collect(reference, task)) for reference in done for task in [self.running.pop(reference)]]
 
     def _collect(self, reference, task: Task) -> str:
         try:
@@ -153,9 +151,9 @@ class Cluster:
         where = f"node {result['node']}\n".encode()
         records.write_atomically(task.log, lambda file: file.write(where + result["log"]))
         why = worker.how_it_ended(result["returncode"], result["log"].decode(errors="replace"))
-        return store(self.grid, task, result) or f"{why} (on node {result['node']})"
+        return store(task, result) or f"{why} (on node {result['node']})"
 
-    def stop(self, impatient) -> list[tuple[list[Task], str]]:
+    def stop(self, impatient) -> list[tuple[Task, str]]:
         """Cancel what runs, by force after a grace time or once `impatient()`, return it, and leave the cluster."""
         for reference in self.running:
             ray.cancel(reference)
@@ -165,46 +163,40 @@ class Cluster:
         for reference in left:
             ray.cancel(reference, force=True)
         stopped = [
-            (job, "" if reference in left else self._collect(reference, job[0]))
-            for reference, job in self.running.items()
+            (task, "" if reference in left else self._collect(reference, task))
+            for reference, task in self.running.items()
         ]
         self.running = {}
         ray.shutdown()
         return stopped
 
 
-def store(grid: Grid, task: Task, result: dict) -> str | None:
+def store(task: Task, result: dict) -> str | None:
     """Write what a node sent of a task, its record last; returns what is wrong with it, or None.
 
     Nothing is written unless the record has the fingerprint that it should have here, and every name is one that lies
     in the run's folder.
     """
     files, node = dict(result["files"]), result["node"]
-    path = grid.record_file(task)
+    path = task.record_file
     if path.name not in files:
         return None
     try:
         record = json.loads(files.pop(path.name))
-        if record["fingerprint"] != grid.fingerprint(task):
+        if record["fingerprint"] != task.fingerprint():
             return f"node {node} sent a record with another fingerprint: it has other data, weights or code"
         wrong = [name for name in files if task.seed is None or not FILE.fullmatch(name)]
         if wrong:
             return f"node {node} sent a file that does not belong there: {wrong[0]!r}"
         if record["environment"]["commit"] is None:  # nodes have no Git repository; the code is ours
-            record["environment"] |= _commit(grid.params.settings(task.method)["family"])
+            family = task.params.settings(task.method)["family"]
+            record["environment"] |= {"commit": environment.commit(), "dirty": environment.dirty(family)}
     except (ValueError, KeyError, TypeError) as error:
         return f"node {node} sent a malformed record: {error!r}"
     for name, content in files.items():
         records.write_atomically(path.parent / name, lambda file, content=content: file.write(content))
     records.write_json(path, record)
     return None
-
-
-def _commit(family: str) -> dict:
-    return {
-        "commit": records._git("rev-parse", "HEAD"),
-        "dirty": bool(records._git("status", "--porcelain", "--", *map(str, code_files(family)))),
-    }
 
 
 def _connect(address: str) -> None:

@@ -1,13 +1,13 @@
-"""The work of a profile: which trials and runs are missing or stale, what comes next, how each ended.
+"""The work of one or several profiles: which trials and runs are missing or stale, what comes next, how each ended.
 
-A method's trials come before its runs; beyond that nothing waits for anything, and the longest known work goes first.
-Imports neither torch nor numpy, and starts nothing: `pipelines.launch` does.
+A method's trials come before its runs. Waves come in their order; within one, nothing waits for anything else, and the
+longest known work goes first. Imports neither torch nor numpy, and starts nothing.
 """
 
 import math
 import statistics
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from pipelines.files import records
@@ -15,240 +15,223 @@ from pipelines.profile import Params, ParamsError
 from pipelines.runs.record import read_record
 from pipelines.training import runner, trials, tuning
 
-# Short runs of a method share one process, which imports torch once, up to about this many seconds of them.
-SHARED_PROCESS_S = 60
+
+@dataclass(frozen=True)
+class Wave:
+    """Methods and seeds of a profile (all where None), wanted before those of later waves."""
+
+    profile_file: str
+    params: Params
+    methods: list[str] | None = None
+    seeds: list[int] | None = None
 
 
-@dataclass
+@dataclass(eq=False)
 class Task:
     """A method's trials (`seed` is None) or one run. `state`: kept, waiting, running, done, failed or stopped."""
 
+    wave: Wave
+    rank: int  # of its wave
     method: str
     seed: int | None
+    size: float = 1.0  # in runs of its method
+    prefix: str = ""  # of its name: its profile, where there are several
     state: str = "waiting"
     why: str = ""
-    log: Path | None = None
-    started: float = 0.0  # monotonic seconds
-    found: int | None = field(default=None, repr=False)  # when its record was written, as it was at the start
+    started: float | None = None  # monotonic seconds
+    found: int | None = None  # when its record was written, as it was at the start
 
     def __str__(self):
-        return f"{self.method} tuning" if self.seed is None else f"{self.method} seed {self.seed}"
+        return f"{self.prefix}{self.method} {'tuning' if self.seed is None else f'seed {self.seed}'}"
 
-    def command(self) -> list[str]:
-        """The module and arguments that do this task alone."""
+    @property
+    def params(self) -> Params:
+        return self.wave.params
+
+    @property
+    def name(self) -> tuple[str, str]:
+        """What its trials and runs share."""
+        return self.params.profile, self.method
+
+    @property
+    def log(self) -> Path:
+        return Path("checkpoints", *self.name, "tune.log" if self.seed is None else f"{self.seed}.log")
+
+    @property
+    def record_file(self) -> Path:
         if self.seed is None:
-            return ["pipelines.tune", "--method", self.method]
-        return ["pipelines.train", "--method", self.method, "--seed", str(self.seed)]
+            return self.params.tune_file(self.method)
+        return self.params.run_dir(self.method, self.seed) / "record.json"
 
+    def written(self) -> int | None:
+        return self.record_file.stat().st_mtime_ns if self.record_file.exists() else None
 
-class Grid:
-    """The tasks of a profile, or of some of its methods and seeds.
+    def command(self) -> str:
+        """What does this task alone."""
+        words = ["pipelines.tune", "--method", self.method]
+        if self.seed is not None:
+            words = ["pipelines.train", "--method", self.method, "--seed", str(self.seed)]
+        if self.wave.profile_file != "params.yaml":
+            words += ["--profile-file", self.wave.profile_file]
+        return f"python -m {' '.join(words)}"
 
-    Raises:
-        ParamsError: a method or seed that the profile does not have.
-        FileNotFoundError: the data are not prepared.
-    """
-
-    def __init__(self, params: Params, methods: list[str] | None = None, seeds: list[int] | None = None):
-        self.params = params
-        self.methods = list(params.method) if methods is None else list(dict.fromkeys(methods))
-        self.seeds = params.seeds if seeds is None else sorted(set(seeds))
-        for method in self.methods:
-            if method not in params.method:
-                params.settings(method)  # raises, with near names
-        for seed in self.seeds:
-            if seed not in params.seeds:
-                raise ParamsError(f"seed {seed} is not one of profile {params.profile!r}: {params.seeds}")
-            records.data_identity(params.data_dir, seed)
-        self.seconds = {}  # (method, seed) -> seconds its training took, here or wherever its record comes from
-        self._spent = self._predicted = 0.0
-        self.tasks: list[Task] = []
-        for method in self.methods:
-            self._plan(method)
-
-    def _plan(self, method: str) -> None:
-        runs = [Task(method, seed, log=self._log(method, str(seed))) for seed in self.seeds]
-        try:
-            epochs = self.params.settings(method)["train"]["epochs"]
-            if self._needs_tuning(method):
-                self.tasks.append(Task(method, None, log=self._log(method, "tune")))
-        except (ValueError, FileNotFoundError) as error:
-            for run in runs:
-                run.state, run.why, run.log = "failed", str(error), None
-        for run in runs:
-            self.tasks.append(run)
-            if run.state != "failed":
-                try:
-                    self._look_up(run, epochs)
-                except (ValueError, FileNotFoundError) as error:
-                    run.state, run.why, run.log = "failed", str(error), None
-
-    def _log(self, method: str, name: str) -> Path:
-        return Path("checkpoints") / self.params.profile / method / f"{name}.log"
-
-    def _needs_tuning(self, method: str) -> bool:
-        if not self.params.tuned(method):
-            return False
-        trials.identity(self.params, method)  # raises where data or weights are missing, which tuning would not mend
-        try:
-            tuning.chosen_lr(self.params, method)
-        except ParamsError:
-            return True
-        return False
-
-    def _look_up(self, run: Task, epochs: int) -> None:
-        """Keep a complete run; note what an earlier run of it took, by the epochs it will have now."""
-        record = read_record(self.params.run_dir(run.method, run.seed))
-        if record is None:
-            return
-        if not self._tuning(run.method) and self.is_complete(run):
-            run.state = "kept"
-        if record.get("timings"):
-            had = record["settings"]["train"]["epochs"]
-            self.seconds[run.method, run.seed] = record["timings"]["total_s"] * epochs / had
-
-    def _tuning(self, method: str) -> Task | None:
-        return next((task for task in self.tasks if task.method == method and task.seed is None), None)
-
-    def fingerprint(self, task: Task) -> str:
+    def fingerprint(self) -> str:
         """What the task's record must carry.
 
         Raises:
             ParamsError: a run whose method is not tuned yet.
         """
-        if task.seed is None:
-            return trials.identity(self.params, task.method)
-        settings = self.params.settings(task.method)
-        if self.params.tuned(task.method):
-            settings["train"]["lr"] = tuning.chosen_lr(self.params, task.method)
-        return runner.identity(self.params, settings, task.seed)
+        if self.seed is None:
+            return trials.identity(self.params, self.method)
+        settings = self.params.settings(self.method)
+        if self.params.tuned(self.method):
+            settings["train"]["lr"] = tuning.chosen_lr(self.params, self.method)
+        return runner.identity(self.params, settings, self.seed)
 
-    def is_complete(self, task: Task) -> bool:
+    def is_complete(self) -> bool:
         """Whether the task's record is there with the right fingerprint, and all files with it."""
-        if task.seed is None:
-            return not self._needs_tuning(task.method)
-        return runner.is_complete(self.params, task.method, task.seed, self.fingerprint(task))
+        if self.seed is None:
+            return not _needs_tuning(self.params, self.method)
+        return runner.is_complete(self.params, self.method, self.seed, self.fingerprint())
+
+
+def _needs_tuning(params: Params, method: str) -> bool:
+    if not params.tuned(method):
+        return False
+    trials.identity(params, method)  # raises where data or weights are missing, which tuning would not mend
+    try:
+        tuning.chosen_lr(params, method)
+    except ParamsError:
+        return True
+    return False
+
+
+class Grid:
+    """The tasks of some waves.
+
+    Args:
+        stage: "tune" or "train" to leave out the other's tasks.
+
+    Raises:
+        ParamsError: a method or seed that its profile does not have, or two files for one profile.
+        FileNotFoundError: the data are not prepared.
+    """
+
+    def __init__(self, waves: list[Wave], stage: str | None = None):
+        self.tasks: list[Task] = []
+        self._trials: dict[tuple[str, str], Task] = {}
+        self._seconds: dict[tuple[str, str], list[float]] = {}  # what runs took, here or where their records come from
+        profiles: dict[str, Params] = {}
+        planned = set()
+        for rank, wave in enumerate(waves):
+            profile = wave.params.profile
+            if profiles.setdefault(profile, wave.params) != wave.params:
+                raise ParamsError(
+                    f"{wave.profile_file}: another file has a profile {profile!r} too; rename one of them"
+                )
+            for seed in wave.seeds or []:
+                if seed not in wave.params.seeds:
+                    raise ParamsError(f"seed {seed} is not one of profile {profile!r}: {wave.params.seeds}")
+            seeds = list(dict.fromkeys(wave.params.seeds if wave.seeds is None else wave.seeds))
+            for seed in seeds:
+                records.data_identity(wave.params.data_dir, seed)
+            for method in dict.fromkeys(wave.params.method if wave.methods is None else wave.methods):
+                if method not in wave.params.method:
+                    wave.params.settings(method)  # raises, with near names
+                new = [seed for seed in seeds if (profile, method, seed) not in planned]
+                planned |= {(profile, method, seed) for seed in new}
+                self._plan(wave, rank, method, new)
+        self.profiles = list(profiles)
+        for task in self.tasks if len(profiles) > 1 else ():
+            task.prefix = f"{task.params.profile}: "
+        if stage:
+            self.tasks = [task for task in self.tasks if (task.seed is None) == (stage == "tune")]
+            self._trials = self._trials if stage == "tune" else {}
+
+    def _plan(self, wave: Wave, rank: int, method: str, seeds: list[int]) -> None:
+        runs = [Task(wave, rank, method, seed) for seed in seeds]
+        key = (wave.params.profile, method)
+        try:
+            epochs = wave.params.settings(method)["train"]["epochs"]
+            if key not in self._trials and _needs_tuning(wave.params, method):
+                size = len(wave.params.tune.lrs) * wave.params.tune.epochs / epochs
+                self._trials[key] = Task(wave, rank, method, None, size)
+                self.tasks.append(self._trials[key])
+            for run in runs:
+                self._look_up(run, epochs)
+        except (ValueError, FileNotFoundError) as error:
+            for run in runs:
+                run.state, run.why = "failed", str(error)
+        self.tasks += runs
+
+    def _look_up(self, run: Task, epochs: int) -> None:
+        """Keep a complete run; note what an earlier run of it took, by the epochs it will have now."""
+        record = read_record(run.record_file.parent)
+        if record is None:
+            return
+        if run.name not in self._trials and run.is_complete():
+            run.state = "kept"
+        if record.get("timings"):
+            seconds = record["timings"]["total_s"] * epochs / record["settings"]["train"]["epochs"]
+            self._seconds.setdefault(run.name, []).append(seconds)
 
     # What is next
 
     def count(self, *states: str) -> int:
-        """The number of runs (not trials) in these states."""
-        return sum(task.seed is not None and task.state in states for task in self.tasks)
+        """The number of runs (not trials) in these states, or of all."""
+        return sum(task.seed is not None and (not states or task.state in states) for task in self.tasks)
 
     def in_state(self, *states: str) -> list[Task]:
         return [task for task in self.tasks if task.state in states]
 
     def expected(self, task: Task) -> float | None:
-        """Seconds the task should take: as before, else as the method's other seeds, else as any method; None if unknown."""
-        if task.seed is not None and (task.method, task.seed) in self.seconds:
-            return self.seconds[task.method, task.seed]
-        known = [s for (method, _), s in self.seconds.items() if method == task.method] or list(self.seconds.values())
-        if not known:
-            return None
-        seconds = statistics.median(known)
-        if task.seed is not None:
-            return seconds
-        grid, epochs = self.params.tune, self.params.settings(task.method)["train"]["epochs"]
-        return seconds * len(grid.lrs) * grid.epochs / epochs
+        """Seconds the task should take, by the median of its method's runs, else of its profile's; None if unknown."""
+        known = self._seconds.get(task.name) or [
+            s for (profile, _), seconds in self._seconds.items() if profile == task.params.profile for s in seconds
+        ]
+        return task.size * statistics.median(known) if known else None
 
     def queue(self) -> list[Task]:
-        """Waiting tasks that nothing holds back, what should end last first; what is unknown may be long."""
-        ready = [task for task in self.in_state("waiting") if task.seed is None or not self._held(task)]
-        return sorted(ready, key=lambda task: (-self._until_done(task), task.seed is not None))
+        """Waiting tasks that nothing holds back: by wave, then what should end last first; the unknown may be long."""
 
-    def _held(self, run: Task) -> bool:
-        tuning = self._tuning(run.method)
-        return tuning is not None and tuning.state != "done"
+        def until_done(task):
+            expected = self.expected(task)
+            if expected is None:
+                return math.inf
+            return expected if task.seed is not None else expected * (1 + 1 / task.size)  # its runs come after it
 
-    def _until_done(self, task: Task) -> float:
-        own = self.expected(task)
-        if own is None:
-            return math.inf
-        if task.seed is not None:
-            return own
-        return own + max(self.expected(run) for run in self.tasks if run.method == task.method and run.seed is not None)
+        ready = [task for task in self.in_state("waiting") if not self._held(task)]
+        return sorted(ready, key=lambda task: (task.rank, -until_done(task), task.seed is not None))
 
-    def next_job(self, slots: int, share: bool = True) -> list[Task]:
-        """The tasks that the next process should do one after the other; empty if none is ready.
+    def _held(self, task: Task) -> bool:
+        return task.seed is not None and task.name in self._trials and self._trials[task.name].state != "done"
 
-        Several only where they are short runs of one method (`share`), and other processes are left with enough.
-        """
-        queue = self.queue()
-        if not queue:
-            return []
-        job, total = [queue[0]], self.expected(queue[0])
-        if share and job[0].seed is not None and total is not None:
-            most = math.ceil(len(queue) / max(slots, 1))
-            for task in (t for t in queue[1:] if t.method == job[0].method and t.seed is not None):
-                total += self.expected(task)
-                if len(job) == most or total > SHARED_PROCESS_S:
-                    break
-                job.append(task)
-        return job
-
-    def start(self, job: list[Task]) -> None:
-        for task in job:
-            task.state, task.started, task.found = "running", time.monotonic(), self._written(task)
-            task.log = job[0].log
-
-    def record_file(self, task: Task) -> Path:
-        if task.seed is None:
-            return self.params.tune_file(task.method)
-        return self.params.run_dir(task.method, task.seed) / "record.json"
-
-    def _written(self, task: Task) -> int | None:
-        path = self.record_file(task)
-        return path.stat().st_mtime_ns if path.exists() else None
+    def start(self, task: Task) -> None:
+        task.state, task.started, task.found = "running", time.monotonic(), task.written()
 
     # How it went
 
-    def settle(self, job: list[Task], why: str, stopped: bool = False) -> None:
-        """Judge a job whose process has ended, by what it left on disk alone; `why` is its last word.
-
-        The first task without a result answers for a process that ended early; those after it wait for another one.
-        """
-        seconds = time.monotonic() - job[0].started
-        predicted = [self.expected(task) for task in job]
-        answered = False
-        for task in job:
-            try:
-                complete, failure = self.is_complete(task), self._fresh_failure(task)
-            except (ValueError, FileNotFoundError) as error:
-                complete, failure = False, str(error)
-            if complete:
-                task.state = "done"
-                self._remember(task)
-            elif failure:
-                task.state, task.why = "failed", failure
-            elif stopped:
-                task.state = "stopped"
-            elif not answered:
-                task.state, task.why, answered = "failed", why, True
-            else:
-                task.state, task.log = "waiting", self._log(task.method, str(task.seed))
-        if None not in predicted and all(task.state == "done" for task in job):
-            self._spent, self._predicted = self._spent + seconds, self._predicted + sum(predicted)
-        for run in self.in_state("waiting"):
-            tuning = self._tuning(run.method)
-            if tuning and tuning.state == "failed" and run.seed is not None:
-                run.state, run.why, run.log = "failed", "its method could not be tuned", None
-
-    def _fresh_failure(self, task: Task) -> str | None:
-        """What the task's record says went wrong, if this process wrote it."""
-        if task.seed is None or self._written(task) == task.found:
-            return None
-        record = read_record(self.params.run_dir(task.method, task.seed))
-        if record["status"] == "complete":
-            return "its settings, data or code changed while it was trained; launch again"
-        return record["failure"]
-
-    def _remember(self, task: Task) -> None:
-        if task.seed is not None:
-            record = read_record(self.params.run_dir(task.method, task.seed))
-            self.seconds[task.method, task.seed] = record["timings"]["total_s"]
+    def settle(self, task: Task, why: str, stopped: bool = False) -> None:
+        """Judge a task whose work has ended, by what it left on disk alone; `why` is its last word."""
+        try:
+            complete, failure = task.is_complete(), _fresh_failure(task)
+        except (ValueError, FileNotFoundError) as error:
+            complete, failure = False, str(error)
+        if complete:
+            task.state = "done"
+            if task.seed is not None:
+                self._seconds.setdefault(task.name, []).append(time.monotonic() - task.started)
+        elif failure or not stopped:
+            task.state, task.why = "failed", failure or why
+        else:
+            task.state = "stopped"
+        if task.seed is None and task.state == "failed":
+            for run in self.in_state("waiting"):
+                if run.name == task.name:
+                    run.state, run.why = "failed", "its method could not be tuned"
 
     def time_left(self, slots: int) -> float | None:
-        """Seconds until all is done with so many processes, by what is known; None where nothing is."""
+        """Seconds until all is done with so many workers, by what is known; None where nothing is."""
         now, left, longest = time.monotonic(), 0.0, 0.0
         for task in self.in_state("waiting", "running"):
             seconds = self.expected(task)
@@ -257,5 +240,14 @@ class Grid:
             if task.state == "running":
                 seconds = max(0.0, seconds - (now - task.started))
             left, longest = left + seconds, max(longest, seconds)
-        slower = self._spent / self._predicted if self._predicted else 1.0
-        return max(left / max(slots, 1), longest) * slower
+        return max(left / max(slots, 1), longest)
+
+
+def _fresh_failure(task: Task) -> str | None:
+    """What the task's record says went wrong, if it was written since the task started."""
+    if task.seed is None or task.written() == task.found:
+        return None
+    record = read_record(task.record_file.parent)
+    if record["status"] == "complete":
+        return "its settings, data or code changed while it was trained; launch again"
+    return record["failure"]

@@ -1,9 +1,4 @@
-"""Train the missing and stale runs of the active profile in parallel: on this machine, or on a Ray cluster.
-
-Methods whose learning rate is still to be chosen are tuned first. A failed run does not stop the others. Ctrl-C stops,
-and the next launch continues; afterwards `dvc repro` records the runs without training. Exit status: 0 if all runs
-are complete, 1 if any failed or nothing could start, 128 + the signal's number if stopped.
-"""
+"""Train the missing and stale runs of some waves in parallel: on this machine, or on a Ray cluster."""
 
 import argparse
 import contextlib
@@ -14,87 +9,54 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
-from pipelines.launching.grid import Grid
-from pipelines.launching.processes import Processes
+from pipelines.files.errors import UserError
+from pipelines.launching.grid import Grid, Wave
 from pipelines.launching.progress import Progress, clock
-from pipelines.launching.worker import NodeError
-from pipelines.profile import load
 
 
-class LaunchError(RuntimeError):
+class LaunchError(UserError):
     """Nothing can be launched, or nothing more; the message says why and what to do."""
 
 
-def main(argv=None) -> int:
-    args = _arguments(argv)
-    try:
-        params = load(args.profile_file)
-        if args.dry_run:
-            return _dry_run(Grid(params, args.method, args.seed))
-        with _locked(Path("checkpoints") / params.profile / "launch.lock"), _stop_requests() as stops:
-            grid = Grid(params, args.method, args.seed)
-            if grid.in_state("waiting"):
-                _run(grid, args, stops)
-            return _close(grid, args.profile_file, stops)
-    except (ValueError, OSError, LaunchError, NodeError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+def launch(
+    waves: list[Wave],
+    make_pool: Callable,
+    *,
+    stage: str | None = None,
+    minutes: float | None = None,
+    tick: Callable[[], None] = lambda: None,
+) -> int:
+    """Do what is left of some waves; returns 0 if all of it is complete, 1 if not, 128 + a signal's number if stopped.
+
+    Args:
+        make_pool: called with the grid; gives a `processes.Workers` or a `cluster.Cluster`.
+        stage: "tune" or "train" for these tasks alone.
+        minutes: stop after so long, as Ctrl-C would.
+        tick: called several times a second, and at the end.
+
+    Raises:
+        LaunchError: another launcher is at work on one of the profiles, or the pool cannot be used.
+        ParamsError, FileNotFoundError: as `Grid`.
+    """
+    with contextlib.ExitStack() as stack:
+        for profile in sorted({wave.params.profile for wave in waves}):
+            stack.enter_context(_locked(Path("checkpoints") / profile / "launch.lock"))
+        stops = stack.enter_context(_stop_requests())
+        grid = Grid(waves, stage)
+        if grid.in_state("waiting"):
+            _run(grid, make_pool(grid), time.monotonic() + 60 * (minutes or math.inf), stops, tick)
+        tick()
+        return _close(grid, stops)
 
 
-def _arguments(argv):
-    def positive(kind):
-        def read(text):
-            value = kind(text)
-            if not value > 0:
-                raise argparse.ArgumentTypeError(f"expected more than 0, found {text}")
-            return value
-
-        read.__name__ = kind.__name__  # argparse names it where the text is no number
-        return read
-
-    parser = argparse.ArgumentParser(prog="python -m pipelines.launch", description=__doc__)
-    parser.add_argument(
-        "--method", action="append", help="a method (may be repeated); default: all methods of the profile"
-    )
-    parser.add_argument("--seed", type=int, action="append", help="a seed (may be repeated); default: all seeds")
-    parser.add_argument("--profile-file", default="params.yaml", help="parameters (default: %(default)s)")
-    parser.add_argument("--dry-run", action="store_true", help="say what would run, and run nothing")
-    parser.add_argument(
-        "--jobs", type=positive(int),
-        help="runs at a time; default: one a GPU or, without one, one a core as far as memory goes",
-    )  # fmt: skip
-    parser.add_argument("--per-gpu", type=positive(int), default=1, help="runs at a time on each GPU (default: 1)")
-    parser.add_argument(
-        "--threads", type=positive(int),
-        help="CPU threads a run; default: OMP_NUM_THREADS if set, else cores / jobs (1 on a cluster without GPUs). "
-        "On a CPU their number decides the last digits of the results",
-    )  # fmt: skip
-    parser.add_argument(
-        "--memory", type=positive(float), metavar="GIB",
-        help="memory to be free for each run to start; default: what its method's earlier ones took, at first 2",
-    )  # fmt: skip
-    parser.add_argument(
-        "--minutes", type=positive(float), help="stop after this long, as Ctrl-C would; a later launch goes on"
-    )
-    ray = parser.add_argument_group("on a Ray cluster (pip install '.[cluster]')")
-    ray.add_argument("--ray", metavar="ADDRESS", help="'auto' (the cluster of this machine), HOST:PORT, or 'local'")
-    ray.add_argument(
-        "--shared", metavar="FOLDER", nargs="?", const=os.getcwd(),
-        help="nodes read data and weights in this folder of theirs (default: this folder's path); "
-        "without --shared they are sent once to each node",
-    )  # fmt: skip
-    ray.add_argument("--cache", default="~/.cache/colora", help="where nodes keep what is sent (default: %(default)s)")
-    ray.add_argument(
-        "--retries", type=int, default=3, help="how often a run starts again that a lost node takes along (default: 3)"
-    )
-    return parser.parse_args(argv)
-
-
-def _dry_run(grid: Grid) -> int:
-    waiting = grid.queue() + [task for task in grid.in_state("waiting") if task not in grid.queue()]
-    for task in waiting:
+def dry_run(waves: list[Wave], stage: str | None = None) -> int:
+    """Say what would run; returns 1 if something cannot."""
+    grid = Grid(waves, stage)
+    queue = grid.queue()
+    for task in queue + [task for task in grid.in_state("waiting") if task not in queue]:
         seconds = grid.expected(task)
         print(f"{task}: would run" + (f", about {clock(seconds)}" if seconds is not None else ""))
     for task in grid.in_state("failed"):
@@ -103,58 +65,42 @@ def _dry_run(grid: Grid) -> int:
     return 1 if grid.in_state("failed") else 0
 
 
-def _run(grid: Grid, args, stops: list[int]) -> None:
-    pool = _pool(grid, args)
+def _run(grid: Grid, pool, end: float, stops: list[int], tick) -> None:
     progress = Progress(grid)
-    progress.event(f"profile {grid.params.profile}: {progress.summary(pool.slots)}; {pool}")
-    end = time.monotonic() + 60 * (args.minutes or math.inf)
+    progress.event(f"{progress.summary(pool.slots)}; {pool}")
     try:
         while grid.in_state("waiting", "running") and not stops and time.monotonic() < end:
-            job = grid.next_job(pool.slots, pool.shares)
-            if job and pool.has_room(job[0]):
-                grid.start(job)
-                pool.start(job)
-                progress.event(f"{', '.join(map(str, job))} started")
+            task = next(iter(grid.queue()), None)
+            if task and pool.has_room(task):
+                grid.start(task)
+                pool.start(task)
+                progress.event(f"{task} started")
             else:
-                for job, why in pool.ended(0.2):
-                    grid.settle(job, why)
-                    for task in job:
-                        progress.ended(task, pool.slots)
+                for task, why in pool.ended(0.2):
+                    if why is None:  # lost with its machine, and tried again
+                        task.state = "waiting"
+                    else:
+                        grid.settle(task, why)
+                    progress.ended(task, pool.slots)
             progress.draw(pool.slots)
+            tick()
     finally:  # stopped, or an error of our own: nothing is left running
-        if pool.running:
+        if grid.in_state("running"):
             progress.event("stopping; once more to stop at once")
-        for job, why in pool.stop(lambda: len(stops) > 1):
-            grid.settle(job, why, stopped=True)
+        for task, why in pool.stop(lambda: len(stops) > 1):
+            grid.settle(task, why, stopped=True)
         progress.close()
 
 
-def _pool(grid: Grid, args):
-    if args.ray is None:
-        return Processes(
-            grid.params, args.profile_file, jobs=args.jobs, per_gpu=args.per_gpu, threads=args.threads,
-            memory_gib=args.memory,
-        )  # fmt: skip
-    try:
-        from pipelines.launching.cluster import Cluster
-    except ModuleNotFoundError as error:
-        if error.name != "ray":
-            raise
-        raise LaunchError("--ray needs the package ray; `pip install '.[cluster]'`") from None
-    return Cluster(grid, args)
-
-
-def _close(grid: Grid, profile_file: str, stops: list[int]) -> int:
+def _close(grid: Grid, stops: list[int]) -> int:
     """Print what became of the grid; returns the exit status."""
+    print(f"profile {', '.join(grid.profiles)}: {grid.count('done', 'kept')} of {grid.count()} runs are complete")
     failed = grid.in_state("failed")
-    total = len(grid.methods) * len(grid.seeds)
-    print(f"profile {grid.params.profile}: {grid.count('done', 'kept')} of {total} runs are complete")
-    option = "" if profile_file == "params.yaml" else f" --profile-file {profile_file}"
     for task in failed:
         print(f"{task} failed: {task.why}", file=sys.stderr)
-        if task.log:
+        if task.started is not None:
             print(f"  log: {task.log}", file=sys.stderr)
-        print(f"  rerun: python -m {' '.join(task.command())}{option}", file=sys.stderr)
+        print(f"  rerun: {task.command()}", file=sys.stderr)
     unfinished = grid.in_state("waiting", "stopped")
     if unfinished:
         print(f"stopped with {len(unfinished)} left; launch again to continue", file=sys.stderr)
@@ -199,5 +145,35 @@ def _locked(path: Path):
         yield
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+def positive(kind):
+    """A type of command-line options that takes numbers above 0."""
+
+    def read(text):
+        value = kind(text)
+        if not value > 0:
+            raise argparse.ArgumentTypeError(f"expected more than 0, found {text}")
+        return value
+
+    read.__name__ = kind.__name__  # argparse names it where the text is no number
+    return read
+
+
+def add_pool_options(parser: argparse.ArgumentParser) -> None:
+    """--jobs, --per-gpu, --threads, --memory and --minutes, which `launch` and `campaign` have."""
+    parser.add_argument(
+        "--jobs", type=positive(int),
+        help="runs at a time; default: one a GPU or, without one, one a core as far as memory goes",
+    )  # fmt: skip
+    parser.add_argument("--per-gpu", type=positive(int), default=1, help="runs at a time on each GPU (default: 1)")
+    parser.add_argument(
+        "--threads", type=positive(int),
+        help="CPU threads a run; default: OMP_NUM_THREADS if set, else cores / jobs (1 on a cluster without GPUs). "
+        "On a CPU their number decides the last digits of the results",
+    )  # fmt: skip
+    parser.add_argument(
+        "--memory", type=positive(float), metavar="GIB",
+        help="memory to be free for each run to start; default: what its method's earlier ones took, at first 2",
+    )  # fmt: skip
+    parser.add_argument(
+        "--minutes", type=positive(float), help="stop after this long, as Ctrl-C would; a later launch goes on"
+    )

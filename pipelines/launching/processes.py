@@ -1,19 +1,22 @@
-"""Training processes on this machine: as many as its GPUs, or its cores and memory, allow."""
+"""Workers on this machine: as many as its GPUs, or its cores and memory, allow."""
 
 import os
 import shutil
+import signal
 import subprocess
+import sys
 import time
+from multiprocessing import Pipe, connection
 from pathlib import Path
 
 from pipelines.files import records
-from pipelines.launching import worker
 from pipelines.launching.grid import Task
-from pipelines.profile import Params, ParamsError
+from pipelines.profile import ParamsError
 from pipelines.runs.code import ROOT
 
 GIB = 2**30
-MEMORY_GIB = 2.0  # of a process whose like has not been seen yet
+MEMORY_GIB = 2.0  # of a task whose like has not been seen yet
+GRACE_S = 10  # from the request to stop to the end
 
 
 def cores() -> int:
@@ -23,13 +26,15 @@ def cores() -> int:
 
 def gpus() -> list[str]:
     """The GPUs this process may use, as CUDA_VISIBLE_DEVICES names them; asked of nvidia-smi, not of torch."""
-    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if chosen is not None:
-        return [name.strip() for name in chosen.split(",") if name.strip() not in ("", "-1")]
     if not shutil.which("nvidia-smi"):
         return []
     done = subprocess.run(["nvidia-smi", "--query-gpu=uuid", "--format=csv,noheader"], capture_output=True, text=True)
-    return done.stdout.split() if done.returncode == 0 else []
+    there = done.stdout.split() if done.returncode == 0 else []
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if chosen is None or not there:
+        return there
+    names = [name.strip() for name in chosen.split(",")]
+    return [name for name in names if (int(name) < len(there) if name.isdigit() else name not in ("", "-1"))]
 
 
 def memory(root: str | Path = "/") -> tuple[float, float]:
@@ -56,111 +61,50 @@ def _lines(path: Path) -> list[str]:
     return path.read_text().splitlines() if path.is_file() else []
 
 
-class Processes:
-    """At most `slots` jobs at a time, each a process; one starts only where the memory it should need is free.
+class Worker:
+    """A process of `pipelines.launching.worker`, its threads and its GPU (None: as this process sees them)."""
 
-    Args:
-        jobs, threads, memory_gib: None to choose. What is chosen depends on the machine, not on what is left to do or
-            on what else runs: the number of threads decides how sums are rounded on a CPU, and so the last digits of
-            the results.
-    """
+    def __init__(self, log: Path, *, threads: int, gpu: str | None):
+        self.task: Task | None = None
+        path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+        environment = {**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": str(threads)}
+        environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+        environment.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # must stand before the first product on a GPU
+        if gpu is not None:
+            environment["CUDA_VISIBLE_DEVICES"] = gpu
+        self.connection, theirs = Pipe()
+        command = [sys.executable, "-m", "pipelines.launching.worker", str(theirs.fileno()), str(os.getpid())]
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with open(log, "wb") as output, theirs:
+            # A session of its own: Ctrl-C in a terminal reaches the launcher alone, which then decides.
+            self.process = subprocess.Popen(
+                command, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
+                start_new_session=True, pass_fds=[theirs.fileno()],
+            )  # fmt: skip
 
-    shares = True  # short runs may share a process
+    def start(self, task: Task) -> None:
+        self.task = task
+        task.log.parent.mkdir(parents=True, exist_ok=True)
+        message = {"profile_file": task.wave.profile_file, "method": task.method, "seed": task.seed}
+        try:
+            self.connection.send({**message, "log": str(task.log.absolute())})
+        except BrokenPipeError:  # it died meanwhile, which `collect` finds out
+            task.log.write_text("")
 
-    def __init__(
-        self,
-        params: Params,
-        profile_file: str,
-        *,
-        jobs: int | None = None,
-        per_gpu: int = 1,
-        threads: int | None = None,
-        memory_gib: float | None = None,
-    ):
-        self.profile_file = profile_file
-        self.gpus = gpus()
-        self.places = [gpu for _ in range(per_gpu) for gpu in self.gpus]
-        if self.places and jobs and jobs > len(self.places):
-            raise ParamsError(
-                f"--jobs {jobs}: there are {len(self.gpus)} GPUs for {per_gpu} each; raise --per-gpu, or set "
-                "CUDA_VISIBLE_DEVICES to nothing to train on the CPU"
-            )
-        assumed = (memory_gib or MEMORY_GIB) * GIB
-        self.slots = jobs or len(self.places) or max(1, min(cores(), int(memory()[0] // assumed)))
-        asked = os.environ.get("OMP_NUM_THREADS", "")
-        self.threads = threads or (int(asked) if asked.isdigit() and int(asked) else max(1, cores() // self.slots))
-        self.running: list[_Running] = []
-        self._set = memory_gib and memory_gib * GIB
-        self._file = Path("checkpoints") / params.profile / "memory.json"
-        self._peaks = records.read_json(self._file, "delete it") if self._file.exists() else {}
+    def collect(self) -> tuple[str, int]:
+        """The last word of a task that has ended, and the most memory it took; the process may have ended too."""
+        try:
+            peak = self.connection.recv()
+        except (EOFError, ConnectionError):
+            _, status, usage = os.wait4(self.process.pid, 0)  # not wait(), which does not say what it used
+            self.process.returncode = os.waitstatus_to_exitcode(status)
+            peak = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+        task, self.task = self.task, None
+        return last_word(self.process.returncode or 0, task.log.read_text(errors="replace")), peak
 
-    def __str__(self):
-        where = f"on {len(self.gpus)} GPUs" if self.gpus else "on the CPU"
-        return f"{self.slots} at a time {where}, {self.threads} threads each"
-
-    def estimate(self, task: Task) -> float:
-        """Bytes that a process for this task should need: as set, or the most that one for the method, or any, took."""
-        if self._set:
-            return self._set
-        return self._peaks.get(task.method) or max(self._peaks.values(), default=MEMORY_GIB * GIB)
-
-    def has_room(self, task: Task) -> bool:
-        """Whether a job beginning with this task may start now; one alone always may."""
-        if len(self.running) >= self.slots:
-            return False
-        if not self.running or self.gpus:
-            return True
-        to_come = sum(max(0, self.estimate(run.job[0]) - run.resident()) for run in self.running)
-        return memory()[1] - to_come > self.estimate(task)
-
-    def start(self, job: list[Task]) -> None:
-        taken = [run.gpu for run in self.running]
-        left = list(self.places)
-        for gpu in taken:
-            if gpu is not None:
-                left.remove(gpu)
-        gpu = left[0] if left else None
-        command = [*job[0].command(), "--profile-file", self.profile_file]
-        for task in job[1:]:
-            command += ["--seed", str(task.seed)]
-        process = worker.start(command, ".", ROOT, job[0].log, threads=self.threads, gpu=gpu)
-        self.running.append(_Running(job, process, gpu))
-
-    def ended(self, seconds: float) -> list[tuple[list[Task], str]]:
-        """Jobs whose process has ended, with its last word; waits so long for one."""
-        deadline = time.monotonic() + seconds
-        while self.running:
-            found = [run for run in self.running if self._has_ended(run)]
-            if found or time.monotonic() > deadline:
-                self.running = [run for run in self.running if run not in found]
-                return [(run.job, run.last_word()) for run in found]
-            time.sleep(0.05)
-        return []
-
-    def _has_ended(self, run) -> bool:
-        if run.process.returncode is not None:
-            return True
-        pid, status, usage = os.wait4(run.process.pid, os.WNOHANG)  # not poll(), which does not say what it used
-        if not pid:
-            return False
-        run.process.returncode = os.waitstatus_to_exitcode(status)
-        peak = usage.ru_maxrss * (1 if os.uname().sysname == "Darwin" else 1024)
-        method = run.job[0].method
-        if peak > self._peaks.get(method, 0):
-            self._peaks[method] = peak
-            records.write_json(self._file, self._peaks)
-        return True
-
-    def stop(self, impatient) -> list[tuple[list[Task], str]]:
-        """Interrupt what runs, kill it after a grace time or once `impatient()`, and return it."""
-        worker.end([run.process for run in self.running], impatient)
-        stopped, self.running = self.running, []
-        return [(run.job, run.last_word()) for run in stopped]
-
-
-class _Running:
-    def __init__(self, job, process, gpu):
-        self.job, self.process, self.gpu = job, process, gpu
+    @property
+    def alive(self) -> bool:
+        return self.process.poll() is None
 
     def resident(self) -> int:
         import psutil
@@ -170,5 +114,124 @@ class _Running:
         except psutil.NoSuchProcess:
             return 0
 
-    def last_word(self) -> str:
-        return worker.how_it_ended(self.process.returncode, self.job[0].log.read_text(errors="replace"))
+    def signal(self, number: int) -> None:
+        if self.alive:
+            os.killpg(self.process.pid, number)
+
+
+def end(workers: list[Worker], impatient=lambda: False) -> None:
+    """End workers: one at work is interrupted as by Ctrl-C, and killed after a grace time, or once `impatient()`."""
+    for worker in workers:
+        if worker.task:
+            worker.signal(signal.SIGINT)
+        worker.connection.close()
+    deadline = time.monotonic() + GRACE_S
+    while any(worker.alive for worker in workers):
+        if time.monotonic() > deadline or impatient():
+            for worker in workers:
+                worker.signal(signal.SIGKILL)
+        time.sleep(0.05)
+
+
+def last_word(returncode: int, log: str) -> str:
+    """One line for a task that ended: the last of its log, and the signal if one killed its process."""
+    lines = [line.strip() for line in log.splitlines() if line.strip()]
+    last = lines[-1].removeprefix("error: ") if lines else "it printed nothing"
+    if returncode < 0:
+        name = signal.Signals(-returncode).name
+        hint = ", as the system does when memory runs out" if name == "SIGKILL" else ""
+        return f"killed by {name}{hint}; last line: {last}"
+    return last
+
+
+class Workers:
+    """At most `slots` tasks at a time, each in a worker that stays for the next; one starts only where the memory it
+    should need is free.
+
+    Args:
+        jobs, threads, memory_gib: None to choose. What is chosen depends on the machine, not on what is left to do or
+            on what else runs: the number of threads decides how sums are rounded on a CPU, and so the last digits of
+            the results.
+    """
+
+    def __init__(
+        self,
+        *,
+        jobs: int | None = None,
+        per_gpu: int = 1,
+        threads: int | None = None,
+        memory_gib: float | None = None,
+    ):
+        self.gpus = gpus()
+        places = [gpu for _ in range(per_gpu) for gpu in self.gpus]
+        if places and jobs and jobs > len(places):
+            raise ParamsError(
+                f"--jobs {jobs}: there are {len(self.gpus)} GPUs for {per_gpu} each; raise --per-gpu, or set "
+                "CUDA_VISIBLE_DEVICES to nothing to train on the CPU"
+            )
+        assumed = (memory_gib or MEMORY_GIB) * GIB
+        self.slots = jobs or len(places) or max(1, min(cores(), int(memory()[0] // assumed)))
+        asked = os.environ.get("OMP_NUM_THREADS", "")
+        self.threads = threads or (int(asked) if asked.isdigit() and int(asked) else max(1, cores() // self.slots))
+        self._places = (places or [None] * self.slots)[: self.slots]
+        self.workers: list[Worker | None] = [None] * self.slots  # each at its place
+        self._set = memory_gib and memory_gib * GIB
+        self._file = Path("checkpoints/memory.json")
+        self._peaks = records.read_json(self._file, "delete it") if self._file.exists() else {}
+
+    def __str__(self):
+        where = f"on {len(self.gpus)} GPUs" if self.gpus else "on the CPU"
+        return f"{self.slots} at a time {where}, {self.threads} threads each"
+
+    @property
+    def busy(self) -> list[Worker]:
+        return [worker for worker in self.workers if worker and worker.task]
+
+    def estimate(self, task: Task) -> float:
+        """Bytes that the task should need: as set, or the most that one of its method, or any, took."""
+        if self._set:
+            return self._set
+        return self._peaks.get("/".join(task.name)) or max(self._peaks.values(), default=MEMORY_GIB * GIB)
+
+    def has_room(self, task: Task) -> bool:
+        """Whether the task may start now; one alone always may."""
+        busy = self.busy
+        if len(busy) == self.slots:
+            return False
+        if not busy or self.gpus:
+            return True
+        to_come = sum(max(0, self.estimate(worker.task) - worker.resident()) for worker in busy)
+        idle = self.workers[self._free()]
+        return memory()[1] - to_come > self.estimate(task) - (idle.resident() if idle else 0)
+
+    def _free(self) -> int:
+        return next(i for i, worker in enumerate(self.workers) if not (worker and worker.task))
+
+    def start(self, task: Task) -> None:
+        place = self._free()
+        if not self.workers[place] or not self.workers[place].alive:
+            self.workers[place] = Worker(task.log, threads=self.threads, gpu=self._places[place])
+        self.workers[place].start(task)
+
+    def ended(self, seconds: float) -> list[tuple[Task, str]]:
+        """Tasks that have ended, with their last word; waits so long for one."""
+        at_work = {worker.connection: worker for worker in self.busy}
+        if not at_work:
+            time.sleep(seconds)
+        ready = connection.wait(list(at_work), seconds) if at_work else []
+        return [(at_work[one].task, self._collect(at_work[one])) for one in ready]
+
+    def _collect(self, worker: Worker) -> str:
+        key = "/".join(worker.task.name)
+        why, peak = worker.collect()
+        if peak > self._peaks.get(key, 0):
+            self._peaks[key] = peak
+            records.write_json(self._file, self._peaks)
+        return why
+
+    def stop(self, impatient) -> list[tuple[Task, str]]:
+        """Interrupt what runs, kill it after a grace time or once `impatient()`, and return it; idle workers end."""
+        stopped = [(worker.task, worker) for worker in self.busy]
+        end([worker for worker in self.workers if worker], impatient)
+        self.workers = [None] * self.slots
+        return [(task, last_word(w.process.returncode, task.log.read_text(errors="replace"))) for task, w in stopped]

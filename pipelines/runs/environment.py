@@ -1,5 +1,6 @@
 """Where and with what a run was made: versions, machine, commit."""
 
+import functools
 import platform
 import re
 import subprocess
@@ -9,9 +10,11 @@ from pathlib import Path
 from pipelines.runs.code import ROOT, code_files
 
 
-def environment(family: str) -> dict:
-    """Versions, machine and commit of this process, for the record; `dirty` when the code that decides a method's numbers
-    differs from the commit. Imports torch.
+def environment(family: str, device=None) -> dict:
+    """Versions, machine and commit of this process, for the record. Imports torch.
+
+    Args:
+        device: the torch device that was used; a GPU is named only if it is one. None: whatever there is.
     """
     import datetime
     from importlib import metadata
@@ -25,7 +28,7 @@ def environment(family: str) -> dict:
         except metadata.PackageNotFoundError:
             return None
 
-    gpu = torch.cuda.is_available()
+    gpu = torch.cuda.is_available() if device is None else device.type == "cuda"
     return {
         "python": platform.python_version(),
         "torch": torch.__version__,
@@ -34,11 +37,11 @@ def environment(family: str) -> dict:
         "platform": platform.platform(),
         "cpu": _cpu_name(),
         "threads": torch.get_num_threads(),
-        "gpu": torch.cuda.get_device_name() if gpu else None,
+        "gpu": torch.cuda.get_device_name(device) if gpu else None,
         "cuda": torch.version.cuda if gpu else None,
-        "driver": _output("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader") if gpu else None,
+        "driver": _driver() if gpu else None,
         "commit": commit(),
-        "dirty": bool(_git("status", "--porcelain", "--", *map(str, code_files(family)))),
+        "dirty": dirty(family),
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
     }
@@ -49,6 +52,16 @@ def commit() -> str | None:
     template = ROOT / ".git_archival.txt"
     archived = template.read_text().removeprefix("node: ").strip() if template.is_file() else ""
     return archived if re.fullmatch("[0-9a-f]{40,64}", archived) else _git("rev-parse", "HEAD")
+
+
+def dirty(family: str) -> bool:
+    """Whether the code that decides the numbers of a family's methods differs from the commit."""
+    return bool(_git("status", "--porcelain", "--", *map(str, code_files(family))))
+
+
+@functools.cache
+def _driver() -> str | None:
+    return _output("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")
 
 
 def _cpu_name() -> str:
