@@ -10,7 +10,7 @@ from torch import nn
 from baselines import Family
 from baselines.backbones import Classifier
 
-FAMILY = Family(label="adapters", colours={"CNN": "#009E73"})
+FAMILY = Family(label="adapters", colours={"CNN": "#1F5FD0"})
 
 
 class Adapted(nn.Module):

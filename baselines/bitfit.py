@@ -6,7 +6,7 @@ In networks whose convolutions have no bias (ResNets), the biases are the shifts
 from baselines import Family
 from baselines.backbones import Classifier
 
-FAMILY = Family(label="BitFit", colours={"CNN": "#56B4E9", "ViT": "#E8A5CE"})
+FAMILY = Family(label="BitFit", colours={"CNN": "#1F5FD0", "ViT": "#8F1D78"})
 
 
 def adapt(model: Classifier, *, blocks: tuple[int, int] = (1, 5)) -> Classifier:

@@ -12,7 +12,7 @@ from torch import nn
 from baselines import Family
 from baselines.backbones import Classifier
 
-FAMILY = Family(label="conv LoRA", colours={"CNN": "#0072B2"})
+FAMILY = Family(label="conv LoRA", colours={"CNN": "#1F5FD0"})
 
 
 class ConvLora(nn.Module):

@@ -3,7 +3,7 @@
 from baselines import Family
 from baselines.backbones import Classifier
 
-FAMILY = Family(label="full fine-tuning", colours={"CNN": "#000000", "ViT": "#7B3560"})
+FAMILY = Family(label="full fine-tuning", colours={"CNN": "#111111", "ViT": "#8F1D78"})
 
 
 def adapt(model: Classifier) -> Classifier:

@@ -3,7 +3,7 @@
 from baselines import Family
 from baselines.backbones import Classifier
 
-FAMILY = Family(label="head only", colours={"CNN": "#7A7A7A", "ViT": "#B38CA3"})
+FAMILY = Family(label="head only", colours={"CNN": "#8A8A8A", "ViT": "#8F1D78"})
 
 
 def adapt(model: Classifier) -> Classifier:

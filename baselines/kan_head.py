@@ -12,7 +12,7 @@ from baselines import Family
 from baselines.backbones import Classifier
 from baselines.layers.kan import KAN
 
-FAMILY = Family(label="KAN head", group="KAN", colours="#B5A900")
+FAMILY = Family(label="KAN head", group="KAN", colours="#0A6B4F")
 GRID_RANGE = (-3, 3)
 
 

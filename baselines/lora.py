@@ -5,7 +5,7 @@ start. Attention alone (query, key and value in one matrix, and the output proje
 from baselines import Family
 from baselines.backbones import Classifier
 
-FAMILY = Family(label="LoRA", group="ViT", colours="#CC79A7")
+FAMILY = Family(label="LoRA", group="ViT", colours="#8F1D78")
 
 LAYERS = {"attention": "attn.qkv|attn.proj", "mlp": "mlp.fc1|mlp.fc2"}  # timm's names
 

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from baselines import Family
 from baselines.layers.kan import KAN, KANConv2d, KANLinear
 
-FAMILY = Family(label="MedKAN", group="KAN", colours="#6B6400")
+FAMILY = Family(label="MedKAN", group="KAN", colours="#0A6B4F")
 GRID_RANGE = (-3, 3)
 
 

@@ -16,7 +16,7 @@ from torchvision.ops import StochasticDepth
 from baselines import Family
 from baselines.layers.ssm import SelectiveSSM, check_scan, init_linear
 
-FAMILY = Family(label="MedMamba", group="state space", colours="#E69F00")
+FAMILY = Family(label="MedMamba", group="state space", colours="#E0A000")
 
 
 def four_ways(x):

@@ -10,7 +10,7 @@ from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
 from baselines import Family
 
-FAMILY = Family(label="ResNet from scratch", group="CNN from scratch", colours="#6A3D9A")
+FAMILY = Family(label="ResNet from scratch", group="CNN from scratch", colours="#4FB3E0")
 SIZES = {18: (BasicBlock, [2, 2, 2, 2]), 50: (Bottleneck, [3, 4, 6, 3])}
 
 

@@ -13,7 +13,7 @@ from torch.nn.functional import silu
 from baselines import Family
 from baselines.layers.ssm import SelectiveSSM, check_scan, init_linear
 
-FAMILY = Family(label="Vim", group="state space", colours="#9A6200")
+FAMILY = Family(label="Vim", group="state space", colours="#E0A000")
 
 POOLS = ("middle", "mean")
 

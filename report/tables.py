@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from report.reading import Results, counterparts
+from report.results import Results, counterparts
 from report.text import DASH, Table, count, interval, latex, markdown, mean_sd, number, scaled, seconds, signed  # noqa: F401
 
 SIDE_BY_SIDE = (

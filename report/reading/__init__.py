@@ -1,5 +1,8 @@
 """The results of one profile in memory, read once and checked."""
 
-from report.reading.results import PAPER, ReportError, Results, counterparts, load
+from report.reading.explained import Explained
+from report.reading.paper import counterparts
+from report.reading.problems import ReportError
+from report.reading.results import PAPER, Results, load
 
-__all__ = ["PAPER", "ReportError", "Results", "counterparts", "load"]
+__all__ = ["PAPER", "Explained", "ReportError", "Results", "counterparts", "load"]

@@ -1,73 +1,68 @@
-"""What `pipelines.summarise` and `pipelines.prepare` left for a profile, read once and checked."""
+"""What `summarise`, `cost`, `explain` and `prepare` left for a profile: read once, checked, in typed frames."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import pandas as pd
 
-from report import style
+from pipelines.evidence import schemas
+from report import drawing
+from report.reading.explained import Explained, read_explained
+from report.reading.problems import ReportError
 from report.text import span
 
 PAPER = Path(__file__).parents[1] / "paper.csv"
-_RUNS = [
-    "method", "seed", "status", "family", "backbone", "weights", "weights_sha256", "test_acc", "test_auc", "epoch_s",
-    "total_s", "n_train", "n_val", "n_test",
-]  # fmt: skip
+PAPER_COLUMNS = ["method", "backbone", "dataset", "training_set", "accuracy", "source"]
+NEEDED = ("runs", "curves", "confusion", "tuning")  # of what summarise writes; without the others sections are left out
+LARGEST = 2**28  # bytes of a file
 _SUMMARY = [
-    "acc_mean", "acc_sd", "acc_lo", "acc_hi", "acc_max", "auc_mean", "auc_sd", "auc_lo", "auc_hi", "trainable", "total",
+    "acc_mean", "acc_sd", "acc_lo", "acc_hi", "auc_mean", "auc_sd", "auc_lo", "auc_hi", "trainable", "total",
     "epoch_s", "best_epoch_mean", "lr", "seeds",
 ]  # fmt: skip
-# Columns that hold words whatever they look like, and those that hold numbers, in any of the files.
-_WORDS = {
-    "method", "against", "reference", "status", "family", "backbone", "weights", "true", "predicted", "class", "kind",
-    "best",
-}  # fmt: skip
-_NUMBERS = {
-    "seed", "test_acc", "test_auc", "epoch_s", "total_s", "n_train", "n_val", "n_test", "epoch", "val_acc", "count",
-    "difference", "lo", "hi", "seeds", "p_holm", "p_swap_holm", "prob_improvement", "margin", "seeds_needed",
-    "mcnemar_seeds", "mean_rank", "methods", "cd", "friedman_chi2", "friedman_p", "lr", "threads", "flops", "accuracy",
-    "severity", "clean", "kept", "kept_lo", "kept_hi", "test_images",
-    "share", "images", "patients", "acc_mean", "acc_lo", "acc_hi", "auc_mean", "auc_lo", "auc_hi",
-}  # fmt: skip
-LARGEST = 2**28  # bytes of a file
-_LABELS = [
-    "method", "method", "share", "images", "patients", "acc_mean", "acc_lo", "acc_hi", "auc_mean", "auc_lo", "auc_hi",
-    "best", "difference", "lo", "hi", "margin",
-]  # fmt: skip
-
-
-class ReportError(ValueError):
-    """A result file that is missing or not as expected; the message names it and the stage that writes it."""
 
 
 @dataclass(frozen=True)
 class Results:
     """The frames of one profile.
 
-    methods: one row a method (index: its name), in the order shown: by group, then by family, then as in the profile. The
-        columns of summary.json with family, backbone, weights, planned (seeds asked for), group and block (methods that
-        stand together: a family of CNN methods, or another group), color, ink (for text), and shown: the name, with
-        '(4/5)' behind it where only four of five seeds are there. A method without a run has NaN. `flops` is NaN too
-        where records do not state it. share: of the labels that it is trained on.
-    runs, curves, confusion, comparisons, tuning, ranks: the CSV files of the same names; `runs` holds the holes too.
-    labels: likewise; empty where all methods are trained on one share of the labels.
+    methods: one row a method (index: its name), in the profile's order. The columns of summary.json with family, backbone,
+        weights, planned (seeds asked for), share (of the labels that it is trained on), group, kind and color
+        (as drawing.looks), ink (for text), and shown: the name, with '(4/5)'
+        behind it where only four of five seeds are there. A method without a run has NaN.
+    explained: what explain.npz holds; None where there is none.
     card: the data card, empty where there is none.
     paper: figures of the CoLoRA paper and of those it quotes.
+    All else: the CSV files of the same names, with the columns of `pipelines.evidence.schemas`; no rows where the file
+    is not there. `runs` holds the holes too.
     """
 
     profile: str
     directory: Path
     methods: pd.DataFrame
+    card: dict
+    paper: pd.DataFrame
+    explained: Explained | None
     runs: pd.DataFrame
     curves: pd.DataFrame
     confusion: pd.DataFrame
-    comparisons: pd.DataFrame
     tuning: pd.DataFrame
-    ranks: pd.DataFrame
+    contrasts: pd.DataFrame
+    pairs: pd.DataFrame
+    external: pd.DataFrame
+    scores: pd.DataFrame
+    class_scores: pd.DataFrame
+    clinical: pd.DataFrame
+    roc: pd.DataFrame
+    reliability: pd.DataFrame
+    stability: pd.DataFrame
+    robustness: pd.DataFrame
+    robustness_pairs: pd.DataFrame
     labels: pd.DataFrame
-    card: dict
-    paper: pd.DataFrame
+    hard_scans: pd.DataFrame
+    cost: pd.DataFrame
+    cost_growth: pd.DataFrame
+    cost_layers: pd.DataFrame
 
     @property
     def complete(self) -> pd.DataFrame:
@@ -78,19 +73,32 @@ class Results:
         return self.runs[self.runs.status != "complete"]
 
     @property
-    def reference(self) -> str | None:
-        """The method to which times are related: the first fully fine-tuned one that has a run, on all of the labels."""
-        found = self.whole[(self.whole.family == "full") & (self.whole.seeds > 0)]
-        return found.index[0] if len(found) else None
-
-    @property
     def whole(self) -> pd.DataFrame:
         """The methods that are trained on the largest share of the labels; all, where there is one share."""
         return self.methods[self.methods.share == self.methods.share.max()]
 
     @property
+    def reference(self) -> str | None:
+        """The first fully fine-tuned method that has a run, on all of the labels: what costs are related to."""
+        found = self.whole[(self.whole.family == "full") & (self.whole.seeds > 0)]
+        return found.index[0] if len(found) else None
+
+    @property
+    def declared(self) -> list[str]:
+        """The declared method and its comparators, in the order of claims.yaml; empty where nothing was declared."""
+        rows = self.contrasts[(self.contrasts.data == "test") & (self.contrasts.metric == "accuracy")]
+        rows = rows[rows.share == rows.share.max()]
+        return [name for name in dict.fromkeys([*rows.method[:1], *rows.against]) if name in self.methods.index]
+
+    def leading(self, count: int = 5) -> list[str]:
+        """The declared methods that have a run, at most `count`; else the first method of every kind."""
+        found = self.whole[self.whole.seeds > 0]
+        names = self.declared or list(found.drop_duplicates("kind").index)
+        return [name for name in names if name in found.index][:count]
+
+    @property
     def source(self) -> str:
-        """The kind of data source: 'phantom', 'folder', 'medmnist'; 'unknown' without a data card."""
+        """The kind of data source: 'phantom', 'folder', 'medmnist', ...; 'unknown' without a data card."""
         return str(self.card.get("settings", {}).get("source", "unknown"))
 
     @property
@@ -107,13 +115,7 @@ class Results:
     @property
     def patients(self) -> bool:
         """Whether the statistics knew whose each test image is."""
-        known = self.complete.get("n_test_patients")
-        return known is not None and len(known) > 0 and bool(known.notna().all())
-
-    @property
-    def label(self) -> str:
-        """What every figure of test results says about where its numbers come from."""
-        return self.describe("test")
+        return len(self.complete) > 0 and bool(self.complete.n_test_patients.notna().all())
 
     @property
     def origin(self) -> str:
@@ -125,10 +127,15 @@ class Results:
         }.get(self.source, self.dataset)
         return f"profile {self.profile} ({data}; {span(self.complete.n_train)} training images)"
 
+    @property
+    def label(self) -> str:
+        """Where the numbers of a table or figure of test results come from."""
+        return self.describe("test")
+
     def describe(self, split: str) -> str:
         """Profile, data, and the numbers of seeds and of the split's images."""
-        kind = {"val": "validation"}.get(split, split)
-        images = f"{span(self.complete[f'n_{split}'])} {kind} images a seed"
+        name = {"val": "validation"}.get(split, split)
+        images = f"{span(self.complete[f'n_{split}'])} {name} images a seed"
         return f"{self.origin}, {span(self.methods.seeds)} seeds, {images}"
 
 
@@ -140,83 +147,48 @@ def load(directory: Path) -> Results:
     """
     directory = Path(directory)
     summary = _json(directory / "summary.json", "python -m pipelines.summarise")
-    runs = _csv(directory / "runs.csv", _RUNS)
+    tables = {
+        field.name: _table(directory, field.name)
+        for field in fields(Results)
+        if field.type is pd.DataFrame and field.name not in ("methods", "paper")
+    }
     card = directory / "data" / "card.json"
-    about = runs.groupby("method", sort=False)
+    methods = _methods(directory, summary, tables["runs"], tables["labels"])
+    return Results(
+        profile=directory.name, directory=directory, methods=methods, card=_card(card) if card.is_file() else {},
+        paper=_paper(PAPER), explained=read_explained(directory / "explain.npz", methods.index), **tables,
+    )  # fmt: skip
+
+
+def _methods(directory: Path, summary: dict, runs: pd.DataFrame, labels: pd.DataFrame) -> pd.DataFrame:
+    """The methods' frame, from summary.json and what the runs say of each."""
     for method, figures in summary.items():
         if not _are_figures(figures):
             raise ReportError(
                 f"{directory / 'summary.json'}: {method!r} should have numbers or null under {', '.join(_SUMMARY)} and a "
                 "count under seeds; run `python -m pipelines.summarise` again"
             )
-    methods = pd.DataFrame.from_dict(summary, orient="index").astype(float)
-    missing = sorted(set(summary) ^ set(runs.method))
-    if missing:
+    if missing := sorted(set(summary) ^ set(runs.method)):
         raise ReportError(
             f"{directory}: {', '.join(missing)} not in both summary.json and runs.csv; "
             "run `python -m pipelines.summarise` again"
         )
-    first = about[["family", "backbone", "weights"]].first()
+    methods = pd.DataFrame.from_dict(summary, orient="index").astype(float)
     methods = methods.reindex(columns=methods.columns.union(["flops", "acc_se_images"], sort=False))
-    labels = directory / "labels.csv"  # not written before there were shares
-    labels = _csv(labels, _LABELS) if labels.is_file() else pd.DataFrame(columns=_LABELS)
-    shares = labels.set_index("method").share.reindex(methods.index).fillna(1.0).astype(float)
-    methods = _styled(methods.join(first).assign(planned=about.seed.size(), share=shares).astype({"seeds": int}))
-    return Results(
-        profile=directory.name, directory=directory, methods=methods, runs=runs,
-        curves=_csv(directory / "curves.csv", ["method", "seed", "epoch", "val_acc"]),
-        confusion=_csv(directory / "confusion.csv", ["method", "true", "predicted", "count"]),
-        comparisons=_csv(
-            directory / "comparisons.csv",
-            ["method", "against", "reference", "difference", "lo", "hi", "seeds", "p_holm", "p_swap_holm",
-             "prob_improvement", "margin", "equivalent", "seeds_needed", "mcnemar_seeds"],
-        ),
-        ranks=_csv(directory / "ranks.csv", ["method", "mean_rank", "seeds", "methods", "cd", "friedman_chi2", "friedman_p"]),
-        labels=labels,
-        tuning=_csv(directory / "tuning.csv", ["method", "lr", "val_acc", "chosen"]),
-        card=_card(card) if card.is_file() else {},
-        paper=_csv(PAPER, ["method", "backbone", "dataset", "training_set", "accuracy", "source"]),
+    about = runs.groupby("method", sort=False)
+    methods = methods.join(about[["family", "backbone", "weights"]].first())
+    methods["planned"] = about.seed.size()
+    methods["share"] = labels.set_index("method").share.reindex(methods.index).fillna(1.0).astype(float)
+    methods["seeds"] = methods.seeds.astype(int)
+    looks = [drawing.looks(row.family, row.backbone) for row in methods.itertuples()]
+    return methods.assign(
+        group=[own.group for own in looks], kind=[own.kind for own in looks], color=[own.color for own in looks],
+        ink=[drawing.ink(own.color) for own in looks],
+        shown=[
+            name if found == planned else f"{name} ({found}/{planned})"
+            for name, found, planned in zip(methods.index, methods.seeds, methods.planned, strict=True)
+        ],
     )  # fmt: skip
-
-
-def _styled(methods: pd.DataFrame) -> pd.DataFrame:
-    """The methods in the order shown, with the columns that say how."""
-    shown = [
-        name if found == planned else f"{name} ({found}/{planned})"
-        for name, found, planned in zip(methods.index, methods.seeds, methods.planned, strict=True)
-    ]
-    group = [style.group(family, backbone) for family, backbone in zip(methods.family, methods.backbone, strict=True)]
-    kinds = list(zip(group, methods.family, strict=True))
-    order = style.in_order(kinds)
-    color = [style.colors(order)[kind] for kind in kinds]
-    block = [family if name == "CNN" else name for name, family in kinds]
-    methods = methods.assign(shown=shown, group=group, block=block, color=color, ink=[style.ink(c) for c in color])
-    return methods.iloc[sorted(range(len(methods)), key=lambda place: order.index(kinds[place]))]
-
-
-def counterparts(results: Results) -> pd.DataFrame:
-    """The paper's figures for the methods of this profile, a row a figure: paper.csv's columns, `method` being ours.
-
-    A figure counts when the method has the same name (a backbone named in it aside) and the data set is the same, or
-    OCTMNIST where the profile's own data is in no paper. The method's backbone is preferred; where the paper has none
-    of its figures, VGG16's are shown for CNN methods, but not for ViTs, whose methods only share a name. A network trained
-    from scratch stands beside the one of its name. Figures without an accuracy are left out.
-    """
-    paper = results.paper[results.paper.accuracy.notna()]
-    paper = paper[paper.dataset == (results.dataset if results.dataset in set(paper.dataset) else "octmnist")]
-    return pd.concat(
-        [_stated(paper, method, row).assign(method=method) for method, row in results.methods.iterrows()]
-    ).reset_index(drop=True)
-
-
-def _stated(paper: pd.DataFrame, method: str, row: pd.Series) -> pd.DataFrame:
-    """The figures of `paper` for one method."""
-    bare = method.removeprefix(f"{row.backbone}-").removesuffix(f"-{row.backbone}")
-    same = paper[paper.method == (method if method in set(paper.method) else bare)]
-    own = same[same.backbone == row.backbone]
-    if len(own) or row.group not in ("CNN", "ViT"):  # the other groups' networks have names of their own in the paper
-        return own if len(own) else same
-    return same[same.backbone == ("vgg16" if row.group == "CNN" else row.backbone)]
 
 
 def _are_figures(figures) -> bool:
@@ -228,6 +200,27 @@ def _are_figures(figures) -> bool:
         and 0 <= figures["seeds"] <= 2**31
         and all(v is None or isinstance(v, (int, float)) and abs(v) < 2**63 for v in figures.values())
     )
+
+
+def _table(directory: Path, name: str) -> pd.DataFrame:
+    """One of the CSV files; without rows where it is not there and the report can do without."""
+    if name not in NEEDED and not (directory / f"{name}.csv").is_file():
+        return schemas.frame(name, [])
+    try:
+        return schemas.read(directory, name)
+    except schemas.SchemaError as error:
+        raise ReportError(str(error)) from None
+
+
+def _paper(path: Path) -> pd.DataFrame:
+    """The paper's figures, which are part of this project."""
+    try:
+        frame = pd.read_csv(path)
+    except (OSError, ValueError) as error:
+        raise ReportError(f"{path}: not readable as CSV ({error})") from None
+    if missing := [name for name in PAPER_COLUMNS if name not in frame]:
+        raise ReportError(f"{path}: no column {', '.join(missing)}")
+    return frame
 
 
 def _card(path: Path) -> dict:
@@ -252,31 +245,3 @@ def _json(path: Path, stage: str) -> dict:
     if not isinstance(content, dict) or not content and path.name == "summary.json":
         raise ReportError(f"{path}: expected a JSON object that is not empty; run `{stage}` again")
     return content
-
-
-def _csv(path: Path, needed: list[str]) -> pd.DataFrame:
-    try:
-        if path.stat().st_size > LARGEST:
-            raise ValueError(f"larger than {LARGEST:,} bytes")
-        header = list(pd.read_csv(path, nrows=0))
-        # Words like "None" or "nan" may be class names; only an empty field is a missing value.
-        words = {name: str for name in _WORDS & set(header)}
-        frame = pd.read_csv(path, keep_default_na=False, na_values={name: [""] for name in header}, dtype=words)
-    except FileNotFoundError:
-        raise ReportError(f"{path}: no such file; run `python -m pipelines.summarise` first") from None
-    except Exception as error:  # pandas raises many types for text that is no table
-        raise ReportError(f"{path}: not readable as CSV ({error}); run `python -m pipelines.summarise` again") from None
-    missing = [name for name in needed if name not in frame]
-    if missing:
-        raise ReportError(
-            f"{path}: columns {', '.join(missing)} are missing; run `python -m pipelines.summarise` again"
-        )
-    numbers = [name for name in needed if name in _NUMBERS and len(frame)]  # a column without rows has no type
-    odd = [name for name in numbers if not pd.api.types.is_numeric_dtype(frame[name])]
-    odd += [name for name in ("method", "seed") if name in needed and frame[name].isna().any()]
-    if odd:
-        raise ReportError(
-            f"{path}: columns {', '.join(odd)} hold something else than expected; run `python -m pipelines.summarise` "
-            "again"
-        )
-    return frame

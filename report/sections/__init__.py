@@ -19,6 +19,7 @@ from types import ModuleType
 
 from matplotlib.figure import Figure
 
+from report import drawing
 from report.reading import Results
 from report.text import Table
 
@@ -65,7 +66,8 @@ def build(results: Results, only: Collection[str] | None = None) -> tuple[list[S
             continue
         reason = module.needs(results)
         if reason is None:
-            sections.append(module.section(results))
+            with drawing.look():
+                sections.append(module.section(results))
         else:
             left_out[name] = reason
     return sections, left_out

@@ -1,0 +1,11 @@
+"""Style and axes shared by the figures; every function takes frames and arrays."""
+
+from report.drawing.look import FORMATS, REFERENCE_LINE, SMALL, WIDTH, facets, look, save
+from report.drawing.palette import HUES, INK, MARKERS, QUIET, RULE, SHADE, Looks, ink, looks, present
+from report.drawing.rows import MOST, abbreviated, below, beside, kind_handles, label_rows, limits, stacked, ticks, wrapped
+
+__all__ = [
+    "FORMATS", "HUES", "INK", "Looks", "MARKERS", "MOST", "QUIET", "REFERENCE_LINE", "RULE", "SHADE", "SMALL", "WIDTH",
+    "abbreviated", "below", "beside", "facets", "ink", "kind_handles", "label_rows", "limits", "look", "looks", "present", "save",
+    "stacked", "ticks", "wrapped",
+]  # fmt: skip

@@ -1,0 +1,72 @@
+"""One look for all figures: type that is read on a phone as on a page, files without dates, PNGs that stay small.
+
+Figures are 5.6 inches wide: shown at full width on a phone 390 px wide their type is about 8 px high, at 680 px 16 px.
+They bear no title: the section's title, which says the finding, stands above.
+"""
+
+import io
+from collections.abc import Iterable
+from contextlib import contextmanager
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt  # noqa: E402
+from matplotlib.figure import Figure  # noqa: E402
+from PIL import Image  # noqa: E402
+
+from report.drawing.palette import INK, QUIET, RULE  # noqa: E402
+
+WIDTH = 5.6  # inches
+SMALL = 8.5  # points, of what is written inside a panel
+FORMATS = ("svg", "png")
+
+_RC = {
+    "font.family": "sans-serif", "font.sans-serif": ["DejaVu Sans"],  # comes with matplotlib: same on every machine
+    "font.size": 9.5, "axes.titlesize": 9.5, "axes.labelsize": 9.5, "xtick.labelsize": 9, "ytick.labelsize": 9,
+    "legend.fontsize": 9, "legend.title_fontsize": 9, "legend.frameon": False, "legend.handlelength": 1.4,
+    "legend.columnspacing": 1.4, "legend.handletextpad": 0.5, "axes.titleweight": "bold",
+    "figure.facecolor": "white", "savefig.facecolor": "white", "axes.edgecolor": "#777777", "axes.linewidth": 0.8,
+    "axes.labelcolor": INK, "text.color": INK, "xtick.color": QUIET, "ytick.color": QUIET, "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK, "axes.spines.top": False, "axes.spines.right": False, "axes.titlelocation": "left",
+    "axes.grid": True, "grid.color": "#E6E6E6", "grid.linewidth": 0.7, "axes.axisbelow": True,
+    "lines.solid_capstyle": "butt", "figure.constrained_layout.use": True, "figure.figsize": (WIDTH, 3.6),
+    "svg.hashsalt": "colora", "svg.fonttype": "path", "pdf.fonttype": 42, "figure.dpi": 100, "savefig.dpi": 190,
+}  # fmt: skip
+REFERENCE_LINE = {"color": RULE, "lw": 1.0, "ls": (0, (4, 3)), "zorder": 1}
+
+
+@contextmanager
+def look():
+    """matplotlib's and seaborn's settings while figures are made and saved, whatever the caller's are."""
+    with plt.rc_context({**plt.rcParamsDefault, "backend": plt.get_backend(), **_RC}):
+        yield
+
+
+@contextmanager
+def facets():
+    """Around seaborn's FacetGrid functions: they lay out the figure their own way and warn where another way is set."""
+    with plt.rc_context({"figure.constrained_layout.use": False}):
+        yield
+
+
+def save(figure: Figure, stem: Path, formats: Iterable[str] = FORMATS) -> list[Path]:
+    """Write the figure as stem.svg, stem.png (of 256 colours, a third as large) or stem.pdf, free of dates.
+
+    Returns:
+        the files written. The figure is closed: nobody draws into it afterwards.
+    """
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    files = [stem.with_suffix(f".{name}") for name in formats]
+    with look():
+        for file in files:
+            if file.suffix == ".png":
+                drawn = io.BytesIO()
+                figure.savefig(drawn, format="png")
+                Image.open(drawn).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(file, optimize=True)
+            else:
+                figure.savefig(file, metadata={"Date" if file.suffix == ".svg" else "CreationDate": None})
+    plt.close(figure)
+    return files

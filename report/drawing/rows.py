@@ -1,0 +1,115 @@
+"""What figures share that show a method a row: panels, names in the kind's colour, limits, values beside the panel."""
+
+import re
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from report.drawing.look import SMALL, WIDTH
+from report.drawing.palette import MARKERS, present
+
+ROW = 0.25  # inches
+MOST = 12  # rows of a panel
+
+
+def stacked(panels: Mapping[str, Sequence[str]], inks: Mapping[str, str], xlabel: str, **options) -> tuple[Figure, list[Axes]]:
+    """Panels one above the other on one x axis, a row a name: panels[title] lists the names from the top down.
+
+    inks: the colour of each name's text. options: of `plt.subplots`. Row i of a panel is at y = i.
+    """
+    heights = [len(names) + 0.3 for names in panels.values()]
+    lines = max(wrapped(name).count("\n") for names in panels.values() for name in names)
+    height = (ROW + 0.1 * lines) * sum(heights) + 0.3 * len(panels) + 0.35
+    figure, axes = plt.subplots(
+        len(panels), 1, figsize=(WIDTH, height), height_ratios=heights, squeeze=False, **{"sharex": True, **options}
+    )
+    for axis, (title, names) in zip(axes[:, 0], panels.items(), strict=True):
+        label_rows(axis, names, inks)
+        if len(panels) > 1:
+            axis.set_title(title)
+    axes[-1, 0].set_xlabel(xlabel)
+    return figure, list(axes[:, 0])
+
+
+def label_rows(axis: Axes, names: Sequence[str], inks: Mapping[str, str]) -> None:
+    """Ticks of a panel with a row a name, the first at the top."""
+    axis.set(yticks=range(len(names)), yticklabels=[wrapped(name) for name in names], ylim=(len(names) - 0.4, -0.6))
+    axis.tick_params(axis="y", length=0)
+    axis.spines["left"].set_visible(False)
+    axis.grid(axis="x")
+    axis.grid(False, axis="y")
+    for label, name in zip(axis.get_yticklabels(), names, strict=True):
+        label.set(color=inks[name], linespacing=0.9)
+
+
+def beside(axis: Axes, row: float, text: str, **options) -> None:
+    """Write a row's value at the right of the panel, level with it."""
+    axis.annotate(
+        text, (1.015, row), xycoords=axis.get_yaxis_transform(), va="center", fontsize=SMALL, annotation_clip=False, **options
+    )  # fmt: skip
+
+
+def limits(values, *, room: float = 0.04, most: float = 1.5, top: float | None = None) -> tuple[float, float]:
+    """Limits that show the values but for a few far below: those under `most` times the middle half's width are cut.
+
+    top: an upper bound that values cannot pass, such as 1 for an accuracy.
+    """
+    values = np.asarray(values, dtype=float)
+    values = values[np.isfinite(values)]
+    if not len(values):
+        return 0.0, 1.0
+    low, quarter, high = values.min(), *np.quantile(values, [0.25, 1])
+    low = max(low, quarter - most * max(high - quarter, 1e-3))
+    margin = room * (high - low) or 0.01
+    return low - margin, high + margin if top is None else min(high + margin, top + margin / 2)
+
+
+def ticks(axis: Axes, which: str = "x", count: int = 6) -> None:
+    """At most so many ticks, at round numbers."""
+    getattr(axis, f"{which}axis").set_major_locator(MaxNLocator(count, steps=[1, 2, 2.5, 5, 10]))
+
+
+def below(figure: Figure, handles: Sequence[Line2D], columns: int = 3) -> None:
+    """A legend under the panels."""
+    figure.legend(handles=handles, loc="outside lower center", ncols=columns)
+
+
+def kind_handles(methods: pd.DataFrame, **options) -> list[Line2D]:
+    """A legend's entry for every kind of method that occurs; methods: kind and color."""
+    colors = methods.drop_duplicates("kind").set_index("kind").color
+    return [
+        Line2D([], [], ls="", marker=MARKERS.get(kind, "o"), color=colors[kind], label=kind, **options)
+        for kind in present(methods.kind)
+    ]  # fmt: skip
+
+
+def wrapped(name: str, width: int = 22) -> str:
+    """A method's name on as few lines of at most `width` characters as hyphens allow, the lines about equally long."""
+    parts = re.split(r"(?<=-)(?!\d)|(?<= )", name)  # a range of numbers such as 2-5 stays whole
+
+    def lines(limit: int) -> list[str]:
+        filled = [""]
+        for part in parts:
+            if filled[-1] and len(filled[-1] + part.rstrip()) > limit:
+                filled.append("")
+            filled[-1] += part
+        return filled
+
+    fewest = len(lines(width))
+    narrowest = next(n for n in range(1, width + 1) if len(lines(n)) <= fewest)
+    return "\n".join(line.rstrip() for line in lines(narrowest))
+
+
+def abbreviated(name: str, longest: int = 10) -> str:
+    """A class name that fits a tick: as it is where short, else its words' initials or its start."""
+    name = str(name)
+    if len(name) <= longest:
+        return name
+    words = name.replace("-", " ").replace("_", " ").split()
+    return "".join(w[0] for w in words).upper() if len(words) > 1 else name[: longest - 1] + "."

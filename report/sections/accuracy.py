@@ -1,0 +1,151 @@
+"""Test accuracy of every method: what the runs gave, sorted."""
+
+import pandas as pd
+import seaborn as sns
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from report import drawing
+from report.reading import Results
+from report.sections import Section, Table
+from report.text import DASH, count, few, interval, mean_sd, number, percent, plural, seconds
+
+GROUP, ORDER = "Result", 20
+NOT_LEARNT = 0.5  # training accuracy of the epoch that is tested, below which a method is marked in the caption
+
+
+def needs(results: Results) -> str | None:
+    return None if (results.methods.seeds > 0).any() else "no run is complete"
+
+
+def section(results: Results) -> Section:
+    methods = results.whole
+    drawn = figure(methods, results.complete, results.declared[:1])
+    title = finding(methods)
+    best = methods.sort_values("acc_mean", ascending=False)
+    told = "; ".join(f"{name} {number(value, '.3f')}" for name, value in best.acc_mean.items())
+    return Section(
+        name="accuracy", group=GROUP, title=title, caption=caption(results), alt=f"{title} Mean accuracies: {told}.",
+        figure=drawn, tables=[table(results)],
+    )  # fmt: skip
+
+
+def finding(methods: pd.DataFrame) -> str:
+    """The best method, what it trains, and the cheapest one that is as good as its interval says."""
+    tested = methods[methods.acc_mean.notna()]
+    best = tested.acc_mean.idxmax()
+    text = f"{best} is the most accurate, {tested.acc_mean[best]:.3f}"
+    near = tested[tested.acc_mean >= tested.acc_lo[best]]
+    least = near.trainable.idxmin() if near.trainable.notna().any() else best
+    if least == best:
+        return f"{text}, of {plural(len(tested), 'method')}."
+    share = near.trainable[least] / near.total[least]
+    return (
+        f"{text}; {least} comes within its interval ({tested.acc_mean[least]:.3f}) and trains "
+        f"{percent(round(share, 3))} of its network."
+    )
+
+
+def panels(methods: pd.DataFrame, declared: list[str]) -> dict[str, list[str]]:
+    """Rows by panel, best first: the first network with a CoLoRA method, its CoLoRA variants, all other networks."""
+    ranked = methods.sort_values("acc_mean", ascending=False, na_position="last")
+    of_colora = methods[methods.family == "colora"]
+    own = of_colora.backbone.iloc[0] if len(of_colora) else methods.backbone.iloc[0]
+    named = declared or list(of_colora.index[:1])
+    same = ranked[(ranked.backbone == own)]
+    variants = same[(same.family == "colora")]
+    crowded = len(same) > drawing.MOST and len(variants) > 2
+    shown = {
+        f"Ways to train {own}": same[(same.family != "colora") | same.index.isin(named)] if crowded else same,
+        f"CoLoRA on {own}": variants if crowded else variants[:0],
+        "Other networks": ranked[ranked.backbone != own],
+    }
+    found = {}
+    for title, rows in shown.items():
+        parts = -(-len(rows) // drawing.MOST)
+        size = -(-len(rows) // max(parts, 1))
+        for part in range(parts):
+            again = ", continued" if part else ""
+            found[title + again] = list(rows.index[part * size : (part + 1) * size])
+    return found
+
+
+def figure(methods: pd.DataFrame, runs: pd.DataFrame, declared: list[str]) -> Figure:
+    """A row a method: a dot a run, the mean, and its 95 % interval.
+
+    Args:
+        methods: index of names; acc_mean, acc_lo, acc_hi, family, backbone, kind, color, ink.
+        runs: method and test_acc.
+        declared: names that are shown among the ways to train their network.
+    """
+    rows = panels(methods, declared)
+    figure, axes = drawing.stacked(rows, methods.ink, "Test accuracy")
+    colors = methods.color.to_dict()
+    low, high = drawing.limits([*methods.acc_mean, *methods.acc_lo, *methods.acc_hi], top=1.0)
+    for axis, names in zip(axes, rows.values(), strict=True):
+        own = runs[runs.method.isin(names)]
+        sns.stripplot(
+            own, x="test_acc", y="method", order=names, hue="method", palette=colors, jitter=False, size=4, alpha=0.35,
+            legend=False, ax=axis, zorder=1,
+        )  # fmt: skip
+        for place, name in enumerate(names):
+            row = methods.loc[name]
+            if pd.isna(row.acc_mean):
+                axis.text(low, place, " no result", va="center", color=drawing.QUIET, fontsize=drawing.SMALL)
+                continue
+            if row.acc_mean >= low:
+                axis.plot([row.acc_lo, row.acc_hi], [place] * 2, color=row.color, lw=2, zorder=2)
+                axis.plot(row.acc_mean, place, "o", ms=6.5, color=row.color, mec="white", mew=0.9, zorder=3)
+            else:
+                axis.plot(low, place, "<", ms=6, color=row.color, clip_on=False, zorder=3)
+            drawing.beside(axis, place, f"{row.acc_mean:.3f}")
+        drawing.label_rows(axis, names, methods.ink)
+        axis.set(xlim=(low, high), xlabel="", ylabel="")
+    axes[-1].set_xlabel("Test accuracy")
+    drawing.ticks(axes[-1])
+    handles = [
+        Line2D([], [], ls="", marker="o", ms=4, alpha=0.4, color=drawing.INK, label="a run"),
+        Line2D([], [], ls="-", lw=2, marker="o", ms=6.5, mec="white", color=drawing.INK, label="mean, 95 % interval"),
+    ]
+    if (methods.acc_mean < low).any():
+        handles.append(Line2D([], [], ls="", marker="<", ms=6, color=drawing.INK, label="lies further left"))
+    drawing.below(figure, handles)
+    return figure
+
+
+def caption(results: Results) -> str:
+    """How to read it, and what would mislead: methods that did not learn, runs that are missing."""
+    methods = results.whole
+    text = f"{results.label}. Sorted by mean accuracy; colours by kind of method; intervals are for new seeds and "
+    text += "new patients." if results.patients else "new test images."
+    trained = results.complete.groupby("method").train_acc.mean().reindex(methods.index)
+    weak = [name for name in methods.index if trained[name] < NOT_LEARNT]
+    if weak:
+        text += f" Hardly learnt (training accuracy below {NOT_LEARNT:g}): {few(weak, 6)}."
+    short = methods.index[methods.seeds < methods.planned]
+    return text + (f" Runs are missing of {few(list(short), 6)}." if len(short) else "")
+
+
+def table(results: Results) -> Table:
+    """Accuracy, AUC, parameters and time of every method, and whether it started from pretrained weights."""
+    methods = results.methods.sort_values("acc_mean", ascending=False, na_position="last", kind="stable")
+    start = methods.weights.map(lambda weights: "from scratch" if weights == "random" else "pretrained", "ignore")
+    raw = methods.assign(start=start).drop(columns=["color", "ink", "shown"]).rename_axis("method").reset_index()
+    text = pd.DataFrame({
+        "Method": methods.index, "Network": methods.backbone.fillna(DASH), "Kind": methods.kind,
+        "Start": start.fillna(DASH),
+        "Accuracy": [mean_sd(m, s, 3) for m, s in zip(methods.acc_mean, methods.acc_sd, strict=True)],
+        "95 % interval": [interval(lo, hi) for lo, hi in zip(methods.acc_lo, methods.acc_hi, strict=True)],
+        "AUC": [mean_sd(m, s, 4) for m, s in zip(methods.auc_mean, methods.auc_sd, strict=True)],
+        "Trained": [count(v) for v in methods.trainable], "Total": [count(v) for v in methods.total],
+        "LR": [number(v, "g") for v in methods.lr],
+        "Runs": [f"{n}" if n == p else f"{n} of {p}" for n, p in zip(methods.seeds, methods.planned, strict=True)],
+        "s/epoch": [seconds(v) for v in methods.epoch_s],
+    })  # fmt: skip
+    note = (
+        "Mean ± sample standard deviation over runs; the interval is for new seeds and new "
+        f"{'patients' if results.patients else 'test images'}. Trained and total: parameters; the total counts branches before "
+        "they are merged. LR: learning rate. s/epoch: seconds of a training epoch where the run happened to be made, beside "
+        "other work at times: the cost group has times that may be compared."
+    )
+    return Table("main", f"Test results: {results.label}", note, raw, text, left=4)

@@ -1,0 +1,88 @@
+"""Learning curves: validation accuracy by epoch, every kind of method over full fine-tuning and head-only in grey."""
+
+import pandas as pd
+import seaborn as sns
+from matplotlib.figure import Figure
+
+from report import drawing
+from report.reading import Results
+from report.sections import Section
+
+GROUP, ORDER = "Evidence", 10
+SHOWN = 9  # panels
+STILL = 0.01  # gain in accuracy over the last two epochs from which a method is said to be still rising
+
+
+def needs(results: Results) -> str | None:
+    return None if len(results.curves) else "no run left a learning curve"
+
+
+def section(results: Results) -> Section:
+    names = chosen(results)
+    curves = results.curves[results.curves.method.isin(names)]
+    title = finding(results.curves, results.whole.index)
+    caption = (
+        f"Validation accuracy after each epoch, mean over runs; band: lowest to highest run. {results.describe('val')}. Grey: "
+        "full fine-tuning (dashed) and head-only (dotted) of the first network. Steep first epochs may lie below the panels. "
+        "The epoch of the highest validation score is the one that is tested, run by run."
+    )
+    if len(names) < len(results.methods):
+        caption += f" {len(results.methods) - len(names)} methods more are in curves.csv."
+    last = curves[curves.epoch == curves.groupby(["method", "seed"]).epoch.transform("max")]
+    ends = last.groupby("method").val_acc.mean().sort_values(ascending=False)
+    told = "; ".join(f"{name} {value:.3f}" for name, value in ends.items())
+    return Section(
+        name="learning_curves", group=GROUP, title=title, caption=caption,
+        alt=f"{title} Validation accuracy after the last epoch: {told}.",
+        figure=figure(curves, names, results.methods),
+    )  # fmt: skip
+
+
+def chosen(results: Results) -> list[str]:
+    """The declared methods that have curves, filled up with the first of each other kind and then in profile order."""
+    have = set(results.curves.method)
+    ordered = dict.fromkeys([*results.leading(SHOWN), *results.whole.drop_duplicates("kind").index, *results.whole.index])
+    names = [name for name in ordered if name in have][:SHOWN]
+    return [name for name in results.methods.index if name in names]
+
+
+def finding(curves: pd.DataFrame, names) -> str:
+    """Which methods still rise when training ends, and which are within a point of their best soonest."""
+    mean = curves[curves.method.isin(names)].groupby(["method", "epoch"]).val_acc.mean().unstack("method")
+    gain = mean.ffill().iloc[-1] - mean.ffill().iloc[max(len(mean) - 3, 0)]
+    rising = [name for name in names if name in gain.index and gain[name] > STILL]
+    soonest = (mean >= mean.max() - 0.01).idxmax().sort_values(kind="stable")
+    text = f"{soonest.index[0]} is within a point of its best after {soonest.iloc[0]:.0f} of {mean.index.max():.0f} epochs"
+    if not rising:
+        return f"{text}; none gained a point in the last two epochs."
+    who = rising[0] if len(rising) == 1 else f"{len(rising)} of {len(mean.columns)} methods"
+    return f"{text}; {who} gained over a point in the last two epochs."
+
+
+def figure(curves: pd.DataFrame, names: list[str], methods: pd.DataFrame) -> Figure:
+    """A panel a method. curves: method, seed, epoch, val_acc. methods: color, ink, family, backbone by name."""
+    columns = min(3, len(names))
+    with drawing.facets():
+        grid = sns.relplot(
+            curves, x="epoch", y="val_acc", hue="method", col="method", col_order=names, col_wrap=columns, kind="line",
+            errorbar=lambda values: (values.min(), values.max()), palette=methods.color.to_dict(), legend=False,
+            height=1.75, aspect=drawing.WIDTH / columns / 1.75,
+        )  # fmt: skip
+    mean = curves.groupby(["method", "epoch"]).val_acc.mean()
+    behind = {
+        family: next((name for name in names if methods.family[name] == family), None) for family in ("full", "head_only")
+    }
+    dashes = {"full": (0, (4, 2)), "head_only": (0, (1, 1.4))}
+    for name, axis in grid.axes_dict.items():
+        for family, other in behind.items():
+            if other not in (None, name):
+                axis.plot(mean[other].index, mean[other], color="#9A9A9A", lw=1.1, ls=dashes[family], zorder=1)
+        axis.set_title(drawing.wrapped(name, 19), color=methods.ink[name], fontsize=9, linespacing=0.95)
+        drawing.ticks(axis, "x", 4)
+    low = curves.val_acc.quantile(0.06)
+    high = curves.val_acc.max()
+    grid.set(ylim=(low - 0.05 * (high - low), min(high + 0.05 * (high - low), 1.005)), xlabel="", ylabel="")
+    grid.figure.set_layout_engine("constrained")
+    grid.figure.supxlabel("Epoch", fontsize=9.5)
+    grid.figure.supylabel("Validation accuracy", fontsize=9.5)
+    return grid.figure
