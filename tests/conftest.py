@@ -1,7 +1,5 @@
 """Shared by all tests: two threads at most, and a tiny prepared data set."""
 
-import hashlib
-import json
 import os
 from pathlib import Path
 
@@ -25,22 +23,20 @@ else:
 
 
 def write_prepared(folder: Path, images: np.ndarray, labels: np.ndarray, splits: dict[str, np.ndarray]) -> None:
-    """Write arrays in the format of `pipelines.prepare`."""
-    folder.mkdir(parents=True)
-    np.save(folder / "images.npy", images)
-    np.save(folder / "labels.npy", labels.astype(np.int64))
-    np.savez(folder / "splits.npz", **splits)
+    """Write arrays as `pipelines.prepare` does."""
+    from pipelines.data.preprocessing import Preprocessing
+    from pipelines.data.sources import Dataset
+    from pipelines.data.writing import Writing
 
-    def digest(content):
-        return hashlib.sha256(content).hexdigest()
-
-    manifest = {
-        "classes": [f"class{c}" for c in range(int(labels.max()) + 1)],
-        "folds": None if "train" in splits else 2,
-        "files": {name: {"sha256": digest((folder / name).read_bytes())} for name in ("images.npy", "labels.npy")},
-        "splits": {name: digest(indices.tobytes()) for name, indices in splits.items()},
-    }
-    (folder / "manifest.json").write_text(json.dumps(manifest))
+    folded = "train" not in splits
+    classes = [f"class{c}" for c in range(int(labels.max()) + 1)]
+    preprocessing = Preprocessing(size=images.shape[1], channels=3 if images.ndim == 4 else 1)
+    with Writing(folder) as writing:
+        stored = writing.allocate(images.shape)
+        stored[:] = images
+        dataset = Dataset(stored, labels.astype(np.int64), classes, splits, preprocessing, folds=2 if folded else None)
+        seeds = sorted({int(name.split("/")[0]) for name in splits}) if folded else None
+        writing.finish(dataset, splits, seeds=seeds)
 
 
 def bright_quadrants(count: int, size: int = 32, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

@@ -5,21 +5,25 @@ import pytest
 from PIL import Image
 
 from pipelines.data import card
+from pipelines.data.preprocessing import Preprocessing
+from pipelines.data.prepared import Manifest
 
 
-def manifest(patients=None, classes=("A", "B"), channels=1):
-    return {
-        "origin": {"source": "made up", "licence": "none", "note": "", "preparation": "none"},
-        "settings": {"source": "test", "mode": "full"},
-        "classes": list(classes),
-        "count": 10,
-        "image_size": 8,
-        "channels": channels,
-        "folds": None,
-        "patients": None if patients is None else len(set(patients)),
-        "patient_of_image": patients,
-        "files": {"images.npy": {"sha256": "0" * 64}},
-    }
+def manifest(patients=None, classes=("A", "B"), **facts):
+    return Manifest(
+        origin={"source": "made up", "licence": "none", "note": "", "preparation": "none"},
+        made_from={"settings": {"source": "test", "mode": "full"}},
+        classes=list(classes),
+        count=10,
+        image_size=8,
+        channels=1,
+        preprocessing=Preprocessing(size=8),
+        patients=None if patients is None else len(set(patients)),
+        patient_of_image=patients,
+        files={"images.npy": "0" * 64},
+        splits={},
+        **facts,
+    )
 
 
 @pytest.fixture

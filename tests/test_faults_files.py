@@ -11,6 +11,7 @@ import pytest
 import torch
 import yaml
 
+from pipelines import prepare
 from pipelines.data import preparation
 from pipelines.data.sources import DataError
 from pipelines.files import records
@@ -155,7 +156,7 @@ def test_a_disk_full_while_preparing_leaves_what_was_there(disk, workdir, leave)
     with pytest.raises(DataError, match="other settings than the profile has now; run `python -m pipelines.prepare`"):
         preparation.verify(other)
     filler.unlink()
-    assert preparation.prepare(other)["count"] == 64
+    assert preparation.prepare(other).count == 64
     preparation.verify(other)
 
 
@@ -164,7 +165,7 @@ def test_preparing_on_a_full_disk_is_an_error_in_one_line(disk, workdir, capsys)
     fill(disk)
     capsys.readouterr()
     (workdir / "params.yaml").write_text(yaml.safe_dump(tiny_params(data=small(32))))
-    assert preparation.main([]) == 1
+    assert prepare.main([]) == 1
     error = capsys.readouterr().err
     assert error.startswith("error: data/tiny/images.npy: no room") and error.count("\n") == 1
 
@@ -190,7 +191,7 @@ def cut(path: Path) -> None:
 @pytest.mark.parametrize("damage", [flip, cut])
 def test_damaged_data_are_an_error_until_they_are_prepared_again(workdir, capsys, name, damage):
     (workdir / "params.yaml").write_text(yaml.safe_dump(tiny_params(seeds=[0])))
-    assert preparation.main([]) == 0
+    assert prepare.main([]) == 0
     path = workdir / "data" / "tiny" / name
     whole = path.read_bytes()
     if name == "splits.npz" and damage is flip:
@@ -202,7 +203,7 @@ def test_damaged_data_are_an_error_until_they_are_prepared_again(workdir, capsys
     assert runner.main(["--method", "head-only"]) == 1
     error = capsys.readouterr().err
     assert f"data/tiny/{name}" in error and "run `python -m pipelines.prepare`" in error and error.count("\n") == 1
-    assert preparation.main([]) == 0 and path.read_bytes() == whole
+    assert prepare.main([]) == 0 and path.read_bytes() == whole
     assert runner.main(["--method", "head-only"]) == 0
 
 

@@ -2,7 +2,10 @@ import numpy as np
 import pytest
 import torch
 
-from pipelines.data.images import Batches, augmented, open_prepared
+from pipelines.data.augmentation import augmented
+from pipelines.data.errors import DataError
+from pipelines.data.images import Batches
+from pipelines.data.prepared import open_prepared
 from tests.conftest import bright_quadrants, write_prepared
 
 CPU = torch.device("cpu")
@@ -80,12 +83,12 @@ def test_each_seed_reads_its_own_splits(workdir):
     splits = {f"{s}/{name}": np.array([s, s + 4]) for s in (0, 1) for name in ("train", "val", "test")}
     write_prepared(workdir / "d", images, labels, splits)
     assert open_prepared(workdir / "d", 1, CPU).splits["train"].tolist() == [1, 5]
-    with pytest.raises(FileNotFoundError, match="no split '7/train'.*add seed 7"):
+    with pytest.raises(DataError, match="no split '7/train'.*add seed 7"):
         open_prepared(workdir / "d", 7, CPU)
 
 
 def test_missing_data_says_what_to_run(workdir):
-    with pytest.raises(FileNotFoundError, match="pipelines.prepare"):
+    with pytest.raises(DataError, match="pipelines.prepare"):
         open_prepared(workdir / "nothing", 0, CPU)
 
 

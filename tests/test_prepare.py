@@ -11,8 +11,10 @@ import pytest
 import yaml
 from PIL import Image
 
+from pipelines import prepare as command
 from pipelines.data import preparation as stage
 from pipelines.data.sources import DataError
+from pipelines.files import records
 from pipelines.profile import Params, ParamsError, load
 
 PHANTOM = {"source": "phantom", "image_size": 16, "phantom": {"train": 12, "val": 8, "test": 8}}
@@ -69,13 +71,13 @@ def test_writes_arrays_that_open_memory_mapped_and_a_manifest_that_describes_the
     with np.load("data/tiny/splits.npz", allow_pickle=False) as splits:
         assert {name: splits[name].dtype for name in splits} == dict.fromkeys(("train", "val", "test"), np.int64)
         assert sorted(np.concatenate([splits[name] for name in splits]).tolist()) == list(range(28))
-    assert manifest == json.loads(Path("data/tiny/manifest.json").read_text())
-    assert manifest["classes"] == ["CNV", "DME", "DRUSEN", "NORMAL"]
-    assert (manifest["count"], manifest["image_size"], manifest["channels"]) == (28, 16, 1)
-    assert manifest["files"]["images.npy"]["shape"] == [28, 16, 16]
-    for name, facts in manifest["files"].items():
+    assert manifest.model_dump(mode="json") == json.loads(Path("data/tiny/manifest.json").read_text())
+    assert manifest.classes == ["CNV", "DME", "DRUSEN", "NORMAL"]
+    assert (manifest.count, manifest.image_size, manifest.channels) == (28, 16, 1)
+    assert manifest.preprocessing.size == 16
+    for name, digest in manifest.files.items():
         listed = subprocess.run(["sha256sum", f"data/tiny/{name}"], capture_output=True, text=True, check=True).stdout
-        assert facts["sha256"] == listed.split()[0]
+        assert digest == listed.split()[0]
     assert sorted(path.name for path in Path("data/tiny").iterdir()) == [
         "images.npy",
         "labels.npy",
@@ -87,8 +89,8 @@ def test_writes_arrays_that_open_memory_mapped_and_a_manifest_that_describes_the
 
 def test_folder_gives_every_seed_its_folds_and_keeps_patients_apart(scans):
     manifest = run(scans, seeds=[0, 2, 4])
-    patients = np.array(manifest["patient_of_image"])
-    assert manifest["folds"] == 3 and manifest["patients"] == 16 == len(set(patients))
+    patients = np.array(manifest.patient_of_image)
+    assert manifest.folds == 3 and manifest.patients == 16 == len(set(patients))
     with np.load("data/tiny/splits.npz", allow_pickle=False) as splits:
         assert list(splits) == [f"{seed}/{part}" for seed in (0, 2, 4) for part in ("train", "val", "test")]
         for seed in (0, 2, 4):
@@ -100,14 +102,14 @@ def test_folder_gives_every_seed_its_folds_and_keeps_patients_apart(scans):
 
 def test_two_runs_write_the_same_bytes(scans, monkeypatch, tmp_path):
     run(scans)
-    first = {path: path.read_bytes() for folder in ("data", "results") for path in Path(folder).rglob("*.*")}
+    first = {path: path.read_bytes() for folder in ("data", "results") for path in Path(folder, "tiny").rglob("*.*")}
     other = tmp_path / "elsewhere"
     other.mkdir()
     (other / "scans").symlink_to(tmp_path / "scans")
     monkeypatch.chdir(other)
     scans["folder"]["path"] = str(other / "scans")
     run(scans)
-    assert len(first) == 8  # four of data, the card, its page and picture, patients.csv
+    assert len(first) == 9  # five of data, the card, its page and picture, patients.csv
     for path, body in first.items():
         assert path.read_bytes() == body, path
         assert str(tmp_path).encode() not in body
@@ -154,9 +156,9 @@ def test_half_written_or_damaged_data_is_built_again(damage):
 def test_changed_settings_build_again():
     first = run()
     second = run({**PHANTOM, "phantom": {**PHANTOM["phantom"], "seed": 1}})
-    assert second["files"]["images.npy"]["sha256"] != first["files"]["images.npy"]["sha256"]
+    assert second.files["images.npy"] != first.files["images.npy"]
     third = run({**PHANTOM, "mode": "balanced", "balanced": {"per_class": 2}})
-    assert third["files"]["images.npy"]["sha256"] == first["files"]["images.npy"]["sha256"]
+    assert third.files["images.npy"] == first.files["images.npy"]
     with np.load("data/tiny/splits.npz", allow_pickle=False) as splits:
         assert len(splits["train"]) == 8
 
@@ -168,20 +170,20 @@ def test_seeds_matter_only_where_the_data_has_folds_and_leave_other_seeds_alone(
     assert identity("data/tiny/images.npy") == before
     first = run(scans, seeds=[0])
     second = run(scans, seeds=[0, 5])
-    assert "5/train" in second["splits"]
-    assert {name: second["splits"][name] for name in first["splits"]} == first["splits"]
+    assert "5/train" in second.splits
+    assert {name: second.splits[name] for name in first.splits} == first.splits
 
 
 def test_shares_of_the_training_patients_are_written_and_leave_everything_else_as_it_was(scans):
     plain = run(scans, seeds=[0, 4])
     shared = run({**scans, "shares": [0.25, 0.5]}, seeds=[0, 4])
-    assert {name: shared["splits"][name] for name in plain["splits"]} == plain["splits"]
-    assert set(shared["splits"]) - set(plain["splits"]) == {
+    assert {name: shared.splits[name] for name in plain.splits} == plain.splits
+    assert set(shared.splits) - set(plain.splits) == {
         f"{s}/train@{share}" for s in (0, 4) for share in (0.25, 0.5)
     }
-    assert all(plain["files"][name] == shared["files"][name] for name in ("images.npy", "labels.npy"))
-    assert "shares" not in plain["settings"] and shared["settings"]["shares"] == [0.25, 0.5]
-    patients = np.array(shared["patient_of_image"])
+    assert all(plain.files[name] == shared.files[name] for name in ("images.npy", "labels.npy"))
+    assert "shares" not in plain.made_from["settings"] and shared.made_from["settings"]["shares"] == [0.25, 0.5]
+    patients = np.array(shared.patient_of_image)
     card = json.loads(Path("results/tiny/data/card.json").read_text())
     page = Path("results/tiny/data/card.md").read_text()
     assert "train@0.1 is a tenth of the training patients" in page
@@ -197,7 +199,7 @@ def test_shares_of_the_training_patients_are_written_and_leave_everything_else_a
 
 def test_shares_of_a_source_with_one_split_have_no_seed():
     manifest = run({**PHANTOM, "shares": [0.4]})
-    assert list(manifest["splits"]) == ["train", "train@0.4", "val", "test"]
+    assert list(manifest.splits) == ["train", "train@0.4", "val", "test"]
     with np.load("data/tiny/splits.npz", allow_pickle=False) as splits:
         assert len(splits["train@0.4"]) == 4 and set(splits["train@0.4"]) < set(splits["train"])
     assert "a tenth of the training images" in Path("results/tiny/data/card.md").read_text()
@@ -217,15 +219,46 @@ def test_shares_that_mean_nothing_are_refused(shares, message):
         load("params.yaml")
 
 
-def test_changed_folder_builds_again_and_a_vanished_one_keeps_what_is_there(scans, workplace):
+def test_changed_folder_builds_again_and_a_vanished_one_is_an_error(scans, workplace, capsys):
     first = run(scans)
     Image.new("L", (30, 30), 7).save(workplace / "scans" / "A" / "A-3-9.png")
-    second = run(scans)
-    assert second["count"] == first["count"] + 1
+    assert run(scans).count == first.count + 1
     (workplace / "scans").rename(workplace / "gone")
-    assert run(scans) == second
-    with pytest.raises(DataError, match="scans: expected a folder"):
-        run({**scans, "image_size": 20})
+    Path("params.yaml").write_text(yaml.safe_dump(content(scans)))
+    assert command.main([]) == 1
+    assert "data.folder.path: scans: expected a folder" in capsys.readouterr().err
+
+
+def test_another_image_of_equal_name_size_and_time_builds_again(scans, workplace):
+    """Uncompressed images are all of one size; a copying tool may keep the time of change."""
+    for file in (workplace / "scans").rglob("*.png"):
+        Image.open(file).save(file.with_suffix(".bmp"))
+        file.unlink()
+    first = run(scans)
+    file = workplace / "scans" / "A" / "A-3-1.bmp"
+    before = file.stat()
+    Image.open(file).rotate(180).save(file)
+    assert file.stat().st_size == before.st_size
+    second = run(scans)
+    assert second.files["images.npy"] != first.files["images.npy"]
+    assert second.files["labels.npy"] == first.files["labels.npy"]
+
+
+def test_files_are_read_once_for_their_digest_while_name_size_and_time_stay(scans, workplace, monkeypatch):
+    files = sorted((workplace / "scans").rglob("*.png"))
+    for file in files:
+        os.utime(file, (1e9, 1e9))
+    asked = []
+    true = records.sha256_file
+    monkeypatch.setattr(records, "sha256_file", lambda path: asked.append(Path(path)) or true(path))
+    run(scans)
+    assert set(files) == {workplace / path for path in asked if path.suffix == ".png"}
+    del asked[:]
+    run(scans)
+    assert not [path for path in asked if path.suffix == ".png"]
+    os.utime(files[4], (2e9 - 1e9 + 1, 1e9 + 1))
+    run(scans)
+    assert [workplace / path for path in asked if path.suffix == ".png"] == [files[4]]
 
 
 def test_distilled_follows_its_entropies(workplace):
@@ -265,9 +298,9 @@ def test_old_images_stay_readable_while_new_ones_are_written():
 
 def test_command_line_succeeds_and_then_says_that_it_kept_the_data(capsys):
     Path("params.yaml").write_text(yaml.safe_dump(content()))
-    assert stage.main([]) == 0
+    assert command.main([]) == 0
     assert "28 images written" in capsys.readouterr().out
-    assert stage.main(["--profile-file", "params.yaml"]) == 0
+    assert command.main(["--profile-file", "params.yaml"]) == 0
     assert "kept" in capsys.readouterr().out
 
 
@@ -280,7 +313,7 @@ def test_command_line_succeeds_and_then_says_that_it_kept_the_data(capsys):
 )
 def test_command_line_reports_errors_in_one_line_without_a_traceback(capsys, data, message):
     Path("params.yaml").write_text(yaml.safe_dump(content(data)))
-    assert stage.main([]) == 1
+    assert command.main([]) == 1
     captured = capsys.readouterr()
     assert captured.err.startswith(message) and captured.err.count("\n") == 1 and captured.out == ""
 

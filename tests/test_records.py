@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from baselines import families
+from pipelines.data import prepared
+from pipelines.data.errors import DataError
 from pipelines.files import records
 from pipelines.runs import code
 from pipelines.runs.identity import described, fingerprint
@@ -114,10 +116,10 @@ def test_a_seeds_data_are_its_own_splits(tmp_path):
     write_prepared(tmp_path / "two", images, labels, splits)
     only = {name: indices for name, indices in splits.items() if name.startswith("0/")}
     write_prepared(tmp_path / "one", images, labels, only)
-    assert records.data_identity(tmp_path / "one", 0) == records.data_identity(tmp_path / "two", 0)
-    assert records.data_identity(tmp_path / "two", 1) != records.data_identity(tmp_path / "two", 0)
-    with pytest.raises(FileNotFoundError, match="no split '1/train'"):
-        records.data_identity(tmp_path / "one", 1)
+    assert prepared.identity(tmp_path / "one", 0) == prepared.identity(tmp_path / "two", 0)
+    assert prepared.identity(tmp_path / "two", 1) != prepared.identity(tmp_path / "two", 0)
+    with pytest.raises(DataError, match="no split '1/train'"):
+        prepared.identity(tmp_path / "one", 1)
 
 
 def test_the_hash_of_code_does_not_depend_on_the_version_of_python(tmp_path, monkeypatch):

@@ -2,14 +2,14 @@
 
 import zlib
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from pipelines.data import pictures
 from pipelines.data.sources import DataError, folder
-from pipelines.profile import Folder
+from pipelines.profile import Data, Folder
 
 PATTERN = Folder(path=Path(".")).pattern
 
@@ -26,9 +26,10 @@ def write_classes(root, classes=("A", "B"), patients=6, per_patient=2, size=(40,
     return root
 
 
-def read(root, size=16, seeds=(0,), **settings):
-    section = Folder(path=root, **{"folds": 3, "val_share": 0.25, **settings})
-    return folder.read(SimpleNamespace(folder=section, image_size=size), seeds, lambda shape: np.zeros(shape, np.uint8))
+def read(root, size=16, seeds=(0,), fit="crop", **settings):
+    section = {"path": root, "folds": 3, "val_share": 0.25, **settings}
+    data = Data(source="folder", image_size=size, fit=fit, folder=section)
+    return folder.read(data, seeds, lambda shape: np.zeros(shape, np.uint8))
 
 
 def test_reads_classes_in_sorted_order_and_patients_from_names(tmp_path):
@@ -51,7 +52,7 @@ def test_image_is_cropped_to_its_centre_square_then_resized(tmp_path, shape):
     top, left = (height - side) // 2, (width - side) // 2
     weights = bicubic_weights(side, 20)
     expected = weights @ pixels[top : top + side, left : left + side] @ weights.T
-    difference = np.abs(folder.load_image(tmp_path / "scan.png", 20) - expected)
+    difference = np.abs(pictures.load_image(tmp_path / "scan.png", 20) - expected)
     assert difference[2:-2, 2:-2].max() <= 1.01  # Pillow rounds after each of its two passes
     assert difference.max() < 8
 
@@ -68,7 +69,7 @@ def bicubic_weights(size, new):
 def test_resize_averages_detail_instead_of_sampling_it(tmp_path):
     checks = (np.indices((64, 64)).sum(0) % 2 * 255).astype(np.uint8)
     Image.fromarray(checks).save(tmp_path / "checks.png")
-    small = folder.load_image(tmp_path / "checks.png", 8)
+    small = pictures.load_image(tmp_path / "checks.png", 8)
     assert np.abs(small.astype(int) - 127).max() <= 2  # nearest-neighbour would give 0 or 255
 
 
@@ -88,7 +89,7 @@ def test_grey_stored_as_rgb_counts_as_grey_and_one_coloured_image_makes_all_rgb(
 def test_sixteen_bit_grey_is_scaled_not_clipped(tmp_path):
     ramp = np.linspace(0, 65535, 16 * 16).astype(np.uint16).reshape(16, 16)
     Image.fromarray(ramp).save(tmp_path / "deep.png")
-    found = folder.load_image(tmp_path / "deep.png", 16).astype(float)
+    found = pictures.load_image(tmp_path / "deep.png", 16).astype(float)
     assert np.abs(found - ramp / 257).max() <= 0.51  # 65535 / 255 = 257
 
 
@@ -98,7 +99,7 @@ def test_camera_orientation_is_applied(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 3  # turned by 180 degrees
     Image.fromarray(pixels).save(tmp_path / "turned.png", exif=exif)
-    np.testing.assert_array_equal(folder.load_image(tmp_path / "turned.png", 16), pixels[::-1])
+    np.testing.assert_array_equal(pictures.load_image(tmp_path / "turned.png", 16), pixels[::-1])
 
 
 def test_hidden_files_and_other_suffixes_are_left_out(tmp_path):
@@ -109,15 +110,22 @@ def test_hidden_files_and_other_suffixes_are_left_out(tmp_path):
     assert len(read(tmp_path).labels) == 24
 
 
-def test_listing_changes_with_names_and_sizes_only(tmp_path):
-    write_classes(tmp_path)
-    before = folder.listing(tmp_path)
-    file = tmp_path / "A" / "A-0-0.png"
+@pytest.mark.parametrize("change", ["content", "name", "new"])
+def test_the_digest_changes_with_content_and_names_alone(tmp_path, monkeypatch, change):
+    monkeypatch.chdir(tmp_path)
+    root = write_classes(tmp_path / "scans")
+    data = Data(source="folder", image_size=16, folder={"path": root})
+    before = folder.inputs(data)
+    file = root / "A" / "A-0-0.png"
     file.touch()
-    assert folder.listing(tmp_path) == before
-    file.write_bytes(file.read_bytes() + b"\0")
-    assert folder.listing(tmp_path) != before
-    assert folder.listing(tmp_path / "absent") is None
+    assert folder.inputs(data) == before
+    if change == "content":
+        file.write_bytes(file.read_bytes()[:-1] + b"x")
+    elif change == "name":
+        file.rename(root / "A" / "A-0-7.png")
+    else:
+        (root / "A" / "A-0-7.png").write_bytes(file.read_bytes())
+    assert folder.inputs(data) != before
 
 
 def test_readme_of_the_folder_becomes_the_note(tmp_path):
@@ -174,7 +182,7 @@ def test_truncated_jpeg_is_named(tmp_path):
     Image.effect_noise((200, 200), 50).save(file)
     file.write_bytes(file.read_bytes()[:-2000])
     with pytest.raises(DataError, match="cut.jpeg: the image cannot be decoded"):
-        folder.load_image(file, 32)
+        pictures.load_image(file, 32)
 
 
 @pytest.mark.parametrize("side", [9000, 60000])
@@ -189,20 +197,20 @@ def test_image_that_unpacks_to_gigabytes_is_refused_by_its_header(tmp_path, side
         b"\x89PNG\r\n\x1a\n" + part(b"IHDR", header) + part(b"IDAT", zlib.compress(b"\0")) + part(b"IEND", b"")
     )
     with pytest.raises(DataError, match=r"bomb.png: .*more than 64,000,000 pixels"):
-        folder.load_image(tmp_path / "bomb.png", 32)
+        pictures.load_image(tmp_path / "bomb.png", 32)
 
 
 def test_image_with_several_frames_is_refused(tmp_path):
     frames = [Image.new("L", (20, 20), shade) for shade in (0, 100)]
     frames[0].save(tmp_path / "stack.tif", save_all=True, append_images=frames[1:])
     with pytest.raises(DataError, match="stack.tif: it holds 2 frames"):
-        folder.load_image(tmp_path / "stack.tif", 16)
+        pictures.load_image(tmp_path / "stack.tif", 16)
 
 
 def test_unsupported_pixel_mode_is_named(tmp_path):
     Image.fromarray(np.zeros((20, 20), np.float32)).save(tmp_path / "float.tif")
     with pytest.raises(DataError, match="float.tif: pixel mode 'F'"):
-        folder.load_image(tmp_path / "float.tif", 16)
+        pictures.load_image(tmp_path / "float.tif", 16)
 
 
 @pytest.mark.parametrize("kind", ["file", "class folder"])
@@ -226,11 +234,11 @@ def test_link_within_the_folder_and_a_linked_root_are_fine(tmp_path):
 @pytest.mark.parametrize(
     ("pattern", "message"),
     [
-        (r"(?P<patient>\d+)_(\d+)", "matches no file name, for instance 'A-0-0'"),
-        (r"(?P<label>A)-(?P<patient>\d+)-\d+", "matches not 12 of 24 file names, for instance 'B-100-0'"),
+        (r"(?P<patient>\d+)_(\d+)", "gives a patient to no file name: 'A-0-0' no match"),
+        (r"(?P<label>A)-(?P<patient>\d+)-\d+", "not 12 of 24 file names: 'B-100-0' no match; 'B-100-1' no match; 'A-0-0' label 'A', patient '0'"),
         (r"(\w+)-(\d+)-(\d+)", "has no group"),
         (r"(?P<patient>[", "not a regular expression"),
-        (r"A-0(?P<patient>x*).*|.*-(?P<other>\d+)-.*", "empty patient id from 'A-0-0'"),
+        (r"A-0(?P<patient>x*).*|.*-(?P<other>\d+)-.*", "to no file name: 'A-0-0' patient '', other None; .*'A-1-0' patient None, other '1'"),
     ],
 )
 def test_pattern_that_gives_no_patients_is_shown(tmp_path, pattern, message):
@@ -241,7 +249,7 @@ def test_pattern_that_gives_no_patients_is_shown(tmp_path, pattern, message):
 def test_name_that_contradicts_its_folder_is_refused(tmp_path):
     write_classes(tmp_path)
     (tmp_path / "A" / "A-0-0.png").rename(tmp_path / "A" / "B-0-0.png")
-    with pytest.raises(DataError, match="its name says 'B' but it lies in 'A'"):
+    with pytest.raises(DataError, match="its name says 'B' but its class is 'A'"):
         read(tmp_path)
     assert read(tmp_path, pattern=r".-(?P<patient>\d+)-\d+").classes == ["A", "B"]
 
@@ -258,9 +266,9 @@ def test_real_scans_of_oct1k():
     root = Path(__file__).parents[2] / "shared" / "data" / "oct1k"
     if not root.is_dir():
         pytest.skip("the oct1k images are not beside this checkout")
-    classes, files = folder.scan(root)
-    assert classes == ["CNV", "DME", "DRUSEN", "NORMAL"] and len(files) == 1000
-    patients = folder.patient_ids(files, PATTERN)
-    assert len(set(patients)) == 633  # as the folder's own README counts them
-    image = folder.load_image(files[0], 64)
+    found = folder.listing(root, PATTERN)
+    assert found.classes == ["CNV", "DME", "DRUSEN", "NORMAL"] and len(found.files) == 1000
+    assert len(set(found.patients)) == 633  # as the folder's own README counts them
+    assert found.left_out == {}
+    image = pictures.load_image(found.files[0], 64)
     assert image.shape == (64, 64) and 20 < image.mean() < 120

@@ -119,7 +119,7 @@ def test_member_that_is_no_array(tmp_path):
 
 
 def section(cache, dataset="octmnist", size=28):
-    return SimpleNamespace(medmnist=MedMNIST(dataset=dataset, cache=cache), image_size=size)
+    return SimpleNamespace(medmnist=MedMNIST(dataset=dataset, cache=cache), image_size=size, fit="crop")
 
 
 def read_source(data):
@@ -243,7 +243,7 @@ def test_prepare_writes_the_set_and_names_an_empty_class(published, tmp_path, mo
         method={"full": {}},
     )
     manifest = stage.prepare(params)
-    assert manifest["count"] == 24 and "cache" not in str(manifest["settings"])
+    assert manifest.count == 24 and "cache" not in str(manifest.made_from["settings"])
     with np.load("data/tiny/splits.npz", allow_pickle=False) as splits:
         assert len(splits["train"]) == 8 and len(splits["val"]) == 8
 

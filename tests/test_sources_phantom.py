@@ -113,7 +113,7 @@ def test_split_too_small_for_the_classes_is_named(split):
 
 
 def test_read_hands_over_the_same_scans_with_names_and_origin():
-    data = SimpleNamespace(phantom=Phantom(train=8, val=4, test=4, seed=3), image_size=32)
+    data = SimpleNamespace(phantom=Phantom(train=8, val=4, test=4, seed=3), image_size=32, fit="crop")
     found = phantom.read(data, [0, 1], lambda shape: np.zeros(shape, np.uint8))
     np.testing.assert_array_equal(found.images, make(train=8, val=4, test=4, seed=3)[0])
     assert found.classes == ["CNV", "DME", "DRUSEN", "NORMAL"] and found.folds is None

@@ -16,10 +16,10 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from PIL import Image
 
-from pipelines.data import preparation
-from pipelines.data.sources import DataError, folder, medmnist
+from pipelines.data import preparation, prepared
+from pipelines.data.pictures import load_image
+from pipelines.data.sources import DataError, medmnist
 from pipelines.files import arrays, records
-from pipelines.files.records import RecordError
 from pipelines.profile import Params, ParamsError, loading
 from tests.conftest import bright_quadrants, tiny_params, write_prepared
 from tests.damage import ANYTHING, altered, damaged, file_like
@@ -161,7 +161,7 @@ def test_any_bytes_as_an_image(here, content, suffix):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's, of odd metadata
         try:
-            image = folder.load_image(file, 8)
+            image = load_image(file, 8)
         except DataError as error:
             assert str(file) in str(error)
             return
@@ -188,7 +188,7 @@ def test_damaged_prepared_data_are_noticed(here, whole_data, data):
         patch.chdir(here)
         try:
             preparation.verify(Params(**tiny_params()))
-        except (DataError, RecordError) as error:
+        except DataError as error:
             assert "python -m pipelines.prepare" in str(error)
         else:  # what is read of it must be as it was
             if name == "splits.npz":
@@ -198,7 +198,7 @@ def test_damaged_prepared_data_are_noticed(here, whole_data, data):
                 before, now = json.loads(whole_data[name]), json.loads(content)
                 assert all(now["files"][key] == before["files"][key] for key in ("images.npy", "labels.npy"))
                 assert all(before["splits"][key] == value for key, value in now["splits"].items())
-            with contextlib.suppress(FileNotFoundError, RecordError):  # a name that is no longer there
-                records.data_identity(Path("data/tiny"), 0)
+            with contextlib.suppress(DataError):  # a name that is no longer there
+                prepared.identity(Path("data/tiny"), 0)
         finally:
             path.write_bytes(whole_data[name])

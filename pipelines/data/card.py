@@ -1,10 +1,10 @@
 """The data card: what was prepared, as numbers (card.json), as a page (card.md) and as a picture (examples.png).
 
-Beside it stands patients.csv (image, patient), where the source names patients: statistics on results alone need to
-know which images belong together. Its numbers are those of the manifest, not the source's ids.
+Beside it stand patients.csv (image, patient), where the source names patients, and external-NAME.csv (image, label,
+patient): statistics on results alone need to know which images belong together. Their numbers are those of the
+manifest, not the source's ids.
 """
 
-import hashlib
 import json
 from collections import defaultdict
 from itertools import combinations
@@ -12,7 +12,12 @@ from pathlib import Path
 
 import numpy as np
 
+from pipelines.data import external, prepared
+from pipelines.data.labelled import some
+from pipelines.data.prepared import Manifest
+from pipelines.files import records
 from pipelines.files.markdown import plain
+from pipelines.runs.code import code_hash, sha256_json
 
 COLUMNS = 8
 _SHARES = (
@@ -20,57 +25,102 @@ _SHARES = (
 )
 
 
-def write(directory: Path, manifest: dict, out: Path) -> dict:
-    """Write card.json, card.md, examples.png and patients.csv into `out` from the prepared data in `directory`.
+def write(folder: Path, manifest: Manifest, others: dict[str, Manifest], out: Path) -> None:
+    """Describe the data prepared in `folder`, and its external data, in `out`; without patients there is no patients.csv.
 
-    Returns the card. Without patients there is no patients.csv.
+    Nothing is written where `out` describes just these data already.
     """
-    from pipelines.data.preparation import write_text
-
-    images = np.load(directory / "images.npy", mmap_mode="r", allow_pickle=False)
-    labels = np.load(directory / "labels.npy", allow_pickle=False)
-    with np.load(directory / "splits.npz", allow_pickle=False) as content:
-        splits = {name: content[name] for name in content.files}
+    made_from = sha256_json(
+        [manifest.model_dump(), {name: m.model_dump() for name, m in others.items()}, code_hash([Path(__file__)])]
+    )
+    if _describes(out, made_from, manifest, others):
+        return
     out.mkdir(parents=True, exist_ok=True)
+    images, labels = prepared.open_images(folder)
+    splits = prepared.open_splits(folder)
     card = describe(images, labels, splits, manifest)
-    write_text(out / "card.json", json.dumps(card, indent=1) + "\n")
-    write_text(out / "card.md", as_markdown(card))
-    draw_examples(images, labels, splits, manifest["classes"], out / "examples.png")
-    write_patients(manifest["patient_of_image"], out / "patients.csv")
-    return card
+    card["external"] = {name: _of_external(folder, name, other) for name, other in others.items()}
+    for left in out.glob("external-*.csv"):
+        if left.stem.removeprefix("external-") not in others:
+            left.unlink()
+    for name in others:
+        external.write_table(prepared.external_dir(folder, name), out / f"external-{name}.csv")
+    write_patients(manifest.patient_of_image, out / "patients.csv")
+    draw_examples(images, labels, splits, manifest.classes, out / "examples.png")
+    _write_text(out / "card.md", as_markdown(card))
+    _write_text(out / "card.json", json.dumps({**card, "made_from": made_from}, indent=1) + "\n")
+
+
+def _describes(out: Path, made_from: str, manifest: Manifest, others) -> bool:
+    files = ["card.md", "examples.png", *(f"external-{name}.csv" for name in others)]
+    files += ["patients.csv"] if manifest.patients is not None else []
+    try:
+        known = records.read_json(out / "card.json", "")
+    except records.RecordError:
+        return False
+    return known.get("made_from") == made_from and all((out / name).is_file() for name in files)
 
 
 def write_patients(patient_of_image: list[int] | None, path: Path) -> None:
     """Write a row (image, patient) an image, or remove what an earlier source left where patients are not known."""
-    from pipelines.data.preparation import write_text
-
     if patient_of_image is None:
         path.unlink(missing_ok=True)
         return
     rows = [f"{image},{patient}" for image, patient in enumerate(patient_of_image)]
-    write_text(path, "\n".join(["image,patient", *rows]) + "\n")
+    _write_text(path, "\n".join(["image,patient", *rows]) + "\n")
 
 
-def describe(images: np.ndarray, labels: np.ndarray, splits: dict[str, np.ndarray], manifest: dict) -> dict:
+def _write_text(path: Path, text: str) -> None:
+    records.write_atomically(path, lambda file: file.write(text.encode()))
+
+
+def repeated_images(dataset) -> list[str]:
+    """A warning where images that are equal byte for byte stand under two labels, naming some."""
+    copies = _first_copies(dataset.images)
+    found = np.flatnonzero(dataset.labels != dataset.labels[copies])
+    if not len(found):
+        return []
+    names = dataset.files or [f"image {number}" for number in range(len(dataset.labels))]
+    pairs = [f"{names[copies[i]]} = {names[i]}" for i in found]
+    return [f"{len(found):,} images repeat another one under another label: {some(pairs)}"]
+
+
+def _of_external(folder: Path, name: str, manifest: Manifest) -> dict:
+    _, labels = prepared.open_images(prepared.external_dir(folder, name))
+    counts = np.bincount(labels, minlength=len(manifest.classes)).tolist()
+    return {
+        "origin": manifest.origin, "count": manifest.count, "patients": manifest.patients,
+        "per_class": dict(zip(manifest.classes, counts)), "warnings": manifest.warnings,
+        "images_sha256": manifest.files["images.npy"],
+    }  # fmt: skip
+
+
+def describe(images: np.ndarray, labels: np.ndarray, splits: dict[str, np.ndarray], manifest: Manifest) -> dict:
     """Count what is in the data; JSON-ready.
 
     Exact duplicates are images whose prepared arrays are equal byte for byte. For each seed and pair of splits the card
     counts the images of the second that also occur in the first, and the patients that occur in both (null where the
     source names none). Shares of a training split (train@0.1) are counted, but lie inside it and are paired with none.
     """
-    classes = manifest["classes"]
+    classes = manifest.classes
     copies = _first_copies(images)
-    patients = None if manifest["patient_of_image"] is None else np.array(manifest["patient_of_image"])
+    patients = None if manifest.patient_of_image is None else np.array(manifest.patient_of_image)
     groups = defaultdict(dict)
     for name, indices in splits.items():
         seed, _, part = name.rpartition("/")
         groups[seed or "all"][part] = indices
     card = {
-        **{
-            key: manifest[key]
-            for key in ("origin", "settings", "classes", "count", "image_size", "channels", "folds", "patients")
-        },
-        "images_sha256": manifest["files"]["images.npy"]["sha256"],
+        "origin": manifest.origin,
+        "settings": (manifest.made_from or {}).get("settings", {}),
+        "classes": classes,
+        "count": manifest.count,
+        "image_size": manifest.image_size,
+        "channels": manifest.channels,
+        "folds": manifest.folds,
+        "repeats": None if manifest.folds is None else len({seed // manifest.folds for seed in manifest.seeds or []}),
+        "patients": manifest.patients,
+        "warnings": manifest.warnings,
+        "images_sha256": manifest.files["images.npy"],
         "per_class": dict(zip(classes, np.bincount(labels, minlength=len(classes)).tolist())),
         "exact_duplicates": {
             "images": int(len(copies) - len(np.unique(copies))),
@@ -102,16 +152,18 @@ def as_markdown(card: dict) -> str:
         "",
         *(
             f"- {name.capitalize()}: {plain(origin[name])}"
-            for name in ("source", "licence", "note", "preparation")
+            for name in ("source", "licence", "note", "preparation", "left out")
             if origin.get(name)
         ),
         f"- Images: {card['count']:,}, {card['image_size']} x {card['image_size']} px, "
         + ("grey" if card["channels"] == 1 else "RGB"),
         f"- Patients: {format(card['patients'], ',') if named else 'not named by the source'}",
-        f"- Training images used: mode `{card['settings']['mode']}`",
+        *([_folds(card)] if card["folds"] else []),
+        f"- Training images used: mode `{card['settings'].get('mode', 'full')}`",
         f"- Exact duplicates: {card['exact_duplicates']['images']:,} images repeat another one, "
         f"{card['exact_duplicates']['with_another_label']:,} of them under another label",
         f"- SHA-256 of the image array: `{card['images_sha256']}`",
+        *(f"- Warning: {plain(warning)}" for warning in card["warnings"]),
         "",
         "## Images a class and split",
         "",
@@ -136,8 +188,26 @@ def as_markdown(card: dict) -> str:
         for pair, count in facts["duplicates_across"].items():
             shared = "not known" if facts["patients_across"] is None else f"{facts['patients_across'][pair]:,}"
             lines.append(_row([seed, pair, f"{count:,}", shared]))
+    if card.get("external"):
+        lines += ["", "## External data", "", "Runs are tested on these images once and never trained on them.", ""]
+        lines += [_row(["Name", "Source", *card["classes"], "All", "Patients"])]
+        lines += [_row(["---", "---", *["---:"] * (len(card["classes"]) + 2)])]
+        for name, facts in card["external"].items():
+            patients = "not named" if facts["patients"] is None else f"{facts['patients']:,}"
+            numbers = [f"{number:,}" for number in [*facts["per_class"].values(), facts["count"]]]
+            lines.append(_row([name, facts["origin"].get("source", ""), *numbers, patients]))
+        warned = [(name, warning) for name, facts in card["external"].items() for warning in facts["warnings"]]
+        lines += ["", *(f"- Warning: {plain(name)}: {plain(warning)}" for name, warning in warned)]
     lines += ["", "![Training images of each class](examples.png)", ""]
     return "\n".join(lines)
+
+
+def _folds(card: dict) -> str:
+    whose, repeats = "patient" if card["patients"] is not None else "image", card["repeats"]
+    return (
+        f"- Splits: {card['folds']} folds by {whose} x {repeats} repeat{'s' * (repeats != 1)}; seed s tests on fold s mod "
+        f"{card['folds']} of repeat s div {card['folds']}, and each repeat is a shuffling of its own"
+    )
 
 
 def draw_examples(
@@ -172,11 +242,9 @@ def draw_examples(
 def _first_copies(images: np.ndarray) -> np.ndarray:
     """For each image the index of the first one equal to it, int64 (N,)."""
     first: dict[bytes, int] = {}
-    return np.array(
-        [first.setdefault(hashlib.sha256(image.tobytes()).digest(), index) for index, image in enumerate(images)],
-        np.int64,
-    )
+    digests = enumerate(prepared.image_digests(images))
+    return np.array([first.setdefault(digest, index) for index, digest in digests], np.int64)
 
 
-def _row(runs) -> str:
-    return "| " + " | ".join(map(plain, runs)) + " |"
+def _row(cells) -> str:
+    return "| " + " | ".join(map(plain, cells)) + " |"

@@ -4,60 +4,17 @@ Images stay uint8 until they are in a batch: memory-mapped on a CPU, on the GPU 
 All random numbers come from one CPU generator a epoch, so a run gives the same batches on every device.
 """
 
-import json
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
 
-import numpy as np
 import torch
-from torch.nn import functional as F
+
+from pipelines.data.augmentation import augmented, moved
+from pipelines.data.prepared import Prepared, open_prepared
+
+__all__ = ["Batches", "Features", "Prepared", "open_prepared"]
 
 # Of ImageNet's training images, RGB in 0..1; the constants torchvision and timm use.
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """A prepared data set: `images` uint8 (N, H, W) or (N, H, W, 3), `labels` int64 (N,), indices of the splits."""
-
-    images: torch.Tensor
-    labels: torch.Tensor
-    splits: dict[str, np.ndarray]
-    classes: list[str]
-
-    @property
-    def image_size(self) -> int:
-        return self.images.shape[1]
-
-
-def open_prepared(folder: Path, seed: int, device: torch.device, train_split: str = "train") -> Prepared:
-    """Open what `pipelines.prepare` wrote, with the splits of one seed: val, test, and the one to train on.
-
-    Raises:
-        FileNotFoundError: not prepared yet, or the seed has no such splits there; says what to run.
-    """
-    manifest = folder / "manifest.json"
-    if not manifest.is_file():
-        raise FileNotFoundError(f"{manifest}: no prepared data; run `python -m pipelines.prepare` first")
-    classes = json.loads(manifest.read_text())["classes"]
-    # Mode "c" maps the file without reading it; copy-on-write keeps torch from warning about read-only memory.
-    images = torch.from_numpy(np.load(folder / "images.npy", mmap_mode="c", allow_pickle=False))
-    labels = torch.from_numpy(np.load(folder / "labels.npy", allow_pickle=False))
-    with np.load(folder / "splits.npz", allow_pickle=False) as stored:
-        prefix = "" if "train" in stored else f"{seed}/"
-        missing = [name for name in (train_split, "val", "test") if prefix + name not in stored]
-        if missing:
-            raise FileNotFoundError(
-                f"{folder}/splits.npz: no split {prefix + missing[0]!r}; add seed {seed} to `seeds`, or a share of the "
-                "training patients to `data.shares`, and run prepare again"
-            )
-        splits = {name: stored[prefix + name] for name in (train_split, "val", "test")}
-    if device.type == "cuda":
-        free, _ = torch.cuda.mem_get_info(device)
-        if images.nbytes < free / 2:
-            images, labels = images.to(device), labels.to(device)
-    return Prepared(images, labels, splits, classes)
 
 
 class Batches:
@@ -113,11 +70,12 @@ class Batches:
 
 
 class Features:
-    """As `Batches`, in the same order and of the same size, but of what `front` made of the unaugmented images, once.
+    """As `Batches`, in the same order and of the same size, but of what the frozen part of a network made of the
+    unaugmented images, once.
 
     Args:
-        front: a batch of images to its maps (B, C, H, W) or vectors (B, C); called with the batches of `batches`.
-        options: what the network is then called with, so that it goes on behind the front.
+        frozen: a batch of images to its maps (B, C, H, W) or vectors (B, C); called with the batches of `batches`.
+        options: what the network is then called with, so that it goes on behind the frozen part.
         batch_size: of `shuffled` and `in_order`, where `batches` has that of evaluation.
         limit: bytes that all features may take.
 
@@ -125,11 +83,11 @@ class Features:
         MemoryError: they would take more.
     """
 
-    def __init__(self, batches: Batches, front: Callable, *, options: dict, batch_size: int, limit: int):
+    def __init__(self, batches: Batches, frozen: Callable, *, options: dict, batch_size: int, limit: int):
         self.options, self.batch_size, self.device = options, batch_size, batches.device
         count, done, labels = len(batches.indices), 0, []
         for images, own_labels in batches.in_order():
-            maps = front(images)
+            maps = frozen(images)
             if not done:
                 if maps.nbytes // len(maps) * count > limit:
                     raise MemoryError(f"features of {count} images take more than {limit} bytes")
@@ -159,44 +117,3 @@ def _chunks(order: torch.Tensor, batch_size: int) -> list[torch.Tensor]:
     if len(chunks) > 1 and len(chunks[-1]) == 1:
         chunks[-2:] = [torch.cat(chunks[-2:])]
     return chunks
-
-
-def moved(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """The tensor on the device; from the CPU to a GPU through pinned memory, so that nothing waits for the copy."""
-    if tensor.device.type == device.type:
-        return tensor
-    return tensor.pin_memory().to(device, non_blocking=True)
-
-
-def augmented(images: torch.Tensor, kind: str, generator: torch.Generator) -> torch.Tensor:
-    """Augment images (B, C, H, W) in 0..1; draws per image from a CPU generator.
-
-    "authors": brightness shifted by up to 0.1 on the 0..255 scale and a left-right flip of every image, as the
-    authors' cleaned script has it. "flip": each image flipped with probability 1/2. "standard": flip, then
-    rotation up to 5 degrees, shifts up to 5 % of the size, zoom up to 5 %, brightness and contrast up to 10 %.
-    """
-    if kind == "none":
-        return images
-
-    def uniform(low, high):
-        return moved(low + (high - low) * torch.rand(len(images), generator=generator), images.device)
-
-    if kind == "authors":
-        return images.flip(-1) + uniform(-0.1 / 255, 0.1 / 255).view(-1, 1, 1, 1)
-    mirror = uniform(0, 1) < 0.5
-    if kind == "flip":
-        return torch.where(mirror.view(-1, 1, 1, 1), images.flip(-1), images)
-    if kind != "standard":
-        raise ValueError(f"augment: found {kind!r}, expected 'none', 'authors', 'flip' or 'standard'")
-    angle, zoom = uniform(-5, 5).deg2rad(), uniform(0.95, 1.05)
-    sign = torch.where(mirror, -1.0, 1.0)
-    cos, sin = angle.cos() * zoom, angle.sin() * zoom
-    # In the grid's units the image is 2 wide, so 5 % of it is 0.1.
-    affine = torch.stack([cos * sign, -sin, uniform(-0.1, 0.1), sin * sign, cos, uniform(-0.1, 0.1)], dim=1).view(
-        -1, 2, 3
-    )
-    grid = F.affine_grid(affine, list(images.shape), align_corners=False)
-    images = F.grid_sample(images, grid, padding_mode="border", align_corners=False)
-    contrast, brightness = uniform(0.9, 1.1).view(-1, 1, 1, 1), uniform(-0.1, 0.1).view(-1, 1, 1, 1)
-    mean = images.mean(dim=(1, 2, 3), keepdim=True)
-    return ((images - mean) * contrast + mean + brightness).clamp_(0, 1)

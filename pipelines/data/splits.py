@@ -1,58 +1,81 @@
 """Which image is in which split: patient-grouped folds, the paper's subsets, shares of the training data, checks."""
 
 from collections.abc import Sequence
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 
 from pipelines.data.sources import SPLITS, DataError
-from pipelines.files import arrays
+from pipelines.files import arrays, records
 from pipelines.profile import train_split
+
+ENTROPIES_FROM = "train the run it is to come from with train.save_entropies: true"
 
 
 def patient_folds(
-    labels: np.ndarray, patients: np.ndarray, seeds: Sequence[int], folds: int, val_share: float, classes: Sequence[str]
+    labels: np.ndarray,
+    patients: np.ndarray | None,
+    seeds: Sequence[int],
+    folds: int,
+    val_share: float,
+    classes: Sequence[str],
+    key: str = "data.folder",
 ) -> dict[str, np.ndarray]:
     """Stratified splits that no patient crosses, one triple a seed: {"SEED/train": indices, "SEED/val": ..., ...}.
 
-    Seed s tests on fold s % folds of the (s // folds)-th shuffling, so `folds` consecutive seeds from a multiple of
-    `folds` test every image once. `labels` is int (N,), `patients` (N,); a patient seen under two classes is one group.
+    Seed s tests on fold s % folds of repeat s // folds. A repeat is a shuffling of its own, whose folds together test
+    every image once. `labels` is int (N,), `patients` (N,); a patient seen under two classes is one group. Where
+    `patients` is None each image is one. `key` is the section of the parameters, for errors.
 
     Raises:
         DataError: a negative seed, a class with fewer patients than folds, a validation share that leaves no training
             data, or a class missing from a split.
     """
-    from sklearn.model_selection import StratifiedGroupKFold
+    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
+    splitter = StratifiedKFold if patients is None else StratifiedGroupKFold
+    owners = np.arange(len(labels)) if patients is None else patients
+    kind = "images" if patients is None else "patients"
     parts = round(1 / val_share)
     if parts < 2:
-        raise DataError(f"data.folder.val_share: {val_share} leaves too little to train on; expected at most 0.5")
+        raise DataError(f"{key}.val_share: {val_share} leaves too little to train on; expected at most 0.5")
     for label, name in enumerate(classes):
-        count = len(np.unique(patients[labels == label]))
+        count = len(np.unique(owners[labels == label]))
         if count < folds:
             raise DataError(
-                f"class {name!r} has {count} patients, fewer than data.folder.folds = {folds}; lower the "
-                "folds or add patients"
+                f"class {name!r} has {count} {kind}, fewer than {key}.folds = {folds}; lower the folds or add {kind}"
             )
     splits = {}
     for seed in seeds:
         if seed < 0:
-            raise DataError(f"seeds: {seed} is negative; a seed picks repetition seed // folds and fold seed % folds")
-        repetition, fold = divmod(seed, folds)
-        outer = StratifiedGroupKFold(n_splits=folds, shuffle=True, random_state=repetition)
-        rest, test = list(outer.split(labels, labels, patients))[fold]
+            raise DataError(f"seeds: {seed} is negative; a seed picks repeat seed // folds and fold seed % folds")
+        repeat, fold = divmod(seed, folds)
+        outer = splitter(n_splits=folds, shuffle=True, random_state=repeat)
+        rest, test = list(outer.split(labels, labels, owners))[fold]
         rarest = np.bincount(labels[rest], minlength=len(classes)).min()
         if rarest < parts:
             raise DataError(
                 f"seed {seed}: a class has {rarest} images outside the test fold, fewer than the {parts} parts that "
-                f"data.folder.val_share = {val_share} asks for; raise the share or add images"
+                f"{key}.val_share = {val_share} asks for; raise the share or add images"
             )
-        inner = StratifiedGroupKFold(n_splits=parts, shuffle=True, random_state=seed)
-        train, val = next(iter(inner.split(rest, labels[rest], patients[rest])))
+        inner = splitter(n_splits=parts, shuffle=True, random_state=seed)
+        train, val = next(iter(inner.split(rest, labels[rest], owners[rest])))
         for name, indices in zip(SPLITS, (rest[train], rest[val], test)):
             splits[f"{seed}/{name}"] = np.sort(indices).astype(np.int64)
     check(labels, splits, classes)
     return splits
+
+
+def keep_apart(patients: np.ndarray | None, splits: dict[str, np.ndarray]) -> None:
+    """Raise DataError where a patient stands in two of the given splits: its test images would not be new ones."""
+    owners = {} if patients is None else {name: set(patients[indices].tolist()) for name, indices in splits.items()}
+    for a, b in combinations(owners, 2):
+        if both := sorted(owners[a] & owners[b]):
+            raise DataError(
+                f"{len(both)} patients are in {a} and in {b}: {', '.join(both[:3])}; move their images into one split, or "
+                "give no splits, for folds by patient"
+            )
 
 
 def check(labels: np.ndarray, splits: dict[str, np.ndarray], classes: Sequence[str]) -> None:
@@ -179,13 +202,24 @@ def _positions(labels: np.ndarray, owners: np.ndarray, seed: int, n_classes: int
     return position[owner]
 
 
+def entropies_digest(path: Path) -> str:
+    """SHA-256 of the file.
+
+    Raises:
+        DataError: it is not there.
+    """
+    if not path.is_file():
+        raise DataError(f"data.distilled.entropies: {path}: no such file; {ENTROPIES_FROM}")
+    return records.sha256_file(path)
+
+
 def read_entropies(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Read `entropies.npz` of a run: sorted indices int64 (M,) into images.npy, and their entropies float64 (M,).
 
     Raises:
         DataError: missing, not an npz, wrong keys, shapes or dtypes, an image twice, or an entropy that is not finite.
     """
-    advice = "train the run it is to come from with train.save_entropies: true"
+    advice = ENTROPIES_FROM
     if not path.is_file():
         raise DataError(f"data.distilled.entropies: {path}: no such file; {advice}")
     try:

@@ -161,22 +161,15 @@ def _images(params: Params, indices, labels):
     """The prepared images at these indices, which should have these labels."""
     import numpy as np
 
+    from pipelines.data import prepared
+    from pipelines.data.errors import DataError
     from pipelines.runs.reading import SummaryError
 
-    paths = params.data_dir / "images.npy", params.data_dir / "labels.npy"
     again = "run `python -m pipelines.prepare` first"
-    for path in paths:
-        if not path.is_file():
-            raise SummaryError(f"{path}: no such file; {again}, on the data that the runs were trained on")
     try:
-        images, truth = (np.load(path, mmap_mode="r", allow_pickle=False) for path in paths)
-    except (OSError, ValueError) as error:
-        raise SummaryError(f"{params.data_dir}: images.npy or labels.npy is not readable ({error}); {again}") from None
-    if images.dtype != np.uint8 or images.shape[3:] not in ((), (3,)) or truth.shape != images.shape[:1]:
-        raise SummaryError(
-            f"{params.data_dir}: images are {images.dtype} {images.shape}, labels {truth.shape}; expected uint8 "
-            f"(N, H, W) or (N, H, W, 3) and (N,); {again}"
-        )
+        images, truth = prepared.open_images(params.data_dir)
+    except DataError as error:
+        raise SummaryError(f"{error}, on the data that the runs were trained on") from None
     if indices.max() >= len(truth) or not np.array_equal(truth[indices], labels):
         raise SummaryError(
             f"{params.data_dir}: its labels of images {indices.tolist()} are not those that the runs were tested on; "

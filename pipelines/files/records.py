@@ -42,32 +42,6 @@ def read_json(path: Path, next_step: str) -> dict:
     return content
 
 
-def data_identity(folder: Path, seed: int, train_split: str = "train") -> dict:
-    """Checksums of the prepared data that a seed sees: images, labels, and its own splits.
-
-    Raises:
-        FileNotFoundError: nothing is prepared there, or not for this seed.
-        RecordError: the manifest is damaged.
-    """
-    path = folder / "manifest.json"
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no prepared data; run `python -m pipelines.prepare` first")
-    manifest = read_json(path, "run `python -m pipelines.prepare` again")
-    try:
-        splits, prefix = dict(manifest["splits"]), f"{seed}/" if manifest["folds"] else ""
-        arrays = {name: manifest["files"][name]["sha256"] for name in ("images.npy", "labels.npy")}
-    except (KeyError, TypeError, ValueError) as error:
-        raise RecordError(f"{path}: not a manifest ({error!r}); run `python -m pipelines.prepare` again") from None
-    missing = [prefix + name for name in (train_split, "val", "test") if prefix + name not in splits]
-    if missing:
-        raise FileNotFoundError(
-            f"{path}: no split {missing[0]!r}; run `python -m pipelines.prepare` again, with its seed in "
-            "`seeds` and a share of the training patients in `data.shares`"
-        )
-    own = {"train": train_split, "val": "val", "test": "test"}
-    return {**arrays, **{name: splits[prefix + split] for name, split in own.items()}}
-
-
 def write_json(path: Path, value) -> None:
     """Write atomically: a reader sees the old file or the whole new one, never half of it."""
     write_atomically(path, lambda file: file.write((json.dumps(value, indent=1) + "\n").encode()))

@@ -14,6 +14,7 @@ from pathlib import Path
 import ray
 import yaml
 
+from pipelines.data import prepared
 from pipelines.files import records
 from pipelines.launching import node as worker
 from pipelines.launching.grid import Grid, Task
@@ -89,7 +90,7 @@ class Cluster:
             self._links = {data: str(shared / data), "checkpoints": str(shared / "checkpoints")}
             self._same = {str(shared / manifest): records.sha256_file(manifest)}
         else:
-            files = {path.name: path for path in self.params.data_dir.iterdir() if path.is_file()}
+            files = {p.relative_to(self.params.data_dir).as_posix(): p for p in prepared.files(self.params.data_dir)}
             self._links, self._same = {data: _parcel(files)}, {}
         self._weights = {}  # path as the profile has it -> path as nodes have it
         content = _with_weights(self.params.model_dump(mode="json"), self._place)

@@ -10,7 +10,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipelines.files import records
+from pipelines.data import prepared
 from pipelines.profile import Params, ParamsError
 from pipelines.runs.record import read_record
 from pipelines.training import runner, trials, tuning
@@ -134,7 +134,7 @@ class Grid:
                     raise ParamsError(f"seed {seed} is not one of profile {profile!r}: {wave.params.seeds}")
             seeds = list(dict.fromkeys(wave.params.seeds if wave.seeds is None else wave.seeds))
             for seed in seeds:
-                records.data_identity(wave.params.data_dir, seed)
+                prepared.identity(wave.params.data_dir, seed, external=wave.params.data.external_names)
             for method in dict.fromkeys(wave.params.method if wave.methods is None else wave.methods):
                 if method not in wave.params.method:
                     wave.params.settings(method)  # raises, with near names

@@ -23,6 +23,7 @@ from pathlib import Path
 
 import yaml
 
+from pipelines.data import prepared
 from pipelines.files import records
 from pipelines.profile import Params, ParamsError, load
 from pipelines.runs.code import ROOT
@@ -58,7 +59,7 @@ def pack(params: Params, archive: Path) -> None:
     """
     code = _committed_code()
     for seed in params.seeds:
-        records.data_identity(params.data_dir, seed)
+        prepared.identity(params.data_dir, seed, external=params.data.external_names)
     content, weights = _portable(params)
 
     def write(file):

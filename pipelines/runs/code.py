@@ -16,6 +16,7 @@ from baselines import families
 ROOT = Path(__file__).resolve().parents[2]
 SHARED = (
     "baselines/__init__.py",
+    "pipelines/data/augmentation.py",
     "pipelines/data/images.py",
     "pipelines/runs/metrics.py",
     *(f"pipelines/training/{name}.py" for name in ("loop", "parallel")),

@@ -12,7 +12,7 @@ def fingerprint(settings: dict, seed: int, data: dict, *more_code: Path) -> str:
     Args:
         settings: the method's resolved settings, `train` included.
         seed: the run's seed.
-        data: checksums of the prepared data, from `data_identity`.
+        data: checksums of the prepared data, from `pipelines.data.prepared.identity`.
         more_code: source files that count beside those of the method's family.
 
     Raises:

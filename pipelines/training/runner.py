@@ -12,6 +12,7 @@ import sys
 import time
 from pathlib import Path
 
+from pipelines.data import prepared
 from pipelines.files import records
 from pipelines.profile import Params, ParamsError, load, train_split
 from pipelines.runs import record as run_record
@@ -79,7 +80,7 @@ def run(params: Params, method: str, seeds: list[int], device: str | None = None
 
 def identity(params: Params, settings: dict, seed: int) -> str:
     """The fingerprint of a run, from its method's settings with the learning rate that it trains at."""
-    data = records.data_identity(params.data_dir, seed, train_split(settings["train"]))
+    data = prepared.identity(params.data_dir, seed, train_split(settings["train"]), params.data.external_names)
     if not params.probed(seed):
         return fingerprint(settings, seed, data)
     return fingerprint({**settings, "probe": {"images": params.probe.images}}, seed, data, *probe_files())

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from pipelines.files import records
+from pipelines.data import prepared
 from pipelines.profile import Params, train_split
 from pipelines.runs.environment import environment
 from pipelines.runs.identity import fingerprint
@@ -37,7 +37,7 @@ def identity(params: Params, method: str) -> str:
     """The fingerprint of a method's trials: settings, grid, data and code, this file included."""
     settings, grid = params.settings(method), params.tune
     settings["train"] |= {"epochs": grid.epochs, "lr": grid.lrs}
-    data = records.data_identity(params.data_dir, grid.seed, train_split(settings["train"]))
+    data = prepared.identity(params.data_dir, grid.seed, train_split(settings["train"]))
     return fingerprint(settings, grid.seed, data, Path(__file__).resolve())
 
 

@@ -1,6 +1,9 @@
-"""Where images come from. Each source is one module with `read(data, seeds, allocate) -> Dataset`.
+"""Where images come from. Each source is one module with three functions of `data` (`pipelines.profile.Data`):
 
-To add one: write that module, and in `pipelines.profile.Data` name it under `source` and give it a section.
+`read(data, seeds, allocate) -> Dataset`; `settings(data) -> dict`, its section without what only says where things lie;
+`inputs(data) -> dict`, digests of the files it reads, so that data are prepared anew when these change.
+
+To add one: write that module, name it under `source` in `pipelines.profile.data.Data`, and give it a section there.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,14 +13,15 @@ from typing import Any
 
 import numpy as np
 
+from pipelines.data.errors import DataError
+from pipelines.data.preprocessing import Preprocessing
+
+__all__ = ["SPLITS", "Allocate", "DataError", "Dataset", "inputs", "read", "settings"]
+
 SPLITS = ("train", "val", "test")
 
 # Given a shape, returns a zeroed, writable uint8 array of it (on disk in `prepare`, in memory in tests).
 Allocate = Callable[[tuple[int, ...]], np.ndarray]
-
-
-class DataError(ValueError):
-    """Data that cannot be used; the message names the file or key, what was found, and what to do."""
 
 
 @dataclass(frozen=True)
@@ -27,25 +31,60 @@ class Dataset:
     images: uint8, (N, H, W) when grey, (N, H, W, 3) when RGB; what `allocate` returned.
     labels: int64 (N,), an index into `classes`.
     splits: sorted int64 indices into `images`, under "train", "val", "test" or, with folds, "SEED/train" and so on.
+    preprocessing: what makes any other image file like these.
     patients: one id an image, (N,) str, or None where the source names none.
     folds: number of test folds the seeds walk through, or None for fixed splits.
+    files: the name of each image's file within its folder, or None where images are no files.
     origin: facts for the data card (source, licence, how images were made); JSON-ready.
+    warnings: what a user should look at, a sentence each.
     """
 
     images: np.ndarray
     labels: np.ndarray
     classes: list[str]
     splits: dict[str, np.ndarray]
+    preprocessing: Preprocessing
     patients: np.ndarray | None = None
     folds: int | None = None
+    files: list[str] | None = None
     origin: dict[str, Any] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
 
 
 def read(data, seeds: Sequence[int], allocate: Allocate = lambda shape: np.zeros(shape, np.uint8)) -> Dataset:
-    """Read the source named by `data.source` (`pipelines.profile.Data`).
+    """Read the source named by `data.source`.
 
     Raises:
         DataError: the source is missing, damaged, or cannot be split as asked.
     """
+    return _source(data).read(data, seeds, allocate)
+
+
+def settings(data) -> dict:
+    """What `data` asks for, without paths: equal settings and inputs, equal arrays. JSON-ready.
+
+    The external data have settings of their own.
+    """
+    found = {key: getattr(data, key) for key in ("source", "image_size", "fit", "mode")}
+    found[data.source] = _source(data).settings(data)
+    if data.mode != "full":
+        found["balanced"] = data.balanced.model_dump(mode="json")
+    if data.mode == "distilled":
+        found["distilled"] = data.distilled.model_dump(mode="json")
+    if data.shares:
+        found["shares"] = data.shares
+    return found
+
+
+def inputs(data) -> dict[str, str]:
+    """Digests of the files that the source reads.
+
+    Raises:
+        DataError: they are not there.
+    """
+    return _source(data).inputs(data)
+
+
+def _source(data):
     # Imported by name so that a source's own dependencies (medmnist) are needed only by those who use it.
-    return import_module(f"{__name__}.{data.source}").read(data, seeds, allocate)
+    return import_module(f"{__name__}.{data.source}")

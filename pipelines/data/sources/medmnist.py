@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from pipelines.data.preprocessing import Preprocessing
 from pipelines.data.sources import SPLITS, Allocate, DataError, Dataset
 from pipelines.files import arrays
 
@@ -44,7 +45,16 @@ def read(data, seeds: Sequence[int], allocate: Allocate) -> Dataset:
     }
     if info["task"] == "ordinal-regression":
         origin["preparation"] += "; the grades are ordered, here they are treated as classes"
-    return Dataset(images, labels, classes, splits, origin=origin)
+    preprocessing = Preprocessing(size=data.image_size, fit=data.fit, channels=info["n_channels"])
+    return Dataset(images, labels, classes, splits, preprocessing, origin=origin)
+
+
+def settings(data) -> dict:
+    return data.medmnist.model_dump(mode="json", exclude={"cache"})
+
+
+def inputs(data) -> dict[str, str]:
+    return {}  # the archive is known by name and size, and checked against its published MD5 when it is read
 
 
 def describe(dataset: str, size: int) -> dict:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pipelines.data.preprocessing import Preprocessing
 from pipelines.data.sources import SPLITS, Allocate, DataError, Dataset
 
 CLASSES = ["CNV", "DME", "DRUSEN", "NORMAL"]
@@ -70,7 +71,16 @@ def read(data, seeds: Sequence[int], allocate: Allocate) -> Dataset:
         "note": "Made by a program to try the pipeline; results on these scans say nothing about patients.",
         "preparation": "rendered at 64 px or more, averaged over squares down to the image size",
     }
-    return Dataset(images, labels, list(CLASSES), splits, origin=origin)
+    preprocessing = Preprocessing(size=data.image_size, fit=data.fit)
+    return Dataset(images, labels, list(CLASSES), splits, preprocessing, origin=origin)
+
+
+def settings(data) -> dict:
+    return data.phantom.model_dump(mode="json")
+
+
+def inputs(data) -> dict[str, str]:
+    return {}
 
 
 def generate(settings, image_size: int, allocate: Allocate = lambda shape: np.zeros(shape, np.uint8)):

@@ -1,0 +1,143 @@
+"""External data: labelled images of other patients, read as the training data are, on which runs are tested once."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from pipelines.data import digests, labelled, pictures, prepared
+from pipelines.data.errors import DataError
+from pipelines.data.labelled import Listing
+from pipelines.data.preprocessing import Preprocessing
+from pipelines.data.prepared import Manifest
+from pipelines.data.sources import Allocate, Dataset, folder, manifest
+from pipelines.data.writing import Writing
+from pipelines.files import records
+
+
+def prepare(params, data: Manifest, code: str) -> dict[str, Manifest]:
+    """Prepare every set of `data.external` beside the training data `data`, and remove what is no longer named.
+
+    Args:
+        code: a hash of the code that decides the arrays.
+
+    Raises:
+        DataError: as `read`; or a patient or an image of the training data is among them.
+    """
+    found = {external.name: _prepare(params, data, external, code) for external in params.data.external}
+    home = prepared.external_dir(params.data_dir, "any").parent
+    for place in home.iterdir() if home.is_dir() else ():
+        if place.name not in found:
+            shutil.rmtree(place)
+    return found
+
+
+def read(path: Path, classes: list[str], preprocessing: Preprocessing, pattern: str | None, allocate: Allocate,
+         *, follow_links: bool = False, key: str = "data.external") -> Dataset:  # fmt: skip
+    """Labelled images in class folders or in a CSV file, as a data set with one split, "test".
+
+    Args:
+        path: a folder, or a file as `data.manifest.path`. classes: of the training data, in their order.
+        preprocessing: of the training data. pattern: reads patients from the names of a folder's files.
+
+    Raises:
+        DataError: it cannot be listed, an image cannot be read, or its classes are not those of the data.
+    """
+    return _decoded(_listed(path, classes, pattern, follow_links, key), preprocessing, allocate)
+
+
+def write_table(folder: Path, path: Path) -> None:
+    """A row (image, label, patient) an image of the external data in `folder`, all of them numbers.
+
+    Where no patients are named each image counts as one.
+    """
+    facts = prepared.read_manifest(folder)
+    _, labels = prepared.open_images(folder)
+    patients = range(facts.count) if facts.patient_of_image is None else facts.patient_of_image
+    table = pd.DataFrame({"image": range(facts.count), "label": labels, "patient": patients})
+    text = table.to_csv(index=False, lineterminator="\n")
+    records.write_atomically(path, lambda file: file.write(text.encode()))
+
+
+def _prepare(params, data: Manifest, external, code: str) -> Manifest:
+    place, key = prepared.external_dir(params.data_dir, external.name), f"data.external ({external.name})"
+    pattern = external.pattern
+    if pattern is None and params.data.source == "folder":
+        pattern = params.data.folder.pattern
+    listing = _listed(external.path, data.classes, pattern, external.follow_links, key)
+    made_from = {
+        "settings": {"name": external.name, "pattern": pattern, "classes": data.classes},
+        "preprocessing": data.preprocessing.model_dump(mode="json"),
+        "inputs": {
+            "files": listing.digest(),
+            "labels": digests.of_bytes(listing.labels.tobytes()),
+            "patients": None if listing.patients is None else digests.of_bytes("\0".join(listing.patients).encode()),
+        },
+        "beside": [data.files.get(name) for name in ("images.npy", prepared.FILES)],  # what it was compared with
+        "code": code,
+    }
+    if there := prepared.finished(place, made_from, []):
+        return there
+    with Writing(place) as writing:
+        read = _decoded(listing, data.preprocessing, writing.allocate)
+        _check_apart(params.data_dir, read, key)
+        written = writing.finish(read, read.splits, made_from=made_from)
+    print(f"{place}: {written.count} images written")
+    return written
+
+
+def _listed(path: Path, classes: list[str], pattern: str | None, follow_links: bool, key: str) -> Listing:
+    if path.expanduser().is_file():
+        found = manifest.listing(path, follow_links, key, split=False)
+    else:
+        found = folder.listing(path, pattern, follow_links, key, split=False)
+    if set(found.classes) != set(classes):
+        missing, strange = sorted(set(classes) - set(found.classes)), sorted(set(found.classes) - set(classes))
+        what = [f"it lacks {labelled.some(missing)}"] * bool(missing) + [f"it has {labelled.some(strange)}"] * bool(strange)
+        raise DataError(
+            f"{key}: {path}: expected the classes of the data, {', '.join(classes)}; {' and '.join(what)}; rename its "
+            "folders or labels"
+        )
+    order = np.array([classes.index(name) for name in found.classes])
+    return Listing(found.root, found.files, found.names, order[found.labels], classes, found.patients, None, found.left_out)
+
+
+def _decoded(listing: Listing, preprocessing: Preprocessing, allocate: Allocate) -> Dataset:
+    size = (preprocessing.size,) * 2
+    images = allocate((len(listing.files), *size, *([3] if preprocessing.channels == 3 else [])))
+    for position, file in enumerate(listing.files):
+        images[position] = preprocessing.load(file)
+    shapes = [pictures.survey(file) for file in listing.files]
+    warned, white = labelled.odd_shapes(listing, shapes), labelled.brightest(listing, shapes)
+    if white and not preprocessing.white / 2 <= white <= preprocessing.white:
+        warned.append(
+            f"the brightest 16-bit value is {white:,}, but white is {preprocessing.white:,} as in the training data: these "
+            f"images come out {'darker' if white < preprocessing.white else 'clipped'}"
+        )
+    return Dataset(
+        images, listing.labels, listing.classes, {"test": np.arange(len(listing.files))}, preprocessing,
+        listing.patients, None, listing.names, labelled.describe(listing), warned,
+    )  # fmt: skip
+
+
+def _check_apart(home: Path, read: Dataset, key: str) -> None:
+    """Raise DataError where a patient or an image of the training data is among the external ones."""
+    facts = prepared.read_manifest(home)
+    own = prepared.read_files(home) if facts.files.get(prepared.FILES) else None
+    if own is not None and facts.patients is not None and read.patients is not None:
+        if both := sorted(set(own["patient"]) & set(read.patients)):
+            raise DataError(
+                f"{key}: {len(both)} patients are in the training data too: {labelled.some(both)}; external data must be "
+                "of other patients: remove their images"
+            )
+    images, _ = prepared.open_images(home)
+    known = {digest: position for position, digest in enumerate(prepared.image_digests(images))}
+    same = [(n, known[digest]) for n, digest in enumerate(prepared.image_digests(read.images)) if digest in known]
+    if same:
+        names = [
+            f"{read.files[n]} is " + (f"image {m}" if own is None else own["file"][m]) for n, m in same[: labelled.SHOWN]
+        ]
+        raise DataError(
+            f"{key}: {len(same)} images are in the training data too ({'; '.join(names)}); remove them from one of the two"
+        )

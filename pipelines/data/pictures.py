@@ -1,0 +1,119 @@
+"""One image file, decoded and brought to a square of one size."""
+
+import warnings
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from pipelines.data.errors import DataError
+from pipelines.data.preprocessing import WHITE
+
+SUFFIXES = {".jpeg", ".jpg", ".png", ".bmp", ".tif", ".tiff", ".webp"}
+# Whatever the name says, Pillow would go by the content and try all it knows, one of them (EPS) by another program.
+FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP")
+MAX_PIXELS = 64_000_000  # far above any scan; above it a small file that unpacks to gigabytes is likelier
+GREY_MODES = {"1", "L", "LA"}
+COLOUR_MODES = {"P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"}
+DEEP_MODES = {"I", "I;16", "I;16B", "I;16L", "I;16N"}
+PHOTOMETRIC, WHITE_IS_ZERO = 262, 0  # a TIFF tag, which Pillow heeds for 8 bits and not for 16
+
+
+def load_image(file: Path, size: int, fit: str = "crop", white: int = WHITE) -> np.ndarray:
+    """One image, uint8, (size, size) when every pixel is grey and (size, size, 3) otherwise; alpha is dropped.
+
+    Resized bicubically, with `crop` as MedMNIST prepared its sets (Yang et al., Scientific Data 10, 41, 2023).
+
+    Raises:
+        DataError: empty, not an image, damaged, several frames, of an unsupported kind, or more than MAX_PIXELS.
+    """
+    with _opened(file) as image, _decoding(file):
+        inverted = image.format == "TIFF" and image.tag_v2.get(PHOTOMETRIC) == WHITE_IS_ZERO
+        image = ImageOps.exif_transpose(image)
+        if image.mode in DEEP_MODES:
+            deep = np.minimum(_deep(image), white)
+            deep = white - deep if inverted else deep
+            image = Image.fromarray(((deep * 255 + white // 2) // white).astype(np.uint8))
+        image = image.convert("L" if image.mode in GREY_MODES else "RGB")
+        array = np.asarray(_square(image, size, fit))
+    if array.ndim == 3 and (array == array[..., :1]).all():
+        return array[..., 0]
+    return array
+
+
+def survey(file: Path) -> tuple[int, int, bool]:
+    """Width, height, and whether it is 16-bit grey, from the header alone.
+
+    Raises:
+        DataError: as `load_image`, as far as a header tells.
+    """
+    with _opened(file) as image:
+        return *image.size, image.mode in DEEP_MODES
+
+
+def brightest(file: Path) -> int:
+    """The highest value of a 16-bit grey image."""
+    with _opened(file) as image, _decoding(file):
+        return int(_deep(image).max())
+
+
+@contextmanager
+def _opened(file: Path):
+    try:
+        empty = file.stat().st_size == 0
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own, lower limit follows
+            image = None if empty else Image.open(file, formats=FORMATS)
+    except Image.DecompressionBombError:
+        raise DataError(f"{file}: more than {MAX_PIXELS:,} pixels; shrink it or remove it") from None
+    except Exception as error:  # decoders raise many types; each means the same here
+        raise DataError(f"{file}: not a readable image ({error}); fetch it again or remove it") from None
+    if empty:
+        raise DataError(f"{file}: the file is empty (0 bytes); fetch it again or remove it")
+    with image:
+        width, height = image.size
+        if width * height > MAX_PIXELS:  # known from the header, before anything is decoded
+            raise DataError(f"{file}: {width} x {height} is more than {MAX_PIXELS:,} pixels; shrink it or remove it")
+        if image.mode not in GREY_MODES | COLOUR_MODES | DEEP_MODES:
+            raise DataError(
+                f"{file}: pixel mode {image.mode!r} is not supported; save it as 8- or 16-bit grey or as RGB"
+            )
+        with _decoding(file):
+            frames = getattr(image, "n_frames", 1)  # for which a TIFF is searched to its end
+        if frames != 1:
+            raise DataError(f"{file}: it holds {frames} frames, expected one; save the frames as single images")
+        yield image
+
+
+@contextmanager
+def _decoding(file: Path):
+    try:
+        yield
+    except DataError:
+        raise
+    except Exception as error:
+        raise DataError(f"{file}: the image cannot be decoded ({error}); fetch it again or remove it") from None
+
+
+def _deep(image: Image.Image) -> np.ndarray:
+    deep = np.asarray(image).astype(np.int64)
+    if deep.min() < 0 or deep.max() > WHITE:
+        raise ValueError(f"values from {deep.min()} to {deep.max()}, expected 16-bit grey, 0 to {WHITE}")
+    return deep
+
+
+def _square(image: Image.Image, size: int, fit: str) -> Image.Image:
+    bicubic = Image.Resampling.BICUBIC
+    if fit == "stretch":
+        return image.resize((size, size), bicubic)
+    if fit == "pad":
+        width, height = (max(1, round(side * size / max(image.size))) for side in image.size)
+        canvas = Image.new(image.mode, (size, size))
+        canvas.paste(image.resize((width, height), bicubic), ((size - width) // 2, (size - height) // 2))
+        return canvas
+    side = min(image.size)
+    left, top = (image.width - side) // 2, (image.height - side) // 2
+    # Taking the square as a box lets the filter read the scan beyond its edge, where there is one: without the made-up
+    # border a separate crop would give, the outermost two pixels differ from one by under a grey level on average.
+    return image.resize((size, size), bicubic, box=(left, top, left + side, top + side))

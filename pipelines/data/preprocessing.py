@@ -1,0 +1,44 @@
+"""How an image file becomes the array that networks see.
+
+Training data, external data and new images to predict all come through here, so that they are treated alike.
+Imports neither NumPy nor Pillow at its top.
+"""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+WHITE = 65535  # of 16-bit grey, where no folder says otherwise
+
+
+class Preprocessing(BaseModel):
+    """How an image file becomes an array; stored with prepared data and beside trained weights.
+
+    size: pixels of a side. channels: 1 keeps or makes grey, 3 repeats grey. fit: `crop` takes the centre square of the
+    short side, `pad` adds black to the short side, `stretch` changes the proportions. white: the value of 16-bit grey
+    that becomes 255.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    size: int
+    fit: Literal["crop", "pad", "stretch"] = "crop"
+    channels: Literal[1, 3] = 1
+    white: int = WHITE
+
+    def load(self, file: Path):
+        """The image as a NumPy array, uint8 (size, size), or (size, size, 3) where `channels` is 3.
+
+        Raises:
+            DataError: as `pictures.load_image`.
+        """
+        import numpy as np
+        from PIL import Image
+
+        from pipelines.data import pictures
+
+        array = pictures.load_image(file, self.size, self.fit, self.white)
+        if self.channels == 3:
+            return array if array.ndim == 3 else np.repeat(array[..., None], 3, axis=2)
+        return array if array.ndim == 2 else np.asarray(Image.fromarray(array).convert("L"))

@@ -1,0 +1,156 @@
+"""External data: prepared as the training data are, apart from them, and part of what a run depends on."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+from pipelines.data import preparation, prepared
+from pipelines.data.errors import DataError
+from pipelines.data.images import Batches
+from pipelines.data.prepared import identity, open_external, open_prepared
+from pipelines.profile import Params
+
+CPU = torch.device("cpu")
+
+
+def scans(root: Path, first_patient: int, classes=("A", "B"), seed=0, size=(24, 20), coloured=False):
+    """Six patients a class, two images each, numbered on from `first_patient`."""
+    rng = np.random.default_rng([seed, first_patient])
+    for number, name in enumerate(classes):
+        (root / name).mkdir(parents=True)
+        for patient in range(first_patient + 6 * number, first_patient + 6 * number + 6):
+            for index in range(2):
+                pixels = rng.integers(0, 256, (*size, 3) if coloured else size, dtype=np.uint8)
+                Image.fromarray(pixels).save(root / name / f"{name}-{patient}-{index}.png")
+    return root
+
+
+@pytest.fixture
+def here(workdir):
+    scans(workdir / "own", 0)
+    scans(workdir / "other", 100)
+    return workdir
+
+
+def params(*external, **data):
+    return Params(
+        profile="tiny",
+        seeds=[0, 1],
+        data={
+            "source": "folder", "image_size": 16, "folder": {"path": "own", "folds": 3, "val_share": 0.25},
+            "external": list(external), **data,
+        },
+        model={},
+        train={"epochs": 1, "batch_size": 1, "lr": 1.0},
+        method={"full": {"family": "full"}},
+    )  # fmt: skip
+
+
+OTHER = {"name": "other", "path": "other"}
+
+
+def test_external_images_are_what_the_same_files_would_be_as_training_data(here):
+    """Against the arrays of a profile that has the external folder as its own data."""
+    preparation.prepare(params(OTHER))
+    alone = params(folder={"path": "other", "folds": 3, "val_share": 0.25})
+    alone = alone.model_copy(update={"profile": "alone"})
+    preparation.prepare(alone)
+    found = open_external(Path("data/tiny"), ["other"], CPU)["other"]
+    expected = open_prepared(Path("data/alone"), 0, CPU)
+    assert torch.equal(found.images, expected.images) and torch.equal(found.labels, expected.labels)
+    assert found.splits["test"].tolist() == list(range(24)) and found.classes == ["A", "B"]
+    batch, labels = next(Batches(found, "test", batch_size=24, input="unit", device=CPU).in_order())
+    np.testing.assert_allclose(batch[:, 0], np.asarray(expected.images) / 255, rtol=1e-6)
+    table = pd.read_csv("results/tiny/data/external-other.csv")
+    assert list(table) == ["image", "label", "patient"] and table["image"].tolist() == list(range(24))
+    assert table["label"].tolist() == labels.tolist() == [0] * 12 + [1] * 12
+    assert table["patient"].tolist() == [patient for patient in range(12) for _ in range(2)]
+    preparation.verify(params(OTHER))
+
+
+def test_a_run_depends_on_the_external_images_it_is_tested_on(here):
+    data = Path("data/tiny")
+    preparation.prepare(params(OTHER))
+    alone, before = identity(data, 0), identity(data, 0, external=["other"])
+    assert before.pop("external") and before == alone
+    stamp = (data / "external/other/images.npy").stat()
+    preparation.prepare(params(OTHER))
+    assert (data / "external/other/images.npy").stat().st_ino == stamp.st_ino
+    before = identity(data, 0, external=["other"])
+    Image.new("L", (24, 20), 9).save("other/A/A-100-0.png")
+    preparation.prepare(params(OTHER))
+    after = identity(data, 0, external=["other"])
+    assert identity(data, 0) == alone and after != before
+    assert after["external"]["other"]["labels.npy"] == before["external"]["other"]["labels.npy"]
+    preparation.prepare(params())
+    assert not (data / "external" / "other").exists() and not Path("results/tiny/data/external-other.csv").exists()
+    with pytest.raises(DataError, match="external/other/manifest.json: no prepared data"):
+        identity(data, 0, external=["other"])
+
+
+def test_classes_in_another_order_are_the_same_classes(here):
+    """A CSV file names its labels; the order of first appearance is B, A."""
+    rows = [f"B/{p.name},B" for p in sorted(Path("other/B").iterdir())]
+    rows += [f"A/{p.name},A" for p in sorted(Path("other/A").iterdir())]
+    Path("other/list.csv").write_text("\n".join(["image,label", *rows]) + "\n")
+    preparation.prepare(params({"name": "listed", "path": "other/list.csv"}))
+    found = open_external(Path("data/tiny"), ["listed"], CPU)["listed"]
+    assert found.classes == ["A", "B"] and found.labels.tolist() == [1] * 12 + [0] * 12
+    # Nobody is named, so each image is a patient of its own.
+    assert pd.read_csv("results/tiny/data/external-listed.csv")["patient"].tolist() == list(range(24))
+
+
+@pytest.mark.parametrize(
+    ("classes", "message"),
+    [
+        (("A", "C"), r"data\.external \(other\): .*expected the classes of the data, A, B; it lacks B and it has C"),
+        (("A", "B", "C"), r"it has C; rename its folders"),
+    ],
+)
+def test_other_classes_are_refused(here, classes, message):
+    scans(here / "strange", 100, classes=classes)
+    with pytest.raises(DataError, match=message):
+        preparation.prepare(params({"name": "other", "path": "strange"}))
+
+
+def test_a_patient_of_the_training_data_is_refused(here):
+    scans(here / "late", 9, seed=1)
+    with pytest.raises(DataError, match=r"data\.external \(late\): 3 patients are in the training data too: 10, 11, 9"):
+        preparation.prepare(params({"name": "late", "path": "late"}))
+    assert not Path("data/tiny/external/late/manifest.json").exists()
+
+
+def test_an_image_of_the_training_data_is_refused_whatever_its_name(here):
+    Image.open("own/A/A-3-1.png").save("other/B/B-107-0.png", compress_level=1)
+    with pytest.raises(DataError, match=r"1 images are in the training data too \(B/B-107-0.png is A/A-3-1.png\)"):
+        preparation.prepare(params(OTHER))
+
+
+@pytest.mark.parametrize("own", [False, True], ids=["grey data", "coloured data"])
+def test_external_images_get_the_colours_of_the_training_data(workdir, own):
+    scans(workdir / "own", 0, coloured=own)
+    scans(workdir / "other", 100, coloured=not own)
+    preparation.prepare(params(OTHER))
+    found = open_external(Path("data/tiny"), ["other"], CPU)["other"].images
+    square = Image.open("other/A/A-100-0.png").resize((16, 16), Image.Resampling.BICUBIC, box=(0, 2, 20, 22))
+    expected = np.asarray(square).astype(float)
+    if own:
+        expected = np.repeat(expected[..., None], 3, axis=2)
+    else:
+        expected = expected @ [0.299, 0.587, 0.114]
+    assert np.abs(found[0].numpy() - expected).max() <= 1
+
+
+def test_two_sets_of_one_name_are_refused():
+    with pytest.raises(ValueError, match=r"external: each name counts once, found \['other', 'other'\]"):
+        params(OTHER, OTHER)
+
+
+def test_what_another_machine_needs_includes_the_external_data(here):
+    preparation.prepare(params(OTHER))
+    names = {path.relative_to("data/tiny").as_posix() for path in prepared.files(Path("data/tiny"))}
+    assert {"manifest.json", "images.npy", "external/other/images.npy", "external/other/manifest.json"} <= names
