@@ -25,7 +25,7 @@ from pathlib import Path
 if typing.TYPE_CHECKING:
     from torch import nn
 
-MODEL_KEYS = ("backbone", "weights", "head", "batchnorm")
+MODEL_KEYS = ("backbone", "weights", "head", "batchnorm", "input_size")
 CNN, VIT = "CNN", "ViT"
 
 
@@ -116,7 +116,10 @@ def build(method: str, settings: dict, *, num_classes: int, image_size: int, wei
             f"method {method!r}: no family {family!r}{_near(family, known)}; families: {', '.join(known)}"
         )
     own = known[family].kind == "network"
-    model_options = {key: options.pop(key) for key in MODEL_KEYS if key in options}
+    # A network of a family's own may have an option input_size too.
+    model_options = {
+        key: options.pop(key) for key in MODEL_KEYS if key in options and not (own and key == "input_size")
+    }
     if weights is not None:
         model_options["weights"] = weights
     if own:

@@ -10,7 +10,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m pipelines.prepare", description=__doc__, epilog="example: python -m pipelines.prepare"
     )
-    parser.add_argument("--profile-file", default="params.yaml", metavar="FILE", help="parameters (default: %(default)s)")
+    parser.add_argument(
+        "--profile-file", default="params.yaml", metavar="FILE", help="parameters (default: %(default)s)"
+    )
     options = parser.parse_args(arguments)
 
     def action():

@@ -1,8 +1,46 @@
-"""`python -m pipelines.train`."""
+"""Train the runs of a method, one a seed, at the learning rate that `pipelines.tune` chose or the profile states.
 
+A run whose record already carries the right fingerprint is left as it is, so this is safe to repeat, and runs may come
+from elsewhere. Under torchrun one run is trained on several GPUs.
+
+    python -m pipelines.train --method colora-blocks2-5 --seed 0
+"""
+
+import argparse
+import os
 import sys
 
-from pipelines.training.runner import main
+from pipelines import _cli
+
+
+def main(argv=None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m pipelines.train", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--method", required=True, help="a method of the profile")
+    parser.add_argument(
+        "--seed", type=int, action="append", help="a seed (may be repeated); default: all seeds of the method"
+    )
+    parser.add_argument("--profile-file", default="params.yaml", help="parameters (default: %(default)s)")
+    parser.add_argument("--device", help="cpu, cuda or cuda:N; default: the GPU if there is one")
+    args = parser.parse_args(argv)
+
+    def action():
+        from pipelines.profile import load
+        from pipelines.training import runner
+
+        params = load(args.profile_file)
+        if int(os.environ.get("WORLD_SIZE", 1)) == 1:  # torch is imported only where a run is missing
+            return runner.run_method(params, args.method, args.seed, args.device)
+        from pipelines.training import parallel
+
+        with parallel.group(), open(os.devnull, "w") as nowhere:
+            if parallel.rank() > 0:
+                sys.stdout = nowhere
+            return runner.run_method(params, args.method, args.seed, args.device)
+
+    return _cli.run(action)
+
 
 if __name__ == "__main__":
     sys.exit(main())

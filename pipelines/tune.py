@@ -1,8 +1,41 @@
-"""`python -m pipelines.tune`."""
+"""Choose each method's learning rate on the validation split of one seed: the same grid and epochs for every method.
 
+Every trial is recorded in results/PROFILE/tune/METHOD.json; trials that are there already are kept.
+
+    python -m pipelines.tune --method full
+"""
+
+import argparse
 import sys
 
-from pipelines.training.tuning import main
+from pipelines import _cli
+from pipelines.files.errors import UserError
+
+
+def main(argv=None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m pipelines.tune", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--method", action="append", help="a method (may be repeated); default: all of the profile")
+    parser.add_argument("--profile-file", default="params.yaml", help="parameters (default: %(default)s)")
+    parser.add_argument("--device", help="cpu, cuda or cuda:N; default: the GPU if there is one")
+    args = parser.parse_args(argv)
+
+    def action():
+        from pipelines.profile import load
+        from pipelines.training import tuning
+
+        params, failed = load(args.profile_file), 0
+        for method in args.method or params.method:  # one method's failure does not cost the others their trials
+            try:
+                tuning.tune_method(params, method, args.device)
+            except UserError as error:
+                failed += 1
+                print(f"error: {method}: {error}", file=sys.stderr)
+        return 1 if failed else 0
+
+    return _cli.run(action)
+
 
 if __name__ == "__main__":
     sys.exit(main())

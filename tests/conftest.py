@@ -102,3 +102,15 @@ FAMILIES = {
     "medmamba": {"family": "medmamba", "widths": [16, 32], "depths": [1, 1]},
     "vim": {"family": "vim", "width": 32, "depth": 2, "patch": 4},
 }
+
+
+def fit(model, data, recipe, *, seed: int = 0, device: str = "cpu", **options):
+    """`loop.fit` on prepared data; `recipe` is a `Train` or a mapping of its keys."""
+    import torch
+
+    from pipelines.profile import Train
+    from pipelines.training import loop
+    from pipelines.training.loaders import make_loaders
+
+    recipe, device = Train.model_validate(recipe), torch.device(device)
+    return loop.fit(model, make_loaders(model, data, recipe, device), recipe, seed=seed, device=device, **options)

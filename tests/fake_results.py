@@ -152,7 +152,7 @@ def write_run(params, method, seed, n_test=200, folds=False, epochs=12, environm
         labels=labels,
         probabilities=probabilities,
     )
-    if params.probed(seed):
+    if params.probed(method, seed):
         write_probe(folder, rng, params.probe.images)
     lines = ["epoch,lr,train_loss,train_acc,val_loss,val_acc,val_auc,epoch_s"]
     lines += [

@@ -10,8 +10,8 @@ from torch import nn
 import baselines
 from baselines.conv_lora import ConvLora
 from pipelines.profile import Params
-from pipelines.training import loop
-from tests.conftest import FAMILIES, tiny_params
+from pipelines.training import runner
+from tests.conftest import FAMILIES, fit, tiny_params
 
 METHODS = {
     **tiny_params()["method"],
@@ -163,7 +163,7 @@ def test_every_family_learns_through_the_pipelines_own_loop(prepared, name):
     recipe = {**content["train"], "epochs": 20 if sequential else 8, "lr": 3e-3, "schedule": "one-cycle"}
     params = Params(**{**content, "train": recipe})
     settings = params.settings(name)
-    device, data, model = loop.set_up(params, name, 0, settings, "cpu")
-    curves = loop.fit(model, data, settings["train"], seed=0, device=device).curves
+    _, data, _, model = runner.set_up(params, name, 0, settings, "cpu")
+    curves = fit(model, data, settings["train"]).curves
     assert curves[-1]["train_loss"] < 0.8 * curves[0]["train_loss"]
     assert curves[-1]["train_acc"] > (0.5 if name == "lora" else 0.6)

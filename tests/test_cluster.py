@@ -173,7 +173,7 @@ def serial_run(params, workdir):
         os.chdir(folder)
         torch.set_num_threads(1)
         for method in params.method:
-            runner.run(params, method, params.seeds)
+            runner.run_method(params, method, params.seeds)
     finally:
         torch.set_num_threads(threads)
         os.chdir(workdir)

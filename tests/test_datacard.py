@@ -5,8 +5,8 @@ import pytest
 from PIL import Image
 
 from pipelines.data import card
-from pipelines.data.preprocessing import Preprocessing
 from pipelines.data.prepared import Manifest
+from pipelines.data.preprocessing import Preprocessing
 
 
 def manifest(patients=None, classes=("A", "B"), **facts):

@@ -8,11 +8,11 @@ import time
 import pytest
 import yaml
 
+from pipelines import launch, train
 from pipelines.data import preparation
-from pipelines import launch
 from pipelines.profile import Params
 from pipelines.runs.record import read_record
-from pipelines.training import loop, runner
+from pipelines.training import loop
 from tests.conftest import tiny_params
 from tests.test_faults_files import stopped_after, without_times
 
@@ -31,13 +31,13 @@ def read(path):
 
 
 def test_seconds_are_none_of_the_clocks_that_jump(record, monkeypatch):
-    assert runner.main(["--method", "head-only"]) == 0
+    assert train.main(["--method", "head-only"]) == 0
     steady = read(record)
     record.unlink()
     jumps = itertools.cycle([YEARS["2100"], YEARS["1971"], 0.0])
     monkeypatch.setattr(time, "time", lambda: next(jumps))
     start = time.monotonic()
-    assert runner.main(["--method", "head-only"]) == 0
+    assert train.main(["--method", "head-only"]) == 0
     took = time.monotonic() - start
     jumped = read(record)
     assert without_times(jumped) == without_times(steady)
@@ -46,12 +46,12 @@ def test_seconds_are_none_of_the_clocks_that_jump(record, monkeypatch):
 
 @pytest.mark.parametrize("year", YEARS)
 def test_a_finished_run_is_one_whatever_its_date(record, capsys, year):
-    assert runner.main(["--method", "head-only"]) == 0
+    assert train.main(["--method", "head-only"]) == 0
     before = read(record)
     for path in [*record.parent.iterdir(), *Params(**CONTENT).data_dir.iterdir()]:
         os.utime(path, (YEARS[year],) * 2)
     capsys.readouterr()
-    assert runner.main(["--method", "head-only"]) == 0 and "complete, kept" in capsys.readouterr().out
+    assert train.main(["--method", "head-only"]) == 0 and "complete, kept" in capsys.readouterr().out
     assert launch.main(["--dry-run"]) == 0
     assert capsys.readouterr().out == "0 runs to train, 1 complete\n"
     assert read(record) == before
@@ -62,11 +62,11 @@ def test_a_checkpoint_is_continued_whatever_its_date(record, monkeypatch, year):
     with monkeypatch.context() as patch:
         patch.setattr(loop, "evaluate", stopped_after(1))
         with pytest.raises(KeyboardInterrupt):
-            runner.main(["--method", "head-only"])
+            train.main(["--method", "head-only"])
     os.utime("checkpoints/tiny/head-only/0.pt", (YEARS[year],) * 2)
     seen, evaluate = [], loop.evaluate
     monkeypatch.setattr(loop, "evaluate", lambda *a, **o: seen.append(1) or evaluate(*a, **o))
-    assert runner.main(["--method", "head-only"]) == 0
+    assert train.main(["--method", "head-only"]) == 0
     assert len(seen) == CONTENT["train"]["epochs"]  # all epochs but the first one, and the test
     assert read_record(record.parent)["status"] == "complete"
 

@@ -11,13 +11,14 @@ import pytest
 import torch
 import yaml
 
-from pipelines import prepare
+from pipelines import prepare, train
 from pipelines.data import preparation
 from pipelines.data.sources import DataError
 from pipelines.files import records
 from pipelines.profile import Params
 from pipelines.runs.reading import SummaryError, read_runs
 from pipelines.runs.record import is_complete
+from pipelines.training import checkpoint as checkpoints
 from pipelines.training import loop, runner
 from tests.conftest import tiny_params
 
@@ -77,7 +78,7 @@ def contents(folder: Path) -> dict:
 def checkpoint(path: Path, model=None) -> None:
     model = model or torch.nn.Linear(200, 200)
     optimizer = torch.optim.Adam(model.parameters())
-    loop._save(path, "me", model, optimizer, None, loop.Fit([{"epoch": 1}], 1, model.state_dict()))
+    checkpoints.save(path, "me", model, optimizer, None, checkpoints.Fit([{"epoch": 1}], 1, model.state_dict()))
 
 
 WRITERS = {
@@ -174,7 +175,7 @@ def test_prepared_data_in_a_read_only_folder_are_used(prepared, workdir, read_on
     """As data on a shared disk may be."""
     (workdir / "params.yaml").write_text(yaml.safe_dump(tiny_params(seeds=[0])))
     read_only(prepared)
-    assert runner.main(["--method", "head-only"]) == 0
+    assert train.main(["--method", "head-only"]) == 0
 
 
 def flip(path: Path, at: int = -1, bit: int = 1) -> None:
@@ -200,11 +201,11 @@ def test_damaged_data_are_an_error_until_they_are_prepared_again(workdir, capsys
         flip(path, at=0)
     else:
         damage(path)
-    assert runner.main(["--method", "head-only"]) == 1
+    assert train.main(["--method", "head-only"]) == 1
     error = capsys.readouterr().err
     assert f"data/tiny/{name}" in error and "run `python -m pipelines.prepare`" in error and error.count("\n") == 1
     assert prepare.main([]) == 0 and path.read_bytes() == whole
-    assert runner.main(["--method", "head-only"]) == 0
+    assert train.main(["--method", "head-only"]) == 0
 
 
 # --- runs -------------------------------------------------------------------------------------------------------------
@@ -220,17 +221,17 @@ def test_a_disk_full_while_training_costs_no_finished_run(prepared, workdir, dis
     (workdir / place).symlink_to(disk)
     params = Params(**tiny_params())
     (workdir / "params.yaml").write_text(yaml.safe_dump(tiny_params()))
-    assert runner.main(["--method", "head-only", "--seed", "0"]) == 0
+    assert train.main(["--method", "head-only", "--seed", "0"]) == 0
     finished = contents(params.run_dir("head-only", 0))
     filler = fill(disk)
     capsys.readouterr()
-    assert runner.main(["--method", "head-only"]) == 1
+    assert train.main(["--method", "head-only"]) == 1
     error = capsys.readouterr().err
     assert "No space left on device" in error and place in error and error.count("\n") == 1
     assert contents(params.run_dir("head-only", 0)) == finished
     assert not is_complete(params.run_dir("head-only", 1), "any")
     filler.unlink()
-    assert runner.main(["--method", "head-only"]) == 0
+    assert train.main(["--method", "head-only"]) == 0
     assert contents(params.run_dir("head-only", 0)) == finished
     assert json.loads((params.run_dir("head-only", 1) / "record.json").read_text())["status"] == "complete"
 
@@ -239,7 +240,7 @@ def test_results_that_may_not_be_written_are_an_error_in_one_line(prepared, work
     (workdir / "params.yaml").write_text(yaml.safe_dump(tiny_params(seeds=[0])))
     (workdir / "results").mkdir()
     read_only(workdir / "results")
-    assert runner.main(["--method", "head-only"]) == 1
+    assert train.main(["--method", "head-only"]) == 1
     error = capsys.readouterr().err
     assert "Read-only file system" in error and "results/tiny/runs/head-only/0" in error and error.count("\n") == 1
 
@@ -249,18 +250,18 @@ def test_a_damaged_checkpoint_ends_in_the_unbroken_run(prepared, workdir, capsys
     (workdir / "params.yaml").write_text(yaml.safe_dump(tiny_params(seeds=[0])))
     params = Params(**tiny_params(seeds=[0]))
     record = params.run_dir("head-only", 0) / "record.json"
-    assert runner.main(["--method", "head-only"]) == 0
+    assert train.main(["--method", "head-only"]) == 0
     whole = json.loads(record.read_text())
     record.unlink()
     with monkeypatch.context() as patch:  # stop after the first epoch, when there is a checkpoint
         patch.setattr(loop, "test", lambda *_: pytest.fail("not reached"))
         patch.setattr(loop, "evaluate", stopped_after(1))
         with pytest.raises(KeyboardInterrupt):
-            runner.main(["--method", "head-only"])
+            train.main(["--method", "head-only"])
     stored = workdir / "checkpoints" / "tiny" / "head-only" / "0.pt"
     damage(stored)
     capsys.readouterr()
-    assert runner.main(["--method", "head-only"]) == 0
+    assert train.main(["--method", "head-only"]) == 0
     assert without_times(json.loads(record.read_text())) == without_times(whole)
     assert not stored.exists()
 
@@ -282,7 +283,7 @@ def test_a_cut_file_of_a_run_is_named_with_what_mends_it(prepared, workdir, caps
     """And the advice works: followed, it gives the run that was there."""
     params = Params(**tiny_params(seeds=[0], method={"head-only": {"family": "head_only"}}))
     (workdir / "params.yaml").write_text(yaml.safe_dump(params.model_dump(mode="json", exclude_none=True)))
-    assert runner.main(["--method", "head-only"]) == 0
+    assert train.main(["--method", "head-only"]) == 0
     folder = params.run_dir("head-only", 0)
     before = read_runs(params)[0]["head-only", 0]
     cut(folder / name)
@@ -290,7 +291,7 @@ def test_a_cut_file_of_a_run_is_named_with_what_mends_it(prepared, workdir, caps
         read_runs(params)
     for path in folder.iterdir():
         path.unlink()
-    assert runner.main(["--method", "head-only"]) == 0
+    assert train.main(["--method", "head-only"]) == 0
     after = read_runs(params)[0]["head-only", 0]
     np.testing.assert_array_equal(after["probabilities"], before["probabilities"])
 
@@ -306,9 +307,9 @@ def test_damaged_weights_are_named(prepared, workdir, capsys, damage):
     save_file(backbone.state_dict(), workdir / "w.safetensors")
     model = {"backbone": "smallcnn", "weights": str(workdir / "w.safetensors")}
     (workdir / "params.yaml").write_text(yaml.safe_dump(tiny_params(seeds=[0], model=model)))
-    assert runner.main(["--method", "head-only"]) == 0
+    assert train.main(["--method", "head-only"]) == 0
     damage(workdir / "w.safetensors")
-    assert runner.main(["--method", "head-only"]) == 1
+    assert train.main(["--method", "head-only"]) == 1
     error = capsys.readouterr().err
     assert "w.safetensors" in error and ("not a readable" in error or "finite" in error) and error.count("\n") == 1
 

@@ -9,8 +9,10 @@ import torch
 
 import colora
 from pipelines.data.images import Features, open_prepared
-from pipelines.profile import Params
-from pipelines.training import loop, parallel
+from pipelines.profile import Params, Train
+from pipelines.training import loop, parallel, runner, step
+from pipelines.training.loaders import batches_of, precompute_frozen_features
+from tests import conftest
 from tests.conftest import FAMILIES, tiny_params
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
@@ -20,8 +22,8 @@ def fit(method, **train):
     content = tiny_params(method={method: FAMILIES[method]})
     params = Params(**{**content, "train": {**content["train"], **train}})
     settings = params.settings(method)
-    device, data, model = loop.set_up(params, method, 0, settings)
-    curves = loop.fit(model, data, settings["train"], seed=0, device=device).curves
+    device, data, _, model = runner.set_up(params, method, 0, settings)
+    curves = conftest.fit(model, data, settings["train"], device=device).curves
     return [{k: v for k, v in row.items() if k != "epoch_s"} for row in curves]
 
 
@@ -44,16 +46,18 @@ def test_the_host_waits_for_nothing_within_an_epoch(prepared, augment, home):
     """
     params = Params(**tiny_params())
     settings = params.settings("head-only")
-    device, data, model = loop.set_up(params, "head-only", 0, settings)
+    device, data, _, model = runner.set_up(params, "head-only", 0, settings)
+    recipe = Train.model_validate(settings["train"])
     data = dataclasses.replace(data, images=data.images.to(home), labels=data.labels.to(home))
     replica = parallel.Replica(model, device, micro_batch=None, compile=False)
-    optimizer = loop.make_optimizer(model, settings["train"], device)
+    optimizer = step.make_optimizer(model, recipe, device)
 
     def waits(batch_size):
         kind = "none" if augment == "features" else augment
-        batches = loop.batches_of(data, "train", settings["train"], device, batch_size, kind)
+        own = recipe.model_copy(update={"batch_size": batch_size, "augment": kind})
+        batches = batches_of(data, "train", own, device, training=True)
         if augment == "features":
-            batches = loop.behind_front(model, batches, settings["train"], device)
+            batches = precompute_frozen_features(model, batches, own, device)
             assert isinstance(batches, Features)
         with warnings.catch_warnings(record=True) as seen:
             warnings.simplefilter("always")
@@ -61,11 +65,12 @@ def test_the_host_waits_for_nothing_within_an_epoch(prepared, augment, home):
             try:
                 loop.one_epoch(
                     replica,
-                    batches.shuffled(loop.seed_everything(0)),
+                    batches.shuffled(step.seed_everything(0)),
                     optimizer,
                     None,
-                    settings["train"],
+                    own,
                     device,
+                    step.Loss(own),
                     batches.options,
                 )
             finally:

@@ -39,7 +39,7 @@ params = load("params.yaml")
 
 def run():
     if stage == "train":
-        return runner.run(params, "colora", [0], "cpu")
+        return runner.run_method(params, "colora", [0], "cpu")
     if stage == "summarise":
         return summarising.main([])
     return report.__main__.main([])
@@ -183,7 +183,7 @@ def test_summary_and_report_killed_anywhere_are_made_anew(tiny, stage):
 
     params = load("params.yaml")
     for method in params.method:
-        assert runner.run(params, method, [0], "cpu") == 0
+        assert runner.run_method(params, method, [0], "cpu") == 0
     if stage == "report":
         assert summarising.main([]) == 0
     out = Path("report/tiny") if stage == "report" else Path("results/tiny")

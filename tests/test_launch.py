@@ -133,8 +133,8 @@ def test_parallel_and_interrupted_runs_equal_serial_ones(project, workdir):
     (workdir / "data/tiny").symlink_to(project["folder"] / "data/tiny")
     try:
         torch.set_num_threads(1)
-        tuning.run(project["params"], "full")
-        runner.run(project["params"], "full", [0, 1])
+        tuning.tune_method(project["params"], "full")
+        runner.run_method(project["params"], "full", [0, 1])
     finally:
         torch.set_num_threads(threads)
     for seed in (0, 1):

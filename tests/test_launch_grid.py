@@ -37,7 +37,7 @@ def grid_of(params, methods=None, seeds=None, stage=None):
 def finish(params, task, seconds=10.0, **changes):
     """Leave the record that a run's process would leave."""
     folder, settings = params.run_dir(task.method, task.seed), params.settings(task.method)
-    record = {"status": "complete", "failure": None, "fingerprint": runner.identity(params, settings, task.seed),
+    record = {"status": "complete", "failure": None, "fingerprint": runner.identity(params, task.method, settings, task.seed),
               "settings": settings, "timings": {"total_s": seconds}, **changes}  # fmt: skip
     if record["status"] == "complete":
         folder.mkdir(parents=True, exist_ok=True)

@@ -3,21 +3,22 @@ import errno
 import numpy as np
 import pytest
 import torch
-from sklearn.metrics import log_loss, roc_auc_score
+from sklearn.metrics import balanced_accuracy_score, log_loss, roc_auc_score
 
 import baselines
 from pipelines.data.images import Prepared, open_prepared
 from pipelines.data.sources import phantom
 from pipelines.profile import Params, Phantom, Train
-from pipelines.training import loop
-from tests.conftest import tiny_params
+from pipelines.training import loop, runner, step
+from pipelines.training.loaders import batches_of
+from tests.conftest import fit, tiny_params
 
 CPU = torch.device("cpu")
 
 
 def recipe(**changes):
     base = {"epochs": 3, "batch_size": 16, "lr": 2e-3, "input": "unit"}
-    return Train(**{**base, **changes}).model_dump()
+    return Train(**{**base, **changes})
 
 
 def network(section=None):
@@ -28,7 +29,7 @@ def network(section=None):
 
 def run(folder, train, section=None, **options):
     model = network(section)
-    return model, loop.fit(model, open_prepared(folder, 0, CPU), train, seed=0, device=CPU, **options)
+    return model, fit(model, open_prepared(folder, 0, CPU), train, **options)
 
 
 def numbers(fit):
@@ -47,7 +48,7 @@ def test_the_same_seed_gives_the_same_numbers_and_another_seed_others(prepared):
     _, again = run(prepared, recipe())
     assert numbers(first) == numbers(again)
     data = open_prepared(prepared, 0, CPU)
-    other = loop.fit(network(), data, recipe(), seed=1, device=CPU)
+    other = fit(network(), data, recipe(), seed=1)
     assert numbers(first) != numbers(other)
 
 
@@ -111,20 +112,22 @@ def test_best_epoch_is_the_first_with_the_highest_accuracy_and_lowest_loss(prepa
     merit = [(row["val_acc"], -row["val_loss"]) for row in fit.curves]
     assert fit.best_epoch == merit.index(max(merit)) + 1
     model.load_state_dict(fit.best_state)
-    val = loop.evaluate_split(model, open_prepared(prepared, 0, CPU), "val", recipe(), CPU)
-    assert (val.acc, val.loss) == (merit[fit.best_epoch - 1][0], -merit[fit.best_epoch - 1][1])
+    val = loop.evaluate(model, batches_of(open_prepared(prepared, 0, CPU), "val", recipe(), CPU), recipe(), CPU)
+    assert (val.scores()["acc"], val.loss) == (merit[fit.best_epoch - 1][0], -merit[fit.best_epoch - 1][1])
 
 
 def test_evaluation_scores_equal_sklearns(prepared):
     model, _ = run(prepared, recipe(epochs=1))
-    seen = loop.evaluate_split(model, open_prepared(prepared, 0, CPU), "test", recipe(), CPU)
+    seen = loop.evaluate(model, batches_of(open_prepared(prepared, 0, CPU), "test", recipe(), CPU), recipe(), CPU)
     np.testing.assert_array_equal(seen.labels, np.load(prepared / "labels.npy")[128:])
     np.testing.assert_allclose(seen.probabilities.sum(1), 1, atol=1e-6)
-    assert seen.acc == np.mean(seen.probabilities.argmax(1) == seen.labels)
+    assert seen.scores()["acc"] == np.mean(seen.probabilities.argmax(1) == seen.labels)
     exact = seen.probabilities.astype(np.float64)
     exact /= exact.sum(1, keepdims=True)
+    named = seen.probabilities.argmax(1)
+    assert seen.scores()["balanced_acc"] == pytest.approx(balanced_accuracy_score(seen.labels, named))
     assert seen.loss == pytest.approx(log_loss(seen.labels, exact), rel=1e-5)
-    assert seen.auc == pytest.approx(roc_auc_score(seen.labels, exact, multi_class="ovr"), abs=1e-6)
+    assert seen.scores()["auc"] == pytest.approx(roc_auc_score(seen.labels, exact, multi_class="ovr"), abs=1e-6)
 
 
 def test_binary_cross_entropy_is_the_mean_over_images_and_classes():
@@ -133,7 +136,7 @@ def test_binary_cross_entropy_is_the_mean_over_images_and_classes():
     p = 1 / (1 + np.exp(-logits.numpy()))
     truth = np.eye(4)[labels]
     expected = -np.mean(truth * np.log(p) + (1 - truth) * np.log(1 - p))
-    assert loop._loss(logits, labels, "binary-cross-entropy").item() == pytest.approx(expected)
+    assert step.Loss(recipe(loss="binary-cross-entropy"))(logits, labels).item() == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "adamw"])
@@ -156,7 +159,7 @@ def test_a_loss_that_is_no_number_stops_the_run(prepared):
     with pytest.raises(
         loop.Diverged, match=r"training loss is nan in epoch 1; lower method.NAME.train.lr \(now 0.002\)"
     ):
-        loop.fit(model, open_prepared(prepared, 0, CPU), recipe(), seed=0, device=CPU)
+        fit(model, open_prepared(prepared, 0, CPU), recipe())
 
 
 def test_test_images_are_not_read_while_training(prepared):
@@ -173,7 +176,7 @@ def test_set_up_draws_the_same_network_for_the_same_seed(prepared):
     params = Params(**tiny_params())
     heads = []
     for seed in (0, 0, 1):
-        _, _, model = loop.set_up(params, "head-only", seed, params.settings("head-only"), "cpu")
+        *_, model = runner.set_up(params, "head-only", seed, params.settings("head-only"), "cpu")
         heads.append(model.head[0].weight.detach().clone())
     assert torch.equal(heads[0], heads[1]) and not torch.equal(heads[0], heads[2])
 
@@ -183,5 +186,5 @@ def test_a_small_cnn_learns_the_phantom_but_not_to_the_end():
     images, labels, splits = phantom.generate(Phantom(train=600, val=200, test=4), 32)
     data = Prepared(torch.from_numpy(images), torch.from_numpy(labels), splits, ["CNV", "DME", "DRUSEN", "NORMAL"])
     train = recipe(epochs=8, batch_size=32, schedule="one-cycle", augment="flip")
-    fit = loop.fit(network(), data, train, seed=0, device=CPU)
-    assert 0.5 < fit.curves[-1]["val_acc"] < 0.97
+    done = fit(network(), data, train)
+    assert 0.5 < done.curves[-1]["val_acc"] < 0.97

@@ -48,7 +48,9 @@ def profile(folder, **changes):
     )
     weights = folder / "elsewhere" / "small.safetensors"
     weights.parent.mkdir()
-    save_file({k.removeprefix("backbone."): v for k, v in model.state_dict().items() if k.startswith("backbone.")}, weights)
+    save_file(
+        {k.removeprefix("backbone."): v for k, v in model.state_dict().items() if k.startswith("backbone.")}, weights
+    )
     content = tiny_params(
         seeds=[0], method={"head-only": {"family": "head_only"}}, model={"backbone": "smallcnn", "weights": str(weights)},
         **changes,
@@ -71,7 +73,7 @@ def test_what_is_unpacked_trains_without_git_and_its_run_is_complete_here(prepar
     folder = there / "tiny" / params.run_dir("head-only", 0)
     from pipelines.training import runner
 
-    fingerprint = runner.identity(params, params.settings("head-only"), 0)
+    fingerprint = runner.identity(params, "head-only", params.settings("head-only"), 0)
     assert is_complete(folder, fingerprint)
     assert load(there / "tiny" / "params.yaml").model["weights"] == "weights/tiny/small.safetensors"
 

@@ -16,7 +16,8 @@ from torch import nn
 from baselines.backbones import classifier
 from pipelines.data.images import open_prepared
 from pipelines.profile import Params
-from pipelines.training import loop, parallel, runner
+from pipelines.training import parallel, runner
+from tests import conftest
 from tests.conftest import FAMILIES, bright_quadrants, tiny_params, write_prepared
 from tests.test_loop import CPU, network, numbers, recipe
 
@@ -25,7 +26,7 @@ ROOT = Path(__file__).parents[1]
 
 def fitted(folder, section=None, **changes):
     model = network(section)
-    fit = loop.fit(model, open_prepared(folder, 0, CPU), recipe(epochs=2, **changes), seed=0, device=CPU)
+    fit = conftest.fit(model, open_prepared(folder, 0, CPU), recipe(epochs=2, **changes))
     return model, fit
 
 
@@ -98,7 +99,7 @@ def test_two_processes_give_one_processs_metrics(prepared, workdir):
     assert together["environment"]["processes"] == 2
     together_p = predictions["probabilities"]
     shutil.rmtree(folder)
-    assert runner.run(params, "colora", [0], "cpu") == 0
+    assert runner.run_method(params, "colora", [0], "cpu") == 0
     alone = json.loads((folder / "record.json").read_text())
     assert alone["fingerprint"] == together["fingerprint"]
     np.testing.assert_allclose(np.load(folder / "predictions.npz")["probabilities"], together_p, atol=2e-3)

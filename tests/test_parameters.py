@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from pipelines import parameters
 from pipelines.profile import compose
 from pipelines.training import counting
 
@@ -46,13 +47,13 @@ def test_vgg16_convolutions_and_head_add_up(counts):
 
 
 def test_table_and_json_name_every_method(capsys):
-    assert counting.main(["--profile", "oct1k", "--json"]) == 0
+    assert parameters.main(["--profile", "oct1k", "--json"]) == 0
     shown = json.loads(capsys.readouterr().out)
     assert list(shown) == list(compose("oct1k").method)
     # torchvision's ResNet-18 without fc, and the head on its 512 x 4 x 4 map.
     total = 11_689_512 - 513_000 + (512 * 128 + 128) + (2048 * 128 + 128) + (128 * 4 + 4)
     assert shown["full"].items() >= {"trainable": total, "total": total, "backbone": "resnet18"}.items()
-    assert counting.main(["--profile", "oct1k"]) == 0
+    assert parameters.main(["--profile", "oct1k"]) == 0
     assert f"{total:,}" in capsys.readouterr().out
 
 
@@ -96,5 +97,5 @@ def test_known_networks_have_their_known_flops():
 
 
 def test_unknown_profile_is_an_error_without_traceback(capsys):
-    assert counting.main(["--profile", "papr"]) == 1
+    assert parameters.main(["--profile", "papr"]) == 1
     assert "did you mean 'paper'" in capsys.readouterr().err

@@ -178,9 +178,7 @@ def test_shares_of_the_training_patients_are_written_and_leave_everything_else_a
     plain = run(scans, seeds=[0, 4])
     shared = run({**scans, "shares": [0.25, 0.5]}, seeds=[0, 4])
     assert {name: shared.splits[name] for name in plain.splits} == plain.splits
-    assert set(shared.splits) - set(plain.splits) == {
-        f"{s}/train@{share}" for s in (0, 4) for share in (0.25, 0.5)
-    }
+    assert set(shared.splits) - set(plain.splits) == {f"{s}/train@{share}" for s in (0, 4) for share in (0.25, 0.5)}
     assert all(plain.files[name] == shared.files[name] for name in ("images.npy", "labels.npy"))
     assert "shares" not in plain.made_from["settings"] and shared.made_from["settings"]["shares"] == [0.25, 0.5]
     patients = np.array(shared.patient_of_image)

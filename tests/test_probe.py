@@ -6,10 +6,11 @@ import torch
 
 import baselines
 from pipelines.data.images import open_prepared
-from pipelines.profile import Params
+from pipelines.profile import Params, Train
 from pipelines.runs import code
 from pipelines.training import loop, probe, runner
 from pipelines.training.corruptions import KINDS, corrupt
+from pipelines.training.loaders import batches_of
 from tests.conftest import tiny_params
 
 CPU = torch.device("cpu")
@@ -20,7 +21,7 @@ def set_up(prepared, method="head-only", **recipe):
     settings = params.settings(method)
     torch.manual_seed(1)
     model = baselines.build(method, settings, num_classes=4, image_size=32).eval()
-    return model, open_prepared(prepared, 0, CPU), {**settings["train"], **recipe}
+    return model, open_prepared(prepared, 0, CPU), Train.model_validate({**settings["train"], **recipe})
 
 
 def files(folder):
@@ -42,7 +43,7 @@ def test_the_files(prepared, tmp_path):
     assert np.array_equal(corruptions["indices"], data.splits["test"])
     assert np.array_equal(corruptions["labels"], data.labels[data.splits["test"]])
     assert corruptions["clean"].dtype == corruptions["predicted"].dtype == np.uint8
-    seen = loop.evaluate_split(model, data, "test", recipe, CPU)
+    seen = loop.evaluate(model, batches_of(data, "test", recipe, CPU), recipe, CPU)
     assert np.array_equal(corruptions["clean"], seen.probabilities.argmax(1))
     assert np.array_equal(gradcam["indices"], data.splits["test"])
     assert gradcam["maps"].shape == (32, 2, 2) and gradcam["maps"].dtype == np.uint8
@@ -86,7 +87,7 @@ def test_the_same_noise_for_every_method_seed_and_batch_size(prepared, tmp_path)
     def shown(seed, size):
         torch.manual_seed(seed)
         model, (_, data, recipe) = Named(), set_up(prepared)
-        probe.run(model, data, {**recipe, "eval_batch_size": size}, CPU, tmp_path, images=20)
+        probe.run(model, data, recipe.model_copy(update={"eval_batch_size": size}), CPU, tmp_path, images=20)
         return torch.cat(model.shown)
 
     first = shown(0, 7)
@@ -118,7 +119,7 @@ def test_no_more_than_there_are(prepared, tmp_path, count):
 def test_what_a_run_s_fingerprint_covers(prepared, monkeypatch):
     def identity(seed=0, **section):
         params = Params(**tiny_params(**section))
-        return runner.identity(params, params.settings("head-only"), seed)
+        return runner.identity(params, "head-only", params.settings("head-only"), seed)
 
     plain = identity()
     everything, few = identity(probe={}), identity(probe={"images": 8})
@@ -136,7 +137,7 @@ def test_a_trained_run_is_probed_and_complete_only_with_both_files(prepared, wor
     content = tiny_params(probe={"images": 12, "seeds": [0]})
     content["train"]["epochs"] = 1
     params = Params(**content)
-    assert runner.run(params, "head-only", [0, 1]) == 0
+    assert runner.run_method(params, "head-only", [0, 1]) == 0
     folder = params.run_dir("head-only", 0)
     with np.load(folder / "predictions.npz") as test:
         named = dict(zip(test["indices"].tolist(), test["probabilities"].argmax(1)))
@@ -144,10 +145,12 @@ def test_a_trained_run_is_probed_and_complete_only_with_both_files(prepared, wor
     assert len(gradcam["maps"]) == 12
     assert corruptions["clean"].tolist() == [named[index] for index in corruptions["indices"].tolist()]
     assert not (params.run_dir("head-only", 1) / "gradcam.npz").exists()
-    fingerprint = runner.identity(params, params.settings("head-only"), 0)
+    fingerprint = runner.identity(params, "head-only", params.settings("head-only"), 0)
     for name in runner.PROBE_FILES:
         assert runner.is_complete(params, "head-only", 0, fingerprint)
         (folder / name).rename(folder / "away")
         assert not runner.is_complete(params, "head-only", 0, fingerprint)
         (folder / "away").rename(folder / name)
-    assert runner.is_complete(params, "head-only", 1, runner.identity(params, params.settings("head-only"), 1))
+    assert runner.is_complete(
+        params, "head-only", 1, runner.identity(params, "head-only", params.settings("head-only"), 1)
+    )

@@ -9,6 +9,7 @@ from baselines import families
 from pipelines.data import prepared
 from pipelines.data.errors import DataError
 from pipelines.files import records
+from pipelines.files.errors import UserError
 from pipelines.runs import code
 from pipelines.runs.identity import described, fingerprint
 from pipelines.runs.record import is_complete, read_record
@@ -61,11 +62,35 @@ def test_the_library_counts_for_colora_alone():
     assert {"full", "head_only", "bitfit", "adapters", "conv_lora", "colora"} <= set(families())
 
 
-def complete(folder, fingerprint="f"):
-    folder.mkdir()
-    (folder / "curves.csv").write_text("x")
-    (folder / "predictions.npz").write_text("x")
-    records.write_json(folder / "record.json", {"status": "complete", "fingerprint": fingerprint})
+def a_record(**changes):
+    scores = {"acc": 0.5, "balanced_acc": 0.5, "auc": 0.6, "loss": 1.0}
+    return {
+        "profile": "p", "method": "m", "seed": 0, "status": "complete", "failure": None, "fingerprint": "f",
+        "settings": {"family": "full", "train": {"epochs": 1}},
+        "metrics": {"best_epoch": 1, "val": scores, "test": scores, "external": {}},
+        "parameters": {"trainable": 1, "total": 2, "flops": 3},
+        "data": {"train": 1, "val": 1, "test": 1, "classes": ["a", "b"]},
+        "timings": {"epoch_s": 0.1, "total_s": 1.0}, "environment": {}, **changes,
+    }  # fmt: skip
+
+
+def complete(folder):
+    for name in ("curves.csv", "predictions.npz"):
+        records.write_atomically(folder / name, lambda file: file.write(b"x"))
+    records.write_json(folder / "record.json", a_record())
+
+
+def test_a_record_of_other_types_or_without_results_is_refused_by_key(tmp_path):
+    complete(tmp_path)
+    for changes, words in (
+        ({"seed": "0"}, "seed: Input should be a valid integer"),
+        ({"metrics": None}, "a complete record has metrics"),
+        ({"data": {**a_record()["data"], "classes": ["a", "a"]}}, "expected names that differ"),
+        ({"extra": 1}, "extra: Extra inputs are not permitted"),
+    ):
+        records.write_json(tmp_path / "record.json", a_record(**changes))
+        with pytest.raises(UserError, match=words):
+            read_record(tmp_path)
 
 
 def test_a_run_is_complete_only_with_every_file_and_the_right_fingerprint(tmp_path):
@@ -78,7 +103,7 @@ def test_a_run_is_complete_only_with_every_file_and_the_right_fingerprint(tmp_pa
 
 
 def test_a_failed_run_is_not_complete(tmp_path):
-    records.write_json(tmp_path / "c" / "record.json", {"status": "failed", "fingerprint": "f"})
+    records.write_json(tmp_path / "c" / "record.json", a_record(status="failed", metrics=None, timings=None))
     assert not is_complete(tmp_path / "c", "f")
 
 

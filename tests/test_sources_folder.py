@@ -235,10 +235,16 @@ def test_link_within_the_folder_and_a_linked_root_are_fine(tmp_path):
     ("pattern", "message"),
     [
         (r"(?P<patient>\d+)_(\d+)", "gives a patient to no file name: 'A-0-0' no match"),
-        (r"(?P<label>A)-(?P<patient>\d+)-\d+", "not 12 of 24 file names: 'B-100-0' no match; 'B-100-1' no match; 'A-0-0' label 'A', patient '0'"),
+        (
+            r"(?P<label>A)-(?P<patient>\d+)-\d+",
+            "not 12 of 24 file names: 'B-100-0' no match; 'B-100-1' no match; 'A-0-0' label 'A', patient '0'",
+        ),
         (r"(\w+)-(\d+)-(\d+)", "has no group"),
         (r"(?P<patient>[", "not a regular expression"),
-        (r"A-0(?P<patient>x*).*|.*-(?P<other>\d+)-.*", "to no file name: 'A-0-0' patient '', other None; .*'A-1-0' patient None, other '1'"),
+        (
+            r"A-0(?P<patient>x*).*|.*-(?P<other>\d+)-.*",
+            "to no file name: 'A-0-0' patient '', other None; .*'A-1-0' patient None, other '1'",
+        ),
     ],
 )
 def test_pattern_that_gives_no_patients_is_shown(tmp_path, pattern, message):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import yaml
 
+from pipelines import train
 from pipelines.files import records
 from pipelines.profile import Params, ParamsError
 from pipelines.training import counting, runner, tuning
@@ -29,7 +30,7 @@ def without_times(record):
 
 def test_a_run_leaves_its_record_curves_and_predictions(prepared, workdir, capsys):
     params = profile(workdir)
-    assert runner.main(["--method", "colora-blocks2-5", "--seed", "0"]) == 0
+    assert train.main(["--method", "colora-blocks2-5", "--seed", "0"]) == 0
     record, folder = read("colora-blocks2-5"), params.run_dir("colora-blocks2-5", 0)
     assert record["status"] == "complete" and record["failure"] is None
     assert record["settings"]["blocks"] == [2, 5] and record["settings"]["train"]["lr"] == 2e-3
@@ -41,36 +42,39 @@ def test_a_run_leaves_its_record_curves_and_predictions(prepared, workdir, capsy
         acc = np.mean(predictions["probabilities"].argmax(1) == predictions["labels"])
     assert acc == record["metrics"]["test"]["acc"]
     curves = (folder / "curves.csv").read_text().splitlines()
-    assert curves[0] == "epoch,lr,train_loss,train_acc,val_loss,val_acc,val_auc,epoch_s" and len(curves) == 3
+    assert (
+        curves[0] == "epoch,lr,train_loss,train_acc,val_loss,val_acc,val_balanced_acc,val_auc,epoch_s"
+        and len(curves) == 3
+    )
     assert not list((workdir / "checkpoints").rglob("*.pt"))
     assert "colora-blocks2-5 seed 0: accuracy" in capsys.readouterr().out
 
 
 def test_the_same_seed_gives_an_identical_record(prepared, workdir):
     params = profile(workdir)
-    runner.run(params, "adapters", [0])
+    runner.run_method(params, "adapters", [0])
     first, predictions = read("adapters"), (params.run_dir("adapters", 0) / "predictions.npz").read_bytes()
     (params.run_dir("adapters", 0) / "record.json").unlink()
-    runner.run(params, "adapters", [0])
+    runner.run_method(params, "adapters", [0])
     assert without_times(read("adapters")) == without_times(first)
     assert (params.run_dir("adapters", 0) / "predictions.npz").read_bytes() == predictions
 
 
 def test_a_complete_run_is_kept_and_a_stale_one_trained_again(prepared, workdir, capsys):
     params = profile(workdir)
-    runner.run(params, "head-only", [0])
+    runner.run_method(params, "head-only", [0])
     date = read("head-only")["environment"]["date"]
     capsys.readouterr()
-    runner.run(params, "head-only", [0])
+    runner.run_method(params, "head-only", [0])
     assert "complete, kept" in capsys.readouterr().out and read("head-only")["environment"]["date"] == date
     changed = profile(workdir, train={"epochs": 1, "batch_size": 16, "lr": 2e-3, "input": "unit"})
-    runner.run(changed, "head-only", [0])
+    runner.run_method(changed, "head-only", [0])
     assert read("head-only")["settings"]["train"]["epochs"] == 1
 
 
 def test_all_seeds_of_the_profile_by_default(prepared, workdir):
     profile(workdir)
-    assert runner.main(["--method", "head-only"]) == 0
+    assert train.main(["--method", "head-only"]) == 0
     assert read("head-only", 0)["seed"] == 0 and read("head-only", 1)["seed"] == 1
 
 
@@ -86,7 +90,7 @@ def test_a_diverging_run_leaves_a_record_of_why_and_does_not_stop_the_others(pre
         return fit(*args, seed=seed, **kwargs)
 
     monkeypatch.setattr(loop, "fit", diverges_for_seed_0)
-    assert runner.main(["--method", "head-only"]) == 1
+    assert train.main(["--method", "head-only"]) == 1
     failed = read("head-only", 0)
     assert failed["status"] == "failed" and "nan in epoch 1" in failed["failure"] and failed["metrics"] is None
     assert read("head-only", 1)["status"] == "complete"
@@ -96,7 +100,7 @@ def test_a_diverging_run_leaves_a_record_of_why_and_does_not_stop_the_others(pre
 def test_entropies_of_the_training_images_on_request(prepared, workdir):
     content = tiny_params()
     params = profile(workdir, train={**content["train"], "save_entropies": True})
-    runner.run(params, "head-only", [0])
+    runner.run_method(params, "head-only", [0])
     with np.load(params.run_dir("head-only", 0) / "entropies.npz", allow_pickle=False) as stored:
         assert stored["indices"].tolist() == list(range(96))
         assert ((stored["entropy"] > 0) & (stored["entropy"] <= np.log(4) + 1e-9)).all()
@@ -113,31 +117,31 @@ def test_entropy_against_scipy():
     "arguments, words",
     [
         (["--method", "colora-block2-5"], "did you mean 'colora-blocks2-5'"),
-        (["--method", "full", "--seed", "7"], "seed 7 is not one of profile 'tiny': [0, 1]"),
+        (["--method", "full", "--seed", "7"], "seed 7 is not one of full's: [0, 1]"),
         (["--method", "full", "--profile-file", "none.yaml"], "none.yaml: no such file"),
     ],
 )
 def test_wrong_arguments_are_errors_without_traceback(prepared, workdir, capsys, arguments, words):
     profile(workdir)
-    assert runner.main(arguments) == 1
+    assert train.main(arguments) == 1
     assert words in capsys.readouterr().err
 
 
 def test_a_tuned_method_trains_at_the_rate_chosen_and_not_before_there_is_one(prepared, workdir, capsys):
     params = profile(workdir, tune={"lrs": [1e-6, 5e-3], "epochs": 2})
-    assert runner.main(["--method", "full", "--seed", "0"]) == 1
+    assert train.main(["--method", "full", "--seed", "0"]) == 1
     assert "full.json is not there; run `python -m pipelines.tune --method full` first" in capsys.readouterr().err
-    tuning.run(params, "full")
-    assert runner.main(["--method", "full", "--seed", "0"]) == 0
+    tuning.tune_method(params, "full")
+    assert train.main(["--method", "full", "--seed", "0"]) == 0
     assert read("full")["settings"]["train"]["lr"] == 5e-3
     profile(workdir, tune={"lrs": [1e-6, 5e-3], "epochs": 3})
-    assert runner.main(["--method", "full", "--seed", "0"]) == 1
+    assert train.main(["--method", "full", "--seed", "0"]) == 1
     assert "was made with other settings, data or code" in capsys.readouterr().err
 
 
 def test_the_record_counts_parameters_and_flops(prepared, workdir):
     params = profile(workdir)
-    runner.run(params, "adapters", [0])
+    runner.run_method(params, "adapters", [0])
     counted = counting.count_method("adapters", params.settings("adapters"), num_classes=4, image_size=32)
     assert read("adapters")["parameters"] == counted
 
@@ -149,8 +153,8 @@ def test_a_failed_run_is_a_hole_where_the_profile_allows_holes(prepared, workdir
         raise loop.Diverged("training loss is nan in epoch 1")
 
     monkeypatch.setattr(loop, "fit", diverges)
-    assert runner.run(profile(workdir), "head-only", [0]) == 1
-    assert runner.run(profile(workdir, allow_missing=True), "head-only", [0]) == 0
+    assert runner.run_method(profile(workdir), "head-only", [0]) == 1
+    assert runner.run_method(profile(workdir, allow_missing=True), "head-only", [0]) == 0
     assert "training loss is nan" in capsys.readouterr().err
 
 
@@ -164,23 +168,23 @@ def test_a_failed_run_is_a_hole_where_the_profile_allows_holes(prepared, workdir
 )
 def test_an_option_missing_or_of_the_wrong_type_is_named_with_the_method(prepared, workdir, capsys, section, words):
     profile(workdir, method={"odd": section})
-    assert runner.main(["--method", "odd"]) == 1
+    assert train.main(["--method", "odd"]) == 1
     assert f"method 'odd': {words}" in capsys.readouterr().err
 
 
 def test_an_method_that_cannot_be_built_is_named(prepared, workdir, capsys):
     profile(workdir, method={"odd": {"family": "full", "backbone": "resnet81"}})
-    assert runner.main(["--method", "odd"]) == 1
+    assert train.main(["--method", "odd"]) == 1
     message = capsys.readouterr().err
     assert "odd" in message and "resnet81" in message and "resnet18" in message
 
 
 def test_missing_data_or_weights_say_what_to_do(workdir, prepared, capsys):
     profile(workdir, profile="other")
-    assert runner.main(["--method", "full"]) == 1
+    assert train.main(["--method", "full"]) == 1
     assert "python -m pipelines.prepare" in capsys.readouterr().err
     profile(workdir, model={"backbone": "smallcnn", "weights": "none.safetensors"})
-    assert runner.main(["--method", "full"]) == 1
+    assert train.main(["--method", "full"]) == 1
     assert "none.safetensors" in capsys.readouterr().err
 
 
@@ -190,9 +194,9 @@ def test_an_unreadable_record_is_an_error_that_names_it(prepared, workdir, capsy
     folder.mkdir(parents=True)
     (folder / "record.json").write_text("{")
     with pytest.raises(records.RecordError, match="record.json: not readable.*train the run again"):
-        runner.run(params, "full", [0])
+        runner.run_method(params, "full", [0])
 
 
 def test_unknown_method_raises_before_anything_is_imported():
     with pytest.raises(ParamsError):
-        runner.run(Params(**tiny_params()), "none", [0])
+        runner.run_method(Params(**tiny_params()), "none", [0])

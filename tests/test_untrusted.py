@@ -19,7 +19,7 @@ from PIL import Image
 from pipelines.data import preparation, prepared
 from pipelines.data.pictures import load_image
 from pipelines.data.sources import DataError, medmnist
-from pipelines.files import arrays, records
+from pipelines.files import arrays
 from pipelines.profile import Params, ParamsError, loading
 from tests.conftest import bright_quadrants, tiny_params, write_prepared
 from tests.damage import ANYTHING, altered, damaged, file_like

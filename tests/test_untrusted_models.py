@@ -19,7 +19,7 @@ from torch import nn
 
 import colora
 from baselines.backbones.weights import WeightsError, load_into
-from pipelines.training import loop
+from pipelines.training import checkpoint as checkpoints
 from tests.damage import JSON, altered, file_like
 
 
@@ -57,8 +57,8 @@ def checkpoint(here):
     optimizer = torch.optim.AdamW(model.parameters())
     model.head(torch.ones(1, 4)).sum().backward()
     optimizer.step()
-    fit = loop.Fit([{"epoch": 1, "val_acc": 0.5}], 1, {k: v.clone() for k, v in model.state_dict().items()})
-    loop._save(here / "c.pt", "me", model, optimizer, None, fit)
+    fit = checkpoints.Fit([{"epoch": 1, "val_acc": 0.5}], 1, {k: v.clone() for k, v in model.state_dict().items()})
+    checkpoints.save(here / "c.pt", "me", model, optimizer, None, fit)
     return (here / "c.pt").read_bytes(), model.state_dict()
 
 
@@ -68,7 +68,7 @@ def test_damaged_checkpoints_start_over(here, checkpoint, capsys, data):
     (here / "c.pt").write_bytes(data.draw(file_like(content)))
     model = Small()
     check = unchanged(model)
-    fit = loop._resume(here / "c.pt", "me", model, torch.optim.AdamW(model.parameters()), None)
+    fit = checkpoints.resume(here / "c.pt", "me", model, torch.optim.AdamW(model.parameters()), None)
     if fit.curves:
         assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
     else:

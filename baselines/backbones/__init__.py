@@ -22,6 +22,7 @@ def classifier(
     weights: str | None = None,
     head: str = "paper",
     batchnorm: str = "frozen",
+    input_size: int | None = None,
 ) -> Classifier:
     """A backbone with its pretrained weights and a new head.
 
@@ -32,6 +33,7 @@ def classifier(
         head: "paper" (1x1 convolution to 128, ReLU, flatten, linear 128, ReLU, linear) or "linear" (global
             average pool, linear).
         batchnorm: "frozen" or "updated": whether running statistics move in methods that freeze the backbone.
+        input_size: the network works on images resized to so many px, where those of the data are too small for it.
 
     Raises:
         ValueError: unknown backbone, head or policy, or an image size that the backbone cannot take.
@@ -45,9 +47,19 @@ def classifier(
     if batchnorm not in ("frozen", "updated"):
         raise ValueError(f"batchnorm: found {batchnorm!r}, expected 'frozen' or 'updated'")
     net = BACKBONES[backbone]
-    if image_size % net.patch:
-        raise ValueError(f"image_size: found {image_size}, {backbone} needs a multiple of its patch, {net.patch}")
-    network, blocks = net.make(image_size)
+    size = image_size if input_size is None else input_size
+    if size < 1 or size % net.patch:
+        name = "image_size" if input_size is None else "input_size"
+        raise ValueError(f"{name}: found {size}, {backbone} needs a multiple of its patch, {net.patch}")
+    network, blocks = net.make(size)
     if weights != "random":
         load_into(network, backbone, weights, net.fetch, net.classifier)
-    return Classifier(network, blocks, num_classes=num_classes, image_size=image_size, head=head, batchnorm=batchnorm)
+    return Classifier(
+        network,
+        blocks,
+        num_classes=num_classes,
+        image_size=size,
+        head=head,
+        batchnorm=batchnorm,
+        resizes=size != image_size,
+    )

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 
 class Classifier(nn.Module):
@@ -17,6 +18,7 @@ class Classifier(nn.Module):
         blocks: block number to the names of the modules (in this network) that make it up.
         feature_shape: (C, h, w) of what the head receives.
         num_classes: outputs of the head.
+        image_size, resizes: px of the images that the backbone sees, and whether they are resized to it first.
         freezes_statistics: the backbone's BatchNorm layers stay in evaluation mode while training, so their
             running statistics do not move.
         epoch_end: called by the training loop with the network after each epoch.
@@ -31,9 +33,10 @@ class Classifier(nn.Module):
         image_size: int,
         head: str = "paper",
         batchnorm: str = "frozen",
+        resizes: bool = False,
     ):
         super().__init__()
-        self.backbone = backbone
+        self.backbone, self.resizes = backbone, resizes
         self.blocks = {number: [f"backbone.{name}" for name in names] for number, names in blocks.items()}
         self.image_size, self.num_classes, self.batchnorm = image_size, num_classes, batchnorm
         shape = self._feature_shape()
@@ -45,7 +48,7 @@ class Classifier(nn.Module):
 
     def forward(self, x, from_depth: int = 0):
         """Logits of images, or, with `from_depth`, of what `forward_features` gives at that depth."""
-        features = _chain(self.layers()[from_depth:], x) if from_depth else self.backbone(x)
+        features = _chain(self.layers()[from_depth:], x) if from_depth else self.backbone(self._resized(x))
         return self.head(_as_map(features))
 
     def layers(self) -> list[nn.Module]:
@@ -65,7 +68,7 @@ class Classifier(nn.Module):
 
     def forward_features(self, x, depth: int):
         """What leaves the first `depth` layers of the backbone, for images (batch, 3, size, size)."""
-        return _chain(self.layers()[:depth], x)
+        return _chain(self.layers()[:depth], self._resized(x))
 
     def last_map(self) -> tuple[nn.Module, Callable]:
         """Where Grad-CAM looks: the module that puts out the last spatial map, and what makes (B, C, h, w) of its output.
@@ -140,6 +143,11 @@ class Classifier(nn.Module):
             if len(shape) != 4:
                 raise ValueError(f"backbone: {name} gives {shape}, expected a map (batch, channels, height, width)")
         return [found[name][1] for name in names]
+
+    def _resized(self, x):
+        if not self.resizes:
+            return x
+        return F.interpolate(x, size=(self.image_size,) * 2, mode="bilinear", antialias=True, align_corners=False)
 
     def _feature_shape(self) -> tuple[int, ...]:
         shapes = copy.deepcopy(self.backbone).to("meta").eval()

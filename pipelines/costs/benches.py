@@ -14,7 +14,8 @@ from pipelines.costs import contenders, measure
 from pipelines.costs.contenders import Contender
 from pipelines.costs.measure import MIB, NAN, median_interval
 from pipelines.data.images import Batches, Prepared
-from pipelines.training import loop, parallel
+from pipelines.training import loop, parallel, step
+from pipelines.training.loaders import batches_of
 
 WARM_UP = 3  # steps, for kernels to be chosen and the optimizer's state to be there
 # Of no weight for the cost of a step; small, so that training on noise for a while leaves all numbers ordinary ones.
@@ -34,23 +35,24 @@ class Bench:
         self, contender: Contender, device: torch.device, *, num_classes: int, block_s: float, inference_batch: int
     ):
         self.contender, self.device, self.block_s = contender, device, block_s
-        self.train = {**contender.train, "lr": LR}
-        self.inference_batch = inference_batch = 0 if self.train["compile"] else inference_batch
-        loop.seed_everything(0)
+        self.train = contender.train.model_copy(update={"lr": LR})
+        self.inference_batch = inference_batch = 0 if self.train.compile else inference_batch
+        step.seed_everything(0)
         self.model = contenders.build(contender, num_classes).to(device, memory_format=torch.channels_last)
         self.trainable = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
         self.merged = None
         if inference_batch and not contender.form and any(isinstance(m, ColoraConv2d) for m in self.model.modules()):
             self.merged = colora.merge_and_unload(copy.deepcopy(self.model))
-        self.images, self.labels = self._batch(self.train["batch_size"], num_classes)
+        self.images, self.labels = self._batch(self.train.batch_size, num_classes)
         self.requests = {size: self._batch(size, num_classes)[0] for size in (1, inference_batch) if inference_batch}
-        self.optimizer = loop.make_optimizer(self.model, self.train, device)
+        self.loss = step.Loss(self.train)
+        self.optimizer = step.make_optimizer(self.model, self.train, device)
         self.replica = parallel.Replica(
-            self.model, device, micro_batch=self.train["micro_batch"], compile=self.train["compile"]
+            self.model, device, micro_batch=self.train.micro_batch, compile=self.train.compile
         )
         self.steps(WARM_UP)
         self.block = measure.times_for(block_s, self.steps(1))
-        several = self.train["batch_size"] > 1  # a last batch of one image would join the one before
+        several = self.train.batch_size > 1  # a last batch of one image would join the one before
         self.fed = self._fed(num_classes) if inference_batch and contender.role == "method" and several else None
         self.calls = {key: self._calls(*key) for key in self._kinds()}
 
@@ -61,20 +63,20 @@ class Bench:
 
     def _fed(self, num_classes) -> Batches:
         """Batches of as many random grey uint8 images as a block of steps takes, kept on the device."""
-        count, size = self.block * self.train["batch_size"], self.contender.image_size
+        count, size = self.block * self.train.batch_size, self.contender.image_size
         images = torch.randint(256, (count, size, size), dtype=torch.uint8, device=self.device)
         labels = torch.arange(count, device=self.device) % num_classes
         data = Prepared(images, labels, {"train": np.arange(count)}, [str(c) for c in range(num_classes)])
-        return loop.batches_of(
-            data, "train", self.train, self.device, self.train["batch_size"], augment=self.train["augment"]
-        )
+        return batches_of(data, "train", self.train, self.device, training=True)
 
     def steps(self, count: int, batches=None) -> float:
         """Seconds a training step, the mean of `count` without waiting for the device in between; on one batch over and
         over, where none are given.
         """
         batches = batches or [(self.images, self.labels)] * count
-        return loop.one_epoch(self.replica, batches, self.optimizer, None, self.train, self.device)[0] / count
+        return (
+            loop.one_epoch(self.replica, batches, self.optimizer, None, self.train, self.device, self.loss)[0] / count
+        )
 
     def peak_bytes(self) -> int:
         """Peak memory of a training step, network, optimizer's state and batch included."""
@@ -91,7 +93,9 @@ class Bench:
         """Of the forward pass of one image, and of a training step."""
         eager = parallel.Replica(self.model, self.device, micro_batch=None, compile=False)
         one = [(self.images, self.labels)]
-        step = measure.flops(lambda: loop.one_epoch(eager, one, self.optimizer, None, self.train, self.device))
+        step = measure.flops(
+            lambda: loop.one_epoch(eager, one, self.optimizer, None, self.train, self.device, self.loss)
+        )
         self.model.eval()
         with torch.no_grad():
             return measure.flops(lambda: self.model(self.images[:1])), step
@@ -124,7 +128,7 @@ class Bench:
         images = self.requests[size]
 
         def call():
-            with torch.inference_mode(), loop.autocast(self.train, self.device):
+            with torch.inference_mode(), step.autocast(self.train, self.device):
                 model(images)
 
         return measure.seconds(call, self.device, times)
@@ -171,7 +175,7 @@ def measure_all(
         product, convolution and copy, "headline": ratios of CoLoRA methods by method, "left_out": reasons by name.
     """
     benches, left_out = [], {}
-    if any(contender.train["compile"] for contender in lineup):
+    if any(contender.train.compile for contender in lineup):
         torch._dynamo.reset()  # what earlier groups compiled counts against the limit too,
         torch._dynamo.config.recompile_limit = 8 * len(lineup)  # beyond which networks run uncompiled
     for contender in tqdm(lineup, desc=f"{label}: setting up", disable=None, leave=False):
@@ -187,7 +191,7 @@ def measure_all(
             continue
         benches.append((bench, still))
     found = [bench.contender for bench, _ in benches]
-    dtypes = {c.train["precision"]: getattr(torch, c.train["precision"]) for c in found}
+    dtypes = {c.train.precision: getattr(torch, c.train.precision) for c in found}
     pieces, amounts = measure.ceilings(dtypes.values(), device)
     pieces |= {str(place): bench.turn for place, (bench, _) in enumerate(benches)}
     with tqdm(total=rounds, desc=label, unit="round", disable=None, leave=False) as bar:
@@ -197,7 +201,7 @@ def measure_all(
     speed = {name: [amount / s for s in readings[name]["s"]] for name, amount in amounts.items()}
     own = [readings[str(place)] for place in range(len(benches))]
     rows = [
-        _row(bench, still, own, place, found, _best(speed, bench.train["precision"]), images)
+        _row(bench, still, own, place, found, _best(speed, bench.train.precision), images)
         for place, (bench, still) in enumerate(benches)
     ]
     for contender, row in zip(found, rows, strict=True):
@@ -224,7 +228,7 @@ def _row(bench, still, own, place, found, speed, images) -> dict:
     whole = None if reference is None else own[found.index(reference)]
     step, low, high = median_interval(readings["step"])
     forward, step_flops = still["flops"]
-    size = train["batch_size"]
+    size = train.batch_size
     shares = [step_flops / s / top for s, top in zip(readings["step"], speed, strict=True)]
     row = {
         "method": contender.name, "role": contender.role, "backbone": contender.settings["backbone"],
@@ -232,10 +236,10 @@ def _row(bench, still, own, place, found, speed, images) -> dict:
         "step_ms": 1000 * step, "step_ms_lo": 1000 * low, "step_ms_hi": 1000 * high,
         **_ratio("step_ratio", readings, whole, "step", "step"),
         "peak_mib": still["peak"] / MIB, "images_per_s": size / step,
-        "epoch_s": NAN if images is None else step * math.ceil(round(images * train["share"]) / size),
+        "epoch_s": NAN if images is None else step * math.ceil(round(images * train.share) / size),
         "flops": forward, "ceiling_share": median_interval(shares)[0], "rounds": len(readings["step"]),
-        "family": contender.family, "of": contender.of, "precision": train["precision"], "step_flops": step_flops,
-        "compile": train["compile"], "inference_flops": still["deployed"][0],
+        "family": contender.family, "of": contender.of, "precision": train.precision, "step_flops": step_flops,
+        "compile": train.compile, "inference_flops": still["deployed"][0],
         "inference_operators": still["deployed"][1],
         "rank": contender.settings.get("rank", NAN), "inference_batch": inference_batch or NAN,
         **_ratio("input_ratio", readings, readings if bench.fed else None, "fed", "step"),

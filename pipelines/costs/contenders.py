@@ -8,7 +8,7 @@ from torch import nn
 import baselines
 from baselines import families
 from colora.conv import ColoraConv2d
-from pipelines.profile import Params, ParamsError
+from pipelines.profile import Params, ParamsError, Train
 
 PEFT_RANK = 8
 TRAINED_ALIKE = ("batch_size", "precision", "compile")
@@ -40,15 +40,15 @@ class Contender:
         return {"": self.settings["family"], "two-branch": "colora", "peft": "conv_lora"}[self.form]
 
     @property
-    def train(self) -> dict:
-        return self.settings["train"]
+    def train(self) -> Train:
+        return Train.model_validate(self.settings["train"])
 
     @property
     def network(self) -> tuple:
         """What two contenders share when their costs may be related: backbone, image and batch size, precision, and
         whether it is compiled.
         """
-        return self.settings["backbone"], self.image_size, *(self.train[key] for key in TRAINED_ALIKE)
+        return self.settings["backbone"], self.image_size, *(getattr(self.train, key) for key in TRAINED_ALIKE)
 
 
 def lineup(

@@ -63,10 +63,10 @@ def run(params: Params, device: str | None = None, methods: list[str] | None = N
         _write(params, {}, None)
         return {}
     from pipelines.costs import benches
-    from pipelines.training import loop
+    from pipelines.training import step
 
-    device = loop.pick_device(device, deterministic=params.train.deterministic)
-    machine = environment("colora")
+    device = step.pick_device(device, deterministic=params.train.deterministic)
+    machine = environment(None if device is None else str(device))
     options = _options(params)
     results, kept = {}, []
     for label, lineup in plan(params, methods).items():
@@ -104,7 +104,7 @@ def plan(params: Params, methods: list[str] | None = None) -> dict[str, list]:
     groups, asked = {}, {}
 
     def add(label, lineup, where):
-        label += "-compiled" * all(contender.train["compile"] for contender in lineup)
+        label += "-compiled" * all(contender.train.compile for contender in lineup)
         if label in groups:
             raise ParamsError(
                 f"{where} and {asked[label]}: both are measured as {label!r}, where each would take the other's place; "
@@ -180,7 +180,7 @@ def _write(params: Params, results: dict, environment: dict | None) -> None:
             _point(row["method"], row["image_size"], row["batch_size"], row): row for row in results[GROWTH]["rows"]
         }
         for contender, sweeps in contenders.growth(params):
-            point = _point(contender.name, contender.image_size, contender.train["batch_size"], contender.settings)
+            point = _point(contender.name, contender.image_size, contender.train.batch_size, contender.settings)
             if point in measured:
                 grown += [{"sweep": sweep, **measured[point]} for sweep in sweeps]
     write_csv(params.results_dir / "cost_growth.csv", GROWTH_COLUMNS, grown)

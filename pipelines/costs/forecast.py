@@ -142,11 +142,11 @@ def split_sizes(params: Params, images: list[int] | None = None) -> dict[int, di
     if not images and not path.is_file() and params.cost and params.cost.images:
         images = [params.cost.images]
     if images:
-        return dict.fromkeys(params.seeds, dict(zip(("train", "val", "test"), [*images, 0, 0])))
+        return dict.fromkeys(params.all_seeds, dict(zip(("train", "val", "test"), [*images, 0, 0])))
     if not path.is_file():
         raise PlanError(f"{path}: no such file, so no numbers of images; {again}")
     card, sizes = records.read_json(path, again), {}
-    for seed in params.seeds:
+    for seed in params.all_seeds:
         try:
             counts = (card["seeds"].get(str(seed)) or card["seeds"]["all"])["counts"]
             sizes[seed] = {split: sum(counts[split].values()) for split in {"train", "val", "test", *counts}}
@@ -163,13 +163,16 @@ def work(params: Params, row: dict, sizes: dict[int, dict[str, int]]) -> Work:
     """
     method, tune = row["method"], params.tune
     train, epoch_s, runs = params.settings(method)["train"], {}, []
-    for seed, own in sizes.items():
+    for seed in params.seeds_of(method):
+        own = sizes[seed]
         images = own.get(train_split(train), round(own["train"] * train["share"]))
         steps = math.ceil(images / train["batch_size"])
         epoch_s[seed] = steps * row["step_ms"] / 1000 + own["val"] * row["image_s"]
         passed = own["test"] + images * train["save_entropies"]
         runs.append((train["epochs"] * epoch_s[seed] + passed * row["image_s"]) / 3600)
-    tuning = len(tune.lrs) * tune.epochs * epoch_s[tune.seed] / 3600 if params.tuned(method) else 0.0
+    tuning = (
+        len(tune.lrs) * tune.epochs_of(train["epochs"]) * epoch_s[tune.seed] / 3600 if params.tuned(method) else 0.0
+    )
     line = {
         **row, "epochs": train["epochs"], "epoch_min": statistics.mean(epoch_s.values()) / 60,
         "run_h": statistics.mean(runs), "tuning_h": tuning, "seeds": len(runs), "total_h": tuning + sum(runs),
@@ -186,7 +189,7 @@ def _show(params: Params, path: Path, works: list[Work], schedule: list[dict]) -
     if machine:
         where = machine.get("gpu") or f"{machine.get('cpu')} ({machine.get('threads')} threads, no GPU)"
         where += f", torch {machine.get('torch')}, {machine.get('date')}"
-    print(f"profile {params.profile}, {len(works)} methods, seeds {', '.join(map(str, params.seeds))}")
+    print(f"profile {params.profile}, {len(works)} methods, seeds {', '.join(map(str, params.all_seeds))}")
     print(f"step times: {path}, measured on {where}\n")
     _table(COLUMNS, [own.row for own in works])
     print(f"\n{sum(own.row['total_h'] for own in works):,.3f} {device} hours in all, a run at a time on each of\n")

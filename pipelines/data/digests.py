@@ -1,7 +1,6 @@
 """Digests of many files by their content, remembered by name, size and time of change, so that asking again is quick."""
 
 import hashlib
-import json
 import time
 from collections.abc import Mapping
 from pathlib import Path

@@ -9,8 +9,8 @@ import pandas as pd
 from pipelines.data import digests, labelled, pictures, prepared
 from pipelines.data.errors import DataError
 from pipelines.data.labelled import Listing
-from pipelines.data.preprocessing import Preprocessing
 from pipelines.data.prepared import Manifest
+from pipelines.data.preprocessing import Preprocessing
 from pipelines.data.sources import Allocate, Dataset, folder, manifest
 from pipelines.data.writing import Writing
 from pipelines.files import records
@@ -94,13 +94,17 @@ def _listed(path: Path, classes: list[str], pattern: str | None, follow_links: b
         found = folder.listing(path, pattern, follow_links, key, split=False)
     if set(found.classes) != set(classes):
         missing, strange = sorted(set(classes) - set(found.classes)), sorted(set(found.classes) - set(classes))
-        what = [f"it lacks {labelled.some(missing)}"] * bool(missing) + [f"it has {labelled.some(strange)}"] * bool(strange)
+        what = [f"it lacks {labelled.some(missing)}"] * bool(missing) + [f"it has {labelled.some(strange)}"] * bool(
+            strange
+        )
         raise DataError(
             f"{key}: {path}: expected the classes of the data, {', '.join(classes)}; {' and '.join(what)}; rename its "
             "folders or labels"
         )
     order = np.array([classes.index(name) for name in found.classes])
-    return Listing(found.root, found.files, found.names, order[found.labels], classes, found.patients, None, found.left_out)
+    return Listing(
+        found.root, found.files, found.names, order[found.labels], classes, found.patients, None, found.left_out
+    )
 
 
 def _decoded(listing: Listing, preprocessing: Preprocessing, allocate: Allocate) -> Dataset:
@@ -136,7 +140,8 @@ def _check_apart(home: Path, read: Dataset, key: str) -> None:
     same = [(n, known[digest]) for n, digest in enumerate(prepared.image_digests(read.images)) if digest in known]
     if same:
         names = [
-            f"{read.files[n]} is " + (f"image {m}" if own is None else own["file"][m]) for n, m in same[: labelled.SHOWN]
+            f"{read.files[n]} is " + (f"image {m}" if own is None else own["file"][m])
+            for n, m in same[: labelled.SHOWN]
         ]
         raise DataError(
             f"{key}: {len(same)} images are in the training data too ({'; '.join(names)}); remove them from one of the two"

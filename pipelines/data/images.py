@@ -15,28 +15,40 @@ __all__ = ["Batches", "Features", "Prepared", "open_prepared"]
 
 # Of ImageNet's training images, RGB in 0..1; the constants torchvision and timm use.
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+# Mean and standard deviation by the recipe's `input`, of RGB values in 0..1.
+NORMALISATION = {
+    "imagenet": (IMAGENET_MEAN, IMAGENET_STD),
+    "unit": ((0.0,) * 3, (1.0,) * 3),
+    "half": ((0.5,) * 3, (0.5,) * 3),
+    "raw": ((0.0,) * 3, (1 / 255,) * 3),
+}
 
 
 class Batches:
     """Batches of one split: (images float32 (B, 3, H, W) channels-last on the device, labels int64 (B,)).
 
-    `options` is what a network is called with beside them.
+    `options` is what a network is called with beside them. `balanced`: whether `shuffled` draws as many images with
+    replacement, each class as often, instead of every image once.
     """
 
     options: dict = {}
 
     def __init__(
-        self, data: Prepared, split: str, *, batch_size: int, input: str, device: torch.device, augment: str = "none"
+        self,
+        data: Prepared,
+        split: str,
+        *,
+        batch_size: int,
+        input: str,
+        device: torch.device,
+        augment: str = "none",
+        balanced: bool = False,
     ):
+        self.balanced = balanced
         self.data, self.split, self.device, self.augment = data, split, device, augment
         self.indices = torch.from_numpy(data.splits[split])
         self.batch_size = batch_size
-        mean, std = {
-            "imagenet": (IMAGENET_MEAN, IMAGENET_STD),
-            "unit": ((0.0,) * 3, (1.0,) * 3),
-            "half": ((0.5,) * 3, (0.5,) * 3),
-            "raw": ((0.0,) * 3, (1 / 255,) * 3),
-        }[input]
+        mean, std = NORMALISATION[input]
         shape = (1, 3, 1, 1)
         self.mean = torch.tensor(mean, device=device).view(shape)
         self.scale = (1 / torch.tensor(std, device=device)).view(shape)
@@ -53,7 +65,8 @@ class Batches:
 
     def shuffled(self, generator: torch.Generator):
         """Every image once, in an order and with an augmentation drawn from `generator` (a CPU generator)."""
-        for chunk in _chunks(torch.randperm(len(self.indices), generator=generator), self.batch_size):
+        order = _order(self.data.labels[self.indices], self.balanced, generator)
+        for chunk in _chunks(order, self.batch_size):
             images, labels = self._gather(self.indices[chunk])
             yield self._normalise(augmented(images, self.augment, generator)), labels
 
@@ -70,12 +83,11 @@ class Batches:
 
 
 class Features:
-    """As `Batches`, in the same order and of the same size, but of what the frozen part of a network made of the
-    unaugmented images, once.
+    """As `Batches`, in the same order and of the same size, but of what `features` made of the unaugmented images, once.
 
     Args:
-        frozen: a batch of images to its maps (B, C, H, W) or vectors (B, C); called with the batches of `batches`.
-        options: what the network is then called with, so that it goes on behind the frozen part.
+        features: a batch of images to its maps (B, C, H, W) or vectors (B, C); called with the batches of `batches`.
+        options: what the network is then called with, so that it goes on behind them.
         batch_size: of `shuffled` and `in_order`, where `batches` has that of evaluation.
         limit: bytes that all features may take.
 
@@ -83,11 +95,21 @@ class Features:
         MemoryError: they would take more.
     """
 
-    def __init__(self, batches: Batches, frozen: Callable, *, options: dict, batch_size: int, limit: int):
+    def __init__(
+        self,
+        batches: Batches,
+        features: Callable,
+        *,
+        options: dict,
+        batch_size: int,
+        limit: int,
+        balanced: bool = False,
+    ):
+        self.balanced = balanced
         self.options, self.batch_size, self.device = options, batch_size, batches.device
         count, done, labels = len(batches.indices), 0, []
         for images, own_labels in batches.in_order():
-            maps = frozen(images)
+            maps = features(images)
             if not done:
                 if maps.nbytes // len(maps) * count > limit:
                     raise MemoryError(f"features of {count} images take more than {limit} bytes")
@@ -106,9 +128,18 @@ class Features:
             yield maps.clone(), labels  # a network may work in place
 
     def shuffled(self, generator: torch.Generator):
-        for chunk in _chunks(torch.randperm(len(self.labels), generator=generator), self.batch_size):
+        for chunk in _chunks(_order(self.labels, self.balanced, generator), self.batch_size):
             chunk = moved(chunk, self.device)
             yield self.maps[chunk], self.labels[chunk]
+
+
+def _order(labels: torch.Tensor, balanced: bool, generator: torch.Generator) -> torch.Tensor:
+    """The order in which an epoch sees images with these labels (N,)."""
+    if not balanced:
+        return torch.randperm(len(labels), generator=generator)
+    labels = labels.cpu()
+    weights = 1 / torch.bincount(labels).double()[labels]
+    return torch.multinomial(weights, len(labels), replacement=True, generator=generator)
 
 
 def _chunks(order: torch.Tensor, batch_size: int) -> list[torch.Tensor]:

@@ -108,7 +108,9 @@ def check_place(file: Path, root: Path, follow_links: bool) -> None:
     except (OSError, RuntimeError):  # RuntimeError: a link to itself, before Python 3.13
         place = file.parent.resolve() / file.name
     if not follow_links and not place.is_relative_to(root.resolve()):
-        raise DataError(f"{file}: a link to {place}, outside {root}; copy it into the folder, or set follow_links: true")
+        raise DataError(
+            f"{file}: a link to {place}, outside {root}; copy it into the folder, or set follow_links: true"
+        )
     if not place.is_file():
         raise DataError(f"{file}: expected an image file, found a folder, a device or a link to nothing; remove it")
 
@@ -167,7 +169,9 @@ def odd_shapes(listing: Listing, shapes) -> list[str]:
 def _few_coloured(listing: Listing, coloured) -> list[str]:
     if 0 < len(coloured) < len(listing.files) / 2:
         names = [listing.names[position] for position in coloured]
-        return [f"{len(names):,} of {len(listing.files):,} images are coloured, so all are stored as RGB: {some(names)}"]
+        return [
+            f"{len(names):,} of {len(listing.files):,} images are coloured, so all are stored as RGB: {some(names)}"
+        ]
     return []
 
 

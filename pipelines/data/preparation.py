@@ -24,7 +24,7 @@ def prepare(params) -> Manifest:
     folder = params.data_dir
     with locked(folder):
         facts = _facts(params)
-        manifest = prepared.finished(folder, facts, params.seeds)
+        manifest = prepared.finished(folder, facts, params.all_seeds)
         if manifest is None:
             manifest = _build(params, facts)
             print(f"{folder}: {manifest.count} images written")
@@ -46,12 +46,12 @@ def verify(params) -> None:
 def _build(params, facts: dict) -> Manifest:
     data = params.data
     with Writing(params.data_dir) as writing:
-        dataset = sources.read(data, params.seeds, writing.allocate)
+        dataset = sources.read(data, params.all_seeds, writing.allocate)
         chosen = splits.select(data, dataset.labels, dataset.splits, dataset.classes)
         chosen = splits.with_shares(data.shares, dataset.labels, dataset.patients, chosen, dataset.classes)
         splits.check(dataset.labels, chosen, dataset.classes)
         dataset.warnings.extend(card.repeated_images(dataset))
-        return writing.finish(dataset, chosen, made_from=facts, seeds=list(params.seeds))
+        return writing.finish(dataset, chosen, made_from=facts, seeds=list(params.all_seeds))
 
 
 def _facts(params) -> dict:

@@ -50,7 +50,9 @@ class Writing:
             ) from None
         return images
 
-    def finish(self, dataset, splits: dict, *, made_from: dict | None = None, seeds: list[int] | None = None) -> Manifest:
+    def finish(
+        self, dataset, splits: dict, *, made_from: dict | None = None, seeds: list[int] | None = None
+    ) -> Manifest:
         """Write everything but the images, which stand in what `allocate` gave, and put it all in place.
 
         Args:

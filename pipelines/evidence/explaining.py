@@ -52,7 +52,7 @@ def explain(params: Params) -> Path | None:
     if params.probe is None:
         records.write_arrays(out)
         return None
-    seed = next(seed for seed in params.seeds if params.probed(seed))
+    seed = next(seed for seed in params.seeds if any(params.probed(method, seed) for method in params.method))
     found, _ = reading.read_runs(params)
     maps = _read_maps(params, found, seed)
     methods = shown(params, {method: [run for (name, _), run in found.items() if name == method] for method in maps})

@@ -27,7 +27,7 @@ class Probed:
                 other methods with the same seed.
         """
         path = self.path(run)
-        if not self.params.probed(run["seed"]) or (self.params.allow_missing and not path.is_file()):
+        if not self.params.probed(run["method"], run["seed"]) or (self.params.allow_missing and not path.is_file()):
             return None
         if not path.is_file():
             raise self.error(run, "no such file, which `probe` asks for (`allow_missing: true` would make it a hole)")

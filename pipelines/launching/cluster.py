@@ -190,8 +190,7 @@ def store(task: Task, result: dict) -> str | None:
         if wrong:
             return f"node {node} sent a file that does not belong there: {wrong[0]!r}"
         if record["environment"]["commit"] is None:  # nodes have no Git repository; the code is ours
-            family = task.params.settings(task.method)["family"]
-            record["environment"] |= {"commit": environment.commit(), "dirty": environment.dirty(family)}
+            record["environment"] |= {"commit": environment.commit(), "dirty": environment.dirty()}
     except (ValueError, KeyError, TypeError) as error:
         return f"node {node} sent a malformed record: {error!r}"
     for name, content in files.items():

@@ -86,7 +86,7 @@ class Task:
         settings = self.params.settings(self.method)
         if self.params.tuned(self.method):
             settings["train"]["lr"] = tuning.chosen_lr(self.params, self.method)
-        return runner.identity(self.params, settings, self.seed)
+        return runner.identity(self.params, self.method, settings, self.seed)
 
     def is_complete(self) -> bool:
         """Whether the task's record is there with the right fingerprint, and all files with it."""
@@ -130,14 +130,15 @@ class Grid:
                     f"{wave.profile_file}: another file has a profile {profile!r} too; rename one of them"
                 )
             for seed in wave.seeds or []:
-                if seed not in wave.params.seeds:
-                    raise ParamsError(f"seed {seed} is not one of profile {profile!r}: {wave.params.seeds}")
-            seeds = list(dict.fromkeys(wave.params.seeds if wave.seeds is None else wave.seeds))
-            for seed in seeds:
+                if seed not in wave.params.all_seeds:
+                    raise ParamsError(f"seed {seed} is not one of profile {profile!r}: {wave.params.all_seeds}")
+            for seed in dict.fromkeys(wave.params.all_seeds if wave.seeds is None else wave.seeds):
                 prepared.identity(wave.params.data_dir, seed, external=wave.params.data.external_names)
             for method in dict.fromkeys(wave.params.method if wave.methods is None else wave.methods):
                 if method not in wave.params.method:
                     wave.params.settings(method)  # raises, with near names
+                own = wave.params.seeds_of(method)
+                seeds = own if wave.seeds is None else [seed for seed in dict.fromkeys(wave.seeds) if seed in own]
                 new = [seed for seed in seeds if (profile, method, seed) not in planned]
                 planned |= {(profile, method, seed) for seed in new}
                 self._plan(wave, rank, method, new)
@@ -154,7 +155,8 @@ class Grid:
         try:
             epochs = wave.params.settings(method)["train"]["epochs"]
             if key not in self._trials and _needs_tuning(wave.params, method):
-                size = len(wave.params.tune.lrs) * wave.params.tune.epochs / epochs
+                tune = wave.params.tune
+                size = len(tune.lrs) * tune.epochs_of(epochs) / epochs
                 self._trials[key] = Task(wave, rank, method, None, size)
                 self.tasks.append(self._trials[key])
             for run in runs:
@@ -171,8 +173,8 @@ class Grid:
             return
         if run.name not in self._trials and run.is_complete():
             run.state = "kept"
-        if record.get("timings"):
-            seconds = record["timings"]["total_s"] * epochs / record["settings"]["train"]["epochs"]
+        if record.timings:
+            seconds = record.timings.total_s * epochs / record.settings["train"]["epochs"]
             self._seconds.setdefault(run.name, []).append(seconds)
 
     # What is next
@@ -248,6 +250,6 @@ def _fresh_failure(task: Task) -> str | None:
     if task.seed is None or task.written() == task.found:
         return None
     record = read_record(task.record_file.parent)
-    if record["status"] == "complete":
+    if record.status == "complete":
         return "its settings, data or code changed while it was trained; launch again"
-    return record["failure"]
+    return record.failure

@@ -58,7 +58,7 @@ def pack(params: Params, archive: Path) -> None:
         ParamsError, FileNotFoundError: a method's settings, the prepared data or a weights file are not there.
     """
     code = _committed_code()
-    for seed in params.seeds:
+    for seed in params.all_seeds:
         prepared.identity(params.data_dir, seed, external=params.data.external_names)
     content, weights = _portable(params)
 

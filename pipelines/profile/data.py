@@ -114,6 +114,7 @@ class Data(Section):
         return self
 
 
-def train_split(train: dict) -> str:
-    """The name of the split that a recipe trains on: "train", or "train@0.1" for a tenth of its patients."""
-    return "train" if train["share"] == 1 else f"train@{train['share']:g}"
+def train_split(recipe) -> str:
+    """The name of the split that a recipe (a `Train`, or one read back from a record) trains on: "train", or "train@0.1" for a tenth of its patients."""
+    share = recipe["share"] if isinstance(recipe, dict) else recipe.share
+    return "train" if share == 1 else f"train@{share:g}"

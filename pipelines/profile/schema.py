@@ -5,7 +5,7 @@ sections.
 """
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -29,6 +29,7 @@ class Params(Section):
     evidence: Evidence = Evidence()
     probe: Probe | None = None
     cost: Cost | None = None
+    log: list[Literal["dvclive", "tensorboard"]] = []  # where training curves go too; optional packages
 
     @model_validator(mode="after")
     def _seeds_fit(self):
@@ -36,9 +37,17 @@ class Params(Section):
             raise ValueError(f"seeds: each counts once, found {self.seeds}")
         if self.tune and self.tune.seed not in self.seeds:
             raise ValueError(f"tune.seed: expected one of seeds {self.seeds}, found {self.tune.seed}")
-        strangers = set(self.probe.seeds or []) - set(self.seeds) if self.probe else ()
+        for method, section in self.method.items():
+            own = section.get("seeds", self.seeds)
+            if not isinstance(own, list) or not own or any(type(s) is not int or not 0 <= s < 2**32 for s in own):
+                raise ValueError(f"method.{method}.seeds: expected a list of numbers from 0, found {short(own)}")
+            if len(set(own)) < len(own):
+                raise ValueError(f"method.{method}.seeds: each counts once, found {own}")
+        if self.probe and (unknown := sorted(set(self.probe.methods or []) - set(self.method))):
+            raise ValueError(f"probe.methods: no method {unknown[0]!r}{near(unknown[0], self.method)}")
+        strangers = set(self.probe.seeds or []) - set(self.all_seeds) if self.probe else ()
         if strangers:
-            raise ValueError(f"probe.seeds: expected some of seeds {self.seeds}, found {self.probe.seeds}")
+            raise ValueError(f"probe.seeds: expected some of seeds {self.all_seeds}, found {self.probe.seeds}")
         return self
 
     def settings(self, method: str) -> dict[str, Any]:
@@ -53,7 +62,7 @@ class Params(Section):
             raise ParamsError(
                 f"no method {method!r} in profile {self.profile!r}{near(method, self.method)}; methods: {', '.join(self.method)}"
             )
-        section = self.method[method]
+        section = {key: value for key, value in self.method[method].items() if key != "seeds"}
         family, known = section.get("family"), families()
         if not isinstance(family, str) or family not in known:
             raise ParamsError(
@@ -93,14 +102,28 @@ class Params(Section):
             raise ParamsError(explain(error, f"profile {self.profile}", Train, f"method.{method}.train.")) from None
         return {**found, "train": train.model_dump()}
 
+    def seeds_of(self, method: str) -> list[int]:
+        """The seeds of a method's runs: its own `seeds`, else the profile's."""
+        return list(self.method[method].get("seeds", self.seeds))
+
+    @property
+    def all_seeds(self) -> list[int]:
+        """Every seed that a run of the profile has, in ascending order."""
+        return sorted({seed for method in self.method for seed in self.seeds_of(method)} | set(self.seeds))
+
     def tuned(self, method: str) -> bool:
         """Whether the method's learning rate is chosen by `pipelines.tune` rather than stated."""
         own = self.method[method].get("train")
         return self.tune is not None and not (isinstance(own, dict) and "lr" in own)
 
-    def probed(self, seed: int) -> bool:
-        """Whether a seed's runs are probed (`pipelines.probe`) after their test."""
-        return self.probe is not None and (self.probe.seeds is None or seed in self.probe.seeds)
+    def probed(self, method: str, seed: int) -> bool:
+        """Whether a run is probed (`pipelines.training.probe`) after its test."""
+        probe = self.probe
+        return (
+            probe is not None
+            and (probe.seeds is None or seed in probe.seeds)
+            and (probe.methods is None or method in probe.methods)
+        )
 
     def tune_file(self, method: str) -> Path:
         """Where `pipelines.tune` records a method's trials and its choice."""
@@ -116,3 +139,7 @@ class Params(Section):
 
     def run_dir(self, method: str, seed: int) -> Path:
         return self.results_dir / "runs" / method / str(seed)
+
+    def model_dir(self, method: str, seed: int) -> Path:
+        """Where a run's trained weights are kept."""
+        return Path("models") / self.profile / method / str(seed)

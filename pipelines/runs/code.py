@@ -19,7 +19,7 @@ SHARED = (
     "pipelines/data/augmentation.py",
     "pipelines/data/images.py",
     "pipelines/runs/metrics.py",
-    *(f"pipelines/training/{name}.py" for name in ("loop", "parallel")),
+    *(f"pipelines/training/{name}.py" for name in ("loaders", "loop", "parallel", "step")),
 )
 PROBE = tuple(f"pipelines/training/{name}.py" for name in ("probe", "corruptions", "gradcam"))
 

@@ -7,14 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-from pipelines.runs.code import ROOT, code_files
+from pipelines.runs.code import ROOT
 
 
-def environment(family: str, device=None) -> dict:
-    """Versions, machine and commit of this process, for the record. Imports torch.
-
-    Args:
-        device: the torch device that was used; a GPU is named only if it is one. None: whatever there is.
+def environment(device: str | None = None) -> dict:
+    """Versions, machine and commit of this process, for the record; `dirty` when the code differs from the commit. A GPU
+    is named where `device` ("cpu", "cuda", "cuda:1"; None: the GPU if there is one) is one. Imports torch.
     """
     import datetime
     from importlib import metadata
@@ -28,7 +26,7 @@ def environment(family: str, device=None) -> dict:
         except metadata.PackageNotFoundError:
             return None
 
-    gpu = torch.cuda.is_available() if device is None else device.type == "cuda"
+    gpu = torch.cuda.is_available() and not str(device).startswith("cpu")
     return {
         "python": platform.python_version(),
         "torch": torch.__version__,
@@ -41,7 +39,7 @@ def environment(family: str, device=None) -> dict:
         "cuda": torch.version.cuda if gpu else None,
         "driver": _driver() if gpu else None,
         "commit": commit(),
-        "dirty": dirty(family),
+        "dirty": dirty(),
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
     }
@@ -54,9 +52,10 @@ def commit() -> str | None:
     return archived if re.fullmatch("[0-9a-f]{40,64}", archived) else _git("rev-parse", "HEAD")
 
 
-def dirty(family: str) -> bool:
-    """Whether the code that decides the numbers of a family's methods differs from the commit."""
-    return bool(_git("status", "--porcelain", "--", *map(str, code_files(family))))
+@functools.cache
+def dirty() -> bool:
+    """Whether the code that can decide a number differs from the commit."""
+    return bool(_git("status", "--porcelain", "--", "colora", "baselines", "pipelines"))
 
 
 @functools.cache
@@ -75,7 +74,9 @@ def _cpu_name() -> str:
 
 
 def _git(*args) -> str | None:
-    return _output("git", "-C", str(ROOT), *args)
+    """What git says of this code; None where it is in no checkout of its own, though another may lie around it."""
+    top = _output("git", "-C", str(ROOT), "rev-parse", "--show-toplevel")
+    return _output("git", "-C", str(ROOT), *args) if top and Path(top).resolve() == ROOT else None
 
 
 def _output(*command) -> str | None:

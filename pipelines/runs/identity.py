@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from pipelines.files.errors import UserError
 from pipelines.files.records import sha256_file
 from pipelines.runs.code import code_files, code_hash, sha256_json
 
@@ -16,12 +17,14 @@ def fingerprint(settings: dict, seed: int, data: dict, *more_code: Path) -> str:
         more_code: source files that count beside those of the method's family.
 
     Raises:
-        FileNotFoundError: `settings["weights"]` names a file that is not there.
+        UserError: `settings["weights"]` names a file that is not there.
     """
     settings = described(settings)
     # By content, not by name: the same weights in another place give the same run.
     if "weights_sha256" in settings:
         del settings["weights"]
+    # What is kept on disk changes no number.
+    settings["train"] = {key: value for key, value in settings.get("train", {}).items() if key != "keep"}
     code = code_hash([*code_files(settings["family"]), *more_code])
     return sha256_json({"settings": settings, "seed": seed, "data": data, "code": code})
 
@@ -30,14 +33,14 @@ def described(settings: dict) -> dict:
     """Settings as they go into a record: a weights file by its name and sha256, not by its place on this machine.
 
     Raises:
-        FileNotFoundError: `settings["weights"]` names a file that is not there.
+        UserError: `settings["weights"]` names a file that is not there.
     """
     weights = settings.get("weights")
     if not weights or weights in ("imagenet", "random"):
         return dict(settings)
     path = Path(weights).expanduser()
     if not path.is_file():
-        raise FileNotFoundError(
+        raise UserError(
             f"weights {weights!r}: no such file; "
             "set `model.weights` to an existing safetensors file, 'imagenet' or 'random'"
         )

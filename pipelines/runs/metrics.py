@@ -51,3 +51,14 @@ def macro_auc_draws(labels: np.ndarray, probabilities: np.ndarray, counts: np.nd
         with np.errstate(invalid="ignore"):
             total += wins / (drawn.sum(1) * seen[:, -1].astype(np.float64))
     return total / probabilities.shape[1]
+
+
+def balanced_accuracy(labels: np.ndarray, probabilities: np.ndarray) -> float:
+    """Mean over the classes that have images of the share of the class's images named right.
+
+    Args:
+        labels: integers (N,).
+        probabilities: (N, C).
+    """
+    right = probabilities.argmax(1) == labels
+    return float(np.mean([right[labels == c].mean() for c in np.unique(labels)]))

@@ -1,21 +1,30 @@
 """Read the finished runs of a profile back, and refuse what is not one whole and consistent run."""
 
-import math
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from pipelines.files import arrays
-from pipelines.files.records import RecordError
+from pipelines.files.errors import UserError
 from pipelines.profile import Params
 from pipelines.runs import metrics
 from pipelines.runs.record import read_record
 
-CURVE_COLUMNS = ["epoch", "lr", "train_loss", "train_acc", "val_loss", "val_acc", "val_auc", "epoch_s"]
+CURVE_COLUMNS = [
+    "epoch",
+    "lr",
+    "train_loss",
+    "train_acc",
+    "val_loss",
+    "val_acc",
+    "val_balanced_acc",
+    "val_auc",
+    "epoch_s",
+]
 
 
-class SummaryError(ValueError):
+class SummaryError(UserError):
     """A run that cannot be summarised; the message names it, what is wrong, and how to make it again."""
 
 
@@ -30,18 +39,17 @@ def read_runs(params: Params) -> tuple[dict, dict]:
     """
     runs, holes = {}, {}
     for method in params.method:
-        for seed in params.seeds:
+        for seed in params.seeds_of(method):
             folder = params.run_dir(method, seed)
             try:
                 record = read_record(folder)
                 if record is None:
                     holes[method, seed] = {"status": "missing", "failure": f"{folder / 'record.json'} is not there"}
-                elif record.get("status") != "complete":
-                    failure = record.get("failure") or f"status is {record.get('status')!r}, not 'complete'"
-                    holes[method, seed] = {"status": "failed", "failure": str(failure)}
+                elif record.status == "failed":
+                    holes[method, seed] = {"status": "failed", "failure": record.failure or "it says no more"}
                 else:
-                    runs[method, seed] = _read_run(folder, record, params.profile, method, seed)
-            except (RecordError, SummaryError) as error:
+                    runs[method, seed] = _read_run(folder, record.model_dump(), params, method, seed)
+            except UserError as error:
                 holes[method, seed] = {"status": "malformed", "failure": str(error)}
     if holes and not params.allow_missing:
         shown = [
@@ -53,58 +61,17 @@ def read_runs(params: Params) -> tuple[dict, dict]:
         ]
         more = f"\n  and {len(holes) - 8} more" if len(holes) > 8 else ""
         raise SummaryError(
-            f"profile {params.profile!r}: {len(holes)} of {len(params.method) * len(params.seeds)} runs "
+            f"profile {params.profile!r}: {len(holes)} of {len(holes) + len(runs)} runs "
             "cannot be used (set `allow_missing: true` to report them as holes)\n" + "\n".join(shown) + more
         )
     return runs, holes
 
 
-NUMBER = (int, float)
-COUNT = 2**53  # no count is higher, and up to it numbers with a point are exact
-_REQUIRED = {
-    "settings": dict,
-    "settings.family": str,
-    "settings.train": dict,
-    "settings.train.epochs": int,
-    "data.classes": list,
-    "metrics.best_epoch": int,
-    "parameters.trainable": int,
-    "parameters.total": int,
-    "environment": dict,
-    **{f"metrics.{split}.{name}": NUMBER for split in ("val", "test") for name in ("acc", "auc", "loss")},
-    **{f"data.{split}": int for split in ("train", "val", "test")},
-}
-_OPTIONAL = {
-    "parameters.flops": int,  # records made before it was counted have none
-    "settings.backbone": str,
-    "settings.weights": str,
-    "settings.weights_sha256": str,
-    "settings.train.lr": NUMBER,
-    "timings.epoch_s": NUMBER,
-    "timings.total_s": NUMBER,
-    "environment.threads": int,
-    "environment.date": str,
-    "fingerprint": str,
-}
-
-
-def _read_run(folder: Path, record: dict, profile: str, method: str, seed: int) -> dict:
-    path = folder / "record.json"
-    for key, kind in _REQUIRED.items():
-        if not _is(get(record, key), kind):
-            raise SummaryError(f"{path}: {key} should be {_named(kind)}, found {_short(get(record, key))}")
-    for key, kind in _OPTIONAL.items():
-        value = get(record, key)
-        if value is not None and not _is(value, kind):
-            raise SummaryError(f"{path}: {key} should be {_named(kind)} or absent, found {_short(value)}")
-    classes = record["data"]["classes"]
-    if not classes or not all(isinstance(name, str) for name in classes) or len(set(classes)) < len(classes):
-        raise SummaryError(f"{path}: data.classes should be names that differ, found {_short(classes)}")
-    for key, expected in (("profile", profile), ("method", method), ("seed", seed)):
-        if record.get(key) != expected:
-            raise SummaryError(
-                f"{path}: {key} should be {expected!r}, as its folder says; found {_short(record.get(key))}"
-            )
+def _read_run(folder: Path, record: dict, params: Params, method: str, seed: int) -> dict:
+    path, classes = folder / "record.json", record["data"]["classes"]
+    for key, expected in (("profile", params.profile), ("method", method), ("seed", seed)):
+        if record[key] != expected:
+            raise SummaryError(f"{path}: {key} should be {expected!r}, as its folder says; found {_short(record[key])}")
     indices, labels, probabilities = _read_predictions(folder / "predictions.npz", len(classes))
     if len(labels) != record["data"]["test"]:
         raise SummaryError(
@@ -117,7 +84,12 @@ def _read_run(folder: Path, record: dict, profile: str, method: str, seed: int) 
             f"{path}: metrics.test.acc is {record['metrics']['test']['acc']}, but predictions.npz gives "
             f"{recomputed}; the two are not of one run"
         )
-    curves = _read_curves(folder / "curves.csv", record["settings"]["train"]["epochs"])
+    external = {}
+    for name in params.data.external_names:
+        found = _read_predictions(folder / f"external-{name}.npz", len(classes))
+        external[name] = dict(zip(("indices", "labels", "probabilities"), found))
+    recipe = record["settings"]["train"]
+    curves = _read_curves(folder / "curves.csv", recipe["epochs"], recipe.get("patience"))
     best, accuracy = record["metrics"]["best_epoch"], record["metrics"]["val"]["acc"]
     if not 1 <= best <= len(curves) or not abs(curves.val_acc[best - 1] - accuracy) <= 1e-4:
         raise SummaryError(
@@ -130,21 +102,9 @@ def _read_run(folder: Path, record: dict, profile: str, method: str, seed: int) 
         "indices": indices,
         "labels": labels,
         "probabilities": probabilities,
+        "external": external,
         "test_auc": metrics.macro_auc(labels, probabilities),
     }
-
-
-def _is(value, kind) -> bool:
-    """Whether a value of a record is of this kind; numbers are finite, counts neither negative nor beyond COUNT."""
-    if isinstance(value, bool) or not isinstance(value, kind):
-        return False
-    if kind is int:
-        return 0 <= value <= COUNT
-    return not isinstance(value, NUMBER) or (abs(value) <= COUNT if isinstance(value, int) else math.isfinite(value))
-
-
-def _named(kind) -> str:
-    return " or ".join(k.__name__ for k in (kind if isinstance(kind, tuple) else (kind,)))
 
 
 def _short(value) -> str:
@@ -186,7 +146,7 @@ def _read_predictions(path: Path, n_classes: int) -> tuple[np.ndarray, np.ndarra
     return indices[order], labels[order], probabilities[order]
 
 
-def _read_curves(path: Path, epochs: int) -> pd.DataFrame:
+def _read_curves(path: Path, epochs: int, patience: int | None) -> pd.DataFrame:
     try:
         if path.stat().st_size > arrays.LIMIT:
             raise ValueError(f"{path.stat().st_size:,} bytes")
@@ -203,7 +163,8 @@ def _read_curves(path: Path, epochs: int) -> pd.DataFrame:
     numeric = all(pd.api.types.is_numeric_dtype(frame[name]) for name in CURVE_COLUMNS)
     if not numeric or not np.isfinite(frame.to_numpy(np.float64)).all():
         raise SummaryError(f"{path}: every column should hold numbers; found {dict(frame.dtypes.astype(str))}")
-    if frame.epoch.tolist() != list(range(1, epochs + 1)):
+    whole = len(frame) == epochs or patience is not None and len(frame) < epochs
+    if not whole or frame.epoch.tolist() != list(range(1, len(frame) + 1)):
         raise SummaryError(
             f"{path}: {len(frame)} rows, expected epochs 1 to {epochs}; it is cut short or of another run"
         )
@@ -223,11 +184,8 @@ def check_same_settings(method: str, runs: list[dict]) -> None:
 
 
 def _differing(key: str, a: dict, b: dict) -> list[str]:
-    """The names under `key` whose values differ between two records; an optional one only where both state it."""
-    found = sorted(name for name in {*a[key], *b[key]} if a[key].get(name) != b[key].get(name))
-    return [
-        name for name in found if f"{key}.{name}" not in _OPTIONAL or None not in (a[key].get(name), b[key].get(name))
-    ]
+    """The names under `key` whose values differ between two records."""
+    return sorted(name for name in {*a[key], *b[key]} if a[key].get(name) != b[key].get(name))
 
 
 def add_units(params: Params, runs: dict) -> int:

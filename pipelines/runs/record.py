@@ -1,18 +1,111 @@
-"""A run's record: written last, so that a folder with one is whole."""
+"""A run's record: what it is, what came out, and where. Written last, so that a folder with one is whole."""
 
 from pathlib import Path
+from typing import Annotated, Literal
 
-from pipelines.files.records import read_json
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from pipelines.files.errors import UserError
+from pipelines.files.records import read_json, write_json
+
+Count = Annotated[int, Field(ge=0, le=2**53)]  # no count is higher, and up to it numbers with a point are exact
 
 
-def read_record(folder: Path) -> dict | None:
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class Scores(_Part):
+    """Of one test. AUC is macro, one class against the rest; None where a class has no image."""
+
+    acc: float
+    balanced_acc: float
+    auc: float | None
+    loss: float
+
+
+class Metrics(_Part):
+    best_epoch: int = Field(gt=0)
+    val: Scores
+    test: Scores
+    external: dict[str, Scores] = {}
+
+
+class Parameters(_Part):
+    trainable: Count
+    total: Count
+    flops: Count
+
+
+class DataCounts(_Part):
+    """Images of each split, and the names of the classes."""
+
+    train: Count
+    val: Count
+    test: Count
+    classes: list[str] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _names_differ(self):
+        if len(set(self.classes)) < len(self.classes):
+            raise ValueError(f"classes: expected names that differ, found {self.classes}")
+        return self
+
+
+class Timings(_Part):
+    """`epoch_s`: the median epoch's seconds without the first, None where there was one alone."""
+
+    epoch_s: float | None
+    total_s: float
+
+
+class Record(_Part):
+    """record.json. `settings`: the method's, with its recipe under `train` and a weights file by name and sha256.
+    `environment`: versions, machine, commit (`pipelines.runs.environment`).
+    """
+
+    profile: str
+    method: str
+    seed: Count
+    status: Literal["complete", "failed"]
+    failure: str | None = None
+    fingerprint: str
+    settings: dict
+    metrics: Metrics | None = None
+    parameters: Parameters
+    data: DataCounts
+    timings: Timings | None = None
+    environment: dict
+
+    @model_validator(mode="after")
+    def _complete_with_results(self):
+        if self.status == "complete" and (self.metrics is None or self.timings is None):
+            raise ValueError("a complete record has metrics and timings")
+        return self
+
+
+def read_record(folder: Path) -> Record | None:
     """The record in a run's folder, or None where there is none yet.
 
     Raises:
-        RecordError: record.json is there but is not a JSON object.
+        UserError: record.json is there but is no record; the message says what is wrong and how to make it again.
     """
     path = folder / "record.json"
-    return read_json(path, f"delete {folder} and train the run again") if path.exists() else None
+    if not path.exists():
+        return None
+    advice = f"delete {folder} and train the run again"
+    try:
+        return Record.model_validate(read_json(path, advice))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "record"
+        found = repr(first["input"])
+        found = found if len(found) <= 100 else found[:100] + "..."
+        raise UserError(f"{path}: {where}: {first['msg']}, found {found}; {advice}") from None
+
+
+def write_record(folder: Path, record: Record) -> None:
+    write_json(folder / "record.json", record.model_dump(mode="json"))
 
 
 def is_complete(folder: Path, fingerprint: str, *more_files: str) -> bool:
@@ -20,7 +113,7 @@ def is_complete(folder: Path, fingerprint: str, *more_files: str) -> bool:
     record = read_record(folder)
     return (
         record is not None
-        and record.get("status") == "complete"
-        and record.get("fingerprint") == fingerprint
+        and record.status == "complete"
+        and record.fingerprint == fingerprint
         and all((folder / name).is_file() for name in ("curves.csv", "predictions.npz", *more_files))
     )

@@ -2,47 +2,9 @@
 
 FLOPs are those of the forward pass of one image, two a multiply-accumulate, as torch counts them: matrix products,
 convolutions and attention, and 9 a state and step of a selective scan; elementwise work is left out.
-
-Run `python -m pipelines.parameters [--profile NAME | --profile-file FILE] [--json]`.
 """
 
-import argparse
-import json
-import sys
-
-from pipelines.profile import Params, ParamsError, compose, load
-
-
-def main(argv=None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m pipelines.parameters", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    which = parser.add_mutually_exclusive_group()
-    which.add_argument("--profile", help="a profile of conf/profile, whatever is active")
-    which.add_argument("--profile-file", default="params.yaml", help="parameters (default: %(default)s)")
-    parser.add_argument("--classes", type=int, default=4, help="outputs of the networks (default: %(default)s)")
-    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
-    args = parser.parse_args(argv)
-    try:
-        counts = count(compose(args.profile) if args.profile else load(args.profile_file), args.classes)
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    if args.json:
-        print(json.dumps(counts, indent=1))
-    else:
-        width = max(map(len, counts))
-        backbone = max(len(c["backbone"]) for c in counts.values())
-        print(
-            f"{'method':{width}}  {'backbone':{backbone}}  {'trainable':>12}  {'total':>12}  {'share':>7}  {'MFLOPs':>10}"
-        )
-        for method, c in counts.items():
-            share, mega = c["trainable"] / c["total"], c["flops"] / 1e6
-            print(
-                f"{method:{width}}  {c['backbone']:{backbone}}  {c['trainable']:12,}  {c['total']:12,}  {share:7.2%}  "
-                f"{mega:10,.1f}"
-            )
-    return 0
+from pipelines.profile import Params, ParamsError
 
 
 def count(params: Params, num_classes: int = 4) -> dict[str, dict]:
@@ -94,5 +56,16 @@ def count_method(method: str, settings: dict, *, num_classes: int, image_size: i
     }
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+def table(counts: dict[str, dict]) -> str:
+    """What `count` found as lines of text."""
+    width = max(map(len, counts))
+    backbone = max(len(c["backbone"]) for c in counts.values())
+    lines = [
+        f"{'method':{width}}  {'backbone':{backbone}}  {'trainable':>12}  {'total':>12}  {'share':>7}  {'MFLOPs':>10}"
+    ]
+    for method, c in counts.items():
+        share, mega = c["trainable"] / c["total"], c["flops"] / 1e6
+        lines.append(
+            f"{method:{width}}  {c['backbone']:{backbone}}  {c['trainable']:12,}  {c['total']:12,}  {share:7.2%}  {mega:10,.1f}"
+        )
+    return "\n".join(lines)

@@ -1,35 +1,15 @@
 """Train the small backbones of the quick profile on another phantom domain, as ImageNet weights stand to OCT images.
 
-Writes each backbone's best-epoch state to weights/PROFILE/BACKBONE.safetensors. Run `python -m pipelines.pretrain`.
+Writes each backbone's best-epoch state to weights/PROFILE/BACKBONE.safetensors.
 """
 
-import argparse
-import sys
 from pathlib import Path
 
 from pipelines.files import records
-from pipelines.profile import Params, Train, load
+from pipelines.profile import Params, Train
 
 
-def main(argv=None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m pipelines.pretrain", description=__doc__)
-    parser.add_argument("--profile-file", default="params.yaml", help="parameters (default: %(default)s)")
-    args = parser.parse_args(argv)
-    try:
-        run(load(args.profile_file))
-    except ModuleNotFoundError as error:
-        print(
-            f"error: needs the package {error.name!r}, which is not installed; `pip install {error.name}`",
-            file=sys.stderr,
-        )
-        return 1
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
-
-
-def run(params: Params) -> None:
+def pretrain(params: Params) -> None:
     """Train and write the weights; without a `pretrain` section only the (empty) folder for them is made."""
     folder = Path("weights") / params.profile
     folder.mkdir(parents=True, exist_ok=True)
@@ -61,7 +41,8 @@ def _train(params: Params, data, backbone: str, target: Path) -> None:
     from tqdm import tqdm
 
     from baselines.backbones import classifier
-    from pipelines.training import loop
+    from pipelines.training import loop, step
+    from pipelines.training.loaders import make_loaders
 
     recipe = params.pretrain
     train = Train(
@@ -70,14 +51,15 @@ def _train(params: Params, data, backbone: str, target: Path) -> None:
         batch_size=recipe.batch_size,
         schedule="one-cycle",
         input=params.train.input,
-    ).model_dump()
-    device = loop.pick_device(None, deterministic=True)
-    loop.seed_everything(recipe.seed, 0)
+    )
+    device = step.pick_device(None, deterministic=True)
+    step.seed_everything(recipe.seed, 0)
     model = classifier(
         backbone=backbone, weights="random", num_classes=len(data.classes), image_size=params.data.image_size
     ).to(device, memory_format=torch.channels_last)
     with tqdm(total=recipe.epochs, desc=f"pretrain {backbone}", unit="epoch", disable=None, leave=False) as bar:
-        fit = loop.fit(model, data, train, seed=recipe.seed, device=device, on_epoch=lambda row: bar.update())
+        loaders = make_loaders(model, data, train, device)
+        fit = loop.fit(model, loaders, train, seed=recipe.seed, device=device, on_epoch=lambda row: bar.update())
     backbone = {
         key.removeprefix("backbone."): value.contiguous().cpu()
         for key, value in fit.best_state.items()
@@ -86,7 +68,3 @@ def _train(params: Params, data, backbone: str, target: Path) -> None:
     records.write_atomically(target, lambda file: file.write(save(backbone)))
     best = fit.curves[fit.best_epoch - 1]
     print(f"{target}: validation accuracy {best['val_acc']:.4f} on the source domain, epoch {fit.best_epoch}")
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,205 +1,205 @@
-"""Train the runs of a method, one a seed, at the learning rate that `pipelines.tune` chose or the profile states.
+"""One run, from its settings to its record; and the runs of a method, of which finished ones are kept."""
 
-A run whose record already carries the right fingerprint is left as it is, so this is safe to repeat, and runs
-may come from elsewhere. Run `python -m pipelines.train --method NAME [--seed N]`, under torchrun for several GPUs.
-"""
-
-import argparse
 import csv
 import io
-import os
+import statistics
 import sys
 import time
 from pathlib import Path
 
-from pipelines.data import prepared
+from pipelines.data import preparation, prepared
 from pipelines.files import records
-from pipelines.profile import Params, ParamsError, load, train_split
+from pipelines.files.errors import UserError
+from pipelines.profile import Params, ParamsError, Train, train_split
+from pipelines.runs import identity as identities
 from pipelines.runs import record as run_record
 from pipelines.runs.code import probe_files
 from pipelines.runs.environment import environment
-from pipelines.runs.identity import described, fingerprint
+from pipelines.runs.record import Record
 from pipelines.training import counting, tuning
+from pipelines.training.progress import EpochLog
 
-PROBE_FILES = ("corruptions.npz", "gradcam.npz")  # as `pipelines.probe` writes them
-
-
-def main(argv=None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m pipelines.train", description=__doc__)
-    parser.add_argument("--method", required=True, help="a method of the profile")
-    parser.add_argument(
-        "--seed", type=int, action="append", help="a seed (may be repeated); default: all seeds of the profile"
-    )
-    parser.add_argument("--profile-file", default="params.yaml", help="parameters (default: %(default)s)")
-    parser.add_argument("--device", help="cpu, cuda or cuda:N; default: the GPU if there is one")
-    args = parser.parse_args(argv)
-    try:
-        params = load(args.profile_file)
-        if int(os.environ.get("WORLD_SIZE", 1)) > 1:  # torchrun's; else torch is imported only where a run is missing
-            from pipelines.training import parallel
-
-            with parallel.group(), open(os.devnull, "w") as nowhere:
-                if parallel.rank() > 0:
-                    sys.stdout = nowhere
-                return run(params, args.method, params.seeds if args.seed is None else args.seed, args.device)
-        return run(params, args.method, params.seeds if args.seed is None else args.seed, args.device)
-    except (ValueError, OSError) as error:
-        print(f"error: {args.method}: {error}", file=sys.stderr)
-        return 1
+PROBE_FILES = ("corruptions.npz", "gradcam.npz")  # as `pipelines.training.probe` writes them
 
 
-def run(params: Params, method: str, seeds: list[int], device: str | None = None) -> int:
-    """Train the missing or stale runs of one method; 1 if any failed and the profile allows no holes, else 0."""
-    unknown = [seed for seed in seeds if seed not in params.seeds]
-    if unknown:
-        raise ParamsError(
-            f"seed {unknown[0]} is not one of profile {params.profile!r}: {params.seeds}; add it to `seeds`"
-        )
-    settings = params.settings(method)
-    if params.tuned(method):
-        settings["train"]["lr"] = tuning.chosen_lr(params, method)
-    failed = 0
-    for seed in seeds:
-        fingerprint = identity(params, settings, seed)
-        if is_complete(params, method, seed, fingerprint):
+def run_method(params: Params, method: str, seeds: list[int] | None = None, device: str | None = None) -> int:
+    """Train the missing or stale runs of one method, by default all its seeds; 1 if any failed and the profile allows no holes, else 0."""
+    params.settings(method)  # first, so that an unknown method is named as such
+    own, failed = params.seeds_of(method), 0
+    if unknown := [seed for seed in seeds or [] if seed not in own]:
+        raise ParamsError(f"seed {unknown[0]} is not one of {method}'s: {own}; add it to `seeds`")
+    for seed in own if seeds is None else seeds:
+        record = run_one(params, method, seed, device)
+        if record is None:
             print(f"{method} seed {seed}: complete, kept")
-            continue
-        record = train_run(params, method, seed, settings, fingerprint, device)
-        if record["status"] == "complete":
-            test = record["metrics"]["test"]
+        elif record.status == "complete":
+            test = record.metrics.test
             print(
-                f"{method} seed {seed}: accuracy {test['acc']:.4f}, AUC {test['auc']:.4f}, "
-                f"best epoch {record['metrics']['best_epoch']}, {record['timings']['total_s']:.0f} s",
+                f"{method} seed {seed}: accuracy {test.acc:.4f}, AUC {test.auc or float('nan'):.4f}, "
+                f"best epoch {record.metrics.best_epoch}, {record.timings.total_s:.0f} s",
                 flush=True,
             )
         else:
             failed += 1
-            print(f"error: {method} seed {seed}: {record['failure']}", file=sys.stderr)
+            print(f"error: {method} seed {seed}: {record.failure}", file=sys.stderr)
     return 1 if failed and not params.allow_missing else 0
 
 
-def identity(params: Params, settings: dict, seed: int) -> str:
+def run_one(params: Params, method: str, seed: int, device: str | None = None) -> Record | None:
+    """Train one run unless it is complete; returns its new record, None where it was kept."""
+    settings = final_settings(params, method)
+    fingerprint = identity(params, method, settings, seed)
+    if is_complete(params, method, seed, fingerprint):
+        return None
+    return train_run(params, method, seed, settings, fingerprint, device)
+
+
+def final_settings(params: Params, method: str) -> dict:
+    """The method's settings with the learning rate that it trains at.
+
+    Raises:
+        ParamsError: the rate is to be tuned and is not, for these settings, data and code.
+    """
+    settings = params.settings(method)
+    if params.tuned(method):
+        settings["train"]["lr"] = tuning.chosen_lr(params, method)
+    return settings
+
+
+def identity(params: Params, method: str, settings: dict, seed: int) -> str:
     """The fingerprint of a run, from its method's settings with the learning rate that it trains at."""
     data = prepared.identity(params.data_dir, seed, train_split(settings["train"]), params.data.external_names)
-    if not params.probed(seed):
-        return fingerprint(settings, seed, data)
-    return fingerprint({**settings, "probe": {"images": params.probe.images}}, seed, data, *probe_files())
+    if not params.probed(method, seed):
+        return identities.fingerprint(settings, seed, data)
+    probe = {"images": params.probe.images}
+    return identities.fingerprint({**settings, "probe": probe}, seed, data, *probe_files())
 
 
 def is_complete(params: Params, method: str, seed: int, fingerprint: str) -> bool:
     """Whether the run with this fingerprint is there with all its files."""
-    return run_record.is_complete(
-        params.run_dir(method, seed), fingerprint, *(PROBE_FILES if params.probed(seed) else ())
-    )
+    files = [f"external-{name}.npz" for name in params.data.external_names]
+    files += PROBE_FILES if params.probed(method, seed) else ()
+    return run_record.is_complete(params.run_dir(method, seed), fingerprint, *files)
 
 
 def train_run(
     params: Params, method: str, seed: int, settings: dict, fingerprint: str, device: str | None = None
-) -> dict:
+) -> Record:
     """Train one run and write its folder; the record is written last. Returns the record.
 
     Raises:
-        ParamsError: a batch does not fit the GPU's memory.
+        UserError: a batch does not fit the GPU's memory, or the method cannot be built.
     """
-    from tqdm import tqdm
-
     from pipelines.training import loop, parallel
+    from pipelines.training.loaders import make_loaders
 
     start = time.perf_counter()
-    folder = params.run_dir(method, seed)
-    train = settings["train"]
-    device, data, model = set_up(params, method, seed, settings, device)
-    if params.probed(seed):
-        from pipelines.training import gradcam
-
-        gradcam.last_map(model)  # there is one, or nothing trains
-    record = {
-        "profile": params.profile, "method": method, "seed": seed, "status": "failed", "failure": None,
-        "fingerprint": fingerprint, "settings": described(settings), "metrics": None,
+    folder, recipe = params.run_dir(method, seed), Train.model_validate(settings["train"])
+    device, data, external, model = set_up(params, method, seed, settings, device)
+    split = train_split(recipe)
+    facts = {
+        "profile": params.profile,
+        "method": method,
+        "seed": seed,
+        "fingerprint": fingerprint,
+        "settings": identities.described(settings),
         "parameters": counting.count_method(
             method, settings, num_classes=len(data.classes), image_size=data.image_size
         ),
         "data": {
-            **{name: len(data.splits[split])
-               for name, split in (("train", train_split(train)), ("val", "val"), ("test", "test"))},
+            "train": len(data.splits[split]), "val": len(data.splits["val"]), "test": len(data.splits["test"]),
             "classes": data.classes,
         },
+        "environment": {**environment(str(device)), "processes": parallel.size()},
     }  # fmt: skip
+    writes = parallel.rank() == 0
     checkpoint = Path("checkpoints") / params.profile / method / f"{seed}.pt"
-    with tqdm(total=train["epochs"], desc=f"{method} seed {seed}", unit="epoch", disable=None, leave=False) as bar:
-
-        def on_epoch(row):
-            bar.n = row["epoch"]
-            bar.set_postfix(loss=f"{row['train_loss']:.3f}", val=f"{row['val_acc']:.3f}")
-
-        try:
+    try:
+        loaders = make_loaders(model, data, recipe, device, external)
+        with EpochLog(params, f"{method} seed {seed}", checkpoint.with_suffix(".csv"), recipe.epochs) as log:
             fit = loop.fit(
-                model,
-                data,
-                train,
-                seed=seed,
-                device=device,
-                checkpoint=checkpoint,
-                identity=fingerprint,
-                on_epoch=on_epoch,
-            )
-            test = loop.test(model, fit, data, train, device)
-        except loop.Diverged as error:
-            record |= {"failure": str(error), "environment": environment(settings["family"])}
-            if parallel.rank() == 0:
-                records.write_json(folder / "record.json", record)
-            return record
-        except loop.OutOfMemoryError as error:
-            raise ParamsError(
-                f"out of memory on {device} with train.batch_size {train['batch_size']}, eval_batch_size "
-                f"{train['eval_batch_size']} ({str(error).splitlines()[0]}); set train.micro_batch, which keeps the "
-                "batch and, up to rounding, the numbers, or a smaller train.eval_batch_size"
-            ) from error
+                model, loaders, recipe, seed=seed, device=device, checkpoint=checkpoint, identity=fingerprint,
+                on_epoch=log.on_epoch,
+            )  # fmt: skip
+        model.load_state_dict(fit.best_state)  # and only now the test images
+        test = loop.evaluate(model, loaders.test, recipe, device)
+        outside = {name: loop.evaluate(model, batches, recipe, device) for name, batches in loaders.external.items()}
+    except loop.Diverged as error:
+        record = Record(**facts, status="failed", failure=str(error))
+        if writes:
+            run_record.write_record(folder, record)
+        return record
+    except MemoryError as error:
+        raise _out_of_memory(recipe, device, error) from error
+    except RuntimeError as error:
+        if type(error).__name__ != "OutOfMemoryError":
+            raise
+        raise _out_of_memory(recipe, device, error) from error
     best = fit.curves[fit.best_epoch - 1]
-    record |= {
-        "status": "complete",
-        "metrics": {
+    record = Record(
+        **facts,
+        status="complete",
+        metrics={
             "best_epoch": fit.best_epoch,
-            "val": {name: best[f"val_{name}"] for name in ("acc", "auc", "loss")},
-            "test": test.scores(),
+            "val": _finite({name: best[f"val_{name}"] for name in ("acc", "balanced_acc", "auc", "loss")}),
+            "test": _finite(test.scores()),
+            "external": {name: _finite(seen.scores()) for name, seen in outside.items()},
         },
-        "timings": {
-            "epoch_s": median([row["epoch_s"] for row in fit.curves[1:]]),
+        timings={
+            "epoch_s": statistics.median([row["epoch_s"] for row in fit.curves[1:]] or [fit.curves[0]["epoch_s"]]),
             "total_s": time.perf_counter() - start,
         },
-        "environment": {**environment(settings["family"]), "processes": parallel.size()},
-    }
-    if parallel.rank() > 0:
+    )
+    if not writes:
         return record
     write_curves(folder / "curves.csv", fit.curves)
-    records.write_arrays(
-        folder / "predictions.npz", indices=data.splits["test"], labels=test.labels, probabilities=test.probabilities
-    )
-    if train["save_entropies"]:
-        seen = loop.evaluate_split(model, data, train_split(train), train, device)
-        records.write_arrays(
-            folder / "entropies.npz", indices=data.splits[train_split(train)], entropy=entropy(seen.probabilities)
-        )
-    if params.probed(seed):
+    _write_predictions(folder / "predictions.npz", data.splits["test"], test)
+    for name, seen in outside.items():
+        _write_predictions(folder / f"external-{name}.npz", external[name].splits["test"], seen)
+    if recipe.save_entropies:
+        seen = loop.evaluate(model, loaders.seen, recipe, device)
+        records.write_arrays(folder / "entropies.npz", indices=data.splits[split], entropy=entropy(seen.probabilities))
+    if params.probed(method, seed):
         from pipelines.training import probe
 
-        probe.run(model, data, train, device, folder, images=params.probe.images)
-    records.write_json(folder / "record.json", record)
+        probe.run(model, data, recipe, device, folder, images=params.probe.images)
+    _keep(params, record, recipe, model, data)
+    run_record.write_record(folder, record)
     checkpoint.unlink(missing_ok=True)
+    checkpoint.with_suffix(".csv").unlink(missing_ok=True)
     return record
 
 
 def set_up(params: Params, method: str, seed: int, settings: dict, device: str | None = None):
-    """`loop.set_up` on data that are whole; an option of the wrong type or a missing one is an error naming the method."""
-    from pipelines.data import preparation
-    from pipelines.training import loop
+    """The device, the prepared data with the seed's splits, external data, and the method's network, initialised by the
+    seed, there. Data are checked whole first; where runs are probed, so is that Grad-CAM knows the network.
 
+    Raises:
+        UserError: an option of the wrong type or a missing one; the message names the method.
+    """
+    import torch
+
+    import baselines
+    from pipelines.training import step
+
+    recipe = Train.model_validate(settings["train"])
     preparation.verify(params)
-
+    device = step.pick_device(device, deterministic=recipe.deterministic)
+    data = prepared.open_prepared(params.data_dir, seed, device, train_split(recipe))
+    external = prepared.open_external(params.data_dir, params.data.external_names, device)
+    step.seed_everything(seed, 0)
     try:
-        return loop.set_up(params, method, seed, settings, device)
+        model = baselines.build(method, settings, num_classes=len(data.classes), image_size=data.image_size)
     except TypeError as error:
         raise ParamsError(f"method.{method}: an option is missing or of the wrong type: {error}") from error
+    except ValueError as error:  # of the section, which names the method, or of the weights
+        named = isinstance(error, baselines.MethodError)
+        raise ParamsError(str(error) if named else f"method.{method}: {error}") from error
+    if params.probed(method, seed):
+        from pipelines.training import gradcam
+
+        gradcam.last_map(model)
+    return device, data, external, model.to(device, memory_format=torch.channels_last)
 
 
 def entropy(probabilities):
@@ -210,12 +210,6 @@ def entropy(probabilities):
     return -np.sum(p * np.log(np.where(p > 0, p, 1)), axis=1)
 
 
-def median(values: list[float]) -> float | None:
-    import statistics
-
-    return statistics.median(values) if values else None
-
-
 def write_curves(path: Path, rows: list[dict]) -> None:
     text = io.StringIO()
     writer = csv.DictWriter(text, rows[0].keys(), lineterminator="\n")
@@ -224,5 +218,36 @@ def write_curves(path: Path, rows: list[dict]) -> None:
     records.write_atomically(path, lambda file: file.write(text.getvalue().encode()))
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+def _write_predictions(path: Path, indices, seen) -> None:
+    records.write_arrays(path, indices=indices, labels=seen.labels, probabilities=seen.probabilities)
+
+
+def _finite(scores: dict) -> dict:
+    """AUC is not defined where a class has no image."""
+    return {name: None if value != value else value for name, value in scores.items()}
+
+
+def _keep(params: Params, record: Record, recipe: Train, model, data) -> None:
+    from pipelines.data.images import NORMALISATION
+    from pipelines.training import saved
+
+    keep = saved.kept(recipe, model)
+    if keep == "none":
+        return
+    manifest = prepared.read_manifest(params.data_dir)
+    mean, std = NORMALISATION[recipe.input]
+    card = saved.ModelCard(
+        profile=params.profile, method=record.method, seed=record.seed, fingerprint=record.fingerprint,
+        settings=record.settings, keep=keep, classes=data.classes, image_size=data.image_size,
+        preprocessing=manifest.preprocessing.model_dump(mode="json"), mean=list(mean), std=list(std),
+        best_epoch=record.metrics.best_epoch, test=record.metrics.test.model_dump(),
+    )  # fmt: skip
+    saved.save(params.model_dir(record.method, record.seed), model, card)
+
+
+def _out_of_memory(recipe: Train, device, error) -> UserError:
+    return UserError(
+        f"out of memory on {device} with train.batch_size {recipe.batch_size}, eval_batch_size "
+        f"{recipe.eval_batch_size} ({str(error).splitlines()[0] if str(error) else 'no more is said'}); set "
+        "train.micro_batch, which keeps the batch and, up to rounding, the numbers, or a smaller train.eval_batch_size"
+    )

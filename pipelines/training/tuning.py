@@ -3,46 +3,21 @@
 Every trial is recorded in `results/<profile>/tune/<method>.json`, and trials that are there already are kept. The tuning
 seed's test images are never looked at; where the data have folds only that seed's are unseen, for other seeds' test
 images are among those tuned on. A method that states its rate, or a profile without a `tune` section, is recorded as
-such. Run `python -m pipelines.tune [--method NAME]`.
+such.
 """
 
-import argparse
-import sys
 from pathlib import Path
 
 from pipelines.files import records
-from pipelines.profile import Params, ParamsError, load
+from pipelines.profile import Params, ParamsError
 from pipelines.training import trials
 
 
-def main(argv=None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m pipelines.tune", description=__doc__)
-    parser.add_argument(
-        "--method", action="append", help="a method (may be repeated); default: all methods of the profile"
-    )
-    parser.add_argument("--profile-file", default="params.yaml", help="parameters (default: %(default)s)")
-    parser.add_argument("--device", help="cpu, cuda or cuda:N; default: the GPU if there is one")
-    args = parser.parse_args(argv)
-    try:
-        params = load(args.profile_file)
-    except ParamsError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    failed = 0
-    for method in args.method or params.method:  # one method's failure does not cost the others their trials
-        try:
-            run(params, method, args.device)
-        except (ValueError, OSError) as error:
-            failed += 1
-            print(f"error: {method}: {error}", file=sys.stderr)
-    return 1 if failed else 0
-
-
-def run(params: Params, method: str, device: str | None = None) -> dict:
+def tune_method(params: Params, method: str, device: str | None = None) -> dict:
     """Train the method's trials unless they are recorded, and record the choice; returns the record.
 
     Raises:
-        ValueError: training diverged at every rate.
+        UserError: no trial had an end.
         ParamsError: the method's section is wrong.
     """
     path, settings = params.tune_file(method), params.settings(method)
@@ -75,7 +50,3 @@ def chosen_lr(params: Params, method: str) -> float:
 
 def _read(path: Path) -> dict | None:
     return records.read_json(path, "delete it and tune again") if path.exists() else None
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -218,9 +218,9 @@ def test_gradients_of_single_samples_by_vmap():
         x = batch()
         found = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0))(learning, x)
         for place, sample in enumerate(x):
-            expected = torch.autograd.grad(layer.two_branch(sample[None]).square().sum(), [
-                p for p in layer.parameters() if p.requires_grad
-            ])
+            expected = torch.autograd.grad(
+                layer.two_branch(sample[None]).square().sum(), [p for p in layer.parameters() if p.requires_grad]
+            )
             for name, other in zip(learning, expected, strict=True):
                 assert relative(found[name][place], other) < 1e-12, (gradient, name)
 

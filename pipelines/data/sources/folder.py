@@ -59,7 +59,9 @@ def listing(
     names = _subfolders(root, left_out)
     if split and set(names) & set(SPLITS):
         if set(names) != set(SPLITS):
-            raise DataError(f"{key}.path: {root}: found {labelled.some(names)}; expected train, val and test, or classes")
+            raise DataError(
+                f"{key}.path: {root}: found {labelled.some(names)}; expected train, val and test, or classes"
+            )
         parts, by_part = list(SPLITS), {part: _subfolders(root / part, left_out, part) for part in SPLITS}
         names = by_part["train"]
         for part, there in by_part.items():

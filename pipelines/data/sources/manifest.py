@@ -47,14 +47,18 @@ def listing(path: Path, follow_links: bool = False, key: str = "data.manifest", 
     """
     path = path.expanduser()
     if not path.is_file():
-        raise DataError(f"{key}.path: {path}: no such file; expected a CSV file with columns image,label[,patient,split]")
+        raise DataError(
+            f"{key}.path: {path}: no such file; expected a CSV file with columns image,label[,patient,split]"
+        )
     try:
         with warnings.catch_warnings(action="error", category=pd.errors.ParserWarning):  # a line with too many values
             table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig", index_col=False)
     except (ValueError, OSError, Warning) as error:  # ValueError: pandas' parser errors, or no UTF-8
         raise DataError(f"{path}: not a CSV file in UTF-8 ({error})") from None
     if missing := [name for name in COLUMNS[:2] if name not in table]:
-        raise DataError(f"{path}: no column {missing[0]!r}, found {', '.join(map(repr, table))}; add it to the first line")
+        raise DataError(
+            f"{path}: no column {missing[0]!r}, found {', '.join(map(repr, table))}; add it to the first line"
+        )
     table = table[[name for name in COLUMNS if name in table]].apply(lambda column: column.str.strip())
     for name in table:
         if empty := (table[name] == "").to_numpy().nonzero()[0].tolist():

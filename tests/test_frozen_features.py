@@ -5,7 +5,10 @@ import torch
 
 import baselines
 from pipelines.data.images import Features, open_prepared
-from pipelines.training import loop
+from pipelines.training import loaders
+from pipelines.training.loaders import batches_of
+from pipelines.training.step import seed_everything
+from tests import conftest
 from tests.test_loop import CPU, numbers, recipe
 
 SMALLCNN_LAYERS = 3 * 1 + 4 * 3 * 2 + 4  # convolution, BatchNorm, ReLU: once, then twice a block; four poolings
@@ -19,7 +22,7 @@ def network(**section):
 
 
 def fit(folder, model, **changes):
-    return loop.fit(model, open_prepared(folder, 0, CPU), recipe(**changes), seed=0, device=CPU)
+    return conftest.fit(model, open_prepared(folder, 0, CPU), recipe(**changes))
 
 
 @pytest.mark.parametrize(
@@ -76,7 +79,7 @@ def test_the_front_sees_each_image_once_unless_augmented(prepared, augment, time
 @pytest.mark.parametrize("section", [{"family": "colora", "blocks": [3, 5]}, {"family": "kan_head"}], ids=str)
 def test_the_numbers_are_those_of_the_whole_network(prepared, monkeypatch, section, augment, precision):
     kept = numbers(fit(prepared, network(**section), augment=augment, precision=precision))
-    monkeypatch.setattr(loop, "FEATURES", 0)
+    monkeypatch.setattr(loaders, "FEATURES", 0)
     whole = numbers(fit(prepared, network(**section), augment=augment, precision=precision))
     for ours, expected in zip(kept, whole, strict=True):
         assert ours == pytest.approx(expected, rel=1e-4 if precision == "float32" else 3e-2)
@@ -86,14 +89,14 @@ def test_the_numbers_are_those_of_the_whole_network(prepared, monkeypatch, secti
 
 def test_features_come_in_the_order_of_their_images(prepared):
     data = open_prepared(prepared, 0, CPU)
-    batches = loop.batches_of(data, "train", recipe(), CPU, batch_size=19)
+    batches = batches_of(data, "train", recipe(batch_size=19, augment="none"), CPU, training=True)
     assert len(data.splits["train"]) % 19 == 1  # the last batch takes one more
 
     def front(images):
         return images.mean((1, 2, 3))[:, None]
 
     features = Features(batches, front, options={"from_depth": 1}, batch_size=19, limit=2**20)
-    ours, expected = (source.shuffled(loop.seed_everything(3)) for source in (features, batches))
+    ours, expected = (source.shuffled(seed_everything(3)) for source in (features, batches))
     pairs = list(zip(ours, expected, strict=True))
     assert len(pairs) == len(features) == len(batches) == 5
     for (maps, labels), (images, own_labels) in pairs:
@@ -101,15 +104,15 @@ def test_features_come_in_the_order_of_their_images(prepared):
 
 
 def test_what_works_in_place_on_features_leaves_them_as_they_are(prepared):
-    batches = loop.batches_of(open_prepared(prepared, 0, CPU), "train", recipe(), CPU)
+    batches = batches_of(open_prepared(prepared, 0, CPU), "train", recipe(), CPU)
     features = Features(batches, lambda images: images[:, :, 0, 0], options={}, batch_size=8, limit=2**20)
     before = features.maps.clone()
-    for maps, _ in [*features.in_order(), *features.shuffled(loop.seed_everything(0))]:
+    for maps, _ in [*features.in_order(), *features.shuffled(seed_everything(0))]:
         maps.zero_()
     assert torch.equal(features.maps, before)
 
 
 def test_features_that_take_too_much_are_not_kept(prepared):
-    batches = loop.batches_of(open_prepared(prepared, 0, CPU), "train", recipe(), CPU)
+    batches = batches_of(open_prepared(prepared, 0, CPU), "train", recipe(), CPU)
     with pytest.raises(MemoryError, match="features of 96 images take more than 383 bytes"):
         Features(batches, lambda images: images[:, 0, 0, :1].clone(), options={}, batch_size=8, limit=96 * 4 - 1)

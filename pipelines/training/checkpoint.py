@@ -1,0 +1,69 @@
+"""Where a run stands after an epoch, on disk and back."""
+
+import io
+import sys
+import zipfile
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from pipelines.files import records
+
+
+@dataclass
+class Fit:
+    """What training leaves: a row an epoch, and the state of the best one."""
+
+    curves: list[dict] = field(default_factory=list)
+    best_epoch: int = 0
+    best_state: dict = field(default_factory=dict)
+
+
+def save(path: Path, identity: str, model, optimizer, schedule, state: Fit) -> None:
+    """Write all that a resumed run needs, atomically."""
+    content = {
+        "identity": identity,
+        "model": model.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "schedule": schedule.state_dict() if schedule else None,
+        "curves": state.curves,
+        "best_epoch": state.best_epoch,
+        "best_state": state.best_state,
+    }
+    records.write_atomically(path, lambda file: torch.save(content, file))
+
+
+def resume(path: Path | None, identity: str, model, optimizer, schedule) -> Fit:
+    """The state of a checkpoint of this identity, loaded into the network and its optimizer; else a fresh start."""
+    content = _read(path) if path and path.is_file() else None
+    if content is None or content["identity"] != identity:  # of other settings, data or code: start over
+        return Fit()
+    model.load_state_dict(content["model"])
+    optimizer.load_state_dict(content["optimizer"])
+    if schedule:
+        schedule.load_state_dict(content["schedule"])
+    return Fit(content["curves"], content["best_epoch"], content["best_state"])
+
+
+def _read(path: Path) -> dict | None:
+    """A checkpoint every part of which has its checksum, at which torch.load does not look; a damaged one goes.
+
+    Raises:
+        OSError, MemoryError: the disk or the memory fails, which says nothing of the file; it stays.
+    """
+    file = io.BytesIO(path.read_bytes())
+    try:
+        with zipfile.ZipFile(file) as archive:
+            if (damaged := archive.testzip()) is not None:
+                raise ValueError(f"{damaged} does not have its checksum")
+        file.seek(0)
+        content = torch.load(file, map_location="cpu", weights_only=True)
+        content["identity"]  # of this kind at all
+        return content
+    except MemoryError:
+        raise
+    except Exception as error:  # zipfile and torch raise many types for damaged files
+        print(f"warning: {path}: a damaged checkpoint ({error}); training starts over", file=sys.stderr)
+        path.unlink(missing_ok=True)
+        return None

@@ -1,0 +1,150 @@
+"""Trained weights on disk: models/<profile>/<method>/<seed>/, written after a run's test and read to predict.
+
+model.json           what one must know to use them (`ModelCard`)
+weights.safetensors  every tensor, or those that training changed where the backbone is frozen
+adapter_*            instead of it for CoLoRA: a folder that `colora.load_adapter` reads
+"""
+
+import shutil
+from pathlib import Path
+
+import torch
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+import baselines
+import colora
+from pipelines.files import records
+from pipelines.files.errors import UserError
+from pipelines.profile import Params, Train
+
+CARD, WEIGHTS = "model.json", "weights.safetensors"
+
+
+class ModelCard(BaseModel):
+    """What model.json holds. `settings` are the method's with a weights file by name and sha256; `keep` is "adapter" or
+    "all"; `preprocessing` makes an image file what the network was trained on (`pipelines.data.pictures`), and `mean` and
+    `std` then belong to RGB values in 0..1.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    profile: str
+    method: str
+    seed: int
+    fingerprint: str
+    settings: dict
+    keep: str
+    classes: list[str]
+    image_size: int
+    preprocessing: dict
+    mean: list[float]
+    std: list[float]
+    best_epoch: int
+    test: dict[str, float]
+
+
+def kept(recipe: Train, model: torch.nn.Module) -> str:
+    """What is kept of a network: what the recipe says; by default "adapter" where something is frozen, else "all"."""
+    if recipe.keep is not None:
+        return recipe.keep
+    return "all" if all(p.requires_grad for p in model.parameters()) else "adapter"
+
+
+def save(folder: Path, model: torch.nn.Module, card: ModelCard) -> None:
+    """Write a trained network's folder anew; model.json comes last.
+
+    A merge-reset CoLoRA network, whose frozen kernels moved, is kept whole whatever the card's `keep` says.
+    """
+    from safetensors.torch import save as to_bytes
+
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    if card.keep == "adapter" and _is_colora(card):
+        colora.save_adapter(model, folder)
+    else:
+        changed = {name for name, p in model.named_parameters() if p.requires_grad or card.keep == "all"}
+        changed |= {name for name, _ in model.named_buffers()}
+        tensors = {k: v.detach().contiguous().cpu() for k, v in model.state_dict().items() if k in changed}
+        records.write_atomically(folder / WEIGHTS, lambda file: file.write(to_bytes(tensors)))
+    records.write_json(folder / CARD, card.model_dump())
+
+
+def read_card(folder: Path) -> ModelCard:
+    """Raises UserError where no trained network is, or its model.json is not one of ours."""
+    path = folder / CARD
+    if not path.is_file():
+        raise UserError(
+            f"{path}: no trained weights; train with `python -m pipelines.train` (train.keep: adapter or all), or "
+            "fetch them with `dvc pull`"
+        )
+    try:
+        return ModelCard.model_validate(records.read_json(path, f"delete {folder} and train the run again"))
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UserError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}; train the run again") from None
+
+
+def load(
+    folder: Path, params: Params, device: torch.device, *, merged: bool = True
+) -> tuple[torch.nn.Module, ModelCard]:
+    """A trained network in evaluation mode on the device, and its card; CoLoRA merged unless told otherwise.
+
+    Adapters stand on the starting weights that the profile's parameters name, which must be those trained from.
+
+    Raises:
+        UserError: no or damaged weights, or starting weights other than those of the run.
+    """
+    card = read_card(folder)
+    whole = (folder / WEIGHTS).is_file() and card.keep == "all"
+    settings = dict(card.settings)
+    if not whole and settings.get("weights") not in ("random", "imagenet", None):
+        settings["weights"] = _starting_weights(params, card)
+    model = baselines.build(
+        card.method,
+        settings,
+        num_classes=len(card.classes),
+        image_size=card.image_size,
+        weights="random" if whole else None,
+    )
+    if (folder / WEIGHTS).is_file():
+        _load_state(model, folder / WEIGHTS, whole)
+    else:
+        colora.load_adapter(model, folder)
+    if merged and any(isinstance(module, colora.ColoraConv2d) for module in model.modules()):
+        model = colora.merge_and_unload(model)
+    return model.to(device, memory_format=torch.channels_last).eval(), card
+
+
+def _is_colora(card: ModelCard) -> bool:
+    return card.settings["family"] == "colora" and not card.settings.get("merge_reset", False)
+
+
+def _starting_weights(params: Params, card: ModelCard) -> str:
+    """The path of the weights file that the adapter stands on, by the profile, checked by content."""
+    path = params.settings(card.method)["weights"]
+    expected = card.settings.get("weights_sha256")
+    file = Path(path).expanduser()
+    found = records.sha256_file(file) if file.is_file() else None
+    if found != expected:
+        raise UserError(
+            f"model.weights: {card.method} seed {card.seed} was trained from {card.settings['weights']} (sha256 "
+            f"{str(expected)[:12]}); found {path} (sha256 {found[:12] if found else 'no such file'}); name that file"
+        )
+    return path
+
+
+def _load_state(model, path: Path, whole: bool) -> None:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        tensors = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path}: not readable as safetensors ({error}); train the run again") from None
+    missing, unexpected = model.load_state_dict(tensors, strict=False)
+    trained = {name for name, p in model.named_parameters() if p.requires_grad or whole}
+    lost = sorted(trained & set(missing)) + sorted(unexpected)
+    if lost:
+        raise UserError(
+            f"{path}: does not fit the network: {', '.join(lost[:3])}; it is of another version: train again"
+        )
