@@ -121,8 +121,56 @@ def write_label_card(params, patients=446):
     path.write_text(json.dumps(card))
 
 
+def tested_images(params, seed, n_test, folds):
+    """indices, labels, hardness (n_test, C) of a seed's test images: fold seed mod k of repeat seed div k, of k folds.
+
+    folds: their number; True for as many as seeds; False for one test set that all seeds share.
+    """
+    k = len(params.seeds) if folds is True else folds or 1
+    images = np.random.default_rng(0)
+    labels = images.permutation(np.arange(k * n_test) % len(CLASSES))
+    hardness = images.normal(size=(k * n_test, len(CLASSES)))
+    repeat, fold = divmod(seed, k) if folds else (0, 0)
+    order = np.random.default_rng([repeat, 5]).permutation(k * n_test)
+    indices = np.sort(order[fold * n_test : (fold + 1) * n_test])
+    return indices, labels[indices], hardness[indices]
+
+
+def answers(rng, labels, hardness, aim):
+    """Probabilities (N, C) float32 of a network of about this accuracy."""
+    noise = 1.2 * hardness + 0.8 * rng.normal(size=hardness.shape)
+    logits = noise + np.eye(len(CLASSES))[labels] * 3.4 * (aim / 0.9) ** 6
+    probabilities = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    return probabilities.astype(np.float32)
+
+
+EXTERNAL_IMAGES = 60
+
+
+def write_external(params, folder, rng, aim):
+    """external-<name>.npz of a run, for each set that the profile names: other images, harder ones."""
+    for name in params.data.external_names:
+        images = np.random.default_rng(99)
+        labels = np.sort(images.integers(0, len(CLASSES), EXTERNAL_IMAGES))
+        hardness = images.normal(size=(EXTERNAL_IMAGES, len(CLASSES)))
+        content = {"labels": labels, "probabilities": answers(rng, labels, hardness, 0.9 * aim)}
+        np.savez(folder / f"external-{name}.npz", indices=np.arange(EXTERNAL_IMAGES), **content)
+        rows = [f"{image},{label},{image // 2}" for image, label in enumerate(labels)]
+        table = params.results_dir / "data" / f"external-{name}.csv"
+        table.parent.mkdir(parents=True, exist_ok=True)
+        table.write_text("\n".join(["image,label,patient", *rows]) + "\n")
+
+
+def write_patients(params, images, each=2):
+    """patients.csv: so many images a patient."""
+    path = params.results_dir / "data" / "patients.csv"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rows = [f"{image},{image // each}" for image in range(images)]
+    path.write_text("\n".join(["image,patient", *rows]) + "\n")
+
+
 def write_run(params, method, seed, n_test=200, folds=False, epochs=12, environment=None, like=None):
-    """One complete run; the same seed has the same test images in every method. `like`: which method of ours to imitate."""
+    """One complete run; the same seed has the same test images in every method. `like`: which method to imitate."""
     methods = {**METHODS, **MORE}
     family, aim, trainable, epoch_s = methods[(like or {}).get(method, method)]
     # Not from `params.settings`, which knows no family but those of this checkout.
@@ -132,36 +180,26 @@ def write_run(params, method, seed, n_test=200, folds=False, epochs=12, environm
     total, flops = NETWORKS[settings["backbone"]]
     place = list(methods).index(method) if method in methods else 100 + list(params.method).index(method)
     rng = np.random.default_rng([place, seed, 7])
-    images = np.random.default_rng(seed if folds else 0)
-    labels = images.permutation(np.arange(n_test) % len(CLASSES))
-    hardness = images.normal(size=(n_test, len(CLASSES)))
-    logits = (
-        1.2 * hardness + 0.8 * rng.normal(size=hardness.shape) + np.eye(len(CLASSES))[labels] * 3.4 * (aim / 0.9) ** 6
-    )
-    probabilities = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
-    probabilities = probabilities.astype(np.float32)
+    indices, labels, hardness = tested_images(params, seed, n_test, folds)
+    probabilities = answers(rng, labels, hardness, aim)
     accuracy = float((probabilities.argmax(1) == labels).mean())
     epoch = np.arange(1, epochs + 1)
     val = accuracy + 0.02 - 0.5 * np.exp(-epoch / (1.5 + rng.random())) + rng.normal(0, 0.008, epochs)
     val = np.clip(val, 0, 1)
     folder = params.run_dir(method, seed)
     folder.mkdir(parents=True)
-    np.savez(
-        folder / "predictions.npz",
-        indices=np.arange(n_test) + (seed * n_test if folds else 0),
-        labels=labels,
-        probabilities=probabilities,
-    )
+    np.savez(folder / "predictions.npz", indices=indices, labels=labels, probabilities=probabilities)
+    write_external(params, folder, rng, aim)
     if params.probed(method, seed):
         write_probe(folder, rng, params.probe.images)
-    lines = ["epoch,lr,train_loss,train_acc,val_loss,val_acc,val_auc,epoch_s"]
+    lines = ["epoch,lr,train_loss,train_acc,val_loss,val_acc,val_balanced_acc,val_auc,epoch_s"]
     lines += [
-        f"{e},0.001,{1.5 / e:.5f},{min(1.0, v + 0.02):.5f},{0.4 + 1 / e:.5f},{v:.5f},{min(1, v + 0.04):.5f},"
+        f"{e},0.001,{1.5 / e:.5f},{min(1.0, v + 0.02):.5f},{0.4 + 1 / e:.5f},{v:.5f},{v:.5f},{min(1, v + 0.04):.5f},"
         f"{epoch_s:.3f}"
         for e, v in zip(epoch, val, strict=True)
     ]
     (folder / "curves.csv").write_text("\n".join(lines) + "\n")
-    metrics = {"acc": accuracy, "auc": accuracy, "loss": 0.3}
+    metrics = {"acc": accuracy, "balanced_acc": accuracy, "auc": accuracy, "loss": 0.3}
     record = {
         "profile": params.profile,
         "method": method,
@@ -217,7 +255,7 @@ def write_probe(folder, rng, images=None):
 def write_profile(params, skip=(), **options):
     """All runs of the profile but those in `skip`, pairs (method, seed)."""
     for method in params.method:
-        for seed in params.seeds:
+        for seed in params.seeds_of(method):
             if (method, seed) not in skip:
                 write_run(params, method, seed, **options)
 

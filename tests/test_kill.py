@@ -25,7 +25,8 @@ import builtins, json, os, signal, sys
 import numpy, pandas, torch
 from pathlib import Path
 from pipelines.runs.record import read_record
-from pipelines.evidence import stats, summarising
+from pipelines import summarise
+from pipelines.evidence import stats
 from pipelines.files import records
 from pipelines.training import loop, probe, runner
 from pipelines.profile import load
@@ -41,7 +42,7 @@ def run():
     if stage == "train":
         return runner.run_method(params, "colora", [0], "cpu")
     if stage == "summarise":
-        return summarising.main([])
+        return summarise.main([])
     return report.__main__.main([])
 
 
@@ -177,7 +178,7 @@ def test_a_run_killed_anywhere_ends_as_the_unbroken_one(tiny):
 
 @pytest.mark.parametrize("stage", ["summarise", "report"])
 def test_summary_and_report_killed_anywhere_are_made_anew(tiny, stage):
-    from pipelines.evidence import summarising
+    from pipelines import summarise
     from pipelines.profile import load
     from pipelines.training import runner
 
@@ -185,7 +186,7 @@ def test_summary_and_report_killed_anywhere_are_made_anew(tiny, stage):
     for method in params.method:
         assert runner.run_method(params, method, [0], "cpu") == 0
     if stage == "report":
-        assert summarising.main([]) == 0
+        assert summarise.main([]) == 0
     out = Path("report/tiny") if stage == "report" else Path("results/tiny")
 
     def files():

@@ -1,48 +1,65 @@
-"""Accuracy on corrupted test images, from what `pipelines.probe` left of each probed run: the rows of robustness.csv.
+"""Accuracy on corrupted test images, from what the probe left of each run: rows of robustness.csv and
+robustness_pairs.csv.
 
-Intervals are those of `pipelines.stats`: Student's t over seeds and the delete-one-unit jackknife over patients, on the
-logit scale. Accuracy kept is the ratio R = A / A_0 of two means over seeds of the same images, corrupted and clean; its
-interval is the delta method's: A's, with both parts of variance taken of a_s - R a_0s (Cochran 1977, Sampling
-Techniques, ch. 6: what moves both cancels), divided by A_0.
+Effects are absolute: accuracy lost, and differences of methods on the same corrupted images; a ratio to the clean
+accuracy would reward a low start. Intervals are those of `stats`. For the mean over kinds of corruption the kinds are
+drawn at random too: their part is the sample variance of the kinds' values over their number, with kinds - 1 degrees
+of freedom.
 """
 
+from dataclasses import dataclass
+
 import numpy as np
-import pandas as pd
+from scipy.stats import t
 
 from pipelines.evidence import stats
+from pipelines.evidence.outcomes import Outcome
 from pipelines.evidence.probed import Probed
 from pipelines.profile import Params
 
-COLUMNS = (
-    "method", "kind", "severity", "accuracy", "lo", "hi", "clean", "kept", "kept_lo", "kept_hi", "seeds", "test_images",
-)  # fmt: skip
 NAMES = ("indices", "labels", "clean", "predicted", "kinds")
-MEAN = "mean"  # the row's kind over all kinds and severities
+MEAN, CLEAN = "mean", "clean"  # the rows' kinds over all kinds, and of uncorrupted images
 SEVERITIES = 5
 NEAR = 0.05  # two probabilities that rounding may put in the other order: a probe's batches are not those of the test
 
 
-def frame(params: Params, runs: dict) -> pd.DataFrame:
-    """`COLUMNS`: for each method, a row a kind and severity; one a kind, its severity empty; one of all, kind "mean".
+@dataclass(frozen=True)
+class Corrupted:
+    """A probed run. values (1 + k * SEVERITIES,): accuracy on clean images, then by kind and severity; influence
+    (units, the same) of each unit. images: indices (n,). units: how many units these have.
+    """
 
-    `seeds` says how many of the profile's seeds were probed. A method without a probed run has no row, and neither has
-    any in a profile without `probe`.
+    seed: int
+    kinds: list[str]
+    values: np.ndarray
+    influence: np.ndarray
+    images: np.ndarray
+    units: np.ndarray
+
+
+def read(params: Params, runs: dict, outcomes: dict[str, list[Outcome]]) -> dict[str, list[Corrupted]]:
+    """The probed runs by method; methods without one are left out.
 
     Args:
-        runs: by (method, seed), as `pipelines.runs.reading.read_runs` returns them, with "units" of `reading.add_units`.
+        runs: by (method, seed), as `pipelines.runs.reading.read_runs` returns them. outcomes: on the test images.
 
     Raises:
         SummaryError: as `Probed.read` and `check`.
     """
     probed = Probed(params, "corruptions.npz", NAMES)
-    by_method: dict[str, list[dict]] = {method: [] for method in params.method}
-    for (method, _), run in runs.items():
-        found = probed.read(run)
-        if found is not None:
-            check(probed, run, found)
-            by_method[method].append({**found, "units": run["units"]})
-    rows = [row for method, own in by_method.items() if own for row in _rows(method, own)]
-    return pd.DataFrame(rows, columns=COLUMNS).astype({"severity": "Int64"})
+    found: dict[str, list[Corrupted]] = {}
+    for outcome in (own for method in outcomes.values() for own in method):
+        run = runs[outcome.method, outcome.seed]
+        content = probed.read(run)
+        if content is None:
+            continue
+        check(probed, run, content)
+        units = outcome.units[content["places"]]
+        correct = np.vstack([content["clean"], content["predicted"].reshape(-1, len(units))]) == content["labels"]
+        values, influence = stats.jackknife(lambda counts, c=correct: shares(c, counts), units, outcome.n_units)
+        own = Corrupted(outcome.seed, content["kinds"].tolist(), values, influence, content["indices"], units)
+        found.setdefault(outcome.method, []).append(own)
+    return found
 
 
 def check(probed: Probed, run: dict, found: dict[str, np.ndarray]) -> None:
@@ -55,8 +72,10 @@ def check(probed: Probed, run: dict, found: dict[str, np.ndarray]) -> None:
             run, f"{', '.join(NAMES)} should be {expected}, found {', '.join(map(str, shapes.values()))}"
         )
     kinds = found["kinds"].tolist()
-    if found["kinds"].dtype.kind != "U" or len(set(kinds)) < k or {MEAN, ""} & set(kinds):
-        raise probed.error(run, f"kinds should be names that differ, none of them {MEAN!r}, found {kinds[:20]}")
+    if found["kinds"].dtype.kind != "U" or len(set(kinds)) < k or {MEAN, CLEAN, ""} & set(kinds):
+        raise probed.error(
+            run, f"kinds should be names that differ, none of them {MEAN!r} or {CLEAN!r}, found {kinds[:20]}"
+        )
     probed.same(run, "kinds", found["kinds"])
     labels, clean, predicted = found["labels"], found["clean"], found["predicted"]
     if not all(array.dtype.kind in "iu" for array in (labels, clean, predicted)):
@@ -77,80 +96,84 @@ def check(probed: Probed, run: dict, found: dict[str, np.ndarray]) -> None:
         )
 
 
-def _rows(method: str, runs: list[dict]) -> list[dict]:
-    kinds = runs[0]["kinds"].tolist()
-    places = [(kind, severity) for kind in kinds for severity in range(1, SEVERITIES + 1)]
-    # What a row is of: one of the conditions, a kind's five, or all of them.
-    one = np.eye(len(places))
-    whole = np.kron(np.eye(len(kinds)), np.full(SEVERITIES, 1 / SEVERITIES))
-    weights = np.vstack([one, whole, one.mean(0)])
-    names = [*places, *((kind, None) for kind in kinds), (MEAN, None)]
-    about = {"seeds": len(runs), "test_images": len(np.unique(np.concatenate([run["indices"] for run in runs])))}
-    rows = [
-        {"method": method, "kind": kind, "severity": severity, **found, **about}
-        for (kind, severity), found in zip(names, measure(runs, weights), strict=True)
-    ]
-    return sorted(rows, key=lambda row: [*kinds, MEAN].index(row["kind"]))
+def shares(correct: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Accuracies (B, m) of m tests of the same images, correct (m, n), under image counts (B, n)."""
+    return counts @ correct.T.astype(float) / counts.sum(1, keepdims=True)
 
 
-def measure(runs: list[dict], weights: np.ndarray) -> list[dict]:
-    """Accuracy and accuracy kept, with intervals, of each weighted mean of the conditions.
+def rows(corrupted: dict[str, list[Corrupted]]) -> list[dict]:
+    """Rows of robustness.csv: for each method a row a kind and severity, one a kind, its severity empty, one of all."""
+    found = []
+    for method, runs in corrupted.items():
+        about = {"method": method, "clean": float(np.mean([run.values[0] for run in runs])), "runs": len(runs)}
+        about["images"] = len(np.unique(np.concatenate([run.images for run in runs])))
+        for kind, severity, weight in conditions(runs[0].kinds):
+            accuracy = _estimate(runs, np.append(0.0, weight))
+            lo, hi = accuracy.share_interval(counted=True)
+            drop = _estimate(runs, np.append(1.0, -weight))
+            drop_lo, drop_hi = drop.interval()
+            row = {"kind": kind, "severity": severity, "accuracy": accuracy.mean, "lo": lo, "hi": hi}
+            found.append(about | row | {"drop": drop.mean, "drop_lo": drop_lo, "drop_hi": drop_hi})
+    return found
 
-    Args:
-        runs: one a seed: "labels" and "clean" (n,), "predicted" (kinds, severities, n), "places" (n,) in the run's
-            "units".
-        weights: (rows, conditions), each row of sum one; conditions are kinds x severities in C order.
 
-    Returns:
-        For each row accuracy, lo, hi, clean, kept, kept_lo, kept_hi; those of kept are NaN where clean is 0.
+def conditions(kinds: list[str]) -> list[tuple[str, int | None, np.ndarray]]:
+    """(kind, severity, weights of the kinds x severities in C order): single ones, then kinds, then all."""
+    one = np.eye(len(kinds) * SEVERITIES)
+    found = []
+    for number, kind in enumerate(kinds):
+        own = one[number * SEVERITIES : (number + 1) * SEVERITIES]
+        found += [(kind, severity, weight) for severity, weight in enumerate(own, 1)] + [(kind, None, own.mean(0))]
+    return [*found, (MEAN, None, one.mean(0))]
+
+
+def pair_rows(corrupted: dict[str, list[Corrupted]], method: str | None, against: list[str]) -> list[dict]:
+    """Rows of robustness_pairs.csv: the method against each comparator, clean, by kind, and over all kinds."""
+    found = []
+    for other in against:
+        theirs = {run.seed: run for run in corrupted.get(other, [])}
+        pairs = [(run, theirs[run.seed]) for run in corrupted.get(method, []) if run.seed in theirs]
+        if not pairs:
+            continue
+        kinds = pairs[0][0].kinds
+        weights = {CLEAN: np.append(1.0, np.zeros(len(kinds) * SEVERITIES))}
+        weights |= {kind: np.append(0.0, weight) for kind, severity, weight in conditions(kinds) if severity is None}
+        ours, others = zip(*pairs, strict=True)
+        estimates = {kind: _estimate(ours, weight, others) for kind, weight in weights.items()}
+        intervals = {kind: own.interval() for kind, own in estimates.items()}
+        by_kind = [estimates[kind].mean for kind in kinds]
+        intervals[MEAN] = over_kinds(estimates[MEAN], np.array(by_kind))
+        whole = np.sign(estimates[MEAN].mean)
+        about = {"method": method, "against": other, "runs": len(pairs)}
+        about["images"] = len(np.unique(np.concatenate([run.images for run in ours])))
+        for kind, (lo, hi) in intervals.items():
+            side = 1 if lo > 0 else -1 if hi < 0 else 0
+            order = "open" if not side * whole else "same" if side == whole else "reversed"
+            found.append(about | {"kind": kind, "difference": estimates[kind].mean, "lo": lo, "hi": hi, "order": order})
+    return found
+
+
+def over_kinds(mean: stats.Estimate, by_kind: np.ndarray, level: float = stats.LEVEL) -> tuple[float, float]:
+    """The interval of the mean over kinds when kinds, runs and patients are all drawn anew: mean -+ t sqrt(SE^2 +
+    s_k^2 / k).
+
+    s_k^2 is the sample variance of the k kinds' differences, (k,); it holds some of the noise of patients and runs
+    too, so the interval errs on the wide side. t has k - 1 degrees of freedom. With one kind there is no saying: NaN.
     """
-    units = [run["units"][run["places"]] for run in runs]
-    n_units = 1 + max(int(own.max()) for own in units)
-    count = len(np.unique(np.concatenate(units)))
-    values, influence = zip(*(jackknife(_correct(run), own, n_units) for run, own in zip(runs, units)))
-    values, influence = np.array(values), np.array(influence)  # (S, 1 + conditions), and with units at the end
-    clean, clean_influence = values[:, 0], influence[:, 0]
-    grid = 1 / min(len(own) for own in units)
-    rows = []
-    for weight in weights:
-        step = grid / np.count_nonzero(weight)
-        own, own_influence = values[:, 1:] @ weight, np.tensordot(weight, influence[:, 1:], (0, 1))
-        found = stats.estimate(own, own_influence, count, grid=step)
-        lo, hi = found.share_interval(counted=True)
-        row = {"accuracy": found.mean, "lo": lo, "hi": hi, "clean": clean.mean()}
-        kept = kept_lo = kept_hi = float("nan")
-        if clean.mean() > 0:
-            kept = found.mean / clean.mean()
-            # The mean of these values is the accuracy still, their spread that of its ratio to the clean one.
-            values_left = own - kept * (clean - clean.mean())
-            left = stats.estimate(values_left, own_influence - kept * clean_influence, count, grid=step)
-            kept_lo, kept_hi = np.array(left.share_interval(counted=True)) / clean.mean()
-        rows.append({**row, "kept": kept, "kept_lo": kept_lo, "kept_hi": kept_hi})
-    return rows
+    k = len(by_kind)
+    if k < 2:
+        return float("nan"), float("nan")
+    reach = t.ppf((1 + level) / 2, k - 1) * np.sqrt(mean.se**2 + np.var(by_kind, ddof=1) / k)
+    return float(mean.mean - reach), float(mean.mean + reach)
 
 
-def _correct(run: dict) -> np.ndarray:
-    """Whether each image was named rightly, clean and under every condition: (1 + conditions, n)."""
-    predicted = run["predicted"].reshape(-1, len(run["labels"]))
-    return np.vstack([run["clean"], predicted]) == run["labels"]
-
-
-def jackknife(correct: np.ndarray, units: np.ndarray, n_units: int) -> tuple[np.ndarray, np.ndarray]:
-    """`stats.jackknife` of many accuracies of the same images at once.
-
-    Args:
-        correct: (m, n) whether an image was named rightly; units: (n,) whose image it is.
-
-    Returns:
-        values (m,), influence (m, n_units); NaN influence where there is a single unit.
-    """
-    images = np.bincount(units, minlength=n_units)
-    right = np.array([np.bincount(units, row, n_units) for row in correct])
-    present = np.flatnonzero(images)
-    influence = np.zeros(right.shape)
-    if len(present) < 2:
-        influence[:, present] = np.nan
-    else:
-        without = (right.sum(1, keepdims=True) - right[:, present]) / (images.sum() - images[present])
-        influence[:, present] = (without.mean(1, keepdims=True) - without) * np.sqrt((len(present) - 1) / len(present))
-    return right.sum(1) / images.sum(), influence
+def _estimate(runs: list[Corrupted], weight: np.ndarray, minus: list[Corrupted] = ()) -> stats.Estimate:
+    """A weighted sum of a run's accuracies, mean over runs; or its difference from the runs `minus`, pair by pair."""
+    values = np.array([run.values @ weight for run in runs])
+    influence = np.array([run.influence @ weight for run in runs])
+    if len(minus):
+        values = values - [run.values @ weight for run in minus]
+        influence = influence - [run.influence @ weight for run in minus]
+    units = len(np.unique(np.concatenate([run.units for run in runs])))
+    grid = 1 / min(len(run.images) for run in runs) / np.count_nonzero(weight)
+    return stats.estimate(values, influence, units, grid=grid)

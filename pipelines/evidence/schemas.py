@@ -22,11 +22,13 @@ from pathlib import Path
 
 import pandas as pd
 
+from pipelines.files.errors import UserError
+
 WORD, NUMBER = "word", "number"
 LARGEST = 2**28  # bytes of a file
 
 
-class SchemaError(ValueError):
+class SchemaError(UserError):
     """A results file that is missing or not as described here; the message names file, column and command."""
 
 
@@ -90,7 +92,8 @@ TABLES: dict[str, Table] = {
     "curves": _table(
         "an epoch of a run",
         _METHOD, _SEED, "epoch: from 1", "lr: at its end", "train_loss: mean over the epoch",
-        "train_acc: over the epoch", "val_loss: after it", "val_acc: after it", "val_auc: after it", "epoch_s: seconds",
+        "train_acc: over the epoch", "val_loss: after it", "val_acc: after it", "val_balanced_acc: after it",
+        "val_auc: after it", "epoch_s: seconds",
     ),
     "confusion": _table(
         "a method, a true and a predicted class",
@@ -118,10 +121,10 @@ TABLES: dict[str, Table] = {
         "pooled",
         "trained_hi: upper limit", "runs: pairs of runs", "folds: of the design, 1 where all runs share one test set",
         "repeats: of the folds", _IMAGES, _PATIENTS,
-        "margin: of non-inferiority, in the metric's unit", "size: gain that is claimed, or empty",
+        "margin: of non-inferiority; empty for AUC", "size: gain that is claimed, or empty",
         "*higher: verdict on 'the method is better': supported, contradicted, inconclusive or not tested",
         "*reaches: verdict on 'by the claimed size'; empty where none is claimed",
-        "*noninferior: verdict on 'at most the margin worse'",
+        "*noninferior: verdict on 'at most the margin worse'; empty for AUC",
         "*reason: of 'not tested', why; of 'inconclusive', what would decide it on these images",
         "repeats_needed: of all folds, to show a true difference of the claimed size (else the margin) with 80 % "
         "power; "

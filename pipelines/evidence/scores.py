@@ -107,40 +107,32 @@ def scores(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
     }
 
 
-def frame(runs: dict) -> pd.DataFrame:
-    """A row a run: method, seed, and `SCORES`. Runs as `pipelines.runs.reading.read_runs` returns them, by (method, seed)."""
-    rows = [
+def rows(runs: dict) -> list[dict]:
+    """Rows of scores.csv, of runs by (method, seed) as `pipelines.runs.reading.read_runs` returns them."""
+    return [
         {"method": method, "seed": seed, **scores(run["labels"], run["probabilities"])}
         for (method, seed), run in runs.items()
     ]
-    return pd.DataFrame(rows, columns=["method", "seed", *SCORES])
 
 
-def class_frame(runs: dict, classes: list[str]) -> pd.DataFrame:
-    """A row a run and class: method, seed, class (its name), images, predicted, and `CLASS_SCORES`."""
-    columns = ["method", "seed", "class", "images", "predicted", *CLASS_SCORES]
-    parts = [
-        pd.DataFrame(
-            {"method": method, "seed": seed, "class": classes, **class_scores(run["labels"], run["probabilities"])}
-        )
+def class_rows(runs: dict, classes: list[str]) -> list[dict]:
+    """Rows of class_scores.csv: a run and class each, the class by its name."""
+    return [
+        {"method": method, "seed": seed, "class": name, **{score: values[place] for score, values in found.items()}}
         for (method, seed), run in runs.items()
+        for found in [class_scores(run["labels"], run["probabilities"])]
+        for place, name in enumerate(classes)
     ]
-    return pd.concat(parts, ignore_index=True)[columns] if parts else pd.DataFrame(columns=columns)
 
 
-def reliability_frame(runs: dict) -> pd.DataFrame:
-    """`reliability` of each method, the predictions of its seeds pooled: method, bin, low, high, confidence, accuracy, count.
+def reliability_rows(by_method: dict[str, list[dict]]) -> list[dict]:
+    """Rows of reliability.csv: `reliability` of each method, the predictions of its runs pooled.
 
-    Where seeds share a test set, `count` counts an image once a seed; it is then no number of independent images.
+    Where runs share a test set, `count` counts an image once a run; it is then no number of independent images.
     """
-    by_method: dict[str, list[dict]] = {}
-    for (method, _), run in runs.items():
-        by_method.setdefault(method, []).append(run)
-    parts = [
-        reliability(*(np.concatenate([run[name] for run in own]) for name in ("labels", "probabilities"))).assign(
-            method=method
-        )
-        for method, own in by_method.items()
-    ]
-    columns = ["method", "bin", "low", "high", "confidence", "accuracy", "count"]
-    return pd.concat(parts, ignore_index=True)[columns] if parts else pd.DataFrame(columns=columns)
+    found = []
+    for method, own in by_method.items():
+        if own:
+            pooled = (np.concatenate([run[name] for run in own]) for name in ("labels", "probabilities"))
+            found += [{"method": method, **row} for row in reliability(*pooled).to_dict("records")]
+    return found

@@ -7,45 +7,47 @@ learning rate, which follow the number of labels, are one series. It is called b
 import json
 
 import numpy as np
-import pandas as pd
 
-from pipelines.evidence import comparisons
+from pipelines.evidence import outcomes as tests
+from pipelines.evidence.outcomes import Outcome
+from pipelines.evidence.pairs import share
 from pipelines.files.records import read_json
 from pipelines.profile import Params, train_split
 from pipelines.runs.reading import SummaryError
 
 FREE = ("share", "epochs", "lr")  # of a recipe, what may differ between the methods of a series
-COLUMNS = (
-    "series", "method", "share", "seeds", "images", "patients", "acc_mean", "acc_lo", "acc_hi", "auc_mean", "auc_lo",
-    "auc_hi", "best", "difference", "lo", "hi", "margin",
-)  # fmt: skip
 
 
-def frame(params: Params, by_method: dict[str, list[dict]], summary: dict[str, dict]) -> pd.DataFrame:
+def rows(params: Params, outcomes: dict[str, list[Outcome]], summary: dict[str, dict]) -> list[dict]:
     """A row a method, by series and ascending share; none where all methods of the profile train on one share.
 
-    images, patients: trained on, means over the seeds; no patients where the data name none or have no card. best: the
-    series's method of highest mean accuracy; difference, lo, hi: from it, paired by seed, with a 95 % interval.
+    images, patients: trained on, means over the runs; no patients where the data name none or have no card. difference,
+    lo, hi: from the series's method of the largest share, paired by seed, with a 95 % interval.
 
     Raises:
         SummaryError: two methods of a series have one share, or the data card lacks a share.
     """
-    settings = {method: settings_of(params, method) for method in by_method}
-    if len({comparisons.share(own) for own in settings.values()}) < 2:
-        return pd.DataFrame(columns=COLUMNS)
-    rows = []
+    settings = {method: settings_of(params, method) for method in outcomes}
+    if len({share(own) for own in settings.values()}) < 2:
+        return []
+    found = []
     for series, methods in series_of(settings).items():
-        known = {method: summary[method]["acc_mean"] for method in methods if by_method[method]}
-        best = max(known, key=known.get, default=None)  # of equal ones the first, which had the fewest labels
         for method in methods:
-            row = {"series": series, "method": method, "share": comparisons.share(settings[method]), "best": best}
-            row |= {name: summary[method][name] for name in ("seeds", *COLUMNS[6:12])}
-            if by_method[method]:
-                row["images"] = np.mean([run["data"]["train"] for run in by_method[method]])
-                row["patients"] = _patients(params, settings[method], [run["seed"] for run in by_method[method]])
-                row |= _behind(by_method, method, best)
-            rows.append(row | {"margin": params.evidence.margin})
-    return pd.DataFrame(rows, columns=COLUMNS)
+            row = {"series": series, "method": method, "share": share(settings[method])}
+            row |= {
+                name: summary[method][name] for name in ("acc_mean", "acc_lo", "acc_hi", "auc_mean", "auc_lo", "auc_hi")
+            }
+            row["runs"] = len(outcomes[method])
+            if outcomes[method]:
+                row["images"] = np.mean([own.trained_on for own in outcomes[method]])
+                row["patients"] = _patients(params, settings[method], [own.seed for own in outcomes[method]])
+            pairs = tests.paired(outcomes[method], outcomes[series])
+            if pairs and method != series:
+                behind = tests.difference(pairs, "accuracy")
+                lo, hi = behind.interval()
+                row |= {"difference": behind.mean, "lo": lo, "hi": hi}
+            found.append(row)
+    return found
 
 
 def series_of(settings: dict[str, dict]) -> dict[str, list[str]]:
@@ -62,33 +64,36 @@ def series_of(settings: dict[str, dict]) -> dict[str, list[str]]:
     for methods in alike.values():
         shares = {}
         for method in methods:
-            other = shares.setdefault(comparisons.share(settings[method]), method)
+            other = shares.setdefault(share(settings[method]), method)
             if other != method:
                 raise SummaryError(
-                    f"methods {other} and {method} have one share and the same settings, {' and '.join(FREE[1:])} aside: "
-                    "neither can stand for its series where methods train on several shares; drop one of them"
+                    f"methods {other} and {method} have one share and the same settings, {' and '.join(FREE[1:])} "
+                    "aside: neither can stand for its series where methods train on several shares; drop one of them"
                 )
         ordered = [shares[share] for share in sorted(shares)]
         found[ordered[-1]] = ordered
     return found
 
 
+def names_by_share(settings: dict[str, dict]) -> dict[float, dict[str, str]]:
+    """What each series is called at each share, {share: {series: method}}, largest share first.
+
+    Where all methods train on one share each is called as it is.
+    """
+    shares = sorted({share(own) for own in settings.values()}, reverse=True)
+    if len(shares) < 2:
+        return {own: {method: method for method in settings} for own in shares}
+    series = series_of(settings)
+    return {
+        own: {name: method for name, methods in series.items() for method in methods if share(settings[method]) == own}
+        for own in shares
+    }
+
+
 def settings_of(params: Params, method: str) -> dict:
     """A method's settings as the profile has them; not `params.settings`, since they must do for a hole too."""
-    section = params.method[method]
+    section = {key: value for key, value in params.method[method].items() if key != "seeds"}
     return {**params.model, **section, "train": {**params.train.model_dump(), **section.get("train", {})}}
-
-
-def _behind(by_method: dict[str, list[dict]], method: str, best: str) -> dict:
-    """A method's difference in accuracy from its series's best."""
-    pairs = comparisons.paired(by_method, method, best)
-    if method == best:
-        return {"difference": 0.0}
-    if not pairs:
-        return {}
-    found = comparisons.estimate([a for a, _ in pairs], "accuracy", [b for _, b in pairs])
-    low, high = found.interval()
-    return {"difference": found.mean, "lo": low, "hi": high}
 
 
 def _patients(params: Params, settings: dict, seeds: list[int]) -> float | None:

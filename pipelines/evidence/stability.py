@@ -44,6 +44,7 @@ DEFINITIONS = {
         f"before (fewer at the start), and above that median by {SPIKE_RISE} or more",
     ),
 }
+FOLDED = "the runs validate on different folds, whose own spread it would be"
 INTERVALS = (
     "The intervals are 95 % intervals over seeds, wide because seeds are few. Spread: chi-squared with seeds − 1 "
     "degrees of freedom, exact if a seed keeps its distance from the others at all epochs and too wide otherwise. Loss "
@@ -168,17 +169,26 @@ def measures(accuracy: np.ndarray, loss: np.ndarray) -> dict[str, tuple[float, f
     return rows
 
 
-def frame(runs: dict) -> pd.DataFrame:
-    """A row a method and measure: method, measure, value, lo, hi, seeds; of runs by (method, seed), see `pipelines.runs`."""
+def rows(runs: dict, one_set: bool) -> list[dict]:
+    """Rows of stability.csv, a method and measure each.
+
+    Args:
+        runs: by (method, seed), as `pipelines.runs.reading.read_runs` returns them.
+        one_set: whether all runs validate on the same images. Where they do not, the spread between runs is that of the
+            validation sets as much as of training, and is not told.
+    """
     by_method: dict[str, list[pd.DataFrame]] = {}
     for (method, _), run in runs.items():
         by_method.setdefault(method, []).append(run["curves"].set_index("epoch"))
-    rows = [
-        (method, name, *row)
-        for method, own in by_method.items()
-        for name, row in measures(_stacked(own, "val_acc"), _stacked(own, "train_loss")).items()
-    ]
-    return pd.DataFrame(rows, columns=["method", "measure", "value", "lo", "hi", "seeds"])
+    found = []
+    for method, own in by_method.items():
+        for name, (value, lo, hi, count) in measures(_stacked(own, "val_acc"), _stacked(own, "train_loss")).items():
+            row = {"method": method, "measure": name, "runs": count}
+            if name == "spread" and not one_set:
+                found.append({**row, "runs": 0, "reason": FOLDED})
+            else:
+                found.append(row | {"value": value, "lo": lo, "hi": hi})
+    return found
 
 
 def _stacked(curves: list[pd.DataFrame], column: str) -> np.ndarray:

@@ -1,27 +1,33 @@
-"""What `pipelines.summarise` writes of a profile's runs, which that module lists file by file."""
+"""What `pipelines.summarise` writes of a profile's runs; `schemas` describes it file by file."""
 
-from pathlib import Path
+from dataclasses import asdict
 
 import numpy as np
 import pandas as pd
 
-from pipelines.evidence import comparisons, robustness, scores, shares, stability
-from pipelines.files.records import read_json, write_atomically, write_json
-from pipelines.profile import Params
-from pipelines.runs.reading import (
-    CURVE_COLUMNS,
-    SummaryError,
-    add_units,
-    check_same_settings,
-    common_classes,
-    get,
-    read_runs,
-)
-
-ENVIRONMENT = (
-    "python", "torch", "torchvision", "platform", "cpu", "threads", "gpu", "driver", "cuda", "commit",
-    "dirty", "date",
+from pipelines.evidence import (
+    clinical,
+    contrasts,
+    external,
+    hard_scans,
+    pairs,
+    robustness,
+    schemas,
+    scores,
+    shares,
+    stability,
+    tables,
 )  # fmt: skip
+from pipelines.evidence import declared as declarations
+from pipelines.evidence import outcomes as tests
+from pipelines.evidence.contrasts import Network, Trial
+from pipelines.evidence.declared import Chosen, Declared
+from pipelines.evidence.outcomes import Outcome
+from pipelines.evidence.stats import LEVEL
+from pipelines.evidence.tables import train_accuracy
+from pipelines.files.records import write_atomically, write_json
+from pipelines.profile import Params
+from pipelines.runs.reading import check_same_settings, common_classes, get, read_runs
 
 
 def summarise(params: Params) -> dict[str, dict]:
@@ -31,181 +37,162 @@ def summarise(params: Params) -> dict[str, dict]:
         SummaryError: a run is missing, failed or malformed and `allow_missing` is off; seeds of one method were run
             with different settings; or methods to be compared were tested on different images.
     """
+    declared = declarations.read()
     runs, holes = read_runs(params)
-    comparisons.measure(runs, add_units(params, runs))
-    rows = [
-        _row(params, method, seed, runs.get((method, seed)), holes.get((method, seed)))
-        for method in params.method
-        for seed in params.seeds
-    ]
-    by_method = {
-        method: [runs[method, seed] for seed in params.seeds if (method, seed) in runs] for method in params.method
-    }
+    outcomes = tests.gather(params, runs)
+    by_method = {method: [run for (name, _), run in runs.items() if name == method] for method in params.method}
     for method, own in by_method.items():
         check_same_settings(method, own)
-    classes = common_classes(runs)
-    summary = {method: method_summary(own) for method, own in by_method.items()}
-    compared, mcnemar = comparisons.compare(params, by_method)
-    ranked = comparisons.of_largest_share({method: shares.settings_of(params, method) for method in by_method})
-    frames = {
-        "runs": pd.DataFrame(rows).astype({name: "Int64" for name in _INTEGERS}),
-        "curves": pd.concat([run["curves"].assign(method=method, seed=seed) for (method, seed), run in runs.items()])[
-            ["method", "seed", *CURVE_COLUMNS]
-        ]
-        if runs
-        else pd.DataFrame(columns=["method", "seed", *CURVE_COLUMNS]),
-        "confusion": pd.DataFrame(_confusion(by_method, classes), columns=["method", "true", "predicted", "count"]),
-        "tuning": pd.DataFrame(_tuning(params), columns=["method", "lr", "val_acc", "val_loss", "chosen", "failure"]),
-        "comparisons": pd.DataFrame(compared, columns=comparisons.COLUMNS).astype({"mcnemar_seeds": "Int64"}),
-        "mcnemar": pd.DataFrame(mcnemar, columns=comparisons.MCNEMAR_COLUMNS),
-        "ranks": pd.DataFrame(
-            comparisons.rank({method: by_method[method] for method in ranked}), columns=comparisons.RANK_COLUMNS
-        ),
-        "labels": shares.frame(params, by_method, summary),
-        "scores": scores.frame(runs),
-        "class_scores": scores.class_frame(runs, classes),
-        "reliability": scores.reliability_frame(runs),
-        "stability": stability.frame(runs),
-        "robustness": robustness.frame(params, runs),
+    classes, test = common_classes(runs), outcomes["test"]
+    summary = {method: method_summary(by_method[method], test[method]) for method in params.method}
+    # What the runs say, where there are any: networks trained from scratch have a backbone of their own there.
+    planned = {method: shares.settings_of(params, method) for method in params.method}
+    settings = {method: own[0]["settings"] if own else planned[method] for method, own in by_method.items()}
+    chosen = choose(declared, outcomes, shares.names_by_share(planned))
+    corrupted = robustness.read(params, runs, test)
+    wrong = hard_scans.misclassified(
+        [own for method in declarations.present(params, [m for m in test if test[m]]) for own in test[method]], classes
+    )
+    elsewhere = {data: by_name for data, by_name in outcomes.items() if data != "test"}
+    content = {
+        "runs": tables.run_rows(params, runs, holes, test),
+        "curves": tables.curves(runs),
+        "confusion": tables.confusion(test, classes),
+        "tuning": tables.tuning(params),
+        "contrasts": contrast_rows(declared, chosen, outcomes, networks(by_method)),
+        "pairs": [row for data in outcomes for row in pairs.rows(data, outcomes[data], settings, chosen.method)],
+        "external": [row for data, there in elsewhere.items() for row in external.rows(data, there, test)],
+        "external_runs": [row for data, there in elsewhere.items() for row in external.run_rows(data, there)],
+        "labels": shares.rows(params, test, summary),
+        "scores": scores.rows(runs),
+        "class_scores": scores.class_rows(runs, classes),
+        "clinical": clinical.rows(test, classes),
+        "roc": clinical.curves({method: test[method] for method in chosen.methods}, classes),
+        "reliability": scores.reliability_rows(by_method),
+        "stability": stability.rows(runs, one_set=chosen.folds == 1),
+        "robustness": robustness.rows(corrupted),
+        "robustness_pairs": robustness.pair_rows(corrupted, chosen.method, chosen.against),
+        "misclassified": wrong,
+        "hard_scans": hard_scans.hard(wrong),
     }
-    for name, frame in frames.items():
-        text = frame.to_csv(index=False, float_format="%.6g", lineterminator="\n")
+    for name, rows in content.items():
+        text = schemas.frame(name, rows).to_csv(index=False, float_format="%.6g", lineterminator="\n")
         write_atomically(params.results_dir / f"{name}.csv", lambda file, text=text: file.write(text.encode()))
+    write_json(params.results_dir / "chosen.json", asdict(chosen))
+    write_json(
+        params.results_dir / "metrics.json",
+        headline(params, chosen, summary, schemas.frame("external", content["external"])),
+    )
     write_json(params.results_dir / "summary.json", summary)
-    print(f"{len(runs)} of {len(rows)} runs summarised in {params.results_dir}")
+    print(f"{len(runs)} of {len(runs) + len(holes)} runs summarised in {params.results_dir}")
     if holes:
-        print(
-            "holes (reasons in runs.csv): "
-            + ", ".join(f"{method} seed {seed} {why['status']}" for (method, seed), why in holes.items())
-        )
+        told = [f"{method} seed {seed} {why['status']}" for (method, seed), why in holes.items()]
+        print("holes (reasons in runs.csv): " + ", ".join(told))
     return summary
 
 
-def _tuning(params: Params) -> list[dict]:
-    """The trials that `pipelines.tune` recorded; none where the profile does not tune or a method states its rate."""
-    rows = []
-    for method in filter(params.tuned, params.method):
-        path = params.tune_file(method)
-        command = f"`python -m pipelines.tune --method {method}`"
-        if not path.exists():
-            if params.allow_missing:
-                continue
-            raise SummaryError(f"{path}: no such file; run {command}")
-        tuned = read_json(path, f"delete it and run {command}")
-        try:
-            trials = [
-                {name: trial[name] for name in ("lr", "val_acc", "val_loss", "failure")} for trial in tuned["trials"]
-            ]
-            rows += [{"method": method, "chosen": trial["lr"] == tuned["chosen"], **trial} for trial in trials]
-        except (KeyError, TypeError) as error:
-            raise SummaryError(f"{path}: not a tuning record ({error!r}); delete it and run {command}") from None
-    return rows
+def choose(declared: Declared, outcomes: dict[str, dict[str, list[Outcome]]], names: dict[float, dict]) -> Chosen:
+    """What the profile has of the declared contrasts, by its runs with the most labels."""
+    test, asked = outcomes["test"], [declared.method, *declared.against]
+    folds = tests.design([own for method in test.values() for own in method])
+    there = [name for name in asked if test.get(name)]
+    return Chosen(
+        method=declared.method if declared.method in there else None,
+        against=[name for name in declared.against if name in there],
+        methods=[method for method in test if method in there],
+        absent=[name for name in asked if name not in there],
+        margin=declared.margin,
+        level=LEVEL,
+        folds=folds,
+        repeats={method: len(own) / folds for method, own in test.items()},
+        external=[data for data in outcomes if data != "test"],
+        shares={f"{share:g}": {name: own[name] for name in asked if name in own} for share, own in names.items()},
+    )
 
 
-def method_summary(runs: list[dict]) -> dict:
-    """One method's figures over its seeds: means, sample standard deviations, 95 % intervals (see `stats`), costs."""
+def contrast_rows(declared: Declared, chosen: Chosen, outcomes: dict, known: dict[str, Network]) -> list[dict]:
+    """Rows of contrasts.csv: every data set at every share of the labels; of the smaller shares what has runs alone."""
+    found = []
+    for number, (share, names) in enumerate(chosen.shares.items()):
+        for data, by_method in outcomes.items():
+            folds = chosen.folds if data == "test" else 1
+            trial = Trial(data, float(share), by_method, known, names, folds, chosen.folds)
+            rows = contrasts.rows(declared, trial)
+            found += rows if number == 0 else [row for row in rows if row.get("runs")]
+    return found
+
+
+def networks(by_method: dict[str, list[dict]]) -> dict[str, Network]:
+    """What the verdicts ask about every method with a run."""
+    return {
+        method: Network(
+            from_scratch=runs[0]["settings"].get("weights") == "random",
+            parameters=runs[0]["parameters"]["total"],
+            train_acc=train_accuracy(runs),
+        )
+        for method, runs in by_method.items()
+        if runs
+    }
+
+
+def headline(
+    params: Params, chosen: Chosen, summary: dict[str, dict], elsewhere: pd.DataFrame
+) -> dict[str, float | None]:
+    """At most 16 numbers for `dvc exp show`, by short names: what is declared, or without it the profile's first
+    methods.
+    """
+    shown = chosen.methods or [method for method, figures in summary.items() if figures["seeds"]][:8]
+    first = [method for method in dict.fromkeys([chosen.method, "full", "head-only", *shown]) if method in shown][:3]
+    found = {f"acc.{method}": summary[method]["acc_mean"] for method in shown}
+    found |= {f"auc.{method}": summary[method]["auc_mean"] for method in first[:2]}
+    for data in chosen.external[:1]:
+        accuracy = elsewhere[elsewhere.data == data].set_index("method").balanced_accuracy
+        found |= {f"external.{method}": plain(accuracy[method]) for method in first if method in accuracy}
+    found |= {f"trainable.{method}": summary[method]["trainable"] for method in first[:1]}
+    cost = params.results_dir / "cost.csv"
+    if chosen.method and cost.is_file():
+        rows = pd.read_csv(cost).query("method == @chosen.method")
+        found |= {f"step.{chosen.method}": plain(rows.step_ratio.iloc[0]) for _ in rows.index[:1]}
+    return found
+
+
+def method_summary(runs: list[dict], outcomes: list[Outcome]) -> dict:
+    """One method's figures over its runs: means, sample standard deviations, 95 % intervals (see `stats`), costs."""
     if not runs:
-        return {**dict.fromkeys(_SUMMARY), "seeds": 0}
-    acc, auc = (np.array([run["figures"][metric][0] for run in runs]) for metric in ("accuracy", "macro_auc"))
-    found = comparisons.estimate(runs, "accuracy")
-    acc_lo, acc_hi = found.share_interval(counted=True)
-    auc_lo, auc_hi = comparisons.estimate(runs, "macro_auc").share_interval()
+        return {**dict.fromkeys(SUMMARY), "seeds": 0}
+    values = {}
+    for name, metric in (("acc", "accuracy"), ("balanced", "balanced_accuracy"), ("auc", "auc")):
+        found = tests.mean(outcomes, metric)
+        lo, hi = found.share_interval(counted=metric != "auc")
+        spread = np.std([own.figure(metric)[0] for own in outcomes], ddof=1) if found.runs > 1 else None
+        values |= {f"{name}_mean": found.mean, f"{name}_sd": spread, f"{name}_lo": lo, f"{name}_hi": hi}
     epoch_s = [s for run in runs if (s := get(run, "timings.epoch_s")) is not None]
-    several = len(runs) > 1
-    values = {
-        "acc_mean": acc.mean(),
-        "acc_sd": acc.std(ddof=1) if several else None,
-        "acc_lo": acc_lo,
-        "acc_hi": acc_hi,
-        "acc_se_images": found.unit_var**0.5,
-        "acc_max": acc.max(),
-        "auc_mean": auc.mean(),
-        "auc_sd": auc.std(ddof=1) if several else None,
-        "auc_lo": auc_lo,
-        "auc_hi": auc_hi,
+    values |= {
+        "acc_max": max(own.figure("accuracy")[0] for own in outcomes),
+        "train_acc": train_accuracy(runs),
         "trainable": runs[0]["parameters"]["trainable"],
         "total": runs[0]["parameters"]["total"],
         "flops": next((n for run in runs if (n := get(run, "parameters.flops")) is not None), None),
         "epoch_s": np.median(epoch_s) if epoch_s else None,
         "best_epoch_mean": np.mean([run["metrics"]["best_epoch"] for run in runs]),
         "lr": get(runs[0], "settings.train.lr"),
+    }
+    labels = np.concatenate([own.labels for own in outcomes])
+    learned = next(iter(networks({"it": runs}).values())).not_learned(np.bincount(labels).max() / len(labels)) is None
+    return {name: plain(values[name]) for name in SUMMARY if name != "learned"} | {
+        "learned": learned,
         "seeds": len(runs),
     }
-    return {name: _plain(values[name]) for name in (*_SUMMARY, "seeds")}
 
 
-_SUMMARY = (
-    "acc_mean",
-    "acc_sd",
-    "acc_lo",
-    "acc_hi",
-    "acc_se_images",
-    "acc_max",
-    "auc_mean",
-    "auc_sd",
-    "auc_lo",
-    "auc_hi",
-    "trainable",
-    "total",
-    "flops",
-    "epoch_s",
-    "best_epoch_mean",
+SUMMARY = (
+    "acc_mean", "acc_sd", "acc_lo", "acc_hi", "acc_max", "balanced_mean", "balanced_lo", "balanced_hi", "auc_mean",
+    "auc_sd", "auc_lo", "auc_hi", "train_acc", "learned", "trainable", "total", "flops", "epoch_s", "best_epoch_mean",
     "lr",
-)
-
-
-def _confusion(by_method: dict[str, list[dict]], classes: list[str]) -> list[tuple]:
-    rows = []
-    for method, runs in by_method.items():
-        table = np.zeros((len(classes), len(classes)), np.int64)
-        for run in runs:
-            np.add.at(table, (run["labels"], run["probabilities"].argmax(1)), 1)
-        if runs:
-            rows += [(method, classes[i], classes[j], int(n)) for (i, j), n in np.ndenumerate(table)]
-    return rows
-
-
-_RUN_COLUMNS = {
-    "weights_sha256": "settings.weights_sha256",
-    "lr": "settings.train.lr",
-    "epochs": "settings.train.epochs",
-    "best_epoch": "metrics.best_epoch",
-    **{f"{split}_{name}": f"metrics.{split}.{name}" for split in ("val", "test") for name in ("acc", "auc", "loss")},
-    "trainable": "parameters.trainable",
-    "total": "parameters.total",
-    "flops": "parameters.flops",
-    "epoch_s": "timings.epoch_s",
-    "total_s": "timings.total_s",
-    "n_train": "data.train",
-    "n_val": "data.val",
-    "n_test": "data.test",
-    "fingerprint": "fingerprint",
-}
-_INTEGERS = (
-    "epochs", "best_epoch", "trainable", "total", "flops", "n_train", "n_val", "n_test", "n_test_patients", "threads",
 )  # fmt: skip
 
 
-def _row(params: Params, method: str, seed: int, run: dict | None, hole: dict | None) -> dict:
-    settings = run["settings"] if run else params.settings(method)
-    row = {
-        "method": method,
-        "seed": seed,
-        "status": "complete" if run else hole["status"],
-        **{key: settings.get(key) for key in ("family", "backbone")},
-        # As in the records: a hole's settings still say where on this machine the file lies.
-        "weights": Path(settings["weights"]).name if settings.get("weights") else None,
-    }
-    row |= {name: get(run, key) if run else None for name, key in _RUN_COLUMNS.items()}
-    row["n_test_patients"] = run["patients"] if run else None
-    if run:
-        row["test_auc"] = run["test_auc"]  # from the predictions, as in summary.json
-    row |= {name: run["environment"].get(name) if run else None for name in ENVIRONMENT}
-    # Of a message over several lines the first says what happened.
-    return row | {"failure": hole["failure"].splitlines()[0] if hole and hole["failure"] else None}
-
-
-def _plain(value):
+def plain(value):
     """A JSON value with six significant digits; NaN, which JSON lacks, becomes null."""
     if value is None or isinstance(value, int):
         return value

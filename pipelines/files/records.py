@@ -8,11 +8,13 @@ import socket
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from pipelines.files.errors import UserError
+
 _HOST = socket.gethostname().replace(".", "-")
 LARGEST = 2**28  # bytes of a JSON file; a manifest takes about 10 an image
 
 
-class RecordError(ValueError):
+class RecordError(UserError):
     """A record that cannot be read; the message names the file and how to make it again."""
 
 

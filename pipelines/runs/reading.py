@@ -188,50 +188,6 @@ def _differing(key: str, a: dict, b: dict) -> list[str]:
     return sorted(name for name in {*a[key], *b[key]} if a[key].get(name) != b[key].get(name))
 
 
-def add_units(params: Params, runs: dict) -> int:
-    """Give every run "units" (N,), the number of what was drawn to make its test set, and say how many there are.
-
-    A unit is a patient where results/<profile>/data/patients.csv (`pipelines.datacard`) says whose each image is, else
-    an image. "patients" is how many patients a run's test has, None where they are not known.
-
-    Raises:
-        SummaryError: patients.csv is malformed or lacks a test image.
-    """
-    path = params.results_dir / "data" / "patients.csv"
-    patients = _read_patients(path)
-    for (method, seed), run in runs.items():
-        owner = pd.Series(run["indices"]) if patients is None else patients.reindex(run["indices"])
-        if owner.isna().any():
-            raise SummaryError(
-                f"{path}: no patient for {owner.isna().sum()} test images of method {method}, seed {seed}, the first being "
-                f"image {owner.index[owner.isna()][0]}; the file and the run are of different data: run "
-                "`python -m pipelines.prepare`, then the run again"
-            )
-        run["units"] = owner.to_numpy(np.int64)
-        run["patients"] = None if patients is None else int(owner.nunique())
-    known = np.unique(np.concatenate([run["units"] for run in runs.values()])) if runs else np.empty(0)
-    for run in runs.values():
-        run["units"] = np.searchsorted(known, run["units"])
-    return len(known)
-
-
-def _read_patients(path: Path) -> pd.Series | None:
-    """The patient's number by image index; None without the file: the source names no patients."""
-    if not path.is_file():
-        return None
-    try:
-        if path.stat().st_size > arrays.LIMIT:
-            raise ValueError(f"{path.stat().st_size:,} bytes")
-        patients = pd.read_csv(path, dtype="int64").set_index("image")["patient"]
-        if not patients.index.is_unique:
-            raise ValueError("an image occurs twice")
-        return patients
-    except Exception as error:  # pandas raises many types for text that is no table
-        raise SummaryError(
-            f"{path}: not a table of image and patient numbers ({error}); run `python -m pipelines.prepare`"
-        ) from None
-
-
 def common_classes(runs: dict) -> list[str]:
     """The class names all runs share; raises SummaryError when they do not."""
     found = {tuple(map(str, run["data"]["classes"])): key for key, run in runs.items()}

@@ -10,14 +10,14 @@ import yaml
 from PIL import Image
 
 from pipelines.data import preparation
-from pipelines.evidence import shares
+from pipelines.evidence import schemas, shares, stats
 from pipelines.evidence.summary import summarise
 from pipelines.profile import Params, compose, load
 from pipelines.runs.reading import SummaryError
 from tests import fake_results as fake
 from tests.conftest import bright_quadrants
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(autouse=True)
@@ -58,35 +58,35 @@ def test_every_series_has_its_shares_with_patients_images_and_what_it_loses():
     for row in found:
         own = summary[row["method"]]
         assert float(row["acc_mean"]) == own["acc_mean"] and float(row["auc_lo"]) == own["auc_lo"]
-        best = max(("-10", "-50", ""), key=lambda name: accuracies(params, row["series"] + name).mean())
-        assert row["best"] == row["series"] + best
-        loss = accuracies(params, row["method"]) - accuracies(params, row["best"])
-        assert float(row["difference"]) == pytest.approx(loss.mean(), abs=1e-6)
-        assert (row["lo"] == "") == (row["method"] == row["best"])
-        assert row["lo"] == "" or float(row["lo"]) < loss.mean() < float(row["hi"])
+        loss = accuracies(params, row["method"]) - accuracies(params, row["series"])
+        if row["method"] == row["series"]:
+            assert row["difference"] == row["lo"] == row["hi"] == ""
+        else:
+            assert float(row["difference"]) == pytest.approx(loss.mean(), abs=1e-6)
+            assert float(row["lo"]) < loss.mean() < float(row["hi"])
 
 
-def test_methods_are_compared_on_their_own_share_and_ranked_on_the_largest():
+def test_the_declared_contrasts_are_made_at_every_share_as_families_of_their_own():
     params = written()
     summarise(params)
-    pairs = {(row["method"], row["against"]): row["reference"] for row in rows(params, "comparisons.csv")}
-    assert pairs == {
-        (method + name, against): against + name
-        for name in ("-10", "-50", "")
-        for method in ("full", "head-only", "colora-blocks2-5")
+    found = schemas.read(params.results_dir, "contrasts").query("metric == 'accuracy' and runs > 0")
+    assert list(zip(found.share, found.method, found.against)) == [
+        (share, f"colora-blocks2-5{name}", f"{against}{name}")
+        for share, name in ((1, ""), (0.5, "-50"), (0.1, "-10"))
         for against in ("full", "head-only")
-        if method != against
-    }
-    assert [row["method"] for row in rows(params, "ranks.csv")] == ["full", "head-only", "colora-blocks2-5"]
-    assert {row["methods"] for row in rows(params, "ranks.csv")} == {"3"}
+    ]
+    for _, family in found.groupby("share"):
+        assert stats.holm(family.p)[0] == pytest.approx(family.p_holm, rel=1e-4)
+    assert {row["reference"] for row in rows(params, "pairs.csv") if row["method"] == "full-10"} == {"head-only-10"}
 
 
 def test_where_all_methods_have_one_share_there_is_nothing_to_tell():
     params = fake.params(["full", "head-only"])
     fake.write_profile(params)
     summarise(params)
-    assert (params.results_dir / "labels.csv").read_text() == ",".join(shares.COLUMNS) + "\n"
-    assert len(rows(params, "ranks.csv")) == 2
+    assert rows(params, "labels.csv") == []
+    settings = {method: shares.settings_of(params, method) for method in params.method}
+    assert shares.names_by_share(settings) == {1.0: {"full": "full", "head-only": "head-only"}}
 
 
 def test_a_hole_keeps_its_place_and_patients_may_be_unknown():
@@ -96,9 +96,9 @@ def test_a_hole_keeps_its_place_and_patients_may_be_unknown():
     found = {row["method"]: row for row in rows(params, "labels.csv")}
     assert {row["patients"] for row in found.values()} == {""}
     assert (found["full"]["series"], found["full"]["images"], found["full"]["difference"]) == ("full", "", "")
-    assert found["full-10"]["best"] == "full-50" and found["head-only-10"]["seeds"] == "2"
+    assert found["full-10"]["difference"] == "" and found["head-only-10"]["runs"] == "2"
     kept = [0, 2]
-    loss = accuracies_of(params, "head-only-10", kept) - accuracies_of(params, found["head-only-10"]["best"], kept)
+    loss = accuracies_of(params, "head-only-10", kept) - accuracies_of(params, "head-only", kept)
     assert float(found["head-only-10"]["difference"]) == pytest.approx(loss.mean(), abs=1e-6)
 
 
@@ -125,7 +125,7 @@ def settings(share=1.0, lr=1e-3, epochs=8, batch_size=32, **options):
 
 
 def test_a_series_is_what_differs_in_share_epochs_and_rate_alone():
-    found = shares.series(
+    found = shares.series_of(
         {
             # Names tell nothing: one ends in digits of its own, one is spelt as if it were the other's.
             "blocks2-5": settings(blocks=[2, 5]),
@@ -144,14 +144,14 @@ def test_a_series_is_what_differs_in_share_epochs_and_rate_alone():
 
 def test_two_methods_that_would_be_one_series_on_one_share_are_refused():
     with pytest.raises(SummaryError, match="methods a and b have one share and the same settings, epochs and lr aside"):
-        shares.series({"a": settings(0.5), "b": settings(0.5, lr=1e-2), "c": settings()})
+        shares.series_of({"a": settings(0.5), "b": settings(0.5, lr=1e-2), "c": settings()})
 
 
 def test_the_labels_profile_has_every_series_on_every_share(workdir):
     params = compose("oct1k-labels", ROOT / "conf")
     resolved = {method: params.settings(method) for method in params.method}
     asked = [*params.data.shares, 1]
-    for methods in shares.series(resolved).values():
+    for methods in shares.series_of(resolved).values():
         train = [resolved[method]["train"] for method in methods]
         assert [own["share"] for own in train] == asked
         assert [own["epochs"] for own in train] == [round(8 / share**0.5) for share in asked]
@@ -160,7 +160,7 @@ def test_the_labels_profile_has_every_series_on_every_share(workdir):
 
 def test_a_run_trains_on_its_share_of_a_folder(workdir):
     """From images to a record: prepare, then one run on half of the patients and one on all of them."""
-    from pipelines.training.runner import main as train
+    from pipelines import train
 
     images, labels = bright_quadrants(96)
     for index, (image, label) in enumerate(zip(images, labels)):
@@ -184,7 +184,7 @@ def test_a_run_trains_on_its_share_of_a_folder(workdir):
         half, whole, tested_images = splits["1/train@0.5"], splits["1/train"], len(splits["1/test"])
     prints = []
     for method, indices in (("half", half), ("all", whole)):
-        assert train(["--method", method, "--device", "cpu"]) == 0
+        assert train.main(["--method", method, "--device", "cpu"]) == 0
         folder = Path("results/tiny/runs") / method / "1"
         record = json.loads((folder / "record.json").read_text())
         assert record["data"]["train"] == len(indices)

@@ -1,17 +1,14 @@
-"""The choice of images and methods for Grad-CAM, the file that holds them, and the figure drawn from it."""
+"""The choice of images and methods for Grad-CAM and of hard scans, and the files that hold them."""
 
-from dataclasses import replace
-
-import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import yaml
 
-from pipelines.evidence import explaining
+from pipelines import explain as command
+from pipelines.data import prepared
+from pipelines.evidence import explaining, schemas
 from pipelines.evidence.summary import summarise
 from pipelines.runs.reading import SummaryError
-from report import figures, gradcam, page, style
-from report.results import ReportError, load
 from tests import fake_results as fake
 from tests.conftest import write_prepared
 
@@ -37,7 +34,8 @@ def write(methods=METHODS, seeds=(0, 1), n_test=40, probe=True, **more):
 
 
 def written(params):
-    with np.load(explaining.explain(params), allow_pickle=False) as archive:
+    explaining.explain(params)
+    with np.load(params.results_dir / "explain.npz", allow_pickle=False) as archive:
         return dict(archive)
 
 
@@ -90,31 +88,22 @@ def test_one_method_agrees_with_itself():
     assert explaining.choose(labels, sure([[0, 2]], [[0.9, 0.9]])) == ([0], [])
 
 
-def test_methods_one_a_family_and_kind_best_by_validation():
-    every = list(fake.METHODS) + list(fake.MORE)
+def test_the_declared_methods_are_shown_or_else_the_first():
+    every = [*fake.METHODS, *fake.MORE]
     params = fake.params(every, probe={})
-
-    def runs(**best):
-        return {
-            method: [{"metrics": {"val": {"acc": best.get(method.replace("-", "_"), 0.5)}},
-                   "settings": {**params.model, **fake.section(method)}}]
-            for method in every
-        }  # fmt: skip
-
-    chosen = explaining.shown(params, runs(medmnist_resnet18=0.6, vit_bitfit=0.7, vim=0.6, adapters=0.4, bitfit=0.8))
+    chosen = explaining.shown(params, every)
     assert chosen == [
-        "full", "head-only", "bitfit", "colora-blocks1-5", "vit-bitfit", "vim", "kan-head", "medmnist-resnet18",
-    ]  # fmt: skip
-    assert len(chosen) == explaining.METHODS
-    assert "colora-block5" in explaining.shown(params, runs(colora_block5=0.6))
-    assert explaining.shown(params, {"vim": runs()["vim"], "full": runs()["full"]}) == ["full", "vim"]
-    # A better one on another backbone than CoLoRA's differs in more than its method.
-    better = {"metrics": {"val": {"acc": 0.9}}, "settings": {"family": "full", "backbone": "resnet50"}}
-    other = {**runs(), "full-resnet50": [better]}
-    params = params.model_copy(update={"method": {**params.method, "full-resnet50": {}}})
-    assert "full" in explaining.shown(params, other) and "full-resnet50" not in explaining.shown(params, other)
-    del other["full"]
-    assert "full-resnet50" in explaining.shown(params, other)
+        "full",
+        "head-only",
+        "bitfit",
+        "adapters",
+        "conv-lora-r8",
+        "colora-blocks2-5",
+        "vit-full",
+        "medmamba",
+    ]
+    assert explaining.shown(params, ["vim", "full"]) == ["full"]  # what has no maps is not shown
+    assert explaining.shown(params, ["vim", "vit-head", "colora-block5"]) == ["colora-block5", "vit-head", "vim"]
 
 
 def test_the_file(workdir):
@@ -133,8 +122,22 @@ def test_the_file(workdir):
             assert np.allclose(found["probability"][number], test["probabilities"][place].max(1))
         with np.load(params.run_dir(method, 1) / "gradcam.npz") as probe:
             assert np.array_equal(found[f"maps{number}"], probe["maps"][np.searchsorted(probe["indices"], indices)])
-    content = explaining.explain(params).read_bytes()
-    assert explaining.explain(params).read_bytes() == content, "the same choice every time"
+    path = params.results_dir / "explain.npz"
+    content = path.read_bytes()
+    explaining.explain(params)
+    assert path.read_bytes() == content, "the same choice every time"
+
+
+def test_hard_scans_are_kept_with_their_pixels(workdir):
+    params = write(n_test=200, probe=False)
+    explaining.explain(params)
+    summarise(params)
+    listed = schemas.read(params.results_dir, "hard_scans")
+    with np.load(params.results_dir / "hard_scans.npz") as archive:
+        assert archive["image"].tolist() == listed.image.tolist() and len(listed) > 0
+        images, labels = prepared.open_images(params.data_dir)
+        assert np.array_equal(archive["pixels"], images[listed.image])
+    assert listed.label.tolist() == [fake.CLASSES[label] for label in labels[listed.image]]
 
 
 def test_a_subset_of_the_test_in_any_order(workdir):
@@ -158,22 +161,19 @@ def test_without_probe_there_is_nothing_in_the_archive_and_what_was_there_goes(w
     params = write(probe=False)
     (workdir / "params.yaml").write_text(yaml.safe_dump(params.model_dump(mode="json")))
     (params.results_dir / "explain.npz").write_text("of an earlier profile")
-    assert explaining.main([]) == 0
-    assert "'fake' has no `probe` section: nothing to explain" in capsys.readouterr().out
+    assert command.main([]) == 0
+    assert "explain.npz: nothing, the profile has no section `probe`" in capsys.readouterr().out
     with np.load(params.results_dir / "explain.npz") as archive:
         assert archive.files == []
-    summarise(params)
-    results = load(params.results_dir)
-    assert gradcam.gradcam(results) is None and gradcam.caption(results) == ""
 
 
 def test_missing_data_are_named_with_the_next_step(workdir, capsys):
     params = write()
     (workdir / "params.yaml").write_text(yaml.safe_dump(params.model_dump(mode="json")))
     (params.data_dir / "images.npy").unlink()
-    assert explaining.main([]) == 1
+    assert command.main([]) == 1
     error = capsys.readouterr().err
-    assert "data/fake/images.npy: no such file; run `python -m pipelines.prepare` first" in error
+    assert "data/fake: images.npy or labels.npy is not readable" in error and "pipelines.prepare`" in error
 
 
 def test_other_data_than_the_runs_were_tested_on(workdir):
@@ -218,111 +218,5 @@ def test_missing_maps_are_an_error_or_leave_the_method_out(workdir):
     assert "head-only" not in written(allowing)["methods"]
     for method in METHODS:
         (params.run_dir(method, 1) / "gradcam.npz").unlink(missing_ok=True)
-    with pytest.raises(SummaryError, match="no method has a run of seed 1 with a gradcam.npz"):
+    with pytest.raises(SummaryError, match="no probed run has a gradcam.npz"):
         explaining.explain(allowing)
-
-
-@pytest.fixture(scope="module")
-def results(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.chdir(tmp_path_factory.mktemp("explain"))
-        params = write()
-        explaining.explain(params)
-        summarise(params)
-        yield load(params.results_dir.resolve())
-
-
-def test_the_figure(results):
-    with plt.rc_context({**plt.rcParamsDefault, "backend": plt.get_backend(), **style.RC}):
-        figure = gradcam.gradcam(results)
-        figure.canvas.draw()
-    found = gradcam.read(results)
-    m, a = len(found["indices"]), len(found["methods"])
-    panels = figure.axes[:-1]  # the last is the scale of the heat
-    assert len(panels) == m * (a + 1)
-    methods = [method for method in results.methods.index if method in found["methods"]]
-    assert [axis.get_title().replace("\n", "") for axis in panels[: a + 1]] == ["scan", *methods]
-    wrong = 0
-    for row in range(m):
-        scan, *maps = panels[row * (a + 1) : (row + 1) * (a + 1)]
-        assert scan.texts[0].get_text() == fake.CLASSES[found["labels"][row]]
-        drawn = scan.images[0].get_array()[..., 0].astype(int)
-        assert abs(drawn - found["images"][row]).max() <= gradcam.STEP / 2
-        for axis, method in zip(maps, methods):
-            place = found["methods"].tolist().index(method)
-            named, how_sure = found["predicted"][place, row], found["probability"][place, row]
-            text, frame = axis.texts[0], axis.spines["left"]
-            assert text.get_text()[1:] == f" {fake.CLASSES[named]} {how_sure:.2f}"
-            is_wrong = named != found["labels"][row]
-            wrong += is_wrong
-            assert (text.get_text()[0], text.get_weight()) == (("✗", "bold") if is_wrong else ("✓", "normal"))
-            assert (frame.get_linestyle() not in ("-", "solid")) == is_wrong == (frame.get_linewidth() > 1)
-            box, panel = text.get_window_extent(), axis.get_window_extent()
-            assert box.width < panel.width * 1.02
-            hottest = np.abs(axis.images[0].get_array().astype(int) - scan.images[0].get_array()).sum(2)
-            at = np.unravel_index(hottest.argmax(), hottest.shape)
-            assert found["maps"][place][row][at[0] // 8, at[1] // 8] > 100
-    assert 0 < wrong < m * a
-    whole = figure.bbox
-    for text in figure.findobj(plt.Text):
-        if text.get_text() and text.get_visible():
-            assert all(whole.contains(*corner) for corner in text.get_window_extent().get_points()), text.get_text()
-    plt.close(figure)
-
-
-@pytest.mark.parametrize("shape", [(1, 1), (2, 2), (4, 4), (7, 5), (40, 3)])
-def test_the_enlargement_is_bilinear(shape):
-    torch = pytest.importorskip("torch")
-    small = np.random.default_rng(0).random(shape)
-    large = torch.nn.functional.interpolate(torch.from_numpy(small)[None, None], (32, 24), mode="bilinear")[0, 0]
-    np.testing.assert_allclose(gradcam.enlarged(small, (32, 24)), large.numpy(), atol=1e-12)
-
-
-def test_no_heat_leaves_the_scan_and_colour_becomes_grey():
-    scan = np.linspace(0, 1, 256).reshape(16, 16)
-    plain = gradcam.overlaid(scan, np.zeros((2, 2))).astype(int)
-    assert abs(plain - 255 * scan[..., None]).max() <= gradcam.STEP / 2 + 1e-9
-    hot = gradcam.overlaid(scan, np.ones((2, 2))).astype(int)
-    assert (np.ptp(hot, axis=2) > 60).all()
-    image = np.zeros((2, 2, 3), np.uint8)
-    image[0, 0] = 255
-    assert gradcam._grey(image).tolist() == [[pytest.approx(1), 0], [0, 0]]
-
-
-def test_the_caption_says_how_coarse_maps_are_and_how_it_was_chosen(results):
-    text = page.caption(results, "gradcam")
-    assert "4 x 4 positions on 32 x 32 px" in text and "best validation accuracy" in text
-    assert "images that all of these methods name rightly" in text
-
-
-def test_the_report_holds_the_figure_and_drops_a_stale_one(results, tmp_path):
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        for name in ("accuracy", "critical_difference", "learning_curves", "stability", "parameters", "flops", "cost",
-                     "confusion", "reliability", "robustness", "beside_paper"):  # fmt: skip
-            stub = lambda _: None  # noqa: E731
-            stub.__name__ = name
-            monkeypatch.setattr(figures, name, stub, raising=False)
-        assert "gradcam" in figures.draw_all(results, tmp_path)
-        files = [tmp_path / f"gradcam.{suffix}" for suffix in ("png", "svg", "pdf")]
-        assert all(path.stat().st_size > 5000 for path in files)
-        assert "gradcam" not in figures.draw_all(replace(results, directory=tmp_path), tmp_path)
-        assert not any(path.exists() for path in files)
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"maps1": None}, "maps1"),
-        ({"labels": None}, "labels"),
-        ({"labels": np.full(6, 9)}, "do not fit"),
-        ({"probability": np.ones((9, 6))}, "probability"),
-        ({"images": np.zeros((1, 32, 32), np.uint8)}, "do not fit"),
-        ({"methods": np.array(["full", "head-only", "gone"])}, "shows gone, which the results do not have"),
-    ],
-)
-def test_a_file_of_another_make_is_named(results, tmp_path, change, message):
-    with np.load(results.directory / "explain.npz") as archive:
-        content = {**archive, **change}
-    np.savez(tmp_path / "explain.npz", **{name: value for name, value in content.items() if value is not None})
-    with pytest.raises(ReportError, match=f"explain.npz: .*{message}.*pipelines.explain` again"):
-        gradcam.read(replace(results, directory=tmp_path))

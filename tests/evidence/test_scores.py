@@ -3,12 +3,11 @@
 import warnings
 
 import numpy as np
-import pandas as pd
 import pytest
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import brier_score_loss, log_loss, precision_recall_fscore_support, recall_score
 
-from pipelines.evidence import scores
+from pipelines.evidence import schemas, scores
 from pipelines.runs.metrics import accuracy, macro_auc
 
 
@@ -185,18 +184,19 @@ def made_up_runs():
 
 def test_frames():
     runs = made_up_runs()
-    frame = scores.frame(runs)
+    frame = schemas.frame("scores", scores.rows(runs))
     assert list(frame.columns) == ["method", "seed", *scores.SCORES]
     assert list(zip(frame.method, frame.seed)) == list(runs)
     own = runs["b", 5]
     assert frame.iloc[1].ece == scores.calibration_error(own["labels"], own["probabilities"])
 
     classes = ["cnv", "dme", "drusen", "normal"]
-    by_class = scores.class_frame(runs, classes)
+    by_class = schemas.frame("class_scores", scores.class_rows(runs, classes))
     assert by_class["class"].tolist() == classes * 3 and by_class.images.sum() == 1200
     assert by_class.groupby(["method", "seed"]).f1.mean()["b", 5] == pytest.approx(frame.iloc[1].f1)
 
-    bins = scores.reliability_frame(runs)
+    by_method = {name: [run for (own, _), run in runs.items() if own == name] for name in ("b", "a", "no run")}
+    bins = schemas.frame("reliability", scores.reliability_rows(by_method))
     assert bins.method.tolist() == ["b"] * 15 + ["a"] * 15
     assert bins.groupby("method")["count"].sum().to_dict() == {"a": 400, "b": 800}
     pooled = np.average(
@@ -204,8 +204,3 @@ def test_frames():
         weights=bins.query("method == 'b' and count > 0")["count"],
     )
     assert pooled == pytest.approx(np.mean([accuracy(*runs["b", s].values()) for s in (0, 5)]))
-
-
-def test_frames_without_runs_keep_their_columns():
-    for frame, columns in ((scores.frame({}), 10), (scores.class_frame({}, []), 9), (scores.reliability_frame({}), 7)):
-        assert isinstance(frame, pd.DataFrame) and frame.empty and frame.shape[1] == columns

@@ -2,7 +2,6 @@
 
 import csv
 import json
-import re
 import statistics
 import subprocess
 import sys
@@ -13,21 +12,19 @@ import pytest
 import yaml
 from sklearn.metrics import confusion_matrix
 
-from pipelines.evidence.summarising import main
+from pipelines.evidence import schemas
 from pipelines.evidence.summary import summarise
 from pipelines.files.records import RecordError
 from pipelines.profile import Tune
 from pipelines.runs.reading import SummaryError
-from report import tables
-from report.__main__ import build
-from report.results import load
+from pipelines.summarise import main
 from tests import fake_results as fake
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 METHODS = ["full", "head-only", "colora-blocks2-5"]
 FILES = (
-    "summary.json", "runs.csv", "curves.csv", "confusion.csv", "comparisons.csv", "mcnemar.csv", "ranks.csv",
-    "scores.csv", "class_scores.csv", "reliability.csv", "stability.csv",
+    "summary.json", "chosen.json", "metrics.json",
+    *(f"{name}.csv" for name, table in schemas.TABLES.items() if table.command.endswith("summarise")),
 )  # fmt: skip
 
 
@@ -68,10 +65,11 @@ def test_numbers_are_those_of_the_predictions(folds):
     y, p = (np.concatenate(part) for part in zip(*(predictions(params, "full", s) for s in params.seeds)))
     counts = [int(r["count"]) for r in rows(params, "confusion.csv") if r["method"] == "full"]
     assert counts == confusion_matrix(y, p.argmax(1)).ravel().tolist()
-    found = {(r["method"], r["against"]): float(r["difference"]) for r in rows(params, "comparisons.csv")}
-    assert len(found) == 4  # every method but itself against full and transfer
     gap = np.mean(accuracies(params, "colora-blocks2-5")) - np.mean(accuracies(params, "full"))
-    assert found["colora-blocks2-5", "full"] == pytest.approx(gap, abs=1e-6)
+    for name, kind in (("contrasts.csv", "against"), ("pairs.csv", "reference")):
+        wanted = {"method": "colora-blocks2-5", kind: "full", "metric": "accuracy"}
+        (row,) = (r for r in rows(params, name) if wanted.items() <= r.items())
+        assert float(row["difference"]) == pytest.approx(gap, abs=1e-6)
     assert {(r["method"], r["seed"]) for r in rows(params, "runs.csv")} == {
         (a, s) for a in METHODS for s in ("0", "1", "5")
     }
@@ -141,15 +139,10 @@ def test_holes_where_they_are_allowed():
     assert runs["bitfit", "0"]["family"] == "bitfit" and runs["bitfit", "0"]["test_acc"] == ""
     assert (runs["full", "2"]["status"], runs["full", "2"]["failure"]) == ("failed", "loss is nan in epoch 3")
     assert runs["full", "1"]["status"] == "malformed" and "curves.csv" in runs["full", "1"]["failure"]
-    pairs = {(r["method"], r["against"]): r for r in rows(params, "comparisons.csv")}
-    assert pairs["colora-blocks2-5", "full"]["seeds"] == "1"
-    hole = pairs["bitfit", "full"]
-    assert hole.pop("seeds") == hole.pop("test_images") == "0"
-    assert set(hole.values()) == {"bitfit", "full", ""}
-    assert pairs["colora-blocks2-5", "full"]["seeds_needed"] == ""  # from one seed it cannot be said
-    assert [r["seed"] for r in rows(params, "mcnemar.csv") if r["method"] == "head-only"] == ["0"]
-    ranks = {r["method"]: r["mean_rank"] for r in rows(params, "ranks.csv")}
-    assert ranks == {"full": "", "head-only": "", "colora-blocks2-5": "1", "bitfit": ""}
+    found = schemas.read(params.results_dir, "contrasts").set_index("comparator")
+    assert found.loc["full", "runs"] == 1 and found.loc["head-only", "runs"].tolist() == [2, 2]
+    assert found.loc["bitfit", ["higher", "reason"]].tolist() == ["not tested", "no run of bitfit"]
+    assert "bitfit" not in schemas.read(params.results_dir, "pairs").method.tolist()
 
 
 def test_no_run_at_all_where_holes_are_allowed():
@@ -190,13 +183,13 @@ SPOILS = {
     "accuracy": (change_record(lambda r: r["metrics"]["test"].update(acc=0.5)), "metrics.test.acc is 0.5"),
     "key": (
         change_record(lambda r: r["parameters"].pop("trainable")),
-        "parameters.trainable should be int, found None",
+        "parameters.trainable: Field required",
     ),
     "flops": (
         change_record(lambda r: r["parameters"].update(flops=1.5)),
-        "parameters.flops should be int or absent, found 1.5",
+        "parameters.flops: Input should be a valid integer, found 1.5",
     ),
-    "metrics": (change_record(lambda r: r.update(metrics=None)), "metrics.best_epoch should be int"),
+    "metrics": (change_record(lambda r: r.update(metrics=None)), "a complete record has metrics and timings"),
     "method": (change_record(lambda r: r.update(method="head-only")), "method should be 'full'"),
     "seed": (change_record(lambda r: r.update(seed=0)), "seed should be 1"),
     "count": (change_record(lambda r: r["data"].update(test=7)), "200 images, but the record says data.test = 7"),
@@ -265,7 +258,7 @@ def test_command_line(capsys):
 
 
 def test_torch_is_not_imported():
-    code = "import sys, pipelines.summarise, report.figures, report.page; sys.exit('torch' in sys.modules)"
+    code = "import sys, pipelines.evidence.summary, pipelines.evidence.explaining; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
 
 
@@ -291,22 +284,9 @@ def test_every_tuning_trial_is_listed_with_the_chosen_one():
     listed = rows(params, "tuning.csv")
     assert len(listed) == 9 and [row["lr"] for row in listed if row["chosen"] == "True"] == ["0.001", "0.01", "0.01"]
     assert listed[2] == {
-        "method": "full", "lr": "0.1", "val_acc": "", "val_loss": "", "chosen": "False", "failure": "training loss is nan"
+        "method": "full", "lr": "0.1", "val_acc": "", "val_loss": "", "chosen": "False",
+        "failure": "training loss is nan",
     }  # fmt: skip
-    page = build(params.results_dir, Path("out")).read_text()
-    assert re.search(r"\| full +\| 0.700 \* +\| 0.800 +\| — ", page)
-
-
-def test_a_rate_at_the_edge_of_the_grid_is_pointed_out():
-    params = with_tuning()
-    path = params.results_dir / "tune" / "transfer.json"
-    path.write_text(path.read_text().replace('"chosen": 0.01', '"chosen": 0.1'))
-    summarise(params)
-    page = build(params.results_dir, Path("out")).read_text()
-    assert "where a larger one might do better: transfer." in page and "With folds" not in page
-    (params.results_dir / "data").mkdir()
-    (params.results_dir / "data" / "card.json").write_text('{"settings": {"source": "folder"}}')
-    assert "the rate was chosen with some sight of them" in tables.tuning(load(params.results_dir)).note
 
 
 def test_a_missing_or_odd_tuning_record_is_named():
@@ -325,14 +305,12 @@ def test_a_missing_or_odd_tuning_record_is_named():
         summarise(params)
 
 
-def test_an_method_with_a_stated_rate_has_no_trials():
+def test_a_method_with_a_stated_rate_has_no_trials():
     params = with_tuning()
-    path = params.results_dir / "tune" / "transfer.json"
+    path = params.results_dir / "tune" / "head-only.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "chosen": None, "trials": []}))
     summarise(params)
     assert {row["method"] for row in rows(params, "tuning.csv")} == {"full", "colora-blocks2-5"}
-    note = tables.tuning(load(params.results_dir)).note
-    assert note.endswith("A method whose rate is stated, not chosen, has no trials: transfer.")
     # Where the profile's section states it, a file is not even asked for.
     path.unlink()
     method = {**params.method, "head-only": {**params.method["head-only"], "train": {"lr": 1e-3}}}
@@ -347,21 +325,6 @@ def test_flops_are_listed():
     summary = json.loads((params.results_dir / "summary.json").read_text())
     assert {own["flops"] for own in summary.values()} == {30_936_000_000}
     assert {row["flops"] for row in rows(params, "runs.csv")} == {"30936000000"}
-
-
-def forget_flops(folder):
-    fake.edit_record(folder, lambda r: r["parameters"].pop("flops"))
-
-
-def test_flops_may_be_absent():
-    params = fake.params(METHODS)
-    fake.write_profile(params)
-    for method, seed in (("full", 0), ("head-only", 0), ("head-only", 1)):
-        forget_flops(params.run_dir(method, seed))
-    summary = summarise(params)
-    assert summary["full"]["flops"] == 30_936_000_000 and summary["head-only"]["flops"] is None
-    listed = [row["flops"] for row in rows(params, "runs.csv") if row["method"] in ("full", "head-only")]
-    assert listed == ["", "30936000000", "", ""]
 
 
 def test_seeds_with_different_networks_are_refused():

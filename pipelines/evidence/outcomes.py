@@ -1,0 +1,157 @@
+"""What the statistics are made of: one run's answers on the images of one data set, as arrays."""
+
+from dataclasses import dataclass, field
+from functools import partial
+
+import numpy as np
+
+from pipelines.evidence import measures, stats, units
+from pipelines.profile import Params
+from pipelines.runs.reading import SummaryError
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One run on one data set.
+
+    method, seed: of the run. indices, labels (N,), probabilities (N, C): the images, in ascending order. units (N,):
+    whose they are, numbers from 0 to n_units - 1 that all runs on the data set share; patients: whether these are
+    patients, and not single images. trained_on: training images.
+    """
+
+    method: str
+    seed: int
+    indices: np.ndarray
+    labels: np.ndarray
+    probabilities: np.ndarray
+    units: np.ndarray
+    n_units: int
+    patients: bool
+    trained_on: int
+    _found: dict = field(default_factory=dict, repr=False, compare=False)
+
+    def figure(self, metric: str) -> tuple[float, np.ndarray]:
+        """A metric's value and the influence of each unit on it, (n_units,); see `stats.jackknife`."""
+        if metric not in self._found:
+            draw = partial(measures.METRICS[metric], self.labels, self.probabilities)
+            self._found[metric] = stats.jackknife(draw, self.units, self.n_units)
+        return self._found[metric]
+
+    @property
+    def correct(self) -> np.ndarray:
+        """Whether each image was named rightly, (N,)."""
+        return self.probabilities.argmax(1) == self.labels
+
+    def parts(self, metric: str) -> np.ndarray:
+        """Each unit's part of a metric that is a sum over images, (n_units,): accuracy or balanced accuracy."""
+        weight = np.full(len(self.labels), 1 / len(self.labels))
+        if metric == "balanced_accuracy":
+            classes, place, size = np.unique(self.labels, return_inverse=True, return_counts=True)
+            weight = 1 / (len(classes) * size[place])
+        return np.bincount(self.units, self.correct * weight, self.n_units)
+
+
+def mean(outcomes: list[Outcome], metric: str) -> stats.Estimate:
+    """The mean of a metric over runs.
+
+    Args:
+        outcomes: of one method on one data set, at least one.
+    """
+    values, influence = zip(*(own.figure(metric) for own in outcomes), strict=True)
+    return stats.estimate(np.array(values), np.array(influence), count_units(outcomes), grid=_grid(outcomes, metric))
+
+
+def difference(pairs: list[tuple[Outcome, Outcome]], metric: str) -> stats.Estimate:
+    """The mean over runs of a metric's paired difference, first minus second; see `paired`."""
+    values, influence = zip(*(a.figure(metric) for a, _ in pairs), strict=True)
+    their_values, their_influence = zip(*(b.figure(metric) for _, b in pairs), strict=True)
+    first = [a for a, _ in pairs]
+    return stats.estimate(
+        np.array(values) - their_values,
+        np.array(influence) - their_influence,
+        count_units(first),
+        grid=_grid(first, metric),
+    )
+
+
+def paired(first: list[Outcome], second: list[Outcome]) -> list[tuple[Outcome, Outcome]]:
+    """The runs of two methods, seed by seed, where both have one.
+
+    Raises:
+        SummaryError: they saw different images under one seed.
+    """
+    others = {own.seed: own for own in second}
+    pairs = [(own, others[own.seed]) for own in first if own.seed in others]
+    for a, b in pairs:
+        if not (np.array_equal(a.indices, b.indices) and np.array_equal(a.labels, b.labels)):
+            raise SummaryError(
+                f"methods {a.method} and {b.method}, seed {a.seed}: tested on different images, so they cannot be "
+                "paired; run both on the same prepared data"
+            )
+    return pairs
+
+
+def corrected(pairs: list[tuple[Outcome, Outcome]], metric: str, level: float = stats.LEVEL) -> tuple[float, float]:
+    """`stats.corrected_interval` of a metric's paired difference over folds."""
+    values = np.array([a.figure(metric)[0] - b.figure(metric)[0] for a, b in pairs])
+    test_share = float(np.mean([len(a.labels) / a.trained_on for a, _ in pairs]))
+    return stats.corrected_interval(values, test_share, level)
+
+
+def design(outcomes: list[Outcome]) -> int:
+    """Folds of the data set: 1 where all runs have one test set, else how many test sets make up all test images."""
+    sets = {own.indices.tobytes() for own in outcomes}
+    if len(sets) < 2:
+        return 1
+    images = np.unique(np.concatenate([own.indices for own in outcomes]))
+    return max(1, round(len(images) / np.mean([len(own.indices) for own in outcomes])))
+
+
+def count_units(outcomes: list[Outcome]) -> int:
+    """How many units the tests of some runs have."""
+    return len(np.unique(np.concatenate([own.units for own in outcomes])))
+
+
+def count_patients(outcomes: list[Outcome]) -> int | None:
+    """How many patients these images are of; None where patients are not known."""
+    return count_units(outcomes) if outcomes[0].patients else None
+
+
+def count_images(outcomes: list[Outcome]) -> int:
+    """How many different images the tests of some runs have."""
+    return len(np.unique(np.concatenate([own.indices for own in outcomes])))
+
+
+def _grid(outcomes: list[Outcome], metric: str) -> float:
+    """The step in which a metric moves; AUC has none to speak of."""
+    return 0.0 if metric == "auc" else 1 / min(len(own.labels) for own in outcomes)
+
+
+def gather(params: Params, runs: dict) -> dict[str, dict[str, list[Outcome]]]:
+    """The outcomes of all runs, {data: {method: by seed}}: "test", and external data by name; methods without a run
+    too.
+
+    A unit is a patient where results/<profile>/data/patients.csv, or external-<name>.csv, says whose each image is.
+
+    Args:
+        runs: by (method, seed), as `pipelines.runs.reading.read_runs` returns them.
+
+    Raises:
+        SummaryError: a table of patients is malformed, or is of other images than the runs'.
+    """
+    directory = params.results_dir / "data"
+    sets = {"test": (directory / "patients.csv", runs)}
+    for name in params.data.external_names:
+        sets[name] = directory / f"external-{name}.csv", {key: run["external"][name] for key, run in runs.items()}
+    found = {}
+    for data, (path, answers) in sets.items():
+        patients = units.read_patients(path)
+        whose = units.numbered(path, patients, {key: own["indices"] for key, own in answers.items()})
+        count = 1 + max((int(own.max()) for own in whose.values()), default=-1)
+        found[data] = {method: [] for method in params.method}
+        for (method, seed), own in answers.items():
+            images = (own["indices"], own["labels"], own["probabilities"], whose[method, seed])
+            known = patients is not None
+            outcome = Outcome(method, seed, *images, count, known, runs[method, seed]["data"]["train"])
+            found[data][method].append(outcome)
+    return found

@@ -1,0 +1,61 @@
+"""Exploratory comparisons: every method against its references, unadjusted and without verdicts: rows of pairs.csv."""
+
+from pipelines.evidence import outcomes as tests
+from pipelines.evidence.outcomes import Outcome
+
+FAMILIES = ("full", "head_only")
+
+
+def references(method: str, settings: dict[str, dict], declared: str | None = None) -> dict[str, str]:
+    """The methods that a method is set against, {role: method}: the declared one, and the first `full` and `head_only`
+    method on its backbone that train on the same share of the labels.
+
+    A network trained from scratch on whose backbone there is no other such method is set against the first of the
+    profile, whatever their backbone. No method is compared with itself, but a second `full` method is with the first.
+
+    Args:
+        method: one of the keys of `settings`.
+        settings: every method's settings, in the profile's order.
+        declared: the declared method, None where the profile has none.
+    """
+
+    def first(candidates):
+        found = {}
+        for other in candidates:
+            found.setdefault(settings[other].get("family"), other)
+        return {family: found[family] for family in FAMILIES if found.get(family, method) != method}
+
+    backbone, weights = (settings[method].get(key) for key in ("backbone", "weights"))
+    like = [other for other in settings if share(settings[other]) == share(settings[method])]
+    found = first(other for other in like if settings[other].get("backbone") == backbone)
+    found = found or (first(like) if weights == "random" else {})
+    return {"declared": declared, **found} if declared in like and declared != method else found
+
+
+def share(settings: dict) -> float:
+    """The share of the training patients that a method is trained on."""
+    return settings["train"]["share"]
+
+
+def rows(data: str, outcomes: dict[str, list[Outcome]], settings: dict[str, dict], declared: str | None) -> list[dict]:
+    """Rows of pairs.csv on one data set; a pair without a common seed has none."""
+    found = []
+    folds = tests.design([own for method in outcomes.values() for own in method]) if outcomes else 1
+    for method, own in outcomes.items():
+        for role, reference in references(method, settings, declared).items():
+            pairs = tests.paired(own, outcomes.get(reference, []))
+            for metric in ("accuracy", "auc") if data == "test" else ("balanced_accuracy", "auc"):
+                if pairs:
+                    about = {"data": data, "method": method, "reference": reference, "role": role, "metric": metric}
+                    found.append(about | compare(pairs, metric, folds))
+    return found
+
+
+def compare(pairs: list[tuple[Outcome, Outcome]], metric: str, folds: int) -> dict:
+    """The paired difference of two methods with its unadjusted intervals."""
+    found = tests.difference(pairs, metric)
+    lo, hi = found.interval()
+    row = {"difference": found.mean, "lo": lo, "hi": hi, "probability": found.improvement(), "runs": found.runs}
+    if folds > 1:
+        row["corrected_lo"], row["corrected_hi"] = tests.corrected(pairs, metric)
+    return row | {"images": tests.count_images([a for a, _ in pairs])}

@@ -1,0 +1,116 @@
+"""What the runs recorded, as tables: rows of runs.csv, curves.csv, tuning.csv and confusion.csv."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from pipelines.evidence import outcomes as tests
+from pipelines.evidence import schemas
+from pipelines.evidence.outcomes import Outcome
+from pipelines.files.records import read_json
+from pipelines.profile import Params
+from pipelines.runs.reading import SummaryError, get
+
+EVERY_RUN = {
+    "lr": "settings.train.lr",
+    "epochs": "settings.train.epochs",
+    "weights_sha256": "settings.weights_sha256",
+    "best_epoch": "metrics.best_epoch",
+    **{f"{split}_{name}": f"metrics.{split}.{name}" for split in ("val", "test") for name in ("acc", "auc", "loss")},
+    "trainable": "parameters.trainable",
+    "total": "parameters.total",
+    "flops": "parameters.flops",
+    "epoch_s": "timings.epoch_s",
+    "total_s": "timings.total_s",
+    "n_train": "data.train",
+    "n_val": "data.val",
+    "n_test": "data.test",
+    "fingerprint": "fingerprint",
+}
+ENVIRONMENT = (
+    "python", "torch", "torchvision", "platform", "cpu", "threads", "gpu", "driver", "cuda", "commit", "dirty", "date",
+)  # fmt: skip
+INTEGERS = (
+    "epochs", "best_epoch", "trainable", "total", "flops", "n_train", "n_val", "n_test", "n_test_patients", "threads",
+)  # fmt: skip
+
+
+def run_rows(params: Params, runs: dict, holes: dict, test: dict[str, list[Outcome]]) -> pd.DataFrame:
+    """Rows of runs.csv, in the order of the profile."""
+    found = []
+    for method in params.method:
+        outcomes = {own.seed: own for own in test[method]}
+        for seed in sorted(seed for name, seed in {**runs, **holes} if name == method):
+            if (method, seed) in runs:
+                found.append(_run_row(runs[method, seed], outcomes[seed]))
+            else:
+                hole = _hole(params.settings(method), holes[method, seed])
+                found.append({"method": method, "seed": seed, **hole})
+    frame = schemas.frame("runs", found)
+    return frame.astype({name: "Int64" for name in INTEGERS})
+
+
+def _run_row(run: dict, outcome: Outcome) -> dict:
+    row = {"method": run["method"], "seed": run["seed"], "status": "complete"}
+    row |= {name: run["settings"].get(name) for name in ("family", "backbone", "weights")}
+    row |= {name: get(run, key) for name, key in EVERY_RUN.items()}
+    row |= {name: run["environment"].get(name) for name in ENVIRONMENT}
+    row["train_acc"] = train_accuracy([run])
+    row["test_auc"] = outcome.figure("auc")[0]  # from the predictions, as in summary.json
+    return row | {"n_test_patients": tests.count_patients([outcome])}
+
+
+def _hole(settings: dict, hole: dict) -> dict:
+    # As in the records: a hole's settings still say where on this machine the file lies.
+    weights = Path(settings["weights"]).name if settings.get("weights") else None
+    row = {"status": hole["status"], "family": settings.get("family"), "backbone": settings.get("backbone")}
+    # Of a message over several lines the first says what happened.
+    return row | {"weights": weights, "failure": hole["failure"].splitlines()[0] if hole["failure"] else None}
+
+
+def curves(runs: dict) -> pd.DataFrame:
+    """Rows of curves.csv: every run's learning curve."""
+    parts = [run["curves"].assign(method=method, seed=seed) for (method, seed), run in runs.items()]
+    return schemas.frame("curves", pd.concat(parts) if parts else [])
+
+
+def tuning(params: Params) -> list[dict]:
+    """The trials that `pipelines.tune` recorded; none where the profile does not tune or a method states its rate."""
+    rows = []
+    for method in filter(params.tuned, params.method):
+        path = params.tune_file(method)
+        command = f"`python -m pipelines.tune --method {method}`"
+        if not path.exists():
+            if params.allow_missing:
+                continue
+            raise SummaryError(f"{path}: no such file; run {command}")
+        tuned = read_json(path, f"delete it and run {command}")
+        try:
+            trials = [
+                {name: trial[name] for name in ("lr", "val_acc", "val_loss", "failure")} for trial in tuned["trials"]
+            ]
+            rows += [{"method": method, "chosen": trial["lr"] == tuned["chosen"], **trial} for trial in trials]
+        except (KeyError, TypeError) as error:
+            raise SummaryError(f"{path}: not a tuning record ({error!r}); delete it and run {command}") from None
+    return rows
+
+
+def confusion(test: dict[str, list[Outcome]], classes: list[str]) -> list[dict]:
+    """Rows of confusion.csv: test images by true and predicted class, summed over runs."""
+    rows = []
+    for method, outcomes in test.items():
+        table = np.zeros((len(classes), len(classes)), np.int64)
+        for own in outcomes:
+            np.add.at(table, (own.labels, own.probabilities.argmax(1)), 1)
+        if outcomes:
+            rows += [
+                {"method": method, "true": classes[i], "predicted": classes[j], "count": int(count)}
+                for (i, j), count in np.ndenumerate(table)
+            ]
+    return rows
+
+
+def train_accuracy(runs: list[dict]) -> float:
+    """Training accuracy in the tested epoch, mean over runs."""
+    return float(np.mean([run["curves"].train_acc[run["metrics"]["best_epoch"] - 1] for run in runs]))

@@ -1,0 +1,125 @@
+"""Which methods are set against which, that the numbers are those of the statistics, and whose the test images are."""
+
+import numpy as np
+import pytest
+
+from pipelines.evidence import outcomes, pairs, schemas, stats
+from pipelines.evidence.summary import summarise
+from pipelines.runs.reading import SummaryError, read_runs
+from tests import fake_results as fake
+from tests.evidence.test_summarise import METHODS, _work_in, accuracies, change_predictions  # noqa: F401
+
+
+def references(methods, declared=None, extra=None):
+    params = fake.params(methods)
+    settings = {
+        method: {**params.model, **section, "train": {"share": 1.0}} for method, section in params.method.items()
+    }
+    settings |= {name: {**params.model, **section, "train": {"share": 1.0}} for name, section in (extra or {}).items()}
+    return {method: pairs.references(method, settings, declared) for method in settings}
+
+
+def test_a_method_is_not_compared_with_itself():
+    extra = {"full-2": {"family": "full"}, "head-only-mlp": {"family": "head_only", "head": "mlp"}}
+    assert references(["full", "head-only"], extra=extra) == {
+        "full": {"head_only": "head-only"},
+        "head-only": {"full": "full"},
+        "full-2": {"full": "full", "head_only": "head-only"},
+        "head-only-mlp": {"full": "full", "head_only": "head-only"},
+    }
+
+
+def test_backbones_have_their_own_references():
+    methods = ["full", "head-only", "vit-full", "vit-head", "vit-lora", "resnet50-full", "resnet50-colora-blocks2-5"]
+    found = references([*methods, "convnext-colora-blocks2-5"])
+    assert found["vit-lora"] == {"full": "vit-full", "head_only": "vit-head"}
+    assert found["resnet50-colora-blocks2-5"] == {"full": "resnet50-full"}
+    assert found["vit-full"] == {"head_only": "vit-head"}
+    assert found["convnext-colora-blocks2-5"] == {}  # pretrained, no reference on its backbone
+
+
+def test_networks_from_scratch_are_compared_with_the_first_references():
+    found = references(["resnet50-full", "full", "head-only", "vim", "medmnist-resnet18"], declared="full")
+    assert found["vim"] == found["medmnist-resnet18"]
+    assert found["vim"] == {"declared": "full", "full": "resnet50-full", "head_only": "head-only"}
+
+
+def test_a_share_of_the_labels_has_references_of_its_own():
+    params, _ = fake.label_params(("full", "colora-blocks2-5"), range(2), (0.1, 1))
+    settings = {
+        method: {**params.model, **section, "train": {"share": 1.0, **section.get("train", {})}}
+        for method, section in params.method.items()
+    }
+    assert pairs.references("colora-blocks2-5-10", settings, "colora-blocks2-5") == {"full": "full-10"}
+    assert pairs.references("full", settings, "colora-blocks2-5") == {"declared": "colora-blocks2-5"}
+
+
+@pytest.mark.parametrize("folds", [0, 3])
+def test_pairs_are_those_of_the_statistics(folds):
+    params = fake.params([*METHODS, "bitfit"], seeds=range(6))
+    fake.write_profile(params, folds=folds, n_test=60)
+    summarise(params)
+    rows = schemas.read(params.results_dir, "pairs")
+    row = rows.query("method == 'bitfit' and role == 'full' and metric == 'accuracy'").iloc[0]
+    gaps = np.array(accuracies(params, "bitfit")) - accuracies(params, "full")
+    assert row.difference == pytest.approx(gaps.mean(), rel=1e-5) and row.runs == 6
+    assert row.images == (180 if folds else 60)
+    test = outcomes.gather(params, read_runs(params)[0])["test"]
+    for metric in ("accuracy", "auc"):
+        found = outcomes.difference(outcomes.paired(test["bitfit"], test["full"]), metric)
+        row = rows.query("method == 'bitfit' and role == 'full' and metric == @metric").iloc[0]
+        assert (row.lo, row.hi, row.probability) == pytest.approx((*found.interval(), found.improvement()), rel=1e-5)
+    lo = rows.query("method == 'bitfit' and role == 'full' and metric == 'accuracy'").iloc[0].corrected_lo
+    if folds:  # 60 test and 600 training images
+        assert lo == pytest.approx(stats.corrected_interval(gaps, 0.1)[0], rel=1e-4)
+    else:
+        assert np.isnan(lo)
+    declared = rows[rows.role == "declared"]
+    assert set(declared.reference) == {"colora-blocks2-5"} and set(declared.method) == {"full", "head-only", "bitfit"}
+
+
+@pytest.mark.parametrize(("method", "other"), [("colora-blocks2-5", "full"), ("vim", "full")])
+def test_methods_tested_on_different_images_are_refused(method, other):
+    params = fake.params([other, method])
+    fake.write_profile(params)
+    change_predictions(lambda a: a.update(indices=a["indices"] + 1))(params.run_dir(method, 1))
+    with pytest.raises(SummaryError, match=f"methods {method} and {other}, seed 1: tested on different images"):
+        summarise(params)
+
+
+def test_patients_are_drawn_with_all_their_images():
+    params = fake.params(METHODS, seeds=(0, 1))
+    fake.write_profile(params)
+    without = summarise(params)["full"]
+    assert schemas.read(params.results_dir, "runs").n_test_patients.isna().all()
+    fake.write_patients(params, 200, each=4)
+    own = summarise(params)["full"]
+    assert set(schemas.read(params.results_dir, "runs").n_test_patients) == {50}
+    assert own["acc_mean"] == without["acc_mean"] and own["acc_lo"] != without["acc_lo"]
+    values, influence = [], []
+    for seed in params.seeds:  # the jackknife of a mean over patients of four images
+        with np.load(params.run_dir("full", seed) / "predictions.npz") as archive:
+            means = (archive["probabilities"].argmax(1) == archive["labels"]).reshape(50, 4).mean(1)
+        values.append(means.mean())
+        influence.append((means - means.mean()) / np.sqrt(50 * 49))
+    expected = stats.estimate(np.array(values), np.array(influence), 50, grid=1 / 200).share_interval(counted=True)
+    assert (own["acc_lo"], own["acc_hi"]) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("image,patient\n0,0\n1,0\n", "no patient for 198 test images of method full, seed 0, the first being image 2"),
+        ("image,patient\n0,0\n0,1\n", "not a table of image and patient numbers"),
+        ("image,patient\n0,a\n", "not a table of image and patient numbers"),
+        ("image\n0\n", "not a table of image and patient numbers"),
+    ],
+)
+def test_patients_that_do_not_fit_are_refused(content, message):
+    params = fake.params(["full"])
+    fake.write_profile(params)
+    (params.results_dir / "data").mkdir()
+    (params.results_dir / "data" / "patients.csv").write_text(content)
+    with pytest.raises(SummaryError, match=message) as caught:
+        summarise(params)
+    assert "python -m pipelines.prepare" in str(caught.value)
