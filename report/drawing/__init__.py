@@ -2,10 +2,23 @@
 
 from report.drawing.look import FORMATS, REFERENCE_LINE, SMALL, WIDTH, facets, look, save
 from report.drawing.palette import HUES, INK, MARKERS, QUIET, RULE, SHADE, Looks, ink, looks, present
-from report.drawing.rows import MOST, abbreviated, below, beside, kind_handles, label_rows, limits, stacked, ticks, wrapped
+from report.drawing.rows import (
+    MOST,
+    abbreviated,
+    below,
+    beside,
+    dumbbells,
+    kind_handles,
+    label_rows,
+    limits,
+    stacked,
+    ticks,
+    wrapped,
+)  # fmt: skip
 
 __all__ = [
     "FORMATS", "HUES", "INK", "Looks", "MARKERS", "MOST", "QUIET", "REFERENCE_LINE", "RULE", "SHADE", "SMALL", "WIDTH",
-    "abbreviated", "below", "beside", "facets", "ink", "kind_handles", "label_rows", "limits", "look", "looks", "present", "save",
+    "abbreviated", "below", "beside", "dumbbells", "facets", "ink", "kind_handles", "label_rows", "limits", "look",
+    "looks", "present", "save",
     "stacked", "ticks", "wrapped",
 ]  # fmt: skip

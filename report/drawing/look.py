@@ -22,6 +22,8 @@ from report.drawing.palette import INK, QUIET, RULE  # noqa: E402
 WIDTH = 5.6  # inches
 SMALL = 8.5  # points, of what is written inside a panel
 FORMATS = ("svg", "png")
+LARGEST = 120_000  # bytes of a PNG, since some stand in Git
+FINENESS = (190, 160, 135, 115, 100, 80)  # dots an inch, the first that fits
 
 _RC = {
     "font.family": "sans-serif", "font.sans-serif": ["DejaVu Sans"],  # comes with matplotlib: same on every machine
@@ -33,7 +35,7 @@ _RC = {
     "ytick.labelcolor": INK, "axes.spines.top": False, "axes.spines.right": False, "axes.titlelocation": "left",
     "axes.grid": True, "grid.color": "#E6E6E6", "grid.linewidth": 0.7, "axes.axisbelow": True,
     "lines.solid_capstyle": "butt", "figure.constrained_layout.use": True, "figure.figsize": (WIDTH, 3.6),
-    "svg.hashsalt": "colora", "svg.fonttype": "path", "pdf.fonttype": 42, "figure.dpi": 100, "savefig.dpi": 190,
+    "svg.hashsalt": "colora", "svg.fonttype": "path", "pdf.fonttype": 42, "figure.dpi": 100,
 }  # fmt: skip
 REFERENCE_LINE = {"color": RULE, "lw": 1.0, "ls": (0, (4, 3)), "zorder": 1}
 
@@ -53,7 +55,7 @@ def facets():
 
 
 def save(figure: Figure, stem: Path, formats: Iterable[str] = FORMATS) -> list[Path]:
-    """Write the figure as stem.svg, stem.png (of 256 colours, a third as large) or stem.pdf, free of dates.
+    """Write the figure as stem.svg, stem.png (of 256 colours and at most 120 KB) or stem.pdf, free of dates.
 
     Returns:
         the files written. The figure is closed: nobody draws into it afterwards.
@@ -63,10 +65,19 @@ def save(figure: Figure, stem: Path, formats: Iterable[str] = FORMATS) -> list[P
     with look():
         for file in files:
             if file.suffix == ".png":
-                drawn = io.BytesIO()
-                figure.savefig(drawn, format="png")
-                Image.open(drawn).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(file, optimize=True)
+                file.write_bytes(_png(figure))
             else:
                 figure.savefig(file, metadata={"Date" if file.suffix == ".svg" else "CreationDate": None})
     plt.close(figure)
     return files
+
+
+def _png(figure: Figure) -> bytes:
+    """The figure in 256 colours, as fine as `LARGEST` bytes allow."""
+    for dpi in FINENESS:
+        drawn, small = io.BytesIO(), io.BytesIO()
+        figure.savefig(drawn, format="png", dpi=dpi)
+        Image.open(drawn).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(small, "png", optimize=True)
+        if small.tell() <= LARGEST:
+            break
+    return small.getvalue()

@@ -18,7 +18,9 @@ ROW = 0.25  # inches
 MOST = 12  # rows of a panel
 
 
-def stacked(panels: Mapping[str, Sequence[str]], inks: Mapping[str, str], xlabel: str, **options) -> tuple[Figure, list[Axes]]:
+def stacked(
+    panels: Mapping[str, Sequence[str]], inks: Mapping[str, str], xlabel: str, **options
+) -> tuple[Figure, list[Axes]]:
     """Panels one above the other on one x axis, a row a name: panels[title] lists the names from the top down.
 
     inks: the colour of each name's text. options: of `plt.subplots`. Row i of a panel is at y = i.
@@ -37,9 +39,11 @@ def stacked(panels: Mapping[str, Sequence[str]], inks: Mapping[str, str], xlabel
     return figure, list(axes[:, 0])
 
 
-def label_rows(axis: Axes, names: Sequence[str], inks: Mapping[str, str]) -> None:
+def label_rows(axis: Axes, names: Sequence[str], inks: Mapping[str, str], width: int = 22) -> None:
     """Ticks of a panel with a row a name, the first at the top."""
-    axis.set(yticks=range(len(names)), yticklabels=[wrapped(name) for name in names], ylim=(len(names) - 0.4, -0.6))
+    axis.set(
+        yticks=range(len(names)), yticklabels=[wrapped(name, width) for name in names], ylim=(len(names) - 0.4, -0.6)
+    )
     axis.tick_params(axis="y", length=0)
     axis.spines["left"].set_visible(False)
     axis.grid(axis="x")
@@ -51,8 +55,18 @@ def label_rows(axis: Axes, names: Sequence[str], inks: Mapping[str, str]) -> Non
 def beside(axis: Axes, row: float, text: str, **options) -> None:
     """Write a row's value at the right of the panel, level with it."""
     axis.annotate(
-        text, (1.015, row), xycoords=axis.get_yaxis_transform(), va="center", fontsize=SMALL, annotation_clip=False, **options
+        text, (1.015, row), xycoords=axis.get_yaxis_transform(), va="center", fontsize=SMALL, annotation_clip=False,
+        **options
     )  # fmt: skip
+
+
+def dumbbells(axis: Axes, full: pd.Series, hollow: pd.Series, colors: Mapping[str, str]) -> None:
+    """Two values a row, joined: a full dot and a hollow one, row i at y = i; the series' index names the rows."""
+    for place, (name, left, right) in enumerate(zip(full.index, full, hollow, strict=True)):
+        axis.plot([left, right], [place] * 2, color=colors[name], lw=2, alpha=0.45, zorder=2)
+        axis.plot(right, place, "o", ms=7, mfc="white", mec=colors[name], mew=1.5, zorder=3)
+        axis.plot(left, place, "o", ms=7, color=colors[name], zorder=4)
+    ticks(axis)
 
 
 def limits(values, *, room: float = 0.04, most: float = 1.5, top: float | None = None) -> tuple[float, float]:

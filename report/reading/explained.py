@@ -1,4 +1,4 @@
-"""explain.npz: Grad-CAM maps of a few methods on a few test images."""
+"""Pictures kept for the report: explain.npz, Grad-CAM maps of a few methods on a few images, and hard_scans.npz."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -66,3 +66,21 @@ def _check(found: dict, maps: list) -> None:
     highest = max(found["labels"].max(), found["predicted"].max())
     if wrong or found["images"].ndim not in (3, 4) or len(found["images"]) != m or highest >= len(found["classes"]):
         raise ValueError(f"arrays do not fit each other: {', '.join(wrong) or 'images, or classes'}")
+
+
+def read_scans(path: Path) -> dict[int, np.ndarray]:
+    """hard_scans.npz: pixels (H, W) or (H, W, 3) uint8 by the image's number; empty where the file is not there.
+
+    Raises:
+        ReportError: the file is malformed.
+    """
+    if not path.is_file():
+        return {}
+    try:
+        found = arrays.read_npz(path)
+        numbers, pixels = found["image"], found["pixels"]
+        if numbers.ndim != 1 or pixels.ndim not in (3, 4) or len(pixels) != len(numbers) or pixels.dtype != np.uint8:
+            raise ValueError(f"image {numbers.shape} and pixels {pixels.shape} do not fit each other")
+    except (arrays.ArrayError, KeyError, ValueError) as error:
+        raise ReportError(f"{path}: not what `python -m pipelines.explain` writes ({error}); run it again") from None
+    return dict(zip(numbers.tolist(), pixels, strict=True))

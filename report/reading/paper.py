@@ -8,7 +8,8 @@ def counterparts(methods: pd.DataFrame, paper: pd.DataFrame, dataset: str) -> pd
 
     A figure counts when the method has the same name (a backbone named in it aside) and the data set is the same, or
     OCTMNIST where the profile's own data is in no paper. The method's backbone is preferred; where the paper has none
-    of its figures, VGG16's are shown for CNN methods, but not for ViTs, whose methods only share a name. A network trained
+    of its figures,
+    VGG16's are shown for CNN methods, but not for ViTs, whose methods only share a name. A network trained
     from scratch stands beside the one of its name. Figures without an accuracy are left out.
 
     Args:

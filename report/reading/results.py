@@ -8,7 +8,7 @@ import pandas as pd
 
 from pipelines.evidence import schemas
 from report import drawing
-from report.reading.explained import Explained, read_explained
+from report.reading.explained import Explained, read_explained, read_scans
 from report.reading.problems import ReportError
 from report.text import span
 
@@ -26,11 +26,13 @@ _SUMMARY = [
 class Results:
     """The frames of one profile.
 
-    methods: one row a method (index: its name), in the profile's order. The columns of summary.json with family, backbone,
+    methods: one row a method (index: its name),
+    in the profile's order. The columns of summary.json with family, backbone,
         weights, planned (seeds asked for), share (of the labels that it is trained on), group, kind and color
         (as drawing.looks), ink (for text), and shown: the name, with '(4/5)'
         behind it where only four of five seeds are there. A method without a run has NaN.
     explained: what explain.npz holds; None where there is none.
+    scans: pixels of the images of hard_scans by their numbers; empty where hard_scans.npz is not there.
     card: the data card, empty where there is none.
     paper: figures of the CoLoRA paper and of those it quotes.
     All else: the CSV files of the same names, with the columns of `pipelines.evidence.schemas`; no rows where the file
@@ -43,6 +45,7 @@ class Results:
     card: dict
     paper: pd.DataFrame
     explained: Explained | None
+    scans: dict
     runs: pd.DataFrame
     curves: pd.DataFrame
     confusion: pd.DataFrame
@@ -84,17 +87,28 @@ class Results:
         return found.index[0] if len(found) else None
 
     @property
+    def learnt(self) -> list[str]:
+        """The methods whose mean training accuracy is nearer to the best one's than to chance, for findings."""
+        reached = self.complete.groupby("method").train_acc.mean().reindex(self.methods.index)
+        chance = 1 / max(self.confusion["true"].nunique(), 1)
+        unknown = reached.isna() & (self.methods.seeds > 0)
+        return list(reached.index[unknown | (reached >= (chance + reached.max()) / 2)])
+
+    @property
     def declared(self) -> list[str]:
         """The declared method and its comparators, in the order of claims.yaml; empty where nothing was declared."""
         rows = self.contrasts[(self.contrasts.data == "test") & (self.contrasts.metric == "accuracy")]
         rows = rows[rows.share == rows.share.max()]
         return [name for name in dict.fromkeys([*rows.method[:1], *rows.against]) if name in self.methods.index]
 
-    def leading(self, count: int = 5) -> list[str]:
-        """The declared methods that have a run, at most `count`; else the first method of every kind."""
+    def leading(self, count: int = 6) -> list[str]:
+        """Methods that stand for all where only `count` can be shown: the declared ones that have a run, one of every
+        kind first; without any declared, the first of every kind.
+        """
         found = self.whole[self.whole.seeds > 0]
-        names = self.declared or list(found.drop_duplicates("kind").index)
-        return [name for name in names if name in found.index][:count]
+        declared = found.loc[[name for name in self.declared if name in found.index]]
+        ordered = declared if len(declared) else found
+        return list(dict.fromkeys([*ordered.drop_duplicates("kind").index, *ordered.index]))[:count]
 
     @property
     def source(self) -> str:
@@ -156,7 +170,8 @@ def load(directory: Path) -> Results:
     methods = _methods(directory, summary, tables["runs"], tables["labels"])
     return Results(
         profile=directory.name, directory=directory, methods=methods, card=_card(card) if card.is_file() else {},
-        paper=_paper(PAPER), explained=read_explained(directory / "explain.npz", methods.index), **tables,
+        paper=_paper(PAPER), explained=read_explained(directory / "explain.npz", methods.index),
+        scans=read_scans(directory / "hard_scans.npz"), **tables,
     )  # fmt: skip
 
 
@@ -165,8 +180,8 @@ def _methods(directory: Path, summary: dict, runs: pd.DataFrame, labels: pd.Data
     for method, figures in summary.items():
         if not _are_figures(figures):
             raise ReportError(
-                f"{directory / 'summary.json'}: {method!r} should have numbers or null under {', '.join(_SUMMARY)} and a "
-                "count under seeds; run `python -m pipelines.summarise` again"
+                f"{directory / 'summary.json'}: {method!r} should have numbers or null under {', '.join(_SUMMARY)} "
+                "and a count under seeds; run `python -m pipelines.summarise` again"
             )
     if missing := sorted(set(summary) ^ set(runs.method)):
         raise ReportError(

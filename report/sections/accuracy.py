@@ -11,7 +11,6 @@ from report.sections import Section, Table
 from report.text import DASH, count, few, interval, mean_sd, number, percent, plural, seconds
 
 GROUP, ORDER = "Result", 20
-NOT_LEARNT = 0.5  # training accuracy of the epoch that is tested, below which a method is marked in the caption
 
 
 def needs(results: Results) -> str | None:
@@ -118,10 +117,9 @@ def caption(results: Results) -> str:
     methods = results.whole
     text = f"{results.label}. Sorted by mean accuracy; colours by kind of method; intervals are for new seeds and "
     text += "new patients." if results.patients else "new test images."
-    trained = results.complete.groupby("method").train_acc.mean().reindex(methods.index)
-    weak = [name for name in methods.index if trained[name] < NOT_LEARNT]
+    weak = [name for name in methods.index[methods.seeds > 0] if name not in results.learnt]
     if weak:
-        text += f" Hardly learnt (training accuracy below {NOT_LEARNT:g}): {few(weak, 6)}."
+        text += f" Did not learn (training accuracy nearer to chance than to the best method's): {few(weak, 6)}."
     short = methods.index[methods.seeds < methods.planned]
     return text + (f" Runs are missing of {few(list(short), 6)}." if len(short) else "")
 
@@ -144,8 +142,8 @@ def table(results: Results) -> Table:
     })  # fmt: skip
     note = (
         "Mean ± sample standard deviation over runs; the interval is for new seeds and new "
-        f"{'patients' if results.patients else 'test images'}. Trained and total: parameters; the total counts branches before "
-        "they are merged. LR: learning rate. s/epoch: seconds of a training epoch where the run happened to be made, beside "
-        "other work at times: the cost group has times that may be compared."
+        f"{'patients' if results.patients else 'test images'}. Trained and total: parameters; the total counts "
+        "branches before they are merged. LR: learning rate. s/epoch: seconds of a training epoch where the run "
+        "happened to be made, beside other work at times: the cost group has times that may be compared."
     )
     return Table("main", f"Test results: {results.label}", note, raw, text, left=4)

@@ -1,6 +1,5 @@
 """Forest plot of the declared contrasts: what the report's verdicts rest on."""
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
@@ -31,8 +30,8 @@ def section(results: Results) -> Section:
     margin = float(rows.margin.max())
     zone = f"\N{PLUS-MINUS SIGN}{100 * margin:g} points"
     caption = (
-        f"Test accuracy of {rows.method[0]} minus that of each method, {_design(rows)}. Line: {_adjusted(rows)} interval, "
-        f"the one the verdict rests on. Band: {zone}, the margin of non-inferiority. {_inferences(rows)}"
+        f"Test accuracy of {rows.method[0]} minus that of each method, {_design(rows)}. Line: {_adjusted(rows)} "
+        f"interval, the one the verdict rests on. Band: {zone}, the margin of non-inferiority. {_inferences(rows)}"
     )
     told = "; ".join(
         f"{row.comparator}: {points(row.difference, plus=True)} points "
@@ -106,15 +105,16 @@ def table(contrasts: pd.DataFrame, label: str) -> Table:
         "Corrected (N. and B.)": [
             interval(lo, hi, plus=True) for lo, hi in zip(rows.corrected_lo, rows.corrected_hi, strict=True)
         ],
-        "These networks": [interval(lo, hi, plus=True) for lo, hi in zip(rows.trained_lo, rows.trained_hi, strict=True)],
+        "These networks": [interval(lo, hi, plus=True) for lo,
+        hi in zip(rows.trained_lo, rows.trained_hi, strict=True)],
         "Better": rows.higher.fillna(DASH), "At most the margin worse": rows.noninferior.fillna(DASH),
         "By the claimed size": rows.reaches.fillna(DASH), "Reason": rows.reason.fillna(DASH),
     })  # fmt: skip
     note = (
-        "Declared in report/claims/claims.yaml before the runs. The rows of one data set, metric and share are one Holm "
-        "family; the interval is adjusted with it and is what the verdicts rest on. Holm's p: the larger one of the t test's "
-        "and of the swap test's. Corrected: Nadeau and Bengio's interval at the same level, a sensitivity analysis. These "
-        "networks: patients drawn anew, the trained networks as they are."
+        "Declared in report/claims/claims.yaml before the runs. The rows of one data set, metric and share are one "
+        "Holm family; the interval is adjusted with it and is what the verdicts rest on. Holm's p: the larger one of "
+        "the t test's and of the swap test's. Corrected: Nadeau and Bengio's interval at the same level, a "
+        "sensitivity analysis. These networks: patients drawn anew, the trained networks as they are."
     )
     return Table("contrasts", f"Declared contrasts: {label}", note, rows, text, left=2 + len(more) + 1)
 
@@ -122,7 +122,11 @@ def table(contrasts: pd.DataFrame, label: str) -> Table:
 def _design(rows: pd.DataFrame) -> str:
     """'5 folds x 3 repeats, 1,000 images of 633 patients', as far as the rows agree."""
     folds, repeats = int(rows.folds.max()), int(rows.repeats.max())
-    runs = f"{folds} folds \N{MULTIPLICATION SIGN} {plural(repeats, 'repeat')}" if folds > 1 else f"{span(rows.runs)} seeds"
+    runs = (
+        f"{folds} folds \N{MULTIPLICATION SIGN} {plural(repeats, 'repeat')}"
+        if folds > 1
+        else f"{span(rows.runs)} seeds"
+    )
     images = f"{span(rows.images)} test images"
     return f"{runs}, {images}{f' of {span(rows.patients)} patients' if rows.patients.notna().any() else ''}"
 

@@ -20,11 +20,12 @@ def needs(results: Results) -> str | None:
 def section(results: Results) -> Section:
     names = chosen(results)
     curves = results.curves[results.curves.method.isin(names)]
-    title = finding(results.curves, results.whole.index)
+    title = finding(results.curves, [name for name in results.whole.index if name in results.learnt])
     caption = (
-        f"Validation accuracy after each epoch, mean over runs; band: lowest to highest run. {results.describe('val')}. Grey: "
-        "full fine-tuning (dashed) and head-only (dotted) of the first network. Steep first epochs may lie below the panels. "
-        "The epoch of the highest validation score is the one that is tested, run by run."
+        "Validation accuracy after each epoch, mean over runs; band: lowest to highest run. "
+        f"{results.describe('val')}. Grey: full fine-tuning (dashed) and head-only (dotted) of the first network. "
+        "Steep first epochs may lie below the panels. The epoch of the highest validation score is the one that is "
+        "tested, run by run."
     )
     if len(names) < len(results.methods):
         caption += f" {len(results.methods) - len(names)} methods more are in curves.csv."
@@ -41,7 +42,9 @@ def section(results: Results) -> Section:
 def chosen(results: Results) -> list[str]:
     """The declared methods that have curves, filled up with the first of each other kind and then in profile order."""
     have = set(results.curves.method)
-    ordered = dict.fromkeys([*results.leading(SHOWN), *results.whole.drop_duplicates("kind").index, *results.whole.index])
+    ordered = dict.fromkeys(
+        [*results.leading(SHOWN), *results.whole.drop_duplicates("kind").index, *results.whole.index]
+    )
     names = [name for name in ordered if name in have][:SHOWN]
     return [name for name in results.methods.index if name in names]
 
@@ -52,7 +55,9 @@ def finding(curves: pd.DataFrame, names) -> str:
     gain = mean.ffill().iloc[-1] - mean.ffill().iloc[max(len(mean) - 3, 0)]
     rising = [name for name in names if name in gain.index and gain[name] > STILL]
     soonest = (mean >= mean.max() - 0.01).idxmax().sort_values(kind="stable")
-    text = f"{soonest.index[0]} is within a point of its best after {soonest.iloc[0]:.0f} of {mean.index.max():.0f} epochs"
+    text = (
+        f"{soonest.index[0]} is within a point of its best after {soonest.iloc[0]:.0f} of {mean.index.max():.0f} epochs"
+    )
     if not rising:
         return f"{text}; none gained a point in the last two epochs."
     who = rising[0] if len(rising) == 1 else f"{len(rising)} of {len(mean.columns)} methods"
@@ -70,7 +75,8 @@ def figure(curves: pd.DataFrame, names: list[str], methods: pd.DataFrame) -> Fig
         )  # fmt: skip
     mean = curves.groupby(["method", "epoch"]).val_acc.mean()
     behind = {
-        family: next((name for name in names if methods.family[name] == family), None) for family in ("full", "head_only")
+        family: next((name for name in names if methods.family[name] == family), None)
+        for family in ("full", "head_only")
     }
     dashes = {"full": (0, (4, 2)), "head_only": (0, (1, 1.4))}
     for name, axis in grid.axes_dict.items():

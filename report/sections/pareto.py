@@ -22,7 +22,11 @@ AXES = {  # column: name of the axis, and how its values are written
 
 
 def needs(results: Results) -> str | None:
-    return None if results.whole.dropna(subset=["acc_mean", "trainable"]).shape[0] > 1 else "fewer than two methods have runs"
+    return (
+        None
+        if results.whole.dropna(subset=["acc_mean", "trainable"]).shape[0] > 1
+        else "fewer than two methods have runs"
+    )
 
 
 def section(results: Results) -> Section:
@@ -33,8 +37,8 @@ def section(results: Results) -> Section:
     numbers = numbered(points)
     named = "; ".join(f"{number} {name}" for name, number in numbers.items())
     caption = (
-        "Mean test accuracy over runs. The line joins the methods that no other one beats in both (Pareto front); their "
-        f"markers are full. Up and left is better; log scales. By accuracy: {named}."
+        "Mean test accuracy over runs. The line joins the methods that no other one beats in both (Pareto front); "
+        f"their markers are full. Up and left is better; log scales. By accuracy: {named}."
     )
     if "step_ms" in columns:
         caption += " Step time and memory were measured apart from the runs, on the profile's own batch."
@@ -91,12 +95,23 @@ def figure(points: pd.DataFrame, fronts: dict[str, list[str]], numbers: dict[str
         axis.plot(own[column].reindex(on), own.acc_mean.reindex(on), color=drawing.RULE, lw=1.2, zorder=1)
         for name, row in own.iterrows():
             fill, edge = (row.color, "white") if name in on else ("white", row.color)
-            axis.plot(row[column], row.acc_mean, drawing.MARKERS.get(row.kind, "o"), ms=7, mfc=fill, mec=edge, mew=1.1, zorder=3)
+            axis.plot(
+                row[column],
+                row.acc_mean,
+                drawing.MARKERS.get(row.kind, "o"),
+                ms=7,
+                mfc=fill,
+                mec=edge,
+                mew=1.1,
+                zorder=3,
+            )
         _write_numbers(axis, own[column], own.acc_mean, own.ink, numbers)
         name, form = AXES[column]
         axis.set(xscale="log", ylim=limits, xlabel=name, ylabel="Test accuracy")
         axis.set_xlim(own[column].min() / 1.4, own[column].max() * 1.4)
-        axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if np.ptp(np.log10(own[column])) < 2.5 else (1,), numticks=20))
+        axis.xaxis.set_major_locator(
+            LogLocator(subs=(1, 2, 5) if np.ptp(np.log10(own[column])) < 2.5 else (1,), numticks=20)
+        )
         axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _, form=form: form(value)))
         axis.xaxis.set_minor_formatter(NullFormatter())
         drawing.ticks(axis, "y")
@@ -110,7 +125,10 @@ def _write_numbers(axis: Axes, x: pd.Series, y: pd.Series, inks: pd.Series, numb
     """Each point's number to the right of it, or where another one stands there, on one of its other sides."""
     sides = [(6, 0, "left", "center"), (-6, 0, "right", "center"), (0, 5, "center", "bottom"), (0, -5, "center", "top")]
     sides += [(6, 6, "left", "bottom"), (-6, 6, "right", "bottom"), (6, -6, "left", "top"), (-6, -6, "right", "top")]
-    spots = np.c_[np.log(x / x.min()) / np.log(x.max() / x.min() + 1e-9), (y - y.min()) / (np.ptp(y) + 1e-9)] * [380, 180]
+    spots = np.c_[np.log(x / x.min()) / np.log(x.max() / x.min() + 1e-9), (y - y.min()) / (np.ptp(y) + 1e-9)] * [
+        380,
+        180,
+    ]
     taken = list(spots)
     for spot, name in zip(spots, x.index, strict=True):
         centres = [spot + np.array([dx, dy]) * 1.9 for dx, dy, *_ in sides]
@@ -133,7 +151,8 @@ def table(points: pd.DataFrame, fronts: dict[str, list[str]], label: str) -> Tab
         "Trained": [scaled(v) for v in raw.trainable], "Step, ms": [number(v, ".3g") for v in raw.step_ms],
         "Peak, MiB": [number(v, ",.0f") for v in raw.peak_mib],
         "Not beaten in": [
-            listed([AXES[column][0].split(",")[0].lower() for column, on in fronts.items() if name in on]) for name in raw.method
+            listed([AXES[column][0].split(",")[0].lower() for column,
+            on in fronts.items() if name in on]) for name in raw.method
         ],
     })  # fmt: skip
     return Table("pareto", f"Accuracy and cost: {label}", "Numbered as in the figure.", raw, text, left=2)

@@ -1,0 +1,151 @@
+"""The paper beside ours: differences to full fine-tuning and to head-only for each placement, theirs and ours."""
+
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from report import drawing
+from report.reading import Results, counterparts
+from report.sections import Section, Table
+from report.text import DASH, interval, listed, mean_sd, number, points
+
+GROUP, ORDER = "Result", 30
+BASES = {"full": "full fine-tuning", "head_only": "head-only"}  # role of pairs.csv: words
+
+
+def needs(results: Results) -> str | None:
+    if results.paper.empty:
+        return "the report is not about the paper"
+    return (
+        None if len(differences(results)) else "no method of the profile stands in the paper beside full or head-only"
+    )
+
+
+def section(results: Results) -> Section:
+    rows = differences(results)
+    title = finding(rows)
+    caption = (
+        "Accuracy minus that of full fine-tuning, and of head-only, on the same network and data: dot and line, "
+        "measured here with the unadjusted 95 % interval; diamond, the paper's table, its line the two standard "
+        f"deviations together, for one run of each (how many there were is not stated). {comparability(results)}"
+    )
+    told = "; ".join(
+        f"{row.method} against {row.base}: {points(row.difference, plus=True)} here, {points(row.paper, plus=True)} "
+        "there"
+        for row in rows.itertuples()
+    )
+    return Section(
+        name="beside_paper", group=GROUP, title=title, caption=caption, alt=f"{title} In points, {told}.",
+        figure=figure(rows, results.methods.ink), tables=[table(results)],
+    )  # fmt: skip
+
+
+def differences(results: Results) -> pd.DataFrame:
+    """A row a method and base ('full', 'head_only'): ours (difference, lo, hi), theirs (paper, paper_lo, paper_hi)."""
+    paper = counterparts(results.methods, results.paper, results.dataset)
+    paper = paper[paper.training_set == "full"].drop_duplicates("method").set_index("method")
+    families = results.methods.family
+    rows = []
+    pairs = results.pairs[(results.pairs.data == "test") & (results.pairs.metric == "accuracy")]
+    for pair in pairs[pairs.role.isin(list(BASES))].itertuples():
+        if pair.method not in paper.index or pair.reference not in paper.index or families[pair.method] in BASES:
+            continue
+        own, base = paper.loc[pair.method], paper.loc[pair.reference]
+        if own.backbone != base.backbone:
+            continue
+        half = (own.accuracy_sd**2 + base.accuracy_sd**2) ** 0.5
+        gain = own.accuracy - base.accuracy
+        rows.append({
+            "method": pair.method, "base": pair.role, "difference": pair.difference, "lo": pair.lo, "hi": pair.hi,
+            "paper": gain, "paper_lo": gain - half, "paper_hi": gain + half,
+        })  # fmt: skip
+    columns = ["method", "base", "difference", "lo", "hi", "paper", "paper_lo", "paper_hi"]
+    found = pd.DataFrame(rows, columns=columns)
+    return found[found.difference.notna()].drop_duplicates(["method", "base"]).reset_index(drop=True)
+
+
+def finding(rows: pd.DataFrame) -> str:
+    """How many of the paper's gains over each base are found here: above zero with the whole interval."""
+    parts = []
+    for base, words in BASES.items():
+        own = rows[(rows.base == base) & (rows.paper > 0)]
+        if len(own):
+            found, against = int((own.lo > 0).sum()), int((own.hi < 0).sum())
+            text = f"of {len(own)} gains over {words} in the paper {found} appear here"
+            parts.append(f"{text}, {against} are losses" if against else text)
+    text = "; ".join(parts) or "The paper states no gain for the methods measured here"
+    return f"{text[0].upper()}{text[1:]}."
+
+
+def figure(rows: pd.DataFrame, inks) -> Figure:
+    """A panel a base, a row a method; rows as `differences` gives them."""
+    bases = [base for base in BASES if (rows.base == base).any()]
+    ranked = {base: rows[rows.base == base].sort_values("difference", ascending=False) for base in bases}
+    panels = {f"Minus {BASES[base]}": list(own.method) for base, own in ranked.items()}
+    figure, axes = drawing.stacked(panels, inks, "Difference in accuracy, points")
+    for axis, own in zip(axes, ranked.values(), strict=True):
+        axis.axvline(0, color=drawing.INK, lw=0.9, zorder=1)
+        for place, row in enumerate(own.itertuples()):
+            color = inks[row.method]
+            axis.plot([100 * row.lo, 100 * row.hi], [place - 0.14] * 2, color=color, lw=2, zorder=2)
+            axis.plot(100 * row.difference, place - 0.14, "o", ms=6.5, color=color, zorder=3)
+            axis.plot([100 * row.paper_lo, 100 * row.paper_hi], [place + 0.2] * 2, color=drawing.QUIET, lw=1, zorder=2)
+            axis.plot(100 * row.paper, place + 0.2, "D", ms=5, mfc="white", mec=drawing.QUIET, mew=1.2, zorder=3)
+            drawing.beside(axis, place, f"{points(row.difference, plus=True)} ({points(row.paper, plus=True)})")
+    drawing.ticks(axes[-1])
+    drawing.below(figure, [
+        Line2D([], [], marker="o", ms=6.5, lw=2, color=drawing.INK, label="measured here"),
+        Line2D([], [], marker="D", ms=5, lw=1, color=drawing.QUIET, mfc="white", mew=1.2,
+        label="the paper (in brackets)"),
+    ])  # fmt: skip
+    return figure
+
+
+def table(results: Results) -> Table:
+    """Measured accuracy beside every figure of the paper for a method of the same name."""
+    paper = counterparts(results.methods, results.paper, results.dataset)
+    ours = results.methods.reindex(paper.method).reset_index(drop=True)
+    raw = pd.DataFrame({
+        "method": paper.method, "measured_backbone": ours.backbone, "measured_accuracy": ours.acc_mean,
+        "measured_lo": ours.acc_lo,
+        "measured_hi": ours.acc_hi, "measured_auc": ours.auc_mean, "paper_backbone": paper.backbone,
+        "paper_dataset": paper.dataset, "paper_training_set": paper.training_set, "paper_accuracy": paper.accuracy,
+        "paper_accuracy_sd": paper.accuracy_sd, "paper_auc": paper.auc, "source": paper.source,
+    })  # fmt: skip
+    text = pd.DataFrame({
+        "Method": raw.method, "Paper's setting": [_setting(row) for row in paper.itertuples()], "Source": raw.source,
+        "Paper's accuracy": [mean_sd(m, s, 3) for m, s in zip(raw.paper_accuracy, raw.paper_accuracy_sd, strict=True)],
+        "Measured": [f"{number(m, '.3f')} {interval(lo, hi)}" if pd.notna(m) else DASH
+                     for m, lo, hi in zip(raw.measured_accuracy, raw.measured_lo, raw.measured_hi, strict=True)],
+        "Paper's AUC": [number(v, ".3f") for v in raw.paper_auc],
+        "Measured AUC": [number(v, ".3f") for v in raw.measured_auc],
+    })  # fmt: skip
+    note = comparability(results)
+    if paper.source.str.contains("pointwise only").any():
+        note += (
+            " The paper calls its 0.933 that of a pointwise-only update; by its 0.91M trained parameters it is a "
+            "depthwise-only one (910,084 on VGG16, where pointwise-only has 2,499,332), so it stands beside that "
+            "method."
+        )
+    title = f"The paper's figures beside those measured here, with their 95 % interval (measured: {results.label})"
+    return Table("beside_paper", title, note, raw, text, left=3)
+
+
+def comparability(results: Results) -> str:
+    """What separates the measured figures from the paper's."""
+    methods = results.methods[
+        results.methods.index.isin(counterparts(results.methods, results.paper, results.dataset).method)
+    ]
+    backbones = sorted({str(b) for b in methods.backbone[methods.group == "CNN"].dropna()} - {"vgg16"})
+    parts = [] if results.dataset in set(results.paper.dataset) else ["on other data than OCTMNIST"]
+    parts += [f"with {listed(backbones)} where the paper mostly has vgg16"] if backbones else []
+    if not parts:
+        return "Same data set and backbone; training details differ where the settings in the run records do."
+    return f"Ours are {' and '.join(parts)}: differences and the order of methods may be compared, accuracies may not."
+
+
+def _setting(figure) -> str:
+    """A paper's backbone, data set, image size and training set, as far as they are stated."""
+    size = "" if pd.isna(figure.image_size) else f" at {figure.image_size:.0f} px"
+    images = "" if pd.isna(figure.training_set) else f", {figure.training_set}"
+    return f"{figure.backbone}, {figure.dataset}{size}{images}"

@@ -1,0 +1,107 @@
+"""Confusion matrices of the declared methods: which classes are taken for which."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.figure import Figure
+
+from report import drawing
+from report.reading import Results
+from report.sections import Section, Table
+from report.text import number, percent
+
+GROUP, ORDER = "Evidence", 20
+SHOWN = 6
+CROWDED = 12  # classes, from which neither cells nor ticks are written
+
+
+def needs(results: Results) -> str | None:
+    return None if len(results.confusion) and results.leading(SHOWN) else "no run left predictions"
+
+
+def section(results: Results) -> Section:
+    names = results.leading(SHOWN)
+    shares = {name: matrix(results.confusion, name) for name in names}
+    title = finding(shares)
+    caption = f"Per cent of the images of a true class (row) that are called each class (column); {results.label}."
+    short = [
+        f"{drawing.abbreviated(c)} {c}" for c in next(iter(shares.values())).index if drawing.abbreviated(c) != str(c)
+    ]
+    caption += f" Abbreviated: {', '.join(short)}." if short else ""
+    told = "; ".join(
+        f"{name} recognises {', '.join(f'{percent(round(share.loc[c, c], 2))} of {c}' for c in share.index)}"
+        for name, share in list(shares.items())[:3]
+        if len(share) <= CROWDED
+    )
+    return Section(
+        name="confusion", group=GROUP, title=title, caption=caption, alt=f"{title} {told}.",
+        figure=figure(shares, results.methods.ink),
+        tables=[recall(results.confusion, list(results.methods.index), results.label)], folded=True,
+    )  # fmt: skip
+
+
+def matrix(confusion: pd.DataFrame, method: str) -> pd.DataFrame:
+    """Shares of each true class (row) by predicted class (column), in the classes' order."""
+    own = confusion[confusion.method == method]
+    classes = list(dict.fromkeys(own["true"]))
+    counts = own.pivot_table(index="true", columns="predicted", values="count", aggfunc="sum", fill_value=0)
+    counts = counts.reindex(index=classes, columns=classes, fill_value=0)
+    return counts.div(counts.sum(axis=1).replace(0, np.nan), axis=0)
+
+
+def finding(shares: dict[str, pd.DataFrame]) -> str:
+    """The commonest confusion of the first method, and of how many others it is too."""
+    first, *others = shares
+    true, predicted, share = _worst(shares[first])
+    if share == 0:
+        return f"{first} confuses no two classes."
+    same = sum(_worst(shares[name])[:2] == (true, predicted) for name in others)
+    text = f"{first} takes {percent(round(share, 2))} of {true} for {predicted}"
+    return f"{text}, the commonest confusion of {same} of {len(others)} others too." if others else f"{text}."
+
+
+def _worst(share: pd.DataFrame) -> tuple[str, str, float]:
+    off = share.to_numpy(copy=True)
+    np.fill_diagonal(off, -1)
+    row, column = np.unravel_index(np.nanargmax(off), off.shape)
+    return share.index[row], share.columns[column], max(off[row, column], 0.0)
+
+
+def figure(shares: dict[str, pd.DataFrame], inks) -> Figure:
+    """A heat map a method, per cent; `shares` as `matrix` gives them."""
+    columns = min(3, len(shares))
+    rows = -(-len(shares) // columns)
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(drawing.WIDTH, 1.95 * rows + 0.3), sharex=True, sharey=True, squeeze=False
+    )
+    for axis, (name, share) in zip(axes.flat, shares.items()):
+        crowded = len(share) > CROWDED
+        labels = False if crowded else [drawing.abbreviated(c) for c in share.columns]
+        sns.heatmap(
+            100 * share, ax=axis, cmap=drawing.SHADE, vmin=0, vmax=100, cbar=False, square=True, annot=len(share) <= 6,
+            fmt=".0f",
+            annot_kws={"fontsize": drawing.SMALL}, xticklabels=labels, yticklabels=labels, linewidths=0.5,
+        )  # fmt: skip
+        axis.set_title(drawing.wrapped(name, 18), color=inks[name], fontsize=9, linespacing=0.95)
+        axis.tick_params(length=0)
+        axis.tick_params(axis="x", rotation=45)
+        axis.tick_params(axis="y", rotation=0)
+        axis.set(xlabel="", ylabel="")
+    for axis in list(axes.flat)[len(shares) :]:
+        axis.set_visible(False)
+    figure.supxlabel("Called", fontsize=9.5)
+    figure.supylabel("True class", fontsize=9.5)
+    return figure
+
+
+def recall(confusion: pd.DataFrame, order: list[str], label: str) -> Table:
+    """Share of each true class that is recognised, a row a method."""
+    names = [name for name in order if name in set(confusion.method)]
+    rows = {name: pd.Series(np.diag(matrix(confusion, name)), matrix(confusion, name).index) for name in names}
+    share = pd.DataFrame(rows).T
+    text = share.map(lambda v: number(v, ".3f")).rename_axis("Method").rename_axis(None, axis=1).reset_index()
+    raw = share.rename_axis("method").rename_axis(None, axis=1).reset_index()
+    return Table(
+        "recall", f"Recall by class: {label}", "Share of a true class that is recognised, over all runs.", raw, text
+    )

@@ -1,0 +1,105 @@
+"""How time and memory of a training step grow with batch size, image size and rank."""
+
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
+
+from report import drawing
+from report.reading import Results, machine
+from report.sections import Section
+from report.text import listed
+
+GROUP, ORDER, FOLDED = "Cost", 30, True
+SWEEPS = {"batch": ("batch_size", "Batch size"), "image": ("image_size", "Image size, px"), "rank": ("rank", "Rank")}
+VALUES = {"step_ms": "Training step, ms", "peak_mib": "Peak memory, MiB"}
+
+
+def needs(results: Results) -> str | None:
+    return None if len(swept(results.cost_growth)) else "the profile's `cost` section asks for no sweep"
+
+
+def section(results: Results) -> Section:
+    rows = swept(results.cost_growth)
+    title = finding(rows)
+    caption = (
+        "One value is swept in a column, the others are the profile's; log scales. Measured on "
+        f"{machine(results.directory)}, random weights."
+    )
+    return Section(
+        name="cost_growth", group=GROUP, title=title, caption=caption, alt=f"{title} {powers(rows)}".strip(),
+        figure=figure(rows),
+        folded=FOLDED,
+    )  # fmt: skip
+
+
+def swept(growth: pd.DataFrame) -> pd.DataFrame:
+    """The rows of sweeps over two values or more, with `at`: the value swept."""
+    parts = []
+    for sweep, (column, _) in SWEEPS.items():
+        own = growth[(growth.sweep == sweep) & growth[column].notna()]
+        if own[column].nunique() > 1:
+            parts.append(own.assign(at=own[column]))
+    return pd.concat(parts) if parts else growth.iloc[:0].assign(at=[])
+
+
+def slopes(rows: pd.DataFrame) -> dict[tuple[str, str], tuple[float, float]]:
+    """By sweep and method the powers with which time and memory grow."""
+    found = {}
+    for key, own in rows.groupby(["sweep", "method"], sort=False):
+        if own["at"].nunique() > 1:
+            found[key] = tuple(float(np.polyfit(np.log(own["at"]), np.log(own[name]), 1)[0]) for name in VALUES)
+    return found
+
+
+def finding(rows: pd.DataFrame) -> str:
+    """With which power of the first sweep's value the time grows, from the flattest method to the steepest."""
+    first = rows.sweep.iloc[0]
+    own = {method: power[0] for (sweep, method), power in slopes(rows).items() if sweep == first}
+    flat, steep = min(own, key=own.get), max(own, key=own.get)
+    name = SWEEPS[first][1].split(",")[0].lower()
+    if flat == steep:
+        return f"A step's time grows with the {name} to the power of {own[flat]:.2f} ({flat})."
+    return (
+        f"A step's time grows with the {name} to the power of {own[flat]:.2f} ({flat}) to {own[steep]:.2f} ({steep})."
+    )
+
+
+def powers(rows: pd.DataFrame) -> str:
+    """All powers in words."""
+    told = [
+        f"{method} by {SWEEPS[sweep][1].split(',')[0].lower()}: time {time:.2f}, memory {memory:.2f}"
+        for (sweep, method), (time, memory) in slopes(rows).items()
+    ]
+    return f"Powers: {listed(told)}." if told else ""
+
+
+def figure(rows: pd.DataFrame) -> Figure:
+    """A row a value, a column a sweep, a line a method."""
+    long = rows.melt(["sweep", "method", "family", "backbone", "at"], list(VALUES), var_name="what")
+    firsts = rows.drop_duplicates("method")
+    palette = {row.method: drawing.looks(row.family, row.backbone).color for row in firsts.itertuples()}
+    columns = [sweep for sweep in SWEEPS if (rows.sweep == sweep).any()]
+    with drawing.facets():
+        grid = sns.relplot(
+            long, x="at", y="value", hue="method", marker="o", row="what", col="sweep", row_order=list(VALUES),
+            col_order=columns, kind="line", palette=palette, height=1.9,
+            aspect=drawing.WIDTH / len(columns) / 1.9, facet_kws={"sharex": "col", "sharey": "row"}, errorbar=None,
+            legend=False,
+        )  # fmt: skip
+    grid.set(xscale="log", yscale="log")
+    grid.set_titles("")
+    for (what, sweep), axis in grid.axes_dict.items():
+        marks = sorted(rows["at"][rows.sweep == sweep].unique())
+        axis.set_xticks(marks, [f"{mark:g}" for mark in marks])
+        axis.xaxis.set_minor_locator(NullLocator())
+        axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=20))
+        axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axis.yaxis.set_minor_formatter(NullFormatter())
+        axis.set_xlabel(SWEEPS[sweep][1] if what == list(VALUES)[-1] else "")
+        axis.set_ylabel(VALUES[what] if sweep == columns[0] else "")
+    grid.figure.set_layout_engine("constrained")
+    drawing.below(grid.figure, [Line2D([], [], marker="o", color=color, label=name) for name, color in palette.items()])
+    return grid.figure

@@ -1,0 +1,157 @@
+"""Time and memory of a training step over full fine-tuning's, a panel a network, as `pipelines.cost` measured them."""
+
+import matplotlib.pyplot as plt
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+from report import drawing
+from report.reading import Results, machine
+from report.sections import Section, Table
+from report.text import DASH, number, percent, seconds, span, three_digits
+
+GROUP, ORDER = "Cost", 20
+SHOWN = 4  # panels; the table has all
+
+
+def needs(results: Results) -> str | None:
+    return None if results.cost.step_ratio.notna().any() else "no costs were measured; run `python -m pipelines.cost`"
+
+
+def section(results: Results) -> Section:
+    rows = styled(results.cost)
+    where = machine(results.directory)
+    title = finding(rows, results.declared[:1])
+    of_colora = list(dict.fromkeys(rows.panel[(rows.family == "colora") & (rows.role == "method")]))[:SHOWN]
+    shown = rows[rows.panel.isin(of_colora or list(rows.panel[:1]))]
+    caption = (
+        "Training step (dot, with the 95 % interval of the median) and its peak memory (tick) over full "
+        f"fine-tuning's on the same network; log scale, left of the line is cheaper. {how(rows, where)} Hollow: "
+        "reference implementations, somebody else's code at the same places."
+    )
+    told = "; ".join(
+        f"{row.method} on {row.panel}: {row.step_ratio:.2f} and {row.peak_ratio:.2f}" for row in shown.itertuples()
+    )
+    return Section(
+        name="cost_ratios", group=GROUP, title=title, caption=caption,
+        alt=f"{title} Step time and memory over full fine-tuning's: {told}.",
+        figure=figure(shown), tables=[table(results.cost, where, results.profile)],
+    )  # fmt: skip
+
+
+def styled(cost: pd.DataFrame) -> pd.DataFrame:
+    """The rows that are related to full fine-tuning, with panel, color and ink; cheapest first within a panel."""
+    rows = cost[cost.step_ratio.notna() & (cost.family.ne("full") | cost.role.ne("method"))]
+    colors = [drawing.looks(row.family, row.backbone).color for row in rows.itertuples()]
+    panels = [heading(row) for row in rows.itertuples()]
+    rows = rows.assign(panel=panels, color=colors, ink=[drawing.ink(color) for color in colors])
+    return pd.concat([own.sort_values("step_ratio", kind="stable") for _, own in rows.groupby("panel", sort=False)])
+
+
+def heading(row) -> str:
+    """What the rows of a panel share."""
+    compiled = ", compiled" if str(row.compile) == "True" else ""
+    return f"{row.backbone}, {row.image_size:.0f} px, batch {row.batch_size:.0f}, {row.precision}{compiled}"
+
+
+def finding(rows: pd.DataFrame, declared: list[str]) -> str:
+    """The declared CoLoRA method's step and memory on every network where it was measured."""
+    own = rows[(rows.family == "colora") & (rows.role == "method")]
+    own = own[own.method.isin(declared)] if own.method.isin(declared).any() else own
+    if own.empty:
+        first = rows.iloc[0]
+        share = percent(round(first.step_ratio, 2))
+        return f"{first.method} takes {share} of a full fine-tuning step on {first.backbone}."
+    own = own.drop_duplicates("panel")
+    first = own.iloc[0]
+    text = (
+        f"A step of {first.method} takes {percent(round(first.step_ratio, 2))} of the time and "
+        f"{percent(round(first.peak_ratio, 2))} of the memory of full fine-tuning on {first.backbone}"
+    )
+    if len(own) == 1:
+        return f"{text}."
+    time, memory = (
+        f"{100 * own[name].min():.0f} to {percent(round(own[name].max(), 2))}" for name in ("step_ratio", "peak_ratio")
+    )
+    return f"{text}; {time} and {memory} over {len(own)} networks and settings."
+
+
+def figure(rows: pd.DataFrame) -> Figure:
+    """A row a method, a panel a network and setting. rows: as `styled` gives them."""
+    panels = dict(list(rows.groupby("panel", sort=False)))
+    heights = [len(own) + 0.3 for own in panels.values()]
+    figure, axes = plt.subplots(
+        len(panels), 1, sharex=True, squeeze=False, height_ratios=heights,
+        figsize=(drawing.WIDTH, 0.27 * sum(heights) + 0.33 * len(panels) + 0.9),
+    )  # fmt: skip
+    for axis, (panel, own) in zip(axes[:, 0], panels.items(), strict=True):
+        drawing.label_rows(axis, list(own.method), dict(zip(own.method, own.ink, strict=True)), width=32)
+        axis.set_title(panel)
+        axis.axvline(1, **drawing.REFERENCE_LINE)
+        for place, row in enumerate(own.itertuples()):
+            fill = row.color if row.role == "method" else "white"
+            if pd.notna(row.step_ratio_lo):
+                axis.plot(
+                    [row.step_ratio_lo, row.step_ratio_hi], [place] * 2, color=row.color, lw=2, alpha=0.6, zorder=2
+                )
+            axis.plot(row.peak_ratio, place, "|", ms=11, mew=2.4, color=row.color, zorder=3)
+            axis.plot(row.step_ratio, place, "o", ms=6.5, mfc=fill, mec=row.color, mew=1.3, zorder=4)
+            drawing.beside(axis, place, f"{row.step_ratio:.2f}\N{MULTIPLICATION SIGN} {three_digits(row.step_ms)} ms")
+    values = pd.concat([rows[name] for name in ("step_ratio", "peak_ratio", "step_ratio_lo", "step_ratio_hi")]).dropna()
+    last = axes[-1, 0]
+    last.set(
+        xscale="log",
+        xlim=(values.min() / 1.12, max(values.max(), 1) * 1.12),
+        xlabel="\N{MULTIPLICATION SIGN} full fine-tuning",
+    )
+    last.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=20))
+    last.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    last.xaxis.set_minor_formatter(NullFormatter())
+    drawing.below(figure, [
+        Line2D([], [], ls="", marker="o", ms=6.5, color=drawing.INK, label="step time"),
+        Line2D([], [], ls="", marker="|", ms=11, mew=2.4, color=drawing.INK, label="peak memory"),
+        Line2D([], [], ls="", marker="o", ms=6.5, mfc="white", mec=drawing.INK, mew=1.3, label="reference code"),
+    ])  # fmt: skip
+    return figure
+
+
+def how(rows: pd.DataFrame, where: str) -> str:
+    """On what and how the readings were taken."""
+    return f"Measured on {where}, contenders taking turns, {span(rows.rounds)} rounds; ratios within a round."
+
+
+def table(cost: pd.DataFrame, where: str, profile: str) -> Table:
+    """Time, memory and inference of everything measured, with ratios to full fine-tuning."""
+    rows = list(cost.itertuples())
+    text = pd.DataFrame({
+        "Method": [r.method + (" (reference)" if r.role != "method" else "") for r in rows],
+        "Network": [heading(r) for r in rows],
+        "Step, ms": [with_interval(r.step_ms, r.step_ms_lo, r.step_ms_hi, seconds) for r in rows],
+        "Time × full": [with_interval(r.step_ratio, r.step_ratio_lo, r.step_ratio_hi) for r in rows],
+        "Fed × ready": [with_interval(r.input_ratio, r.input_ratio_lo, r.input_ratio_hi) for r in rows],
+        "Peak, MiB": [seconds(r.peak_mib) for r in rows], "Memory × full": [number(r.peak_ratio, ".2f") for r in rows],
+        "Images/s": [seconds(r.images_per_s) for r in rows],
+        "Of the ceiling": [number(r.ceiling_share, ".0%") for r in rows],
+        "One image, ms": [seconds(r.inference_ms) for r in rows],
+        "merged, ms": [seconds(r.inference_merged_ms) for r in rows],
+        "× untouched": [with_interval(r.inference_ratio, r.inference_ratio_lo, r.inference_ratio_hi) for r in rows],
+    })  # fmt: skip
+    note = (
+        f"{how(cost, where)} Step: forward, loss, backward and optimizer of a batch that lies ready, in the recipe's "
+        "precision and layout, from random weights. Fed × ready: with the batch gathered and augmented first, as in "
+        "training. Peak: the most bytes in use at once through torch's allocator. Of the ceiling: operations a "
+        "second of a step as a share of one large matrix product's or convolution's. × untouched: a request of one "
+        "image to the merged network, against the fully fine-tuned one. A dash where the network has no full "
+        "fine-tuning."
+    )
+    return Table(
+        "side_by_side", f"Cost side by side: profile {profile}, random weights, {where}", note, cost, text, left=2
+    )
+
+
+def with_interval(value, low, high, form=lambda v: number(v, ".2f")) -> str:
+    """A value with its interval behind it."""
+    if pd.isna(value):
+        return DASH
+    return form(value) if pd.isna(low) else f"{form(value)} [{form(low)}, {form(high)}]"

@@ -1,0 +1,100 @@
+"""Own test folds against other patients as dumbbells: what a network is worth where it was not trained."""
+
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from report import drawing
+from report.reading import Results
+from report.sections import Section, Table
+from report.text import few, interval, number, points, signed, span
+
+GROUP, ORDER = "Result", 40
+
+
+def needs(results: Results) -> str | None:
+    return None if results.external.balanced_accuracy.notna().any() else "the profile names no external data"
+
+
+def section(results: Results) -> Section:
+    rows = results.external[results.external.balanced_accuracy.notna()]
+    title = finding(rows, results.contrasts)
+    sizes = "; ".join(
+        f"{data}: {span(own.images)} images{f' of {span(own.patients)} patients' if own.patients.notna().any() else ''}"
+        for data, own in rows.groupby("data", sort=False)
+    )
+    caption = (
+        "Balanced accuracy on the runs' own test images (full dot) and on other patients (hollow), networks "
+        f"unchanged; {sizes}. Sorted by the latter. Right: the change in points with its 95 % interval, patients as "
+        "units."
+    )
+    told = "; ".join(
+        f"{row.method} {row.own_balanced_accuracy:.3f} and {row.balanced_accuracy:.3f}" for row in rows.itertuples()
+    )
+    return Section(
+        name="external", group=GROUP, title=title, caption=caption, alt=f"{title} Own and other patients: {told}.",
+        figure=figure(rows, results.methods), tables=[table(rows, results.profile)],
+    )  # fmt: skip
+
+
+def finding(rows: pd.DataFrame, contrasts: pd.DataFrame) -> str:
+    """How much is lost on other patients, who is best there, and what the declared contrasts show there."""
+    data = rows.data.iloc[0]
+    own = rows[rows.data == data].set_index("method")
+    best = own.balanced_accuracy.idxmax()
+    text = (
+        f"On other patients ({data}) methods change by {points(own.change.min(), plus=True)} to "
+        f"{points(own.change.max(), plus=True)} points; {best} does best, {own.balanced_accuracy[best]:.3f}"
+    )
+    declared = contrasts[(contrasts.data == data) & (contrasts.metric == "balanced_accuracy")]
+    shown = {word: list(declared.comparator[declared.higher == verdict])
+             for verdict, word in (("supported", "above"), ("contradicted", "below"))}  # fmt: skip
+    parts = [f"{word} {few(names)}" for word, names in shown.items() if names]
+    if parts:
+        text += f"; {declared.method.iloc[0]} is {' and '.join(parts)}"
+    return f"{text}."
+
+
+def figure(rows: pd.DataFrame, methods: pd.DataFrame) -> Figure:
+    """A panel a data set (two where methods are many), a dumbbell a method. rows: as external.csv."""
+    panels = {}
+    for data, own in rows.groupby("data", sort=False):
+        ranked = own.sort_values("balanced_accuracy", ascending=False)
+        parts = -(-len(ranked) // drawing.MOST)
+        size = -(-len(ranked) // parts)
+        for part in range(parts):
+            panels[f"{data}{', continued' if part else ''}"] = ranked.iloc[part * size : (part + 1) * size].set_index(
+                "method"
+            )
+    names = {title: list(own.index) for title, own in panels.items()}
+    figure, axes = drawing.stacked(names, methods.ink, "Balanced accuracy")
+    for axis, own in zip(axes, panels.values(), strict=True):
+        drawing.dumbbells(axis, own.own_balanced_accuracy, own.balanced_accuracy, methods.color)
+        for place, row in enumerate(own.itertuples()):
+            limits = f" [{points(row.change_lo)}, {points(row.change_hi)}]" if pd.notna(row.change_lo) else ""
+            drawing.beside(axis, place, f"{points(row.change, plus=True)}{limits}")
+    values = rows[["own_balanced_accuracy", "balanced_accuracy"]].to_numpy()
+    axes[-1].set_xlim(*drawing.limits(values, top=1.0))
+    drawing.below(figure, [
+        Line2D([], [], ls="", marker="o", ms=7, color=drawing.INK, label="own test images"),
+        Line2D([], [], ls="", marker="o", ms=7, mfc="white", mec=drawing.INK, mew=1.5, label="other patients"),
+    ])  # fmt: skip
+    return figure
+
+
+def table(rows: pd.DataFrame, profile: str) -> Table:
+    """Accuracy, balanced accuracy and AUC on other patients, and the change from the runs' own test images."""
+    ranked = rows.sort_values(["data", "balanced_accuracy"], ascending=[True, False])
+    text = pd.DataFrame({
+        "Data": ranked.data, "Method": ranked.method,
+        **{head: [f"{number(r[name], '.3f')} {interval(r[f'{name}_lo'], r[f'{name}_hi'])}" for _,
+        r in ranked.iterrows()]
+           for name, head in (("balanced_accuracy", "Balanced accuracy"), ("accuracy", "Accuracy"), ("auc", "AUC"))},
+        "Change": [f"{signed(r.change)} {interval(r.change_lo, r.change_hi, plus=True)}" for r in ranked.itertuples()],
+        "Runs": [f"{n:.0f}" for n in ranked.runs],
+    })  # fmt: skip
+    note = (
+        "Means over runs with 95 % intervals, patients as units. Change: balanced accuracy there minus on the runs' "
+        "own test images, paired by run. Every run's best-validation weights were tested there once."
+    )
+    return Table("external", f"Other patients: profile {profile}", note, ranked, text, left=2)

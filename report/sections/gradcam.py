@@ -1,0 +1,171 @@
+"""Where networks looked: Grad-CAM maps of a few methods on a few test images, from explain.npz alone."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from report import drawing
+from report.reading import Explained, Results
+from report.sections import Section
+from report.text import percent, plural
+
+GROUP, ORDER = "Evidence", 50
+HEAT = plt.get_cmap("plasma")  # even in lightness, and apart from grey and from the colours of right and wrong
+STRENGTH = 0.65  # the heat's opacity at the strongest position; none at 0
+STEP = 4  # grey levels that are drawn as one, which nobody sees, and the files are half as large
+RIGHT, WRONG = ("\N{CHECK MARK}", "#444444"), ("\N{BALLOT X}", "#B2182B")
+MOST = 5  # methods beside the scan: more were not legible on a phone
+EDGE = 0.1  # share of the width and height at each side that counts as the image's edge
+AGREEMENT = "agreement"
+
+
+def needs(results: Results) -> str | None:
+    return (
+        None
+        if results.explained is not None
+        else "no explain.npz; run `python -m pipelines.explain` with `probe` in the profile"
+    )
+
+
+def section(results: Results) -> Section:
+    shown = chosen(results.explained, results.leading(MOST))
+    title = finding(shown)
+    told = "; ".join(
+        f"{shown.classes[label]}: "
+        f"{', '.join(f'{name} calls it {shown.classes[named]}' for name, named in zip(shown.methods, column))}"
+        for label, column in zip(shown.labels, shown.predicted.T, strict=True)
+    )
+    return Section(
+        name="gradcam", group=GROUP, title=title, caption=caption(shown, results.origin),
+        alt=f"{title} Scans by true class: {told}.",
+        figure=figure(shown, results.methods.ink), folded=True,
+    )  # fmt: skip
+
+
+def chosen(explained: Explained, leading: list[str]) -> Explained:
+    """The same images with at most `MOST` methods: those of `leading` first, then as the file has them."""
+    names = explained.methods.tolist()
+    kept = list(dict.fromkeys([*[name for name in leading if name in names], *names]))[:MOST]
+    places = [names.index(name) for name in names if name in kept]
+    return Explained(**{
+        **vars(explained), "methods": explained.methods[places], "predicted": explained.predicted[places],
+        "probability": explained.probability[places], "maps": [explained.maps[place] for place in places],
+    })  # fmt: skip
+
+
+def at_edge(maps: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """The share of each map's evidence that lies in the outer `EDGE` of the image; maps (m, h, w), result (m,)."""
+    frame = np.ones(shape, bool)
+    rows, columns = round(EDGE * shape[0]), round(EDGE * shape[1])
+    frame[rows : shape[0] - rows, columns : shape[1] - columns] = False
+    large = np.stack([enlarged(one / 255, shape) for one in maps])
+    total = large.sum((1, 2))
+    return np.divide((large * frame).sum((1, 2)), total, out=np.zeros(len(maps)), where=total > 0)
+
+
+def finding(shown: Explained) -> str:
+    """Who is right on the images shown, and whose evidence lies at the image's edge where it is wrong."""
+    right = shown.predicted == shown.labels
+    split = shown.shows != AGREEMENT
+    shape = shown.images.shape[1:3]
+    even = 1 - (1 - 2 * EDGE) ** 2
+    edges = np.stack([at_edge(maps, shape) for maps in shown.maps])
+    wrong = np.where(right, -1, edges)
+    method, image = np.unravel_index(wrong.argmax(), wrong.shape)
+    counts = ", ".join(
+        f"{name} {int(found)}" for name, found in zip(shown.methods, right[:, split].sum(1), strict=True)
+    )
+    text = (
+        f"Where methods disagree ({plural(int(split.sum()), 'scan')}), right are: {counts}"
+        if split.any()
+        else "Methods agree"
+    )
+    if wrong[method, image] > 2 * even:
+        called = shown.classes[shown.predicted[method, image]]
+        share = percent(round(float(wrong[method, image]), 2))
+        text += f"; {shown.methods[method]} calls {called} on the image's edge ({share} of its evidence lies there)"
+    return f"{text}."
+
+
+def caption(shown: Explained, origin: str) -> str:
+    """What Grad-CAM is, how methods and images were chosen, and how coarse the maps are."""
+    sizes = sorted({maps.shape[1:] for maps in shown.maps})
+    coarse = " or ".join(f"{h} x {w}" for h, w in sizes)
+    pixels = " x ".join(map(str, shown.images.shape[1:3]))
+    return (
+        "Grad-CAM (Selvaraju et al. 2017): where a network's last map speaks for the class that it names, below each "
+        "scan with its probability; not why, nor what speaks against it. Dark to yellow: none to the strongest "
+        f"evidence of the panel. A wrong class has a cross and a dashed frame. Maps have {coarse} positions on "
+        f"{pixels} px: they point to a region. Chosen by rule, not by eye: above, images on which methods agree and "
+        f"the least sure one is surest; below, those on which most pairs name different classes. {origin}, seed "
+        f"{shown.seed}, of {shown.pool:,} test images."
+    )
+
+
+def figure(shown: Explained, inks) -> Figure:
+    """A row an image: the scan, then each method's map over it, with the class named and its probability."""
+    rows, columns = len(shown.indices), 1 + len(shown.methods)
+    side = (drawing.WIDTH - 0.25) / columns
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(drawing.WIDTH, rows * (0.93 * side + 0.13) + 0.35), squeeze=False,
+        subplot_kw={"xticks": [], "yticks": []}, gridspec_kw={"hspace": 0.02, "wspace": 0.02},
+    )  # fmt: skip
+    split = int((shown.shows == AGREEMENT).sum())
+    for row in range(rows):
+        scan = grey(shown.images[row])
+        axes[row, 0].imshow(overlaid(scan, np.zeros((1, 1))), interpolation="none")
+        _below(axes[row, 0], drawing.abbreviated(shown.classes[shown.labels[row]], 12), drawing.INK, weight="bold")
+        for column, maps in enumerate(shown.maps, start=1):
+            axes[row, column].imshow(overlaid(scan, maps[row] / 255), interpolation="none")
+            _say(axes[row, column], shown, column - 1, row)
+    for axis in axes.flat:
+        axis.spines[["top", "right"]].set_visible(True)
+    for axis, name in zip(axes[0], ["true class", *shown.methods.tolist()], strict=True):
+        axis.set_title(
+            drawing.wrapped(name, 11), fontsize=7.5, loc="center", color=inks.get(name, drawing.INK), linespacing=0.95
+        )
+    for place, word in ((0, "agree"), (split, "disagree")):
+        if place < rows and (place == split or split):
+            axes[place, 0].set_ylabel(word, fontsize=drawing.SMALL, color=drawing.QUIET)
+    return figure
+
+
+def _say(axis: Axes, shown: Explained, method: int, image: int) -> None:
+    """Below a panel the class named, and how sure; a wrong one has a cross, bold type and a thick dashed frame."""
+    named = shown.predicted[method, image]
+    wrong = named != shown.labels[image]
+    mark, color = WRONG if wrong else RIGHT
+    text = f"{mark} {drawing.abbreviated(shown.classes[named], 8)} {shown.probability[method, image]:.2f}"
+    _below(axis, text, color, weight="bold" if wrong else "normal")
+    if wrong:
+        axis.spines[:].set(color=color, linewidth=1.5, linestyle=(0, (3, 1.5)))
+
+
+def _below(axis: Axes, text: str, color: str, weight: str) -> None:
+    size = min(7.0, 92 / max(len(text), 1))  # as large as fits below a panel
+    axis.text(
+        0.5, -0.03, text, transform=axis.transAxes, ha="center", va="top", fontsize=size, color=color, weight=weight
+    )
+
+
+def grey(image: np.ndarray) -> np.ndarray:
+    """A uint8 image (H, W) or (H, W, 3) as grey in 0..1: what colour it has would be mistaken for heat."""
+    return (image @ [0.299, 0.587, 0.114] if image.ndim == 3 else image) / 255
+
+
+def overlaid(scan: np.ndarray, heat: np.ndarray) -> np.ndarray:
+    """A grey scan (H, W) in 0..1 under a map (h, w) in 0..1, enlarged: RGB (H, W, 3) uint8."""
+    heat = enlarged(heat, scan.shape)[..., None]
+    mixed = scan[..., None] * (1 - STRENGTH * heat) + HEAT(heat[..., 0])[..., :3] * STRENGTH * heat
+    return np.minimum(STEP * (255 / STEP * mixed).round(), 255).astype(np.uint8)
+
+
+def enlarged(small: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """A map (h, w) at (H, W), bilinear; beyond the centres of the outer positions it stays as it is there."""
+
+    def weights(few, many):
+        at = ((np.arange(many) + 0.5) * few / many - 0.5).clip(0, few - 1)
+        return np.maximum(0, 1 - np.abs(at[:, None] - np.arange(few)))
+
+    return weights(small.shape[0], shape[0]) @ small @ weights(small.shape[1], shape[1]).T

@@ -1,0 +1,76 @@
+"""Hard scans: what most runs of the declared methods get wrong with confidence, for a reader's eye."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from report import drawing
+from report.reading import Results
+from report.sections import Section, Table
+from report.text import number, percent, plural
+
+GROUP, ORDER = "Evidence", 60
+SHOWN = 8
+
+
+def needs(results: Results) -> str | None:
+    return None if len(results.hard_scans) else "no scan is wrong in most runs"
+
+
+def section(results: Results) -> Section:
+    rows = results.hard_scans
+    pictured = rows[rows.image.isin(list(results.scans))].head(SHOWN)
+    title = finding(rows)
+    caption = (
+        "Test images that most runs of the declared methods call something else, the surest errors first: label "
+        "noise and look-alikes. Below each: the class of the data set, what the runs call it, and their mean "
+        "probability for that."
+    )
+    told = "; ".join(
+        f"image {row.image} of class {row.label}, called {row.predicted}" for row in rows.head(SHOWN).itertuples()
+    )
+    return Section(
+        name="hard_scans", group=GROUP, title=title, caption=caption, alt=f"{title} {told}.",
+        figure=figure(pictured, results.scans) if len(pictured) else None, tables=[table(rows, results.profile)],
+    )  # fmt: skip
+
+
+def finding(rows: pd.DataFrame) -> str:
+    """How many there are, and the commonest confusion among them."""
+    kinds = rows.groupby(["label", "predicted"], sort=False).size().sort_values(ascending=False, kind="stable")
+    (label, predicted), most = kinds.index[0], int(kinds.iloc[0])
+    number = plural(len(rows), "scan")
+    return f"Most runs are wrong on {number}, with confidence: {most} of class {label} are called {predicted}."
+
+
+def figure(rows: pd.DataFrame, scans: dict[int, np.ndarray]) -> Figure:
+    """Thumbnails, four a line; rows of hard_scans.csv, pixels by image number."""
+    columns = 4
+    lines = -(-len(rows) // columns)
+    figure, axes = plt.subplots(
+        lines,
+        columns,
+        figsize=(drawing.WIDTH, 1.72 * lines + 0.1),
+        squeeze=False,
+        subplot_kw={"xticks": [], "yticks": []},
+    )
+    for axis, row in zip(axes.flat, rows.itertuples()):
+        axis.imshow(scans[row.image], cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+        axis.spines[["top", "right"]].set_visible(True)
+        label, called = (drawing.abbreviated(name, 12) for name in (row.label, row.predicted))
+        axis.set_xlabel(f"{label}, called\n{called} {row.probability:.2f}", fontsize=drawing.SMALL, linespacing=1.0)
+    for axis in list(axes.flat)[len(rows) :]:
+        axis.set_visible(False)
+    return figure
+
+
+def table(rows: pd.DataFrame, profile: str) -> Table:
+    """The scans by number."""
+    text = pd.DataFrame({
+        "Image": [f"{v:.0f}" for v in rows.image], "Class": rows.label, "Called": rows.predicted,
+        "Probability": [number(v, ".2f") for v in rows.probability],
+        "Runs that are wrong": [f"{percent(round(r.share_wrong, 2))} of {r.runs:.0f}" for r in rows.itertuples()],
+    })  # fmt: skip
+    note = f"Image: its number in the prepared data; data/{profile}/files.csv names its file."
+    return Table("hard_scans", f"Scans that most runs get wrong: profile {profile}", note, rows, text, left=3)

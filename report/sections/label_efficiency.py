@@ -1,0 +1,134 @@
+"""Label efficiency: how accuracy grows with the training patients, a line a method on several shares of the labels."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FixedLocator, NullLocator
+
+from report import drawing
+from report.reading import Results
+from report.sections import Section, Table
+from report.text import DASH, few, interval, number, percent, points, signed, span
+
+GROUP, ORDER = "Result", 50
+DASHES = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (5, 1.2, 1.2, 1.2)))
+APART = 0.05  # of the log axis: how far points of one share are moved apart, so that no interval hides another
+CLOSE = 0.01  # of a series' best accuracy
+
+
+def needs(results: Results) -> str | None:
+    return None if results.labels.acc_mean.notna().any() else "all methods are trained on one share of the labels"
+
+
+def section(results: Results) -> Section:
+    rows = results.labels.dropna(subset=["acc_mean", "images"])
+    title = finding(rows, results.contrasts)
+    unit, _ = counted(rows)
+    caption = (
+        f"Test accuracy by the number of training {unit} (log scale) and their share of all, mean over runs with 95 % "
+        "interval. A share lies inside every larger one of its seed; validation and test images are the same for "
+        f"all. Points of one share are moved apart sideways. {results.label}"
+    )
+    told = "; ".join(
+        f"{series} {', '.join(f'{value:.3f} at {percent(share)}' for share, value in zip(own.share, own.acc_mean))}"
+        for series, own in rows.sort_values("share").groupby("series", sort=False)
+    )
+    return Section(
+        name="label_efficiency", group=GROUP, title=title, caption=f"{caption}.", alt=f"{title} Accuracies: {told}.",
+        figure=figure(rows, results.methods), tables=[table(rows, results.label), needed(rows, results.label)],
+    )  # fmt: skip
+
+
+def counted(rows: pd.DataFrame) -> tuple[str, pd.Series]:
+    """What is counted, patients or else images, and the numbers."""
+    return ("images", rows.images) if rows.patients.isna().any() else ("patients", rows.patients)
+
+
+def finding(rows: pd.DataFrame, contrasts: pd.DataFrame) -> str:
+    """What the declared contrasts show at the smallest share; without any, who is best at the smallest and largest."""
+    least, most = rows.share.min(), rows.share.max()
+    own = contrasts[(contrasts.data == "test") & (contrasts.metric == "accuracy")]
+    small = own[own.share == least]
+    words = {
+        "supported": "more accurate than",
+        "contradicted": "less accurate than",
+        "inconclusive": "not told apart from",
+    }
+    told = [
+        f"{word} {few(list(small.comparator[small.higher == verdict]))}"
+        for verdict, word in words.items()
+        if (small.higher == verdict).any()
+    ]
+    if told and least < most:
+        return f"With {percent(least)} of the labels {small.method.iloc[0]} is {', '.join(told)}."
+    first, last = (rows[rows.share == share].set_index("series").acc_mean.idxmax() for share in (least, most))
+    if first == last:
+        return f"{first} is best with {percent(least)} and with {percent(most)} of the labels."
+    return f"With {percent(least)} of the labels {first} is best, with {percent(most)} {last}."
+
+
+def figure(rows: pd.DataFrame, methods: pd.DataFrame) -> Figure:
+    """A line a series. rows: as labels.csv. methods: kind and color by name."""
+    _, x = counted(rows)
+    figure, axis = plt.subplots(figsize=(drawing.WIDTH, 3.9))
+    marks = x.groupby(rows.share).mean()
+    width = np.log(marks.max() / marks.min()) or 1.0
+    series = [name for name in methods.index if name in set(rows.series)]
+    used: dict[str, int] = {}
+    handles = []
+    for place, name in enumerate(series):
+        look = methods.loc[name]
+        nth = used[look.kind] = used.get(look.kind, -1) + 1
+        own = rows[rows.series == name].sort_values("share")
+        at = x[own.index] * np.exp(width * APART * (place - (len(series) - 1) / 2) / max(len(series) - 1, 1))
+        style = {"color": look.color, "lw": 1.6, "ls": DASHES[nth % len(DASHES)]}
+        dot = {"marker": drawing.MARKERS.get(look.kind, "o"), "ms": 6.5, "mec": "white", "mew": 0.7}
+        axis.vlines(at, own.acc_lo, own.acc_hi, color=look.color, lw=1.3, alpha=0.55, zorder=2)
+        axis.plot(at, own.acc_mean, zorder=3, **style, **dot)
+        handles.append(Line2D([], [], label=name, **style, **dot))
+    axis.set(xscale="log", xlabel=f"Training {counted(rows)[0]}, share of all", ylabel="Test accuracy")
+    axis.xaxis.set_major_locator(FixedLocator(marks))
+    axis.xaxis.set_minor_locator(NullLocator())
+    axis.set_xticklabels([f"{value:.0f}\n{percent(share)}" for share, value in marks.items()])
+    low, high = rows[["acc_lo", "acc_mean"]].min().min(), rows[["acc_hi", "acc_mean"]].max().max()
+    room = 0.05 * (high - low) + 0.005
+    axis.set_ylim(low - room, min(high + room, 1 + room / 2))
+    drawing.ticks(axis, "y")
+    drawing.below(figure, handles)
+    return figure
+
+
+def table(rows: pd.DataFrame, label: str) -> Table:
+    """Accuracy of every series by share of the labels."""
+    unit, count = counted(rows)
+    heads = {share: f"{percent(share)} ({span(own.round())} {unit})" for share, own in count.groupby(rows.share)}
+    text = pd.DataFrame([
+        {"Series": series, **{heads[row.share]: f"{row.acc_mean:.3f} {interval(row.acc_lo, row.acc_hi)}"
+                              for row in own.sort_values("share").itertuples()}}
+        for series, own in rows.groupby("series", sort=False)
+    ]).fillna(DASH)  # fmt: skip
+    note = "Mean test accuracy over runs with its 95 % interval, by the share of the training patients, else images."
+    return Table("label_accuracy", f"Accuracy by share of the labels: {label}", note, rows, text)
+
+
+def needed(rows: pd.DataFrame, label: str) -> Table:
+    """The smallest share at which each series comes close to its accuracy with all labels."""
+    found = []
+    for series, own in rows.sort_values("share").groupby("series", sort=False):
+        near = own[own.difference >= -CLOSE - 1e-9]
+        shown = own[(own.lo > -CLOSE) | (own.share == own.share.max())]
+        first, sure = (part.iloc[0] if len(part) else None for part in (near, shown))
+        found.append({
+            "Series": series, "With all labels": number(own.acc_mean.iloc[-1], ".3f"),
+            f"Within {points(CLOSE)} points from": DASH if first is None else percent(first.share),
+            "Difference there": DASH if first is None or pd.isna(first.lo) else
+            f"{signed(first.difference)} {interval(first.lo, first.hi, plus=True)}",
+            "Shown from": DASH if sure is None else percent(sure.share),
+        })  # fmt: skip
+    note = (
+        "Difference: accuracy minus that with all labels, paired by run and image, with an unadjusted 95 % interval. "
+        f"Shown from: the smallest share at which that interval lies above {signed(-CLOSE)} as a whole."
+    )
+    return Table("label_needs", f"Labels that a series needs: {label}", note, rows, pd.DataFrame(found))

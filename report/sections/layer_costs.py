@@ -1,0 +1,58 @@
+"""What the selective scan and the KAN layers cost alone, beside a plain implementation and beside a floor: a table."""
+
+import pandas as pd
+
+from report.reading import Results, machine
+from report.sections import Section, Table
+from report.sections.cost_ratios import with_interval
+from report.text import number, percent, seconds, span
+
+GROUP, ORDER, FOLDED = "Cost", 40, True
+BOUNDS = {"copy": "copying", "arithmetic": "arithmetic", "products": "dense products"}
+
+
+def needs(results: Results) -> str | None:
+    return None if len(results.cost_layers) else "the profile's `cost` section asks for no layers"
+
+
+def section(results: Results) -> Section:
+    rows = results.cost_layers
+    best, worst = rows.loc[rows.reference_ratio.idxmin()], rows.loc[rows.reference_ratio.idxmax()]
+    title = (
+        f"Layers written for this suite take {percent(round(best.reference_ratio, 2))} ({best.layer}, {best.method}) "
+        f"to {percent(round(worst.reference_ratio, 2))} ({worst.layer}, {worst.method}) of a plain implementation's "
+        "time."
+    )
+    return Section(
+        name="layer_costs", group=GROUP, title=title, caption="",
+        tables=[table(rows, results.profile, machine(results.directory))],
+        folded=FOLDED,
+    )  # fmt: skip
+
+
+def table(frame: pd.DataFrame, profile: str, where: str) -> Table:
+    """Time, peak memory and what is kept for backward, beside the reference's, and the time beside the floor."""
+    rows = list(frame.itertuples())
+    text = pd.DataFrame({
+        "Layer": [str(r.layer) for r in rows], "As in": [f"{r.method}: {r.shape}" for r in rows],
+        "Floor": [BOUNDS.get(r.bound, str(r.bound)) for r in rows],
+        "Time, ms": [with_interval(r.ms, r.ms_lo, r.ms_hi, seconds) for r in rows],
+        "Time × reference": [with_interval(r.reference_ratio, r.reference_ratio_lo,
+        r.reference_ratio_hi) for r in rows],
+        "Time × floor": [with_interval(r.floor_ratio, r.floor_ratio_lo, r.floor_ratio_hi, seconds) for r in rows],
+        "Peak, MiB": [seconds(r.peak_mib) for r in rows],
+        "Memory × reference": [number(r.peak_ratio, ".2f") for r in rows],
+        "Kept, bytes": [seconds(r.kept_per_element) for r in rows],
+        "Kept by the reference": [seconds(r.reference_kept_per_element) for r in rows],
+        "Error": [number(r.error, ".1e") for r in rows],
+    })  # fmt: skip
+    note = (
+        "Forward and backward of one layer in float32. Reference: the scan as a loop over the sequence, the KAN "
+        "layer's basis by the Cox-de Boor recursion, in plain PyTorch. Floor: copying the bytes that must be read "
+        "and written, or the arithmetic at the speed of a large matrix product, or the dense products of base and "
+        f"spline weights, whichever takes longest. Medians over {span(frame.rounds)} rounds in turns, with 95 % "
+        "intervals. Peak: beyond inputs and parameters. Kept: bytes from forward to backward for each number of the "
+        "input. Error: largest difference from the reference in the output and every gradient, as a share of the "
+        f"largest value; up to {frame.tolerance.max():g} is allowed."
+    )
+    return Table("layer_costs", f"Selective scan and KAN layers: profile {profile}, {where}", note, frame, text, left=3)

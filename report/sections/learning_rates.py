@@ -1,0 +1,125 @@
+"""Learning rates tried: how much each method's accuracy hangs on its rate, and whether the grid was wide enough."""
+
+import pandas as pd
+import seaborn as sns
+from matplotlib.figure import Figure
+
+from report import drawing
+from report.reading import Results
+from report.sections import Section, Table
+from report.text import few, number
+
+GROUP, ORDER = "Data and methods", 20
+SHOWN = 9  # panels
+NEAR = 0.01  # of the best accuracy: rates that close count as good
+
+
+def needs(results: Results) -> str | None:
+    return None if results.tuning.val_acc.notna().any() else "no learning rate was tried: all are stated in the profile"
+
+
+def section(results: Results) -> Section:
+    tried = results.tuning
+    names = _chosen(results)
+    title = finding(tried[tried.method.isin(results.learnt)] if results.learnt else tried)
+    caption = (
+        "Best validation accuracy of a short run at each learning rate, one seed; ring: the rate chosen. Every "
+        "method had the same grid; a choice at its edge widened the grid by one step."
+    )
+    if results.folds:
+        caption += " With folds, images that this seed trained and validated on are test images of other seeds."
+    stated = [name for name, seeds in results.methods.seeds.items() if seeds and name not in set(tried.method)]
+    caption += f" Rates stated, not tuned: {few(stated, 6)}." if stated else ""
+    return Section(
+        name="learning_rates", group=GROUP, title=title, caption=caption, alt=f"{title} {_told(tried, names)}",
+        figure=figure(tried, names, results.methods), tables=[table(tried, list(results.methods.index))],
+    )  # fmt: skip
+
+
+def finding(tried: pd.DataFrame) -> str:
+    """Between how few and how many of the rates tried a method is near its best, and who chose at an edge."""
+    best = tried.groupby("method").val_acc.transform("max")
+    good = tried.assign(good=tried.val_acc >= best - NEAR).groupby("method").good.sum().sort_values(kind="stable")
+    edge = at_edge(tried)
+    text = f"{good.index[-1]} is within a point of its best at {good.iloc[-1]} of the rates tried, "
+    text += f"{good.index[0]} at {good.iloc[0]}"
+    return (
+        f"{text}; {few(edge, 3)} chose the edge of the grid."
+        if edge
+        else f"{text}; no method chose the edge of the grid."
+    )
+
+
+def at_edge(tried: pd.DataFrame) -> list[str]:
+    """The methods whose chosen rate is the lowest or highest that they tried; with one rate there is no edge."""
+    found = []
+    for name, own in tried.groupby("method", sort=False):
+        chosen = own.lr[chose(own)]
+        if own.lr.nunique() > 1 and len(chosen) and chosen.iloc[0] in (own.lr.min(), own.lr.max()):
+            found.append(str(name))
+    return found
+
+
+def chose(tried: pd.DataFrame) -> pd.Series:
+    """Which rows are the rate chosen; the file has words for it."""
+    return tried.chosen.astype(str) == "True"
+
+
+def _chosen(results: Results) -> list[str]:
+    have = set(results.tuning.method)
+    ordered = dict.fromkeys(
+        [*results.leading(SHOWN), *results.whole.drop_duplicates("kind").index, *results.whole.index]
+    )
+    names = [name for name in ordered if name in have][:SHOWN]
+    return [name for name in results.methods.index if name in names]
+
+
+def figure(tried: pd.DataFrame, names: list[str], methods: pd.DataFrame) -> Figure:
+    """A panel a method. tried: method, lr, val_acc, chosen. methods: color and ink by name."""
+    own = tried[tried.method.isin(names)]
+    columns = min(3, len(names))
+    with drawing.facets():
+        grid = sns.relplot(
+            own, x="lr", y="val_acc", hue="method", col="method", col_order=names, col_wrap=columns, kind="line",
+            marker="o",
+            markersize=6, palette=methods.color.to_dict(), legend=False, errorbar=None, height=1.6,
+            aspect=drawing.WIDTH / columns / 1.6,
+        )  # fmt: skip
+    for name, axis in grid.axes_dict.items():
+        best = own[(own.method == name) & chose(own)]
+        axis.plot(best.lr, best.val_acc, "o", ms=11, mfc="none", mec=drawing.INK, mew=1.2)
+        axis.set_title(drawing.wrapped(name, 19), color=methods.ink[name], fontsize=9, linespacing=0.95)
+    low, high = own.val_acc.min(), own.val_acc.max()
+    room = 0.1 * (high - low) + 0.01
+    grid.set(
+        xscale="log",
+        xlabel="",
+        ylabel="",
+        ylim=(low - room, high + room),
+        xlim=(own.lr.min() / 1.6, own.lr.max() * 1.6),
+    )
+    grid.figure.set_layout_engine("constrained")
+    grid.figure.supxlabel("Learning rate", fontsize=9.5)
+    grid.figure.supylabel("Validation accuracy", fontsize=9.5)
+    return grid.figure
+
+
+def _told(tried: pd.DataFrame, names: list[str]) -> str:
+    best = tried[chose(tried)].drop_duplicates("method").set_index("method").lr
+    return f"Rates chosen: {', '.join(f'{name} {best[name]:g}' for name in names if name in best.index)}."
+
+
+def table(tried: pd.DataFrame, order: list[str]) -> Table:
+    """A row a method, a column a rate."""
+    rates = sorted(tried.lr.unique())
+    rows = []
+    for name in [name for name in order if name in set(tried.method)]:
+        own = tried[tried.method == name].set_index("lr")
+        marks = chose(own)
+        cells = {f"{rate:g}": number(own.val_acc.get(rate, float("nan")), ".3f") for rate in rates}
+        rows.append({"Method": name, **{k: v + " *" * bool(marks.get(float(k), False)) for k, v in cells.items()}})
+    return Table(
+        "tuning", "Learning rates tried",
+        "Best validation accuracy of a short run at each rate; * the rate chosen, a dash: "
+        "not tried.", tried, pd.DataFrame(rows),
+    )  # fmt: skip

@@ -1,0 +1,128 @@
+"""Clean against corrupted test images as dumbbells, and where the order of methods turns with the corruption."""
+
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from report import drawing
+from report.reading import Results
+from report.sections import Section, Table
+from report.text import few, interval, listed, number, plural, points, signed, span
+
+GROUP, ORDER = "Evidence", 40
+MEAN = "mean"  # the kind of the row over all kinds and severities
+FINE = 80  # pixels a side, below which the mildest blur and downsampling leave images as they are
+SHOWN = 12
+MEANINGS = {
+    "speckle": "multiplicative noise", "blur": "Gaussian", "contrast": "lowered", "gamma": "darker or brighter",
+    "downsampling": "fewer pixels, and back", "motion": "columns shifted in depth as the eye moves",
+}  # fmt: skip
+
+
+def needs(results: Results) -> str | None:
+    return None if len(whole(results.robustness)) else "no run was probed with corrupted images"
+
+
+def section(results: Results) -> Section:
+    rows = whole(results.robustness).set_index("method")
+    rows = rows.loc[[name for name in results.leading(SHOWN) if name in rows.index] or rows.index[:SHOWN]].sort_values(
+        "drop"
+    )
+    kinds = [kind for kind in dict.fromkeys(results.robustness.kind) if kind != MEAN]
+    learnt = [name for name in rows.index if name in results.learnt]
+    title = finding(rows.loc[learnt or rows.index], results.robustness_pairs, results.declared[:1])
+    named = ", ".join(f"{kind} ({MEANINGS[kind]})" if kind in MEANINGS else kind for kind in kinds)
+    caption = (
+        f"Mean accuracy on the images as they are (full dot) and corrupted (hollow), {plural(len(kinds), 'kind')} at "
+        f"five severities: {named}. Sorted by the loss, written at the right in points with its 95 % interval, paired "
+        f"by image. No network was trained on such images. {span(rows.images)} test images, {span(rows.runs)} runs a "
+        "method."
+    )
+    if results.card.get("image_size", FINE) < FINE:
+        caption += f" At {results.card['image_size']} px the mildest blur and downsampling change nothing."
+    told = "; ".join(f"{name} from {row.clean:.3f} to {row.accuracy:.3f}" for name, row in rows.iterrows())
+    return Section(
+        name="robustness", group=GROUP, title=title, caption=caption, alt=f"{title} Accuracy falls: {told}.",
+        figure=figure(rows, results.methods),
+        tables=[table(results.robustness, results.methods.index, results.label),
+        *pairs_table(results.robustness_pairs)],
+    )  # fmt: skip
+
+
+def whole(robustness: pd.DataFrame) -> pd.DataFrame:
+    """The rows over all kinds and severities that have a value, one a method."""
+    return robustness[(robustness.kind == MEAN) & robustness.accuracy.notna()]
+
+
+def finding(rows: pd.DataFrame, pairs: pd.DataFrame, declared: list[str]) -> str:
+    """What the declared method loses, who loses least and most, and on which kinds its order with others reverses."""
+    told = dict.fromkeys(
+        [*[name for name in declared if name in rows.index], rows["drop"].idxmin(), rows["drop"].idxmax()]
+    )
+    losses = [f"{name} {points(rows['drop'][name])}" for name in told]
+    text = f"Corrupted images cost {listed(losses)} points"
+    turned = pairs[pairs.order == "reversed"]
+    if len(turned):
+        own = turned.groupby("kind", sort=False).against.agg(list)
+        text += f"; {listed([f'{kind} reverses the order with {few(names, 2)}' for kind, names in own.items()])}"
+    return f"{text}."
+
+
+def figure(rows: pd.DataFrame, methods: pd.DataFrame) -> Figure:
+    """A dumbbell a method. rows: index of names; clean, accuracy, drop, drop_lo, drop_hi, in the order shown."""
+    figure, (axis,) = drawing.stacked({"": list(rows.index)}, methods.ink, "Test accuracy")
+    drawing.dumbbells(axis, rows.clean, rows.accuracy, methods.color)
+    for place, row in enumerate(rows.itertuples()):
+        limits = "" if pd.isna(row.drop_lo) else f" [{points(-row.drop_hi)}, {points(-row.drop_lo)}]"
+        drawing.beside(axis, place, f"{points(-row.drop, plus=True)}{limits}")
+    drawing.below(figure, [
+        Line2D([], [], ls="", marker="o", ms=7, color=drawing.INK, label="as they are"),
+        Line2D([], [], ls="", marker="o", ms=7, mfc="white", mec=drawing.INK, mew=1.5, label="corrupted"),
+    ])  # fmt: skip
+    return figure
+
+
+def table(robustness: pd.DataFrame, order, label: str) -> Table:
+    """Accuracy lost by kind of corruption, in points, mean over severities."""
+    means = robustness[robustness.severity.isna() & robustness.accuracy.notna()]
+    kinds = [kind for kind in dict.fromkeys(means.kind) if kind != MEAN]
+    lost = means.pivot(index="method", columns="kind", values="drop")
+    rows = means[means.kind == MEAN].set_index("method")
+    names = [name for name in order if name in rows.index]
+    text = pd.DataFrame({
+        "Method": names, "Clean": [number(rows.clean[name], ".3f") for name in names],
+        **{kind.capitalize(): [points(-lost[kind].get(name, float("nan")),
+        plus=True) for name in names] for kind in kinds},
+        "All": [points(-rows["drop"][name], plus=True) for name in names],
+        "95 % interval": [f"[{points(-rows.drop_hi[name])}, {points(-rows.drop_lo[name])}]" for name in names],
+        "Runs": [f"{rows.runs[name]:.0f}" for name in names],
+    })  # fmt: skip
+    note = (
+        "Points of accuracy lost on corrupted images, mean over five severities; All: over all kinds, with its 95 % "
+        "interval, paired by run and image. By severity: robustness.csv of the results."
+    )
+    return Table("robustness", f"Accuracy lost on corrupted images: {label}", note, means, text)
+
+
+def pairs_table(pairs: pd.DataFrame) -> list[Table]:
+    """The declared method minus each comparator, by kind; no table where nothing was declared."""
+    if pairs.empty:
+        return []
+    kinds = list(dict.fromkeys(pairs.kind))
+    rows = []
+    for against, own in pairs.groupby("against", sort=False):
+        own = own.drop_duplicates("kind").set_index("kind")
+        marks = {"reversed": " *"}
+        cells = {
+            kind.capitalize(): f"{signed(own.difference[kind])} {interval(own.lo[kind], own.hi[kind], plus=True)}"
+            f"{marks.get(own.order[kind], '')}"
+            for kind in kinds
+            if kind in own.index
+        }
+        rows.append({"Minus": against, **cells})
+    note = (
+        "Accuracy of the declared method minus the comparator's, mean over severities, with unadjusted 95 % intervals: "
+        "exploratory. Mean: kinds as well as patients and runs drawn anew. * the order is the reverse of the mean's."
+    )
+    title = f"{pairs.method.iloc[0]} beside its comparators on corrupted images"
+    return [Table("robustness_pairs", title, note, pairs, pd.DataFrame(rows).fillna("\N{EM DASH}"))]

@@ -1,0 +1,64 @@
+"""How steady training is: jitter, drawdown and spikes of the validation curves; a table, each measure defined."""
+
+import pandas as pd
+
+from pipelines.evidence.stability import DEFINITIONS, INTERVALS
+from report.reading import Results
+from report.sections import Section, Table
+from report.text import DASH, few, points
+
+GROUP, ORDER, FOLDED = "Evidence", 70, True
+POINTS = ("spread", "jitter", "drawdown")  # measures in units of accuracy, shown in percentage points
+
+
+def needs(results: Results) -> str | None:
+    return None if results.stability.value.notna().any() else "no measure of stability has a value"
+
+
+def section(results: Results) -> Section:
+    made = table(results.stability, list(results.methods.index), results.describe("val"))
+    learnt = results.stability[results.stability.method.isin(results.learnt)]
+    title = finding(learnt if len(learnt) else results.stability)
+    return Section(name="stability", group=GROUP, title=title, caption="", tables=[made], folded=FOLDED)
+
+
+def finding(frame: pd.DataFrame) -> str:
+    """The methods that move least and most from epoch to epoch."""
+    jitter = frame[frame.measure == "jitter"].dropna(subset="value").set_index("method").value
+    if jitter.empty:
+        return f"Stability of training was measured for {few(list(dict.fromkeys(frame.method)))}."
+    least, most = jitter.idxmin(), jitter.idxmax()
+    text = f"From epoch to epoch validation accuracy moves by {points(jitter[least])} points for {least}"
+    return f"{text}, {points(jitter[most])} for {most}."
+
+
+def table(frame: pd.DataFrame, order: list[str], label: str) -> Table:
+    """A row a method, a column a measure, with intervals over runs."""
+    rows = frame.set_index(["method", "measure"])
+    names = [name for name in order if name in set(frame.method)]
+    measures = [name for name in DEFINITIONS if name in set(frame.measure)]
+    text = pd.DataFrame({
+        "Method": names,
+        **{DEFINITIONS[m][0] + (", points" if m in POINTS else ""): [_shown(rows, name,
+        m) for name in names] for m in measures},
+    })  # fmt: skip
+    meanings = "; ".join(f"{DEFINITIONS[m][0]}: {DEFINITIONS[m][1]}" for m in measures)
+    note = (
+        "a(t) is the validation accuracy after epoch t; warm-up is the first 30 % of the epochs, rounded up. Values "
+        f"are means over runs. {meanings}. {INTERVALS} The more epochs a method trains, the larger the drawdown and "
+        "the number of spikes that noise alone brings about."
+    )
+    reasons = (
+        frame.dropna(subset="reason").groupby("reason", sort=False).method.agg(lambda v: few(list(dict.fromkeys(v))))
+    )
+    note += "".join(f" No value for {who}: {why}." for why, who in reasons.items())
+    return Table("stability", f"Stability of training: {label}", note, frame, text)
+
+
+def _shown(rows: pd.DataFrame, method: str, measure: str) -> str:
+    """A value with its interval, accuracies in percentage points."""
+    if (method, measure) not in rows.index or pd.isna(rows.value[method, measure]):
+        return DASH
+    scale, form = (100, ".2f") if measure in POINTS else (1, ".1f")
+    value, low, high = (scale * float(v) for v in rows.loc[(method, measure), ["value", "lo", "hi"]])
+    return f"{value:{form}}" + ("" if pd.isna(low) else f" [{low:{form}}, {high:{form}}]")
