@@ -9,6 +9,7 @@ import torch
 import yaml
 from safetensors.torch import save_file
 
+from pipelines import pack
 from pipelines.launching import packing
 from pipelines.profile import Params, load
 from pipelines.runs import environment
@@ -21,9 +22,11 @@ from tests.conftest import tiny_params
 def committed(monkeypatch):
     """What pack takes for the last commit: the code as it is, so that the test is about this code."""
 
-    def archive():
+    def answer(*arguments):
+        if arguments[0] == "rev-parse":
+            return b"ab" * 20 + b"\n"
         listed = subprocess.run(
-            ["git", "-C", str(ROOT), "ls-files", "-co", "--exclude-standard", "baselines", "colora", "pipelines"],
+            ["git", "-C", str(ROOT), "ls-files", "-co", "--exclude-standard", *packing.CODE],
             capture_output=True, text=True,
         )  # fmt: skip
         if listed.returncode:
@@ -37,7 +40,7 @@ def committed(monkeypatch):
                     tar.add(ROOT / name, name)
         return buffer.getvalue()
 
-    monkeypatch.setattr(packing, "_committed_code", archive)
+    monkeypatch.setattr(packing, "_committed", answer)
 
 
 def profile(folder, **changes):
@@ -52,18 +55,20 @@ def profile(folder, **changes):
         {k.removeprefix("backbone."): v for k, v in model.state_dict().items() if k.startswith("backbone.")}, weights
     )
     content = tiny_params(
-        seeds=[0], method={"head-only": {"family": "head_only"}}, model={"backbone": "smallcnn", "weights": str(weights)},
+        seeds=[0],
+        method={"head-only": {"family": "head_only"}},
+        model={"backbone": "smallcnn", "weights": str(weights)},
         **changes,
-    )  # fmt: skip
+    )
     (folder / "params.yaml").write_text(yaml.safe_dump(content))
     return Params(**content)
 
 
 def test_what_is_unpacked_trains_without_git_and_its_run_is_complete_here(prepared, workdir, committed):
     params = profile(workdir)
-    assert packing.main(["tiny.tar"]) == 0
+    assert pack.main(["tiny.tar.xz"]) == 0
     there = workdir / "there"
-    with tarfile.open("tiny.tar") as tar:
+    with tarfile.open("tiny.tar.xz") as tar:
         tar.extractall(there, filter="data")
     done = subprocess.run(
         [sys.executable, "-m", "pipelines.train", "--method", "head-only", "--device", "cpu"],
@@ -75,7 +80,8 @@ def test_what_is_unpacked_trains_without_git_and_its_run_is_complete_here(prepar
 
     fingerprint = runner.identity(params, "head-only", params.settings("head-only"), 0)
     assert is_complete(folder, fingerprint)
-    assert load(there / "tiny" / "params.yaml").model["weights"] == "weights/tiny/small.safetensors"
+    assert load(there / "tiny" / "params.yaml").model["weights"] == "weights/packed/small.safetensors"
+    assert json.loads((folder / "record.json").read_text())["environment"]["commit"] == "ab" * 20
 
 
 def test_the_archive_names_its_commit(tmp_path):
@@ -105,7 +111,7 @@ def test_results_so_far_go_along_and_those_of_other_profiles_do_not(prepared, wo
     kept.write_text(json.dumps({"status": "failed"}))
     Path("results/other").mkdir()
     Path("results/other/x.csv").write_text("")
-    assert packing.main(["tiny.tar"]) == 0
+    assert pack.main(["tiny.tar"]) == 0
     with tarfile.open("tiny.tar") as tar:
         names = tar.getnames()
     assert "tiny/results/tiny/runs/head-only/0/record.json" in names and not any("other" in name for name in names)
@@ -115,7 +121,7 @@ def test_what_cannot_be_packed_is_said_and_an_earlier_archive_stays(prepared, wo
     profile(workdir)
     Path("tiny.tar").write_bytes(b"earlier")
     (workdir / "elsewhere" / "small.safetensors").unlink()
-    assert packing.main(["tiny.tar"]) == 1
+    assert pack.main(["tiny.tar"]) == 1
     assert "small.safetensors': no such file" in capsys.readouterr().err
     assert Path("tiny.tar").read_bytes() == b"earlier"
 
@@ -127,7 +133,7 @@ def test_two_weights_of_one_name_are_refused(prepared, workdir, committed, capsy
     content = yaml.safe_load(Path("params.yaml").read_text())
     content["method"]["full"] = {"family": "full", "weights": str(other)}
     Path("params.yaml").write_text(yaml.safe_dump(content))
-    assert packing.main(["tiny.tar"]) == 1
+    assert pack.main(["tiny.tar"]) == 1
     assert "have one name" in capsys.readouterr().err
 
 
@@ -139,7 +145,52 @@ def test_uncommitted_code_is_refused(tmp_path, monkeypatch):
         subprocess.run(["git", "-C", str(tmp_path), *command], check=True)
     (tmp_path / "pipelines").mkdir()
     (tmp_path / "pipelines" / "new.py").write_text("")
-    subprocess.run(["git", "-C", str(tmp_path), "add", "."], check=True)
     monkeypatch.setattr(packing, "ROOT", tmp_path)
+    with pytest.raises(packing.PackError, match="code that is not committed.*\n.*pipelines/"):
+        packing._committed("rev-parse", "HEAD")
+    subprocess.run(["git", "-C", str(tmp_path), "add", "."], check=True)
     with pytest.raises(packing.PackError, match="code that is not committed.*\n.*pipelines/new.py"):
-        packing._committed_code()
+        packing._committed("archive", "HEAD")
+
+
+def test_all_code_goes_along_but_results_and_reports_made_of_them(tmp_path):
+    """Of what is committed the archive has everything else: the ledger's tables, the page's script and styles."""
+    if subprocess.run(["git", "-C", str(ROOT), "rev-parse"], capture_output=True).returncode:
+        pytest.skip("not a git checkout")
+    committed = subprocess.run(["git", "-C", str(ROOT), "archive", "HEAD"], capture_output=True, check=True).stdout
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        packing._add_code(tar, committed, "top/", left_out={"params.yaml"})
+    with tarfile.open(tmp_path / "a.tar") as tar:
+        packed = {member.name.removeprefix("top/") for member in tar if member.isfile()}
+    listed = subprocess.run(
+        ["git", "-C", str(ROOT), "ls-tree", "-r", "--name-only", "HEAD"], capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+    left = {name for name in listed if name not in packed} - {"params.yaml"}
+    assert left and all(name.startswith(("results/", "report/oct1k", "report/quick/", "report/paper")) for name in left)
+    assert {name for name in listed if name.endswith(("/paper.csv", ".js", ".css", ".py"))} <= packed
+
+
+def test_packed_without_code_it_is_restored_bit_for_bit_where_the_code_is(prepared, workdir, committed, monkeypatch):
+    params = profile(workdir)
+    assert pack.main(["data.tar.xz", "--without-code"]) == 0
+    before = {path: path.read_bytes() for path in prepared.iterdir()}
+    weights = (workdir / "elsewhere/small.safetensors").read_bytes()
+    there = workdir / "there"
+    there.mkdir()
+    monkeypatch.chdir(there)
+    monkeypatch.setattr(packing, "ROOT", there)
+    packing.unpack(workdir / "data.tar.xz")
+    assert {workdir / "data/tiny" / path.name: path.read_bytes() for path in Path("data/tiny").iterdir()} == before
+    assert Path("weights/packed/small.safetensors").read_bytes() == weights
+    assert Path(".git_archival.txt").read_text() == f"node: {'ab' * 20}\n"
+    assert load("params.yaml").seeds == params.seeds and not Path("pipelines").exists()
+
+
+def test_an_archive_that_would_leave_the_folder_is_refused(workdir):
+    with tarfile.open("bad.tar", "w") as tar:
+        tar.addfile(tarfile.TarInfo("../outside"))
+    with pytest.raises(packing.PackError, match="bad.tar: not an archive to unpack here"):
+        packing.unpack(Path("bad.tar"))
+    Path("none.tar").write_bytes(b"no archive at all")
+    with pytest.raises(packing.PackError, match="none.tar"):
+        packing.unpack(Path("none.tar"))

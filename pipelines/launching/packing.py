@@ -1,113 +1,109 @@
-"""One archive with all that a profile needs elsewhere: code, parameters, prepared data, weights, results so far.
+"""Archives for machines without git, DVC or a network: what a profile needs there, and the results that come back."""
 
-    python -m pipelines.pack oct1k.tar               # here, after `python -m pipelines.prepare`
-    tar xf oct1k.tar && cd oct1k                     # there: a machine with a GPU, no git, DVC or network
-    python -m pytest -W default tests/test_gpu.py    # what must hold on a GPU before its results count
-    python -m pipelines.cost                         # with nothing else running; goes on where it was stopped
-    python -m pipelines.launch --minutes 25          # ends after so many minutes; launched again, it goes on
-    tar cf back.tar results/oct1k                    # to be unpacked here; `dvc repro` then records without training
-
-The code is that of the last commit, which the records there will name. It needs torch, torchvision, timm, peft,
-numpy, safetensors, pydantic, PyYAML and tqdm there, and pytest for the checks. What is missing can travel as wheels:
-
-    pip download --only-binary :all: --python-version 3.12 -d wheels pydantic    # here, for that Python
-    pip install --no-index -f wheels pydantic                                    # there
-"""
-
-import argparse
 import io
+import re
 import subprocess
-import sys
 import tarfile
+from collections.abc import Iterable
 from pathlib import Path
 
 import yaml
 
 from pipelines.data import prepared
 from pipelines.files import records
+from pipelines.files.errors import UserError
 from pipelines.profile import Params, ParamsError, load
 from pipelines.runs.code import ROOT
 
-
-class PackError(RuntimeError):
-    """Nothing can be packed; the message says why and what to do."""
+CODE = ("baselines", "colora", "conf", "pipelines", "report", "tests")
 
 
-def main(argv=None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m pipelines.pack", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("archive", type=Path, help="the tar file to write")
-    parser.add_argument("--profile-file", default="params.yaml", help="parameters (default: %(default)s)")
-    args = parser.parse_args(argv)
-    try:
-        params = load(args.profile_file)
-        pack(params, args.archive)
-    except (PackError, ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    print(f"{args.archive}: {args.archive.stat().st_size / 2**20:.1f} MiB; unpack it and launch there")
-    return 0
+class PackError(UserError):
+    """Nothing can be packed or unpacked; the message says why and what to do."""
 
 
-def pack(params: Params, archive: Path) -> None:
-    """Write the archive, all of it in one folder named after the profile.
+def pack(profile_files: list[str], archive: Path, *, code: bool = True) -> None:
+    """Write what profiles need elsewhere: parameter files, prepared data, weights, results so far, and the code.
+
+    With the code all lies in one folder of the archive's name; without it, to be unpacked where the code is, in none.
+    A name that ends in .xz or .gz is compressed so.
 
     Raises:
         PackError: no git checkout, or code that is not committed.
         ParamsError, FileNotFoundError: a method's settings, the prepared data or a weights file are not there.
     """
-    code = _committed_code()
-    for seed in params.all_seeds:
-        prepared.identity(params.data_dir, seed, external=params.data.external_names)
-    content, weights = _portable(params)
+    profiles = {Path(name).name: load(name) for name in profile_files}
+    if len(profiles) < len(profile_files):
+        raise PackError(f"two parameter files of one name among {', '.join(profile_files)}; rename one of them")
+    for params in profiles.values():
+        for seed in params.all_seeds:
+            prepared.identity(params.data_dir, seed, external=params.data.external_names)
+    weights: dict[str, Path] = {}
+    texts = {name: yaml.safe_dump(_portable(params, weights), sort_keys=False) for name, params in profiles.items()}
+    commit = _committed("rev-parse", "HEAD").decode().strip()
+    texts[".git_archival.txt"] = f"node: {commit}\n"
+    committed = _committed("archive", "HEAD") if code else None
+    top = f"{archive.name.split('.')[0]}/" if code else ""
 
     def write(file):
-        with tarfile.open(fileobj=file, mode="w") as tar, tarfile.open(fileobj=io.BytesIO(code)) as committed:
-            for member in committed:
-                made = member.name.startswith(("results/", "report/")) and not member.name.endswith((".py", ".yaml"))
-                if not made and member.name != "params.yaml":
-                    source = committed.extractfile(member) if member.isfile() else None
-                    member.name = f"{params.profile}/{member.name}"
-                    tar.addfile(member, source)
-            text = yaml.safe_dump(content, sort_keys=False).encode()
-            member = tarfile.TarInfo(f"{params.profile}/params.yaml")
-            member.size = len(text)
-            tar.addfile(member, io.BytesIO(text))
+        mode = {".xz": "w:xz", ".gz": "w:gz"}.get(archive.suffix, "w")
+        with tarfile.open(fileobj=file, mode=mode) as tar:
+            if committed:
+                _add_code(tar, committed, top, left_out=set(texts))
+            for name, text in texts.items():
+                member = tarfile.TarInfo(top + name)
+                member.size = len(text.encode())
+                tar.addfile(member, io.BytesIO(text.encode()))
             for inside, path in weights.items():
-                tar.add(path, f"{params.profile}/{inside}")
-            for folder in (params.data_dir, *(params.results_dir / name for name in ("data", "tune", "runs"))):
-                if folder.exists():
-                    tar.add(folder, f"{params.profile}/{folder.as_posix()}")
+                tar.add(path, top + inside)
+            for params in profiles.values():
+                for folder in (params.data_dir, *(params.results_dir / name for name in ("data", "tune", "runs"))):
+                    if folder.exists():
+                        tar.add(folder, top + folder.as_posix())
 
     records.write_atomically(archive, write)
 
 
-def _committed_code() -> bytes:
-    """`git archive` of the last commit."""
+def _committed(*arguments: str) -> bytes:
+    """What git says of the last commit of this code.
 
-    def git(*arguments):
-        done = subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True)
+    Raises:
+        PackError: no git checkout, or code that differs from the commit.
+    """
+
+    def git(*words):
+        done = subprocess.run(["git", "-C", str(ROOT), *words], capture_output=True)
         if done.returncode:
-            raise PackError(f"git {arguments[0]} in {ROOT}: {done.stderr.decode().strip()}; pack from a git checkout")
+            raise PackError(f"git {words[0]} in {ROOT}: {done.stderr.decode().strip()}; pack from a git checkout")
         return done.stdout
 
-    changed = git("status", "--porcelain", "--untracked-files=no", "--", "baselines", "colora", "pipelines").decode()
+    changed = git("status", "--porcelain", "--", *CODE).decode()
     if changed:
         raise PackError(
             "code that is not committed: the records could not say what made them; commit first:\n" + changed.rstrip()
         )
-    return git("archive", "HEAD")
+    return git(*arguments)
 
 
-def _portable(params: Params) -> tuple[dict, dict[str, Path]]:
-    """The parameters with every weights file as weights/PROFILE/NAME, and where each of those files is now.
+def _add_code(tar: tarfile.TarFile, committed: bytes, top: str, left_out: set[str]) -> None:
+    """All that is committed, but results and the reports made of them."""
+    with tarfile.open(fileobj=io.BytesIO(committed)) as source:
+        profiles = [m[1] for m in (re.fullmatch(r"conf/profile/(.+)\.yaml", name) for name in source.getnames()) if m]
+        made = ("results/", *(f"report/{profile}/" for profile in profiles))
+        for member in source:
+            if member.name not in left_out and not f"{member.name}/".startswith(made):
+                content = source.extractfile(member) if member.isfile() else None
+                member.name = top + member.name
+                tar.addfile(member, content)
+
+
+def _portable(params: Params, files: dict[str, Path]) -> dict:
+    """The parameters with every weights file as weights/packed/NAME; `files` gets where each of those is now.
 
     Raises:
         ParamsError: two weights files of one name.
         FileNotFoundError: a weights file is not there.
     """
-    files: dict[str, Path] = {}
 
     def moved(value):
         if isinstance(value, dict):
@@ -117,7 +113,7 @@ def _portable(params: Params) -> tuple[dict, dict[str, Path]]:
         path = Path(value).expanduser()
         if not path.is_file():
             raise FileNotFoundError(f"weights {value!r}: no such file")
-        inside = f"weights/{params.profile}/{path.name}"
+        inside = f"weights/packed/{path.name}"
         if files.setdefault(inside, path) != path:
             raise ParamsError(f"weights {value!r} and {str(files[inside])!r} have one name; rename one of them")
         return inside
@@ -126,8 +122,76 @@ def _portable(params: Params) -> tuple[dict, dict[str, Path]]:
     for section in (content["model"], *content["method"].values()):
         if "weights" in section:
             section["weights"] = moved(section["weights"])
-    return content, files
+    return content
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+def unpack(archive: Path) -> None:
+    """Unpack an archive here; nothing can land outside this folder. A checkout keeps its own word on its commit.
+
+    Raises:
+        PackError: it cannot be read, or a member would leave this folder.
+    """
+    try:
+        with tarfile.open(archive) as tar:
+            for member in tar:
+                if member.name != ".git_archival.txt" or not (ROOT / ".git").exists():
+                    tar.extract(member, filter="data")
+    except (tarfile.TarError, EOFError) as error:
+        raise PackError(f"{archive}: not an archive to unpack here ({error})") from error
+
+
+class Parcels:
+    """Files as they appear, in archives results-1.tar.gz, results-2.tar.gz, ... of a limited size.
+
+    Every `update` leaves whole archives: new files go into the last, which is written anew, until it would be too
+    large. A file that changes is packed again, into a later archive or the same one.
+
+    Args:
+        size: bytes that an archive may have.
+        count: archives that there may be; what comes after is left out, with a warning.
+    """
+
+    def __init__(self, out: Path, *, size: int, count: int | None = None):
+        self.out, self.size, self.count = out, size, count
+        self._seen: dict[Path, tuple] = {}
+        self._number, self._open, self._full = 1, [], False
+
+    def ignore(self, paths: Iterable[Path]) -> None:
+        """Leave these files out unless they change."""
+        self._seen |= {path: _stamp(path) for path in paths}
+
+    def update(self, paths: Iterable[Path]) -> None:
+        """Pack those of the files that are new or have changed."""
+        changed = {path: _stamp(path) for path in paths if self._seen.get(path) != _stamp(path)}
+        if changed and not self._full:
+            self._add(list(changed))
+            self._seen |= changed
+
+    def _add(self, paths: list[Path]) -> None:
+        if self._full:
+            return
+        together = list(dict.fromkeys([*self._open, *paths]))
+        content = io.BytesIO()
+        with tarfile.open(fileobj=content, mode="w:gz", compresslevel=3) as tar:
+            for path in together:
+                tar.add(path, path.as_posix())
+        if len(content.getbuffer()) <= self.size:
+            name = self.out / f"results-{self._number}.tar.gz"
+            records.write_atomically(name, lambda file: file.write(content.getbuffer()))
+            self._open = together
+        elif self._open and self._number == self.count:
+            self._full = True
+            print(f"warning: {self.out} is full; what comes now stays in this folder alone", flush=True)
+        elif self._open:
+            self._number, self._open = self._number + 1, []
+            self._add(paths)
+        elif len(paths) > 1:
+            self._add(paths[: len(paths) // 2])
+            self._add(paths[len(paths) // 2 :])
+        else:
+            print(f"warning: {paths[0]} is too large for an archive of {self.size:,} bytes; left out", flush=True)
+
+
+def _stamp(path: Path) -> tuple:
+    found = path.stat()
+    return found.st_mtime_ns, found.st_size

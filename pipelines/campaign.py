@@ -1,0 +1,58 @@
+"""All a borrowed machine should do in one command: checks, costs, runs by their value; results are packed as they come.
+
+The plan is a YAML list of waves, the most valuable first; all share the same workers, so nothing waits between two:
+
+    - {profile_file: params.yaml, methods: [full, colora-blocks2-5], seeds: [0, 1, 2, 3, 4]}
+    - {profile_file: params.yaml}                     # all that is left of it
+
+Here, `python -m pipelines.pack data.tar.xz --without-code` packs what the code needs there, and there
+
+    python -m pipelines.campaign plan.yaml --unpack data.tar.xz --out back --minutes 20 --per-gpu 8 --threads 2
+
+unpacks it, checks that the GPU computes what a CPU does, and trains until the time is up. Every half minute, and at the
+end, back/results-N.tar.gz hold what has been made; unpacked in the project's folder, here or there, the runs count.
+"""
+
+import argparse
+from pathlib import Path
+
+from pipelines import _cli
+from pipelines.launching import campaign, launcher, packing
+from pipelines.launching.processes import Workers
+
+
+def main(argv=None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m pipelines.campaign", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("plan", type=Path, help="a YAML list of {profile_file, methods, seeds}")
+    parser.add_argument("--unpack", type=Path, nargs="+", default=[], metavar="ARCHIVE", help="unpack these here first")
+    parser.add_argument("--out", type=Path, default=Path("campaign"), help="folder for archives of results")
+    parser.add_argument("--skip-checks", action="store_true", help="leave out tests/test_gpu.py")
+    parser.add_argument("--cost", action="store_true", help="measure each profile's costs before its runs")
+    parser.add_argument("--models", action="store_true", help="pack trained weights too, after all results")
+    parser.add_argument("--volume-mib", type=launcher.positive(float), default=15, help="of one archive at most")
+    parser.add_argument("--volumes", type=launcher.positive(int), help="archives at most; default: as many as it takes")
+    parser.add_argument("--dry-run", action="store_true", help="say what would run, and run nothing")
+    launcher.add_pool_options(parser)
+    args = parser.parse_args(argv)
+    return _cli.run(lambda: _campaign(args))
+
+
+def _campaign(args) -> int:
+    for archive in args.unpack:
+        packing.unpack(archive)
+    waves = campaign.read_plan(args.plan)
+    if args.dry_run:
+        return launcher.dry_run(waves)
+    parcels = packing.Parcels(args.out, size=int(args.volume_mib * 2**20), count=args.volumes)
+    checks = {"checks": None} if args.skip_checks else {}
+    return campaign.run(
+        waves,
+        lambda grid: Workers(jobs=args.jobs, per_gpu=args.per_gpu, threads=args.threads, memory_gib=args.memory),
+        parcels, minutes=args.minutes, costs=args.cost, models=args.models, **checks,
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

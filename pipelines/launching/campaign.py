@@ -1,0 +1,130 @@
+"""A campaign: checks, costs, then waves of runs in the order of their value, with results packed as they come."""
+
+import importlib.util
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import yaml
+from pydantic import Field, TypeAdapter, ValidationError
+
+from pipelines.launching import launcher
+from pipelines.launching.grid import Wave
+from pipelines.launching.packing import Parcels
+from pipelines.launching.processes import cores
+from pipelines.profile import ParamsError, Section, load
+from pipelines.profile.base import explain
+from pipelines.runs.code import ROOT
+
+EVERY_S = 30  # seconds between two packings
+
+
+class Entry(Section):
+    """A wave as it stands in a plan: some methods and seeds of a composed parameter file, by default all."""
+
+    profile_file: str
+    methods: list[str] | None = Field(None, min_length=1)
+    seeds: list[int] | None = Field(None, min_length=1)
+
+
+def read_plan(path: Path) -> list[Wave]:
+    """The waves of a plan: a YAML list of entries, the most valuable first.
+
+    Raises:
+        ParamsError: no such file, an entry that is no wave, or a parameter file that cannot be used.
+    """
+    try:
+        entries = TypeAdapter(list[Entry]).validate_python(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        raise ParamsError(f"{path}: no such file; expected a YAML list of {{profile_file, methods, seeds}}") from None
+    except yaml.YAMLError as error:
+        raise ParamsError(f"{path}: not valid YAML: {error}") from None
+    except ValidationError as error:
+        raise ParamsError(explain(error, path, Entry)) from None
+    if not entries:
+        raise ParamsError(f"{path}: no wave; expected a list of {{profile_file, methods, seeds}}")
+    profiles = {entry.profile_file: load(entry.profile_file) for entry in entries}
+    return [Wave(entry.profile_file, profiles[entry.profile_file], entry.methods, entry.seeds) for entry in entries]
+
+
+def run(
+    waves: list[Wave],
+    make_pool: Callable,
+    parcels: Parcels,
+    *,
+    minutes: float | None = None,
+    checks: Path | None = ROOT / "tests" / "test_gpu.py",
+    costs: bool = False,
+    models: bool = False,
+) -> int:
+    """Do all of it; returns the exit status of `launcher.launch`.
+
+    Args:
+        minutes: that the whole may take; with costs, they may have half of them.
+        checks: tests that must pass first, or None.
+        costs: whether each profile's costs are measured before its runs.
+        models: whether trained weights are packed too, after all results.
+
+    Raises:
+        LaunchError: a check failed, or as `launcher.launch`.
+    """
+    start, profiles = time.monotonic(), {wave.params.profile: wave for wave in waves}
+    parcels.ignore(path for files in _made(profiles) for path in files)
+    next_time = 0.0
+
+    def tick(now: bool = False) -> None:
+        nonlocal next_time
+        if now or time.monotonic() > next_time:
+            results, weights = _made(profiles)
+            parcels.update(results)
+            if models:
+                parcels.update(weights)
+            next_time = time.monotonic() + EVERY_S
+
+    try:
+        if checks and _call(_pytest(checks), minutes and 60 * minutes):
+            raise launcher.LaunchError(f"{checks.name} failed: nothing is trained; see above what does not hold here")
+        if costs:
+            for wave in profiles.values():
+                left = minutes and 60 * minutes / 2 - (time.monotonic() - start)
+                _call(["pipelines.cost", "--profile-file", wave.profile_file], left)
+                tick(now=True)
+        left = minutes and max(minutes - (time.monotonic() - start) / 60, 1e-3)
+        return launcher.launch(waves, make_pool, minutes=left, tick=tick)
+    finally:
+        tick(now=True)
+
+
+def _pytest(checks: Path) -> list[str]:
+    count = min(8, cores() // 2)
+    workers = ["-n", str(count)] if count > 1 and importlib.util.find_spec("xdist") else []
+    return ["pytest", "-q", "-W", "default", "-p", "no:cacheprovider", "--rootdir", str(ROOT), *workers, str(checks)]
+
+
+def _call(command: list[str], seconds: float | None) -> int:
+    """Run a module to its end, or interrupt it after so long; returns its exit status."""
+    with subprocess.Popen([sys.executable, "-m", *command]) as process:
+        try:
+            return process.wait(seconds and max(seconds, 0))
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGINT)
+            return process.wait()
+
+
+def _made(profiles: dict[str, Wave]) -> tuple[list[Path], list[Path]]:
+    """The files of results that are there now, logs among them, and those of trained weights.
+
+    A run's files count once its record, which is written last, is there.
+    """
+    results, weights = [], []
+    for profile, wave in profiles.items():
+        folder = wave.params.results_dir
+        for record in sorted((folder / "runs").glob("*/*/record.json")):
+            results += [path for path in sorted(record.parent.iterdir()) if not path.name.startswith(".")]
+        results += sorted([*folder.glob("tune/[!.]*.json"), *folder.glob("cost*")])
+        results += sorted(Path("checkpoints", profile).glob("*/*.log"))
+        weights += [path for path in sorted(Path("models", profile).rglob("[!.]*")) if path.is_file()]
+    return results, weights

@@ -1,0 +1,155 @@
+"""A campaign end to end on the CPU, stopped and gone on with; then what it packs."""
+
+import os
+import signal
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from pipelines import campaign as command
+from pipelines import launch, prepare
+from pipelines.launching import campaign, launcher
+from pipelines.launching.packing import Parcels
+from pipelines.profile import Params, ParamsError
+from pipelines.runs.code import ROOT
+from tests.conftest import tiny_params
+from tests.test_launch import environment, processes_in, wait_for
+
+
+@pytest.fixture
+def plan(prepared, workdir):
+    """Two profiles of phantom images at 32 px, and a plan of three waves over them."""
+    methods = {"full": {"family": "full"}, "head-only": {"family": "head_only"}}
+    first = tiny_params(method=methods, tune={"lrs": [1e-3, 3e-3], "epochs": 1})
+    second = tiny_params(profile="phantom", method={"head-only": {"family": "head_only"}}, seeds=[0])
+    del second["evidence"]
+    for name, content in (("params.yaml", first), ("phantom.yaml", second)):
+        Path(name).write_text(yaml.safe_dump(content))
+    assert prepare.main(["--profile-file", "phantom.yaml"]) == 0
+    waves = [
+        {"profile_file": "params.yaml", "methods": ["head-only"], "seeds": [1]},
+        {"profile_file": "phantom.yaml"},
+        {"profile_file": "params.yaml", "seeds": [0, 1]},
+    ]
+    Path("plan.yaml").write_text(yaml.safe_dump(waves))
+    return Params(**first), Params(**second)
+
+
+def unpacked(archives, folder):
+    for archive in archives:
+        with tarfile.open(archive) as tar:
+            tar.extractall(folder, filter="data")
+    return folder
+
+
+def test_a_campaign_trains_its_waves_in_order_and_packs_what_it_makes(plan, workdir, capsys):
+    arguments = ["plan.yaml", "--skip-checks", "--jobs", "1", "--threads", "1", "--out", "back"]
+    assert command.main(arguments) == 0
+    out = capsys.readouterr().out
+    done = [line.split("] ")[1].split(" done;")[0] for line in out.splitlines() if " done;" in line]
+    assert done[:3] == ["tiny: head-only tuning", "tiny: head-only seed 1", "phantom: head-only seed 0"]
+    assert len(done) == 7 and "profile tiny, phantom: 5 of 5 runs are complete" in out
+    there = unpacked(sorted(Path("back").iterdir()), workdir / "there")
+    tiny, phantom = plan
+    for params in plan:
+        for method in params.method:
+            for seed in params.seeds:
+                folder = params.run_dir(method, seed)
+                assert {path.name: path.read_bytes() for path in (there / folder).iterdir()} == {
+                    path.name: path.read_bytes() for path in folder.iterdir()
+                }
+    assert (there / tiny.tune_file("full")).is_file() and (there / "checkpoints/tiny/full/tune.log").is_file()
+    # Where the results are unpacked nothing is left to do, and nothing new to pack.
+    assert command.main([*arguments[:-1], "again"]) == 0
+    assert "5 of 5 runs are complete" in capsys.readouterr().out and not Path("again").exists()
+    assert launch.main(["--dry-run"]) == 0
+
+
+def test_a_killed_campaign_leaves_whole_archives_and_no_process(plan, workdir):
+    script = (
+        "import sys; from pipelines import campaign; from pipelines.launching import campaign as room\n"
+        "room.EVERY_S = 0; sys.exit(campaign.main(['plan.yaml', '--skip-checks', '--jobs', '1', '--out', 'back']))"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", script], env={**environment(), "PYTHONPATH": str(ROOT)}, stdout=subprocess.DEVNULL
+    ) as process:
+        wait_for(lambda: Path("results/tiny/runs/head-only/1/record.json").is_file() or process.poll() is not None)
+        packed = Path("back/results-1.tar.gz")
+        start = packed.stat().st_mtime_ns if packed.is_file() else 0
+        wait_for(lambda: packed.is_file() and packed.stat().st_mtime_ns > start or process.poll() is not None)
+        process.send_signal(signal.SIGKILL)
+    there = unpacked([packed], workdir / "there")
+    assert (there / "results/tiny/runs/head-only/1/record.json").is_file()
+    wait_for(lambda: processes_in(workdir) == [" ".join(Path("/proc/self/cmdline").read_text().split("\0"))])
+
+
+def test_nothing_is_trained_where_a_check_fails(plan, workdir):
+    Path("test_wrong.py").write_text("def test_wrong():\n    assert False\n")
+    waves = campaign.read_plan(Path("plan.yaml"))
+    with pytest.raises(launcher.LaunchError, match="test_wrong.py failed: nothing is trained"):
+        campaign.run(waves, pytest.fail, Parcels(Path("back"), size=2**20), checks=Path("test_wrong.py"))
+    assert not Path("results/tiny/runs").exists()
+
+
+def test_a_command_that_takes_too_long_is_interrupted(workdir):
+    Path("slow.py").write_text("import time\ntime.sleep(100)\n")
+    assert campaign._call(["slow"], 0.5) == -signal.SIGINT
+
+
+@pytest.mark.parametrize(
+    "text, words",
+    [
+        ("- {profile_file: params.yaml, method: [full]}", "unknown key '0.method'"),
+        ("- {methods: [full]}", "missing key '0.profile_file'"),
+        ("- {profile_file: none.yaml}", "none.yaml: no such file"),
+        ("[]", "no wave"),
+        ("- {profile_file: params.yaml, seeds: [x]}", "0.seeds.0"),
+        ("[", "not valid YAML"),
+    ],
+)
+def test_a_wrong_plan_is_one_clear_error(plan, text, words):
+    Path("plan.yaml").write_text(text)
+    with pytest.raises(ParamsError, match=words.replace("[", r"\[")):
+        campaign.read_plan(Path("plan.yaml"))
+
+
+# What is packed
+
+
+def noise(path, size, seed=0):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(np.random.default_rng(seed).bytes(size))
+    return path
+
+
+def test_archives_stay_under_their_size_and_hold_every_file_as_it_was_last(workdir, capsys):
+    parcels = Parcels(Path("back"), size=10_000)
+    paths = [noise(Path(f"results/{i}.npz"), 3000, i) for i in range(9)]
+    parcels.ignore([paths.pop()])
+    for count in range(1, 9):
+        parcels.update(paths[:count])
+    parcels.update([*paths, noise(Path("results/large.npz"), 20_000)])
+    noise(paths[0], 2500, 99)
+    parcels.update(paths)
+    written = {path: path.stat().st_mtime_ns for path in sorted(Path("back").iterdir())}
+    parcels.update(paths)  # nothing is new
+    assert {path: path.stat().st_mtime_ns for path in sorted(Path("back").iterdir())} == written
+    assert len(written) >= 3 and all(path.stat().st_size <= 10_000 for path in written)
+    there = unpacked(sorted(written), workdir / "there")
+    assert {path.name: path.read_bytes() for path in (there / "results").iterdir()} == {
+        path.name: path.read_bytes() for path in paths
+    }
+    assert "results/large.npz is too large" in capsys.readouterr().out
+
+
+def test_no_more_archives_than_allowed(workdir, capsys):
+    parcels = Parcels(Path("back"), size=10_000, count=2)
+    parcels.update([noise(Path(f"results/{i}.npz"), 3000, i) for i in range(20)])
+    parcels.update([noise(Path("results/late.npz"), 3000)])
+    assert sorted(os.listdir("back")) == ["results-1.tar.gz", "results-2.tar.gz"]
+    assert capsys.readouterr().out.count("is full") == 1
