@@ -38,11 +38,6 @@ def prepare(params) -> Manifest:
     return manifest
 
 
-def verify(params) -> None:
-    """`prepared.verify` of the profile's data and external data: whole, and made with the settings it has now."""
-    prepared.verify(params.data_dir, sources.settings(params.data), params.data.external_names)
-
-
 def _build(params, facts: dict) -> Manifest:
     data = params.data
     with Writing(params.data_dir) as writing:

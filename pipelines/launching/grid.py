@@ -83,9 +83,7 @@ class Task:
         """
         if self.seed is None:
             return trials.identity(self.params, self.method)
-        settings = self.params.settings(self.method)
-        if self.params.tuned(self.method):
-            settings["train"]["lr"] = tuning.chosen_lr(self.params, self.method)
+        settings = runner.final_settings(self.params, self.method)
         return runner.identity(self.params, self.method, settings, self.seed)
 
     def is_complete(self) -> bool:

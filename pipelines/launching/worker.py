@@ -11,13 +11,14 @@ import re
 import resource
 import signal
 import sys
+import traceback
 from multiprocessing.connection import Connection
 from pathlib import Path
 
 
 def serve(connection: Connection) -> None:
-    """Do tasks until the other end closes. What a task raises beyond a clear error ends this process: it may have left
-    the GPU or torch in a state in which no other task should run.
+    """Do tasks until the other end closes. An error of torch or the GPU ends this process: it may have left them in a
+    state in which no other task should run.
     """
     while True:
         try:
@@ -34,17 +35,22 @@ def serve(connection: Connection) -> None:
 
 
 def _do(task: dict) -> None:
+    from pipelines.files.errors import UserError
     from pipelines.profile import load
     from pipelines.training import runner, tuning
 
     try:
         params = load(task["profile_file"])
         if task["seed"] is None:
-            tuning.run(params, task["method"])
+            tuning.tune_method(params, task["method"])
         else:
-            runner.run(params, task["method"], [task["seed"]])
-    except (ValueError, OSError) as error:
+            runner.run_method(params, task["method"], [task["seed"]])
+    except UserError as error:
         print(f"error: {error}", file=sys.stderr)
+    except (RuntimeError, MemoryError):  # torch's, and the GPU's
+        raise
+    except Exception:
+        traceback.print_exc()
 
 
 def _clean() -> None:

@@ -7,7 +7,7 @@ import sys
 import time
 from pathlib import Path
 
-from pipelines.data import preparation, prepared
+from pipelines.data import prepared
 from pipelines.files import records
 from pipelines.files.errors import UserError
 from pipelines.profile import Params, ParamsError, Train, train_split
@@ -180,10 +180,11 @@ def set_up(params: Params, method: str, seed: int, settings: dict, device: str |
     import torch
 
     import baselines
+    from pipelines.data import sources
     from pipelines.training import step
 
     recipe = Train.model_validate(settings["train"])
-    preparation.verify(params)
+    prepared.verify(params.data_dir, sources.settings(params.data), params.data.external_names)
     device = step.pick_device(device, deterministic=recipe.deterministic)
     data = prepared.open_prepared(params.data_dir, seed, device, train_split(recipe))
     external = prepared.open_external(params.data_dir, params.data.external_names, device)
