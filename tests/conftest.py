@@ -58,6 +58,27 @@ def workdir(tmp_path, monkeypatch):
 
 
 @pytest.fixture
+def shelf(tmp_path):
+    """A folder whose files a web server on this machine gives out; its `url` ends with a slash."""
+    from functools import partial
+    from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+    from threading import Thread
+    from types import SimpleNamespace
+
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, *arguments):
+            pass
+
+    folder = tmp_path / "shelf"
+    folder.mkdir()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder)))
+    Thread(target=server.serve_forever, daemon=True).start()
+    yield SimpleNamespace(folder=folder, url=f"http://127.0.0.1:{server.server_port}/")
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture
 def prepared(workdir):
     """data/tiny with 96 training, 32 validation and 32 test images."""
     images, labels = bright_quadrants(160)

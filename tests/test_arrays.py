@@ -18,6 +18,7 @@ from torch import nn
 
 import colora
 from baselines.backbones.weights import WeightsError, load_into
+from pipelines.data import labelled
 from pipelines.data.sources import DataError, folder, medmnist
 from pipelines.files import arrays
 from pipelines.files.records import RecordError
@@ -323,12 +324,13 @@ IMAGES = {
 PROBE = """
 import resource, sys
 from pathlib import Path
-from pipelines.data.sources import DataError, folder
+from pipelines.data import pictures
+from pipelines.data.errors import DataError
 
 resource.setrlimit(resource.RLIMIT_AS, (2**30, 2**30))
 for path in map(Path, sys.argv[1:]):
     try:
-        folder.load_image(path, 8)
+        pictures.load_image(path, 8)
     except DataError as error:
         print(error)
 """
@@ -355,11 +357,11 @@ def test_links_and_devices_in_a_folder_of_images(tmp_path, target):
         (tmp_path / "scans" / name).mkdir(parents=True)
     (tmp_path / "scans" / "A" / "A-1-1.png").symlink_to(target)
     with pytest.raises(DataError, match="A-1-1.png: (a link to|expected an image file)"):
-        folder.scan(tmp_path / "scans")
+        folder.listing(tmp_path / "scans", None)
     (tmp_path / "scans" / "A" / "A-1-1.png").unlink()
     os.mkfifo(tmp_path / "scans" / "A" / "A-1-1.png")
     with pytest.raises(DataError, match="A-1-1.png: expected an image file"):
-        folder.scan(tmp_path / "scans")
+        folder.listing(tmp_path / "scans", None)
 
 
 def test_a_readme_that_is_a_link_is_not_copied_into_the_card(tmp_path):
@@ -367,15 +369,15 @@ def test_a_readme_that_is_a_link_is_not_copied_into_the_card(tmp_path):
     (tmp_path / "scans").mkdir()
     (tmp_path / "scans" / "README.md").symlink_to(tmp_path / "secret")
     with pytest.raises(DataError, match="README.md: a link to .*secret, outside"):
-        folder._note(tmp_path / "scans")
+        labelled.note(tmp_path / "scans")
     (tmp_path / "scans" / "README.md").unlink()
     (tmp_path / "scans" / "README.md").write_text("line\n" * 10**6)
-    assert len(folder._note(tmp_path / "scans")) == 1000
+    assert len(labelled.note(tmp_path / "scans")) == 1000
 
 
 def test_a_class_of_unprintable_name_is_refused(tmp_path):
     for name in ("A\nB", "C"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "x.png").write_bytes(b"x")
-    with pytest.raises(DataError, match=r"the name 'A\\nB/x.png' is not plain text"):
-        folder.scan(tmp_path)
+    with pytest.raises(DataError, match=r"the name 'A\\nB' is not plain text"):
+        folder.listing(tmp_path, None)

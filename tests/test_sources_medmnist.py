@@ -3,9 +3,6 @@
 import hashlib
 import io
 import zipfile
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
 from types import SimpleNamespace
 
 import numpy as np
@@ -152,28 +149,37 @@ def test_every_single_label_set_and_size_is_described():
 
 
 @pytest.fixture
-def published(tmp_path, monkeypatch):
+def published(tmp_path, monkeypatch, shelf):
     """Make octmnist at 64 px a small archive on a local server; gives the file there, the cache and the entry."""
     import medmnist as package
 
-    class Quiet(SimpleHTTPRequestHandler):
-        def log_message(self, *arguments):
-            pass
-
-    shelf, cache = tmp_path / "shelf", tmp_path / "cache"
-    shelf.mkdir()
-    file = saved(shelf / "octmnist_64.npz", arrays(size=64))
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(shelf)))
-    Thread(target=server.serve_forever, daemon=True).start()
+    file = saved(shelf.folder / "octmnist_64.npz", arrays(size=64))
     entry = {
         **package.INFO["octmnist"],
-        "url_64": f"http://127.0.0.1:{server.server_port}/octmnist_64.npz",
+        "url_64": f"{shelf.url}octmnist_64.npz",
         "MD5_64": hashlib.md5(file.read_bytes()).hexdigest(),
     }
     monkeypatch.setitem(package.INFO, "octmnist", entry)
-    yield SimpleNamespace(file=file, cache=cache, entry=entry)
-    server.shutdown()
-    server.server_close()
+    return SimpleNamespace(file=file, cache=tmp_path / "cache", entry=entry)
+
+
+@pytest.mark.parametrize("dataset", ["retinamnist", "pathmnist", "bloodmnist"])
+@pytest.mark.parametrize("size", [28, 64, 128, 224])
+def test_coloured_sets_at_every_size_come_from_the_archive_of_that_size(tmp_path, monkeypatch, dataset, size):
+    """A small archive in the cache under the published name stands for the published one."""
+    import medmnist as package
+
+    classes, flag = len(package.INFO[dataset]["label"]), "" if size == 28 else f"_{size}"
+    rng, content = np.random.default_rng(size), {}
+    for split in ("train", "val", "test"):
+        content[f"{split}_images"] = rng.integers(0, 256, (classes, size, size, 3), dtype=np.uint8)
+        content[f"{split}_labels"] = np.arange(classes, dtype=np.uint8)[:, None]
+    file = saved(tmp_path / f"{dataset}{flag}.npz", content, np.savez)
+    digest = hashlib.md5(file.read_bytes()).hexdigest()
+    monkeypatch.setitem(package.INFO, dataset, {**package.INFO[dataset], f"MD5{flag}": digest})
+    found = read_source(section(tmp_path, dataset, size))
+    assert found.preprocessing.channels == 3 and len(found.classes) == classes
+    np.testing.assert_array_equal(found.images[found.splits["test"]], content["test_images"])
 
 
 def test_downloads_once_then_uses_the_cache(published):

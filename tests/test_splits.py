@@ -36,13 +36,19 @@ def test_patients_never_cross_and_every_image_is_used_once_a_seed():
         assert all((np.diff(part) > 0).all() and part.dtype == np.int64 for part in parts)
 
 
-def test_folds_of_one_repetition_test_every_image_once_and_the_next_repetition_shuffles_anew():
+@pytest.mark.parametrize("named", [True, False], ids=["patients", "images"])
+def test_the_folds_of_each_repeat_test_every_image_once_and_repeats_are_other_shufflings(named):
     labels, patients = cohort()
-    made = splits.patient_folds(labels, patients, range(10), 5, 0.2, CLASSES)
-    for start in (0, 5):
-        tested = np.concatenate([made[f"{seed}/test"] for seed in range(start, start + 5)])
-        assert sorted(tested.tolist()) == list(range(len(labels)))
-    assert made["0/test"].tolist() != made["5/test"].tolist()
+    owners = patients if named else np.arange(len(labels))
+    made = splits.patient_folds(labels, patients if named else None, range(15), 5, 0.2, CLASSES)
+    together = []  # of each repeat: which owners are tested together
+    for repeat in range(3):
+        folds = [made[f"{5 * repeat + fold}/test"] for fold in range(5)]
+        assert sorted(np.concatenate(folds).tolist()) == list(range(len(labels)))
+        groups = [frozenset(owners[fold].tolist()) for fold in folds]
+        assert sum(map(len, groups)) == len(set(owners.tolist()))
+        together.append(frozenset(groups))
+    assert not (together[0] & together[1] or together[0] & together[2] or together[1] & together[2])
 
 
 def test_splits_are_stratified_and_near_their_sizes():

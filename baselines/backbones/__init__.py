@@ -6,8 +6,10 @@ classifier. Blocks are numbered 1 to 5 as the paper numbers VGG16's: in a ResNet
 """
 
 import difflib
+import functools
 
 from baselines.backbones.classifier import Classifier
+from baselines.backbones.libraries import library
 from baselines.backbones.nets import BACKBONES
 from baselines.backbones.weights import WeightsError, load_into
 
@@ -27,7 +29,7 @@ def classifier(
     """A backbone with its pretrained weights and a new head.
 
     Args:
-        backbone: one of `BACKBONES`.
+        backbone: one of `BACKBONES`, or `timm/NAME` or `torchvision/NAME` for any classification network of theirs.
         weights: "imagenet" (torchvision's or timm's own download), "random" (said, never assumed), or the path of a
             safetensors file with their keys. A ViT's position embedding is resampled to the image size.
         head: "paper" (1x1 convolution to 128, ReLU, flatten, linear 128, ReLU, linear) or "linear" (global
@@ -40,20 +42,26 @@ def classifier(
         WeightsError: weights missing, unreadable, or of another model.
         ModuleNotFoundError: timm is not installed.
     """
-    if backbone not in BACKBONES:
+    net = BACKBONES.get(backbone) or library(backbone)
+    if net is None:
         close = difflib.get_close_matches(backbone, BACKBONES, n=2)
         hint = f" (did you mean {' or '.join(close)}?)" if close else ""
-        raise ValueError(f"backbone: no {backbone!r}{hint}; backbones: {', '.join(BACKBONES)}")
+        raise ValueError(
+            f"backbone: no {backbone!r}{hint}; backbones: {', '.join(BACKBONES)}, timm/NAME, torchvision/NAME"
+        )
     if batchnorm not in ("frozen", "updated"):
         raise ValueError(f"batchnorm: found {batchnorm!r}, expected 'frozen' or 'updated'")
-    net = BACKBONES[backbone]
     size = image_size if input_size is None else input_size
+    name = "image_size" if input_size is None else "input_size"
     if size < 1 or size % net.patch:
-        name = "image_size" if input_size is None else "input_size"
         raise ValueError(f"{name}: found {size}, {backbone} needs a multiple of its patch, {net.patch}")
-    network, blocks = net.make(size)
+    try:
+        network, blocks = net.make(size)
+    except (RuntimeError, AssertionError) as error:  # of the network itself, on an image of this size
+        raise ValueError(f"{name}: {backbone} cannot take {size} px images ({error}); use another") from None
     if weights != "random":
-        load_into(network, backbone, weights, net.fetch, net.classifier)
+        fetch = functools.partial(net.fetch, size) if net.published else None
+        load_into(network, backbone, weights, fetch, net.classifier)
     return Classifier(
         network,
         blocks,

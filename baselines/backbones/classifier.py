@@ -1,11 +1,15 @@
 """`Classifier`: a backbone in five blocks with a classification head."""
 
 import copy
+import math
+from collections import Counter
 from collections.abc import Callable
 
 import torch
 from torch import nn
 from torch.nn import functional as F
+
+from baselines.backbones.cutting import units_of
 
 
 class Classifier(nn.Module):
@@ -71,17 +75,21 @@ class Classifier(nn.Module):
         return _chain(self.layers()[:depth], self._resized(x))
 
     def last_map(self) -> tuple[nn.Module, Callable]:
-        """Where Grad-CAM looks: the module that puts out the last spatial map, and what makes (B, C, h, w) of its output.
-
-        Raises:
-            ValueError: not known for this backbone.
-        """
+        """Where Grad-CAM looks: the module that puts out the last map, and what makes (B, C, h, w) of its output."""
         if not self.features_are_vectors:
             return self.backbone, lambda x: x
-        if hasattr(self.backbone, "num_prefix_tokens") and hasattr(self.backbone, "blocks"):  # timm's ViTs
-            # The head sees the class token, which hears of the patches in the last layer's attention for the last time.
-            return self.backbone.blocks[-1].norm1, lambda x: tokens_as_map(x[:, self.backbone.num_prefix_tokens :])
-        raise ValueError("backbone: no map is known that Grad-CAM could look at; leave out the profile's `probe`")
+        units = [unit for unit in units_of(self.backbone, self.image_size) if unit.positions > 1]
+        if units[-1].layout != "tokens":
+            last = self.backbone.get_submodule(units[-1].name)
+            return last, (lambda x: x) if units[-1].layout == "map" else (lambda x: x.permute(0, 3, 1, 2))
+        kind = Counter(unit.kind for unit in units if unit.layout == "tokens").most_common(1)[0][0]
+        blocks = [unit for unit in units if unit.kind == kind]
+        layer = self.backbone.get_submodule(blocks[-1].name)
+        prefix = blocks[-1].positions - math.isqrt(blocks[-1].positions) ** 2
+        if prefix:  # The head sees the class token, which hears of the patches in the last block for the last time.
+            reads = getattr(layer, "norm1", None)  # of timm's blocks
+            layer = reads if reads is not None else self.backbone.get_submodule(blocks[-2].name)
+        return layer, lambda x: tokens_as_map(x[:, prefix:])
 
     def train(self, mode: bool = True):
         super().train(mode)

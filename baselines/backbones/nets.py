@@ -14,16 +14,20 @@ Blocks = dict[int, list[str]]
 
 @dataclass(frozen=True)
 class Backbone:
-    """make(image_size) -> (network, blocks); fetch() -> its ImageNet state dict, None where nobody publishes one.
+    """make(image_size) -> (network, blocks); fetch(image_size) -> its ImageNet state dict, where one is `published`.
 
     classifier: key prefixes of the published classifier, which is not ours to keep: the head is new in every method.
     patch: image sizes must be multiples of it.
     """
 
     make: Callable[[int], tuple[nn.Module, Blocks]]
-    fetch: Callable[[], dict] | None
+    fetch: Callable[[int], dict] | None
     classifier: tuple[str, ...] = ("classifier.", "fc.")
     patch: int = 1
+
+    @property
+    def published(self) -> bool:
+        return self.fetch is not None
 
 
 def _vgg16(_):
@@ -113,15 +117,15 @@ def _smallvit(image_size):
 
 
 BACKBONES = {
-    "vgg16": Backbone(_vgg16, lambda: from_torchvision("vgg16")),
-    "resnet18": Backbone(lambda _: _resnet("resnet18"), lambda: from_torchvision("resnet18")),
-    "resnet50": Backbone(lambda _: _resnet("resnet50"), lambda: from_torchvision("resnet50")),
-    "squeezenet1_1": Backbone(_squeezenet, lambda: from_torchvision("squeezenet1_1")),
-    "convnext_tiny": Backbone(_convnext_tiny, lambda: from_timm("convnext_tiny.fb_in1k"), ("head.fc.",)),
-    "efficientnet_b0": Backbone(_efficientnet_b0, lambda: from_timm("efficientnet_b0.ra_in1k"), ("classifier.",)),
+    "vgg16": Backbone(_vgg16, lambda _: from_torchvision("vgg16")),
+    "resnet18": Backbone(lambda _: _resnet("resnet18"), lambda _: from_torchvision("resnet18")),
+    "resnet50": Backbone(lambda _: _resnet("resnet50"), lambda _: from_torchvision("resnet50")),
+    "squeezenet1_1": Backbone(_squeezenet, lambda _: from_torchvision("squeezenet1_1")),
+    "convnext_tiny": Backbone(_convnext_tiny, lambda _: from_timm("convnext_tiny.fb_in1k"), ("head.fc.",)),
+    "efficientnet_b0": Backbone(_efficientnet_b0, lambda _: from_timm("efficientnet_b0.ra_in1k"), ("classifier.",)),
     **{
         name: Backbone(
-            lambda size, name=name: _vit(name, size), lambda name=name: from_timm(f"{name}.fb_in1k"), ("head.",), 16
+            lambda size, name=name: _vit(name, size), lambda _, name=name: from_timm(f"{name}.fb_in1k"), ("head.",), 16
         )
         for name in ("deit_tiny_patch16_224", "deit_small_patch16_224")
     },

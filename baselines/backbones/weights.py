@@ -88,7 +88,8 @@ def _resampled(position: torch.Tensor, network: nn.Module) -> torch.Tensor:
 
 def from_torchvision(name: str) -> dict:
     """torchvision's first ImageNet weights of a model; the download is checked by hash."""
-    entry = torchvision.models.get_model_weights(name).IMAGENET1K_V1
+    entries = torchvision.models.get_model_weights(name)
+    entry = getattr(entries, "IMAGENET1K_V1", entries.DEFAULT)
     try:
         return entry.get_state_dict(progress=True, check_hash=True, weights_only=True)
     except Exception as error:  # of the network, the hash, or a damaged file in the cache
@@ -99,13 +100,13 @@ def from_torchvision(name: str) -> dict:
         ) from error
 
 
-def from_timm(name: str) -> dict:
-    """timm's weights of a model, `NAME.TAG`, from its hub."""
+def from_timm(name: str, **options) -> dict:
+    """timm's weights of a model, `NAME.TAG`, from its hub; `options` of the model, to which timm fits them."""
     import timm
     from huggingface_hub.errors import HfHubHTTPError
 
     try:
-        return timm.create_model(name, pretrained=True).state_dict()
+        return timm.create_model(name, pretrained=True, **options).state_dict()
     except (OSError, RuntimeError, ValueError, HfHubHTTPError) as error:
         raise WeightsError(
             f"weights 'imagenet' for {name}: download by timm failed ({type(error).__name__}: {error}). "

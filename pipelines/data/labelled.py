@@ -79,11 +79,11 @@ def read(listing: Listing, data, section, seeds: Sequence[int], allocate: Alloca
 
 def describe(listing: Listing) -> dict:
     """Facts about the files for the data card."""
-    note = _note(listing.root)
+    text = note(listing.root)
     found = {
         "source": f"folder of images ({listing.root.resolve().name})",
-        "licence": "see the note" if note else "not stated in the folder",
-        "note": note,
+        "licence": "see the note" if text else "not stated in the folder",
+        "note": text,
     }
     if listing.left_out:
         found["left out"] = "; ".join(
@@ -184,7 +184,7 @@ def _preparation(fit: str, white: int | None) -> str:
     return f"{how}, bicubic resize" + ("" if white is None else f"; 16-bit grey up to {white:,} is shown as 0 to 255")
 
 
-def _note(root: Path) -> str:
+def note(root: Path) -> str:
     """The first paragraph of the folder's README, which is where public data states its origin and licence."""
     for name in ("README.md", "README.txt", "README"):
         if os.path.isfile(root / name):

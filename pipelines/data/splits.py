@@ -52,7 +52,7 @@ def patient_folds(
             raise DataError(f"seeds: {seed} is negative; a seed picks repeat seed // folds and fold seed % folds")
         repeat, fold = divmod(seed, folds)
         outer = splitter(n_splits=folds, shuffle=True, random_state=repeat)
-        rest, test = list(outer.split(labels, labels, owners))[fold]
+        rest, test = list(outer.split(labels, labels, patients))[fold]
         rarest = np.bincount(labels[rest], minlength=len(classes)).min()
         if rarest < parts:
             raise DataError(
@@ -60,7 +60,7 @@ def patient_folds(
                 f"{key}.val_share = {val_share} asks for; raise the share or add images"
             )
         inner = splitter(n_splits=parts, shuffle=True, random_state=seed)
-        train, val = next(iter(inner.split(rest, labels[rest], owners[rest])))
+        train, val = next(iter(inner.split(rest, labels[rest], None if patients is None else patients[rest])))
         for name, indices in zip(SPLITS, (rest[train], rest[val], test)):
             splits[f"{seed}/{name}"] = np.sort(indices).astype(np.int64)
     check(labels, splits, classes)

@@ -2,7 +2,7 @@
 
 from pipelines.profile.base import ParamsError, Section
 from pipelines.profile.cost import Cost
-from pipelines.profile.data import Balanced, Data, Distilled, Folder, MedMNIST, Phantom, train_split
+from pipelines.profile.data import Balanced, Data, Distilled, Folder, MedMNIST, Phantom, Torchvision, train_split
 from pipelines.profile.loading import compose, load, write
 from pipelines.profile.recipe import Evidence, Pretrain, Probe, Train, Tune
 from pipelines.profile.schema import Params
@@ -21,6 +21,7 @@ __all__ = [
     "Pretrain",
     "Probe",
     "Section",
+    "Torchvision",
     "Train",
     "Tune",
     "compose",

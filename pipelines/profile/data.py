@@ -65,6 +65,14 @@ class MedMNIST(Section):
     cache: Place = Path("~/.medmnist")
 
 
+class Torchvision(Section):
+    """CIFAR-10 or CIFAR-100 by torchvision's own name and download; `val_share` of its training images are validation."""
+
+    dataset: Literal["CIFAR10", "CIFAR100"] = "CIFAR100"
+    cache: Place = Path("~/.cache/torchvision")
+    val_share: float = Field(0.1, gt=0, lt=1)
+
+
 class Balanced(Section):
     """The first `per_class` training images of each class."""
 
@@ -81,7 +89,7 @@ class Distilled(Section):
 class Data(Section):
     """`fit`: how an image file becomes a square: its centre, the whole with black beside it, or the whole stretched."""
 
-    source: Literal["phantom", "folder", "manifest", "medmnist"]
+    source: Literal["phantom", "folder", "manifest", "medmnist", "torchvision"]
     image_size: int = Field(gt=0)
     fit: Literal["crop", "pad", "stretch"] = "crop"
     mode: Literal["full", "balanced", "distilled"] = "full"
@@ -91,6 +99,7 @@ class Data(Section):
     folder: Folder | None = None
     manifest: Manifest | None = None
     medmnist: MedMNIST | None = None
+    torchvision: Torchvision | None = None
     balanced: Balanced | None = None
     distilled: Distilled | None = None
     external: list[External] = []

@@ -1,0 +1,74 @@
+"""CIFAR-10 and CIFAR-100 as torchvision publishes them, with its download and checksums."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from pipelines.data.errors import DataError
+from pipelines.data.preprocessing import Preprocessing
+from pipelines.data.sources import Allocate, Dataset
+
+
+def read(data, seeds: Sequence[int], allocate: Allocate) -> Dataset:
+    """The set `data.torchvision.dataset`, resized bicubically to `data.image_size`; the same for all `seeds`.
+
+    Its own test images are the test split. It has no validation images: `val_share` of its training images are drawn
+    for them, class by class and always the same ones. Downloads into `data.torchvision.cache` what is not there yet.
+
+    Raises:
+        DataError: torchvision is missing, the download fails, or what was downloaded fails its checksum.
+    """
+    from sklearn.model_selection import StratifiedShuffleSplit
+
+    section = data.torchvision
+    parts = [_part(section, train) for train in (True, False)]
+    labels = np.concatenate([np.array(part.targets, np.int64) for part in parts])
+    count, size = len(parts[0].targets), data.image_size
+    images = allocate((len(labels), size, size, 3))
+    for position, pixels in enumerate(image for part in parts for image in part.data):
+        image = Image.fromarray(pixels)
+        images[position] = image if image.size == (size, size) else image.resize((size, size), Image.Resampling.BICUBIC)
+    drawn = StratifiedShuffleSplit(1, test_size=section.val_share, random_state=0).split(labels[:count], labels[:count])
+    train, val = next(drawn)
+    splits = {"train": np.sort(train), "val": np.sort(val), "test": np.arange(count, len(labels))}
+    origin = {
+        "source": f"{section.dataset} (Krizhevsky, 2009; {parts[0].url})",
+        "licence": "not stated by its authors",
+        "note": "Small colour photographs, 32 x 32 pixels.",
+        "preparation": f"resized bicubically; validation is {section.val_share:g} of the published training images",
+        "md5": parts[0].tgz_md5,
+    }
+    preprocessing = Preprocessing(size=size, fit=data.fit, channels=3)
+    return Dataset(images, labels, list(parts[0].classes), splits, preprocessing, origin=origin)
+
+
+def settings(data) -> dict:
+    return data.torchvision.model_dump(mode="json", exclude={"cache"})
+
+
+def inputs(data) -> dict[str, str]:
+    return {}  # known by its name, and checked against its published MD5 when it is read
+
+
+def _part(section, train: bool):
+    """The training or the test part, downloaded where needed; torchvision compares every file with its MD5."""
+    try:
+        from torchvision import datasets
+    except ImportError as error:
+        raise DataError(
+            f"data.source: 'torchvision' needs the package torchvision ({error}); install it with the extra [suite]"
+        ) from None
+    kind, cache = getattr(datasets, section.dataset), Path(section.cache).expanduser()
+    manual = f"or fetch {kind.url} elsewhere and place it at {cache / kind.filename}"
+    try:
+        return kind(str(cache), train=train, download=True)
+    except RuntimeError:  # torchvision's word for a wrong checksum
+        raise DataError(
+            f"{cache / kind.filename}: checksum mismatch: expected MD5 {kind.tgz_md5}; delete it and run again, {manual}"
+        ) from None
+    except (PermissionError, FileExistsError, NotADirectoryError) as error:
+        raise DataError(f"data.torchvision.cache: {cache}: cannot be written ({error}); set another folder") from None
+    except OSError as error:  # of the network, urllib's errors included
+        raise DataError(f"{kind.url}: download failed ({error}); check the network and run again, {manual}") from None
