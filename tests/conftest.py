@@ -95,7 +95,6 @@ def tiny_params(**changes) -> dict:
         "data": {"source": "phantom", "image_size": 32, "phantom": {"train": 96, "val": 32, "test": 32}},
         "model": {"backbone": "smallcnn", "weights": "random"},
         "train": {"epochs": 2, "batch_size": 16, "lr": 2e-3, "input": "unit"},
-        "evidence": {"margin": 0.01},
         "probe": None,
         "cost": None,
         "method": {

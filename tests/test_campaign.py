@@ -27,7 +27,6 @@ def plan(prepared, workdir):
     methods = {"full": {"family": "full"}, "head-only": {"family": "head_only"}}
     first = tiny_params(method=methods, tune={"lrs": [1e-3, 3e-3], "epochs": 1})
     second = tiny_params(profile="phantom", method={"head-only": {"family": "head_only"}}, seeds=[0])
-    del second["evidence"]
     for name, content in (("params.yaml", first), ("phantom.yaml", second)):
         Path(name).write_text(yaml.safe_dump(content))
     assert prepare.main(["--profile-file", "phantom.yaml"]) == 0

@@ -4,7 +4,7 @@ from pipelines.profile.base import ParamsError, Section
 from pipelines.profile.cost import Cost
 from pipelines.profile.data import Balanced, Data, Distilled, Folder, MedMNIST, Phantom, Torchvision, train_split
 from pipelines.profile.loading import compose, load, write
-from pipelines.profile.recipe import Evidence, Pretrain, Probe, Train, Tune
+from pipelines.profile.recipe import Pretrain, Probe, Train, Tune
 from pipelines.profile.schema import Params
 
 __all__ = [
@@ -12,7 +12,6 @@ __all__ = [
     "Cost",
     "Data",
     "Distilled",
-    "Evidence",
     "Folder",
     "MedMNIST",
     "Params",

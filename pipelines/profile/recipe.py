@@ -73,12 +73,6 @@ class Probe(Section):
     images: int | None = Field(None, gt=0)
 
 
-class Evidence(Section):
-    """What the statistics take for a difference that matters: `margin`, of accuracy, for equivalence and power."""
-
-    margin: float = Field(0.01, gt=0, lt=1)
-
-
 class Pretrain(Section):
     """Train the small backbones of the quick profile on another phantom domain, whatever recipe the methods have."""
 

@@ -13,7 +13,7 @@ from baselines import families
 from pipelines.profile.base import Name, ParamsError, Section, Seed, explain, near, short
 from pipelines.profile.cost import Cost
 from pipelines.profile.data import Data
-from pipelines.profile.recipe import Evidence, Pretrain, Probe, Train, Tune
+from pipelines.profile.recipe import Pretrain, Probe, Train, Tune
 
 
 class Params(Section):
@@ -26,7 +26,6 @@ class Params(Section):
     tune: Tune | None = None
     pretrain: Pretrain | None = None
     allow_missing: bool = False
-    evidence: Evidence = Evidence()
     probe: Probe | None = None
     cost: Cost | None = None
     log: list[Literal["dvclive", "tensorboard"]] = []  # where training curves go too; optional packages

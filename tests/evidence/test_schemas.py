@@ -1,7 +1,10 @@
 """The results files' columns: written and read by one list, and every way to miss them is named."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+import yaml
 
 from pipelines.evidence import schemas
 
@@ -48,3 +51,14 @@ def test_every_column_has_a_kind_and_a_meaning():
         assert table.row and table.command.startswith("python -m pipelines.")
         for column, about in table.columns.items():
             assert about.kind in (schemas.WORD, schemas.NUMBER) and about.meaning, (name, column)
+
+
+def test_dvc_knows_every_file_that_the_commands_write():
+    stages = yaml.safe_load((Path(__file__).parents[2] / "dvc.yaml").read_text())["stages"]
+    for stage in ("summarise", "cost"):
+        command = f"python -m pipelines.{stage}"
+        written = {f"{name}.csv" for name, table in schemas.TABLES.items() if table.command == command}
+        outs = {Path(name).name for entry in stages[stage]["outs"] for name in entry}
+        assert stages[stage]["cmd"] == command and written == {name for name in outs if name.endswith(".csv")}
+    metrics = [name for stage in stages.values() for entry in stage.get("metrics", []) for name in entry]
+    assert metrics == ["results/${profile}/metrics.json"]
