@@ -4,6 +4,7 @@ import os
 import sys
 from collections.abc import Callable
 
+from baselines import MethodError
 from pipelines.files.errors import UserError
 
 # Read once, when torch is loaded: threads that spin while they wait slow a run beside other work down 4 to 10 times.
@@ -13,12 +14,13 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 def run(action: Callable[[], int | None]) -> int:
     """Call `action` and return a command's exit code: what it returns, or 0.
 
-    A user's mistake (`UserError`), or a file that cannot be read or written, becomes one line on stderr and 1; Ctrl-C
-    becomes one line and 130. Anything else is a fault of the suite and keeps its traceback.
+    A user's mistake (`UserError`, or a method that cannot be built), or a file that cannot be read or written, becomes
+    one line on stderr and 1; Ctrl-C becomes one line and 130. Anything else is a fault of the suite and keeps its
+    traceback.
     """
     try:
         return action() or 0
-    except UserError as error:
+    except (UserError, MethodError) as error:
         print(f"error: {error}", file=sys.stderr)
     except OSError as error:
         if error.errno is not None and error.filename is None:

@@ -1,16 +1,44 @@
-"""Compose params.yaml from conf/, as `dvc exp run -S profile=NAME` does."""
+"""Compose params.yaml from conf/, as `dvc exp run -S profile=NAME` does, and build every method once without memory.
+
+python -m pipelines.params quick
+python -m pipelines.params --schema train
+"""
 
 import argparse
 
 from pipelines import _cli
-from pipelines.profile import write
 
 
 def main(argv=None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m pipelines.params", description=__doc__)
-    parser.add_argument("profile", help="a profile of conf/profile")
+    parser = argparse.ArgumentParser(
+        prog="python -m pipelines.params", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("profile", nargs="?", help="a profile of conf/profile")
+    what.add_argument(
+        "--schema", nargs="?", const="", metavar="KEY", help="print keys with type, default and meaning: KEY's, or all"
+    )
+    what.add_argument(
+        "--update", action="store_true", help="write docs/parameters.md and conf/defaults.yaml after the schema changed"
+    )
     args = parser.parse_args(argv)
-    return _cli.run(lambda: write(args.profile))
+
+    def action():
+        if args.profile:
+            from pipelines.profile import load, write
+            from pipelines.training import checking
+
+            write(args.profile)
+            checking.check(load())
+            return
+        from pipelines.profile import describing
+
+        if args.update:
+            describing.update()
+        else:
+            print(describing.text(args.schema))
+
+    return _cli.run(action)
 
 
 if __name__ == "__main__":

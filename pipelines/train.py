@@ -27,9 +27,10 @@ def main(argv=None) -> int:
 
     def action():
         from pipelines.profile import load
-        from pipelines.training import runner
+        from pipelines.training import checking, runner
 
         params = load(args.profile_file)
+        checking.warn_of_slow_precision(params, [args.method], args.device)
         if int(os.environ.get("WORLD_SIZE", 1)) == 1:  # torch is imported only where a run is missing
             return runner.run_method(params, args.method, args.seed, args.device)
         from pipelines.training import parallel

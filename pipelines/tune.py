@@ -23,9 +23,10 @@ def main(argv=None) -> int:
 
     def action():
         from pipelines.profile import load
-        from pipelines.training import tuning
+        from pipelines.training import checking, tuning
 
         params, failed = load(args.profile_file), 0
+        checking.check(params, args.method, args.device)
         for method in args.method or params.method:  # one method's failure does not cost the others their trials
             try:
                 tuning.tune_method(params, method, args.device)

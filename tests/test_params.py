@@ -1,10 +1,11 @@
+import shutil
 from pathlib import Path
 
 import pytest
 import yaml
 
 from pipelines.params import main
-from pipelines.profile import Params, ParamsError, compose, load, write
+from pipelines.profile import Params, ParamsError, compose, describing, load, write
 from tests.conftest import tiny_params
 
 
@@ -116,6 +117,76 @@ def test_a_wrong_key_in_an_methods_recipe_is_named(tmp_path):
     path = write_changed(tmp_path, lambda c: c["method"]["full"].update(train={"lr": "fast"}))
     with pytest.raises(ParamsError, match=r"method\.full\.train\.lr.*'fast'"):
         load(path).settings("full")
+
+
+@pytest.mark.parametrize(
+    "value, hint",
+    [("1e-3", "YAML reads this as text, write 1.0e-3"), ("5E4", "write 5.0e4"), ("0.5", "write 0.5 without quotes")],
+)
+def test_a_number_that_yaml_reads_as_text_is_written_out(tmp_path, value, hint):
+    path = write_changed(tmp_path, lambda c: c["train"].update(lr=value))
+    with pytest.raises(ParamsError, match=f"train.lr: .*found '{value}'; .*{hint}"):
+        load(path)
+
+
+def test_the_initials_of_a_long_name_are_understood(tmp_path):
+    path = write_changed(tmp_path, lambda c: c["train"].update(learning_rate=1e-3))
+    with pytest.raises(ParamsError, match="unknown key 'train.learning_rate' .did you mean 'lr'"):
+        load(path)
+
+
+@pytest.mark.parametrize("name", ["a.b", "a b", "-a", "../up"])
+def test_a_method_that_dvc_cannot_address_is_refused(name):
+    with pytest.raises(ValueError, match="method"):
+        Params(**tiny_params(method={name: {"family": "full"}}))
+
+
+def conf_with(folder, **profiles):
+    shutil.copytree("conf", folder / "conf")
+    for name, change in profiles.items():
+        content = yaml.safe_load(Path("conf/profile/quick.yaml").read_text())
+        content = {"profile": name, **{k: v for k, v in content.items() if k != "profile"}}
+        change(content)
+        text = "# @package _global_\n" + yaml.safe_dump(content)
+        (folder / "conf" / "profile" / f"{name}.yaml").write_text(text)
+    return folder / "conf"
+
+
+def test_a_copied_profile_must_take_the_name_of_its_file(tmp_path):
+    conf = conf_with(tmp_path, mine=lambda c: c.update(profile="quick"), own=lambda c: c["train"].pop("input"))
+    with pytest.raises(ParamsError, match="mine.yaml: profile is 'quick', expected 'mine'"):
+        compose("mine", conf)
+    write("own", tmp_path / "params.yaml", conf)
+    content = yaml.safe_load((tmp_path / "params.yaml").read_text())
+    assert content["train"]["input"] == "imagenet" and content["data"]["fit"] == "crop"  # the schema's, written out
+
+
+def test_dvc_composes_no_profile_that_was_not_named(tmp_path):
+    """As `dvc exp run -S train.epochs=3` does it: the active profile must not be overwritten by another."""
+    from dvc.utils.hydra import compose_and_dump
+    from hydra.errors import HydraException
+
+    target, conf = tmp_path / "params.yaml", str(Path("conf").resolve())
+    target.write_text("profile: oct1k\n")
+    with pytest.raises(HydraException, match="(?s)specify 'profile'.*quick"):
+        compose_and_dump(str(target), conf, None, "config", "", ["train.epochs=3"])
+    assert target.read_text() == "profile: oct1k\n"
+    compose_and_dump(str(target), conf, None, "config", "", ["profile=quick", "train.patience=3"])
+    assert load(target).train.patience == 3 and load(target).profile == "quick"
+
+
+def test_documented_keys_and_defaults_are_those_of_the_schema(capsys):
+    """After a change of the schema: `python -m pipelines.params --update`."""
+    assert Path("docs/parameters.md").read_text() == describing.markdown()
+    assert Path("conf/defaults.yaml").read_text() == describing.defaults()
+    assert main(["--schema", "train.lr"]) == 0
+    assert capsys.readouterr().out.startswith("train.lr: number > 0 (needed)\n    The learning rate")
+    assert main(["--schema", "train.rate"]) == 1
+    assert "no key 'train.rate' (did you mean" in capsys.readouterr().err
+
+
+def test_every_key_says_what_it_means():
+    assert [key.key for key in describing.schema_keys() if not key.meaning] == []
 
 
 @pytest.mark.parametrize(

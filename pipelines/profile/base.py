@@ -15,10 +15,13 @@ class ParamsError(UserError):
 
 class Section(BaseModel):
     # Strict: "6" and true are no numbers. A path is written as a word, so it alone is read from one.
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
 
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]  # a folder's name too
+# A folder's name too, and without a dot, at which DVC would split it.
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", max_length=100)]
 Place = Annotated[Path, Strict(False)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
@@ -33,7 +36,7 @@ def explain(error: ValidationError, where, model, prefix: str = "") -> str:
         elif e["type"] == "missing":
             lines.append(f"missing key {key!r}")
         else:
-            found = "" if e["type"] == "value_error" else f", found {short(e['input'])}"
+            found = "" if e["type"] == "value_error" else f", found {short(e['input'])}{_number_hint(e)}"
             lines.append(f"{key or 'top level'}: {e['msg'].removeprefix('Value error, ')}{found}")
     return f"{where}: " + "; ".join(lines)
 
@@ -57,7 +60,23 @@ def _fields_at(model, loc) -> list[str]:
     return list(model.model_fields)
 
 
+def _number_hint(error) -> str:
+    text = error["input"]
+    if error["type"] not in ("float_type", "int_type") or not isinstance(text, str):
+        return ""
+    try:
+        value = float(text)
+    except ValueError:
+        return ""
+    mantissa, _, exponent = text.lower().partition("e")
+    if exponent and "." not in mantissa:  # YAML 1.1 takes an exponent only behind a decimal point
+        return f"; YAML reads this as text, write {mantissa}.0e{exponent}"
+    return f"; write {value:g} without quotes"
+
+
 def near(name: str, names) -> str:
-    """A hint at what may have been meant, or nothing."""
-    close = difflib.get_close_matches(name, list(names), n=3)
+    """A hint at what may have been meant, or nothing: names spelt alike, or of these initials (learning_rate: lr)."""
+    names = list(names)
+    initials = "".join(word[:1] for word in name.split("_"))
+    close = [initials] if initials in names and initials != name else difflib.get_close_matches(name, names, n=3)
     return f" (did you mean {' or '.join(repr(c) for c in close)}?)" if close else ""

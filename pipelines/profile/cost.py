@@ -8,40 +8,53 @@ from pipelines.profile.base import Section
 
 
 class Cost(Section):
-    """What `pipelines.cost` measures: every method at the profile's image size, and what stands here.
-
-    `rounds`: turns of each method; six or more give intervals. `batch_sizes`: the recipe's where none is stated.
-    `peers_of`: CoLoRA methods that get peers, the first on each backbone where none is stated. `inference_batch`: images
-    of the larger requests; the smaller have one. `block_s`: seconds of steps that one turn times at least. `images`:
-    training images of an epoch where no data are prepared to count them. `layers`: whether the selective scan and the
-    KAN layers are measured on their own too, beside a reference and a floor.
-    """
+    """What `pipelines.cost` measures: every method at the profile's image size, and what stands here."""
 
     class Setting(Section):
         """Some methods on another backbone, at another image size, in another precision, or compiled."""
 
         backbone: str
+        """As `model.backbone`."""
         image_size: int = Field(gt=0)
+        """As `data.image_size`."""
         batch_sizes: list[Annotated[int, Field(gt=0)]] = Field(min_length=1)
+        """Each measured."""
         methods: list[str] = Field(min_length=1)
+        """Their names."""
         precision: Literal["float32", "bfloat16"] | None = None
+        """As `train.precision`; by default the same."""
         compile: bool | None = None
+        """As `train.compile`; by default the same."""
 
     class Growth(Section):
         """Sweeps of one value each, the others being the profile's: how time and memory grow."""
 
         methods: list[str] = Field(min_length=1)
+        """Their names."""
         batch_sizes: list[Annotated[int, Field(gt=0)]] = []
+        """Swept."""
         image_sizes: list[Annotated[int, Field(gt=0)]] = []
+        """Swept."""
         ranks: list[Annotated[int, Field(gt=0)]] = []
+        """Swept, alpha along with them, by methods that have one."""
         rounds: int = Field(7, gt=0)
+        """Of each point."""
 
     rounds: int = Field(20, gt=0)
+    """Of every method; six or more give intervals."""
     batch_sizes: list[Annotated[int, Field(gt=0)]] = []
+    """By default the recipe's."""
     peers_of: list[str] | None = None
+    """CoLoRA methods that stand beside reference implementations; by default the first on each backbone."""
     inference_batch: int = Field(32, gt=1)
+    """Images of the larger requests; the smaller have one."""
     block_s: float = Field(0.05, gt=0)
+    """Seconds of steps that one round times at least."""
     images: int | None = Field(None, gt=0)
+    """Training images of an epoch, where no data are prepared to count them."""
     settings: list[Setting] = []
+    """More lineups, each a section."""
     growth: Growth | None = None
+    """A section, see there."""
     layers: bool = False
+    """Whether selective scan and KAN layers are measured on their own, beside a reference and a floor."""

@@ -9,100 +9,127 @@ from pipelines.profile.base import Place, Section
 
 
 class Phantom(Section):
-    """Seeded generator of OCT-like B-scans; `domain` picks the scanner the pictures imitate."""
+    """Seeded generator of OCT-like B-scans."""
 
     train: int = Field(gt=0)
+    """Images to train on."""
     val: int = Field(gt=0)
+    """Images to validate on."""
     test: int = Field(gt=0)
+    """Images to test on."""
     seed: int = 0
+    """Of the generator."""
     domain: Literal["source", "target"] = "target"
+    """Which scanner the pictures imitate."""
 
 
 class Folder(Section):
-    """Class folders of images, split into patient-grouped folds; or train, val and test with class folders in each.
-
-    `pattern`: a regular expression that is searched for in a file's name, its group `patient` says whose image it is;
-    null where names tell no patient. `follow_links`: links may lead out of the folder.
-    """
+    """Class folders of images, split into patient-grouped folds; or train, val and test with class folders in each."""
 
     path: Place
+    """The folder."""
     pattern: str | None = r"(?P<label>[^-]+)-(?P<patient>[^-]+)-(?P<index>[^-]+)"
+    """A regular expression searched for in a file's name; its group `patient` says whose image it is. null where
+    names tell no patient."""
     folds: int = Field(5, ge=2)
+    """Groups of patients; seed s tests on fold s mod folds of repeat s div folds."""
     val_share: float = Field(0.125, gt=0, lt=1)
+    """Of the patients that are not tested on: how many validate."""
     follow_links: bool = False
+    """Links may lead out of the folder."""
 
 
 class Manifest(Section):
-    """A CSV file that lists images: columns image and label, and where known patient and split (train, val, test).
-
-    Without splits they are made as for a folder: `folds` by patient. Paths start at the file's own folder.
-    """
+    """A CSV file that lists images: columns image and label, and where known patient and split (train, val, test)."""
 
     path: Place
+    """The CSV file; the paths in it start at its folder."""
     folds: int = Field(5, ge=2)
+    """As in `data.folder`, where the file names no split."""
     val_share: float = Field(0.125, gt=0, lt=1)
+    """As in `data.folder`, where the file names no split."""
     follow_links: bool = False
+    """Links may lead out of the file's folder."""
 
 
 class External(Section):
-    """Labelled images of the same classes that every run is tested on once and never trained on: a folder of class
-    folders, or a CSV file as `data.manifest` reads it.
-
-    `pattern`: as in `data.folder`, and the same as there where none is stated; `(?P<patient>.+)` makes every image a
-    patient of its own.
-    """
+    """Labelled images of the same classes that every run is tested on once and never trained on."""
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=60)]
+    """Of `results/<profile>/data/external-<name>.csv` and of the runs' files."""
     path: Place
+    """A folder of class folders, or a CSV file."""
     pattern: str | None = None
+    """As in `data.folder`, and the same as there by default; `(?P<patient>.+)` makes every image a patient."""
     follow_links: bool = False
+    """Links may lead out of the folder."""
 
 
 class MedMNIST(Section):
     """A 2-D MedMNIST set, by medmnist's own name and download."""
 
     dataset: str = "octmnist"
+    """medmnist's own name."""
     cache: Place = Path("~/.medmnist")
+    """Where its download lies."""
 
 
 class Torchvision(Section):
-    """CIFAR-10 or CIFAR-100 by torchvision's own name and download; `val_share` of its training images are validation."""
+    """CIFAR-10 or CIFAR-100, by torchvision's own name and download."""
 
     dataset: Literal["CIFAR10", "CIFAR100"] = "CIFAR100"
+    """torchvision's own name."""
     cache: Place = Path("~/.cache/torchvision")
+    """Where its download lies."""
     val_share: float = Field(0.1, gt=0, lt=1)
+    """Of the training images: how many validate."""
 
 
 class Balanced(Section):
-    """The first `per_class` training images of each class."""
+    """The first training images of each class."""
 
     per_class: int = Field(7754, gt=0)
+    """Images of each class."""
 
 
 class Distilled(Section):
-    """Per class, ascending by predictive entropy, ranks keep[0] up to but not including keep[1]."""
+    """Of the balanced images, those of middle predictive entropy: of each class, in ascending order, some ranks."""
 
     entropies: Place
+    """An entropies.npz that a run with train.save_entropies left."""
     keep: Annotated[tuple[int, int], Strict(False)] = (690, 7730)
+    """Ranks keep[0] up to but not including keep[1]."""
 
 
 class Data(Section):
-    """`fit`: how an image file becomes a square: its centre, the whole with black beside it, or the whole stretched."""
+    """The images, and how many of them are trained on."""
 
     source: Literal["phantom", "folder", "manifest", "medmnist", "torchvision"]
+    """Where the images come from; its own section says more."""
     image_size: int = Field(gt=0)
+    """Height and width in pixels."""
     fit: Literal["crop", "pad", "stretch"] = "crop"
+    """How a file becomes a square: its centre, the whole with black beside it, or the whole stretched."""
     mode: Literal["full", "balanced", "distilled"] = "full"
-    # Of the training patients (images, where the data name none): nested subsets that methods may train on (train.share).
+    """All training images, `data.balanced` of them, or of these `data.distilled`."""
     shares: list[Annotated[float, Field(gt=0, lt=1)]] = []
+    """Nested parts of the training patients (images, where the data name none) for train.share."""
     phantom: Phantom | None = None
+    """A section, see there."""
     folder: Folder | None = None
+    """A section, see there."""
     manifest: Manifest | None = None
+    """A section, see there."""
     medmnist: MedMNIST | None = None
+    """A section, see there."""
     torchvision: Torchvision | None = None
+    """A section, see there."""
     balanced: Balanced | None = None
+    """A section, see there."""
     distilled: Distilled | None = None
+    """A section, see there."""
     external: list[External] = []
+    """More labelled images that every run is tested on once."""
 
     @property
     def external_names(self) -> list[str]:
@@ -124,6 +151,10 @@ class Data(Section):
 
 
 def train_split(recipe) -> str:
-    """The name of the split that a recipe (a `Train`, or one read back from a record) trains on: "train", or "train@0.1" for a tenth of its patients."""
+    """The name of the split that a recipe trains on: "train", or "train@0.1" for a tenth of its patients.
+
+    Args:
+        recipe: a `Train`, or one read back from a record.
+    """
     share = recipe["share"] if isinstance(recipe, dict) else recipe.share
     return "train" if share == 1 else f"train@{share:g}"

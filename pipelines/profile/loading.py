@@ -21,7 +21,7 @@ def load(path: str | Path = "params.yaml") -> Params:
     if not path.is_file():
         raise ParamsError(
             f"{path}: no such file; "
-            "compose one with `dvc exp run -S profile=quick`, or name another with --profile-file"
+            "compose one with `python -m pipelines.params PROFILE`, or name another with --profile-file"
         )
     try:
         if path.stat().st_size > LARGEST:
@@ -69,16 +69,27 @@ def compose(profile: str, conf: str | Path = "conf") -> Params:
     """
     from hydra import compose as hydra_compose
     from hydra import initialize_config_dir
+    from hydra.errors import HydraException
     from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
 
     folder = Path(conf).resolve()
+    path = f"{conf}/profile/{profile}.yaml"
     _check_profile(profile, folder)
     with initialize_config_dir(config_dir=str(folder), version_base=None):
-        content = OmegaConf.to_container(hydra_compose("config", overrides=[f"profile={profile}"]), resolve=True)
+        try:
+            content = OmegaConf.to_container(hydra_compose("config", overrides=[f"profile={profile}"]), resolve=True)
+        except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
+            raise ParamsError(f"{path}: cannot be composed ({error})") from None
+    if content.get("profile") != profile:
+        raise ParamsError(
+            f"{path}: profile is {content.get('profile')!r}, expected {profile!r}, the file's own name, so that no "
+            "profile writes into another's results; change one of the two"
+        )
     try:
         return Params.model_validate(content)
     except ValidationError as error:
-        raise ParamsError(explain(error, f"{conf}/profile/{profile}.yaml", Params)) from None
+        raise ParamsError(explain(error, path, Params)) from None
 
 
 def write(profile: str, path: str | Path = "params.yaml", conf: str | Path = "conf") -> None:

@@ -9,53 +9,73 @@ from pipelines.profile.data import Phantom
 
 
 class Train(Section):
-    """The training recipe. A method may override any of these under `method.NAME.train`.
-
-    `lr`: the learning rate, or the highest of a schedule that changes it. `patience`: stop after so many epochs without
-    a better one. `class_weights`: of the loss; "balanced" is images / (classes * images of the class). `sampler`:
-    "balanced" draws with replacement, every class as often. `select`: what the best epoch is chosen by, on validation
-    images. `share`: of the training patients (images, where the data name none). `micro_batch`: a batch in pieces of
-    this many, where it does not fit the memory. `compile`: by torch.compile. `keep`: which weights of the best epoch
-    are kept in models/; by default what training changed where the backbone is frozen, else all of them.
-    """
+    """The training recipe. A method may override any of these under `method.NAME.train`."""
 
     epochs: int = Field(gt=0)
+    """Passes over the training images."""
     batch_size: int = Field(gt=0)
+    """Images of a step."""
     eval_batch_size: int = Field(128, gt=0)
+    """Images of a batch that is not trained on."""
     lr: float = Field(gt=0)
+    """The learning rate, or the highest of a schedule that changes it."""
     optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
+    """torch's own."""
     weight_decay: float = Field(1e-5, ge=0)
-    momentum: float = Field(0.9, ge=0, lt=1)  # of sgd
+    """Of the optimizer."""
+    momentum: float = Field(0.9, ge=0, lt=1)
+    """Of sgd."""
     schedule: Literal["constant", "one-cycle", "cosine", "step"] = "constant"
+    """Of the learning rate, a step at a time; step: a tenth after half and after three quarters of them."""
     loss: Literal["cross-entropy", "binary-cross-entropy"] = "cross-entropy"
+    """Of logits against classes; binary: against each class as yes or no."""
     label_smoothing: float = Field(0.0, ge=0, lt=1)
+    """Of cross-entropy."""
     class_weights: Literal["balanced"] | list[Annotated[float, Field(gt=0)]] | None = None
+    """Of the loss, by class; "balanced": images / (classes * images of the class)."""
     sampler: Literal["shuffle", "balanced"] = "shuffle"
+    """"balanced" draws with replacement, every class as often."""
     select: Literal["acc", "balanced_acc", "auc", "loss"] = "acc"
+    """What the best epoch is chosen by, on validation images."""
     patience: int | None = Field(None, gt=0)
+    """Stop after so many epochs without a better one."""
     augment: Literal["none", "authors", "flip", "standard"] = "flip"
+    """Of training images. flip: mirrored by chance; authors: all mirrored, brightness shifted by a trace, as their
+    script has it; standard: flip, rotation, shift, zoom, brightness and contrast.
+    """
     input: Literal["imagenet", "unit", "half", "raw"] = "imagenet"
+    """Pixels as ImageNet's mean and deviation, 0..1, -1..1, or 0..255."""
     precision: Literal["float32", "bfloat16"] = "float32"
+    """bfloat16 is for GPUs; on CPUs without its instructions it is 10 to 40 times slower."""
     deterministic: bool = True
+    """Reproducible kernels on GPUs."""
     save_entropies: bool = False
+    """Keep the predictive entropy of every training image, for data.distilled."""
     share: float = Field(1.0, gt=0, le=1)
+    """Of the training patients (images, where the data name none), one of data.shares."""
     micro_batch: int | None = Field(None, gt=0)
+    """A batch in pieces of this many, where it does not fit the memory."""
     compile: bool = False
+    """By torch.compile."""
     keep: Literal["none", "adapter", "all"] | None = None
+    """Weights of the best epoch kept in models/; by default what training changed where the backbone is
+    frozen, else all."""
 
 
 class Tune(Section):
     """Learning rates that every method tries on the validation split of one seed; without this section the rate is
     `train.lr`, as it is for a method whose own section states one.
-
-    `epochs`: of a trial; null: three eighths of the method's own. `widen`: where the best rate is the lowest or highest tried, the grid grows by one more rate in its own steps, at
-    most this many times.
     """
 
     lrs: list[Annotated[float, Field(gt=0)]] = Field(min_length=1)
+    """The rates."""
     epochs: int | None = Field(gt=0)
+    """Of a trial; null: three eighths of the method's own."""
     widen: int = Field(2, ge=0)
+    """Where the best rate is the lowest or highest tried, the grid grows by one rate in its own steps, this
+    often at most."""
     seed: int = 0
+    """Whose training and validation images they are tried on."""
 
     def epochs_of(self, recipe_epochs: int) -> int:
         """Epochs of a trial of a method that trains for so many."""
@@ -63,22 +83,28 @@ class Tune(Section):
 
 
 class Probe(Section):
-    """What trained networks are asked beyond their test: corrupted test images, and where they looked (Grad-CAM).
-
-    `seeds`, `methods`: of which runs, all by default. `images`: at most this many of the test images, spread evenly.
-    """
+    """What trained networks are asked beyond their test: corrupted test images, and where they looked (Grad-CAM)."""
 
     seeds: list[int] | None = None
+    """Of which runs; all by default."""
     methods: list[str] | None = None
+    """Of which runs; all by default."""
     images: int | None = Field(None, gt=0)
+    """At most this many of the test images, spread evenly."""
 
 
 class Pretrain(Section):
     """Train the small backbones of the quick profile on another phantom domain, whatever recipe the methods have."""
 
     backbones: list[str] = Field(min_length=1)
+    """Their names."""
     phantom: Phantom
+    """As `data.phantom`."""
     epochs: int = Field(gt=0)
+    """As `train.epochs`."""
     lr: float = Field(gt=0)
+    """As `train.lr`."""
     batch_size: int = Field(gt=0)
+    """As `train.batch_size`."""
     seed: int = 0
+    """Of the training."""

@@ -17,18 +17,33 @@ from pipelines.profile.recipe import Pretrain, Probe, Train, Tune
 
 
 class Params(Section):
+    """A whole profile."""
+
     profile: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
+    """The name, that of its file; of `results/<profile>`."""
     seeds: list[Seed] = Field(min_length=1)
+    """Of a method's runs, unless it has its own `seeds`."""
     data: Data
+    """A section, see there."""
     model: dict[str, Any]
+    """What methods on a backbone start from, unless their own section says otherwise: backbone, weights (one, or
+    one a backbone), head, batchnorm, input_size."""
     train: Train
+    """A section, see there."""
     method: dict[Name, dict[str, Any]] = Field(min_length=1)
+    """A section a method: `family`, the family's options, and what differs from `model` and `train`."""
     tune: Tune | None = None
+    """A section, see there; null: no rate is tuned."""
     pretrain: Pretrain | None = None
+    """A section, see there; null: backbones come with weights."""
     allow_missing: bool = False
+    """A missing run is a hole, not an error."""
     probe: Probe | None = None
+    """A section, see there; null: nothing is asked."""
     cost: Cost | None = None
-    log: list[Literal["dvclive", "tensorboard"]] = []  # where training curves go too; optional packages
+    """A section, see there; null: nothing is measured."""
+    log: list[Literal["dvclive", "tensorboard"]] = []
+    """Where training curves go too, if the package is installed."""
 
     @model_validator(mode="after")
     def _seeds_fit(self):
@@ -59,7 +74,8 @@ class Params(Section):
         """
         if method not in self.method:
             raise ParamsError(
-                f"no method {method!r} in profile {self.profile!r}{near(method, self.method)}; methods: {', '.join(self.method)}"
+                f"no method {method!r} in profile {self.profile!r}{near(method, self.method)}; "
+                f"methods: {', '.join(self.method)}"
             )
         section = {key: value for key, value in self.method[method].items() if key != "seeds"}
         family, known = section.get("family"), families()
