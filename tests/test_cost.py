@@ -306,8 +306,8 @@ def test_a_network_that_cannot_be_compiled_is_left_out(workdir, monkeypatch, cap
 @pytest.mark.parametrize(
     "section, message",
     [
-        ({"peers_of": ["full"]}, "cost.peers_of: 'full' is no CoLoRA method"),
-        ({"peers_of": ["colra-blocks2-5"]}, "did you mean 'colora-blocks2-5'"),
+        ({"references_of": ["full"]}, "cost.references_of: 'full' is no CoLoRA method"),
+        ({"references_of": ["colra-blocks2-5"]}, "did you mean 'colora-blocks2-5'"),
         ({"settings": [{**SETTING, "methods": ["ful"]}]}, "no method 'ful'"),
         ({"settings": [{**SETTING, "methods": ["vim"]}]}, "'vim'.*network of its own"),
         ({"growth": {"methods": ["nobody"], "batch_sizes": [2]}}, "no method 'nobody'"),

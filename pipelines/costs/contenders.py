@@ -61,7 +61,7 @@ def lineup(
     precision: str = "",
     compile: bool | None = None,
 ) -> list[Contender]:
-    """The methods, the four peers of the CoLoRA methods among them that `cost.peers_of` names (by default the first on each
+    """The methods, the four peers of the CoLoRA methods among them that `cost.references_of` names (by default the first on each
     backbone), and full fine-tuning on every backbone that has none. Peers that a method equals are left out.
 
     Raises:
@@ -70,7 +70,7 @@ def lineup(
     found = [_method(params, method, image_size, batch_size, backbone, precision, compile) for method in methods]
     adapted = [c for c in found if families()[c.family].kind == "adapt"]
     for contender in adapted:
-        if contender.name in peers_of(params, found):
+        if contender.name in references_of(params, found):
             found += _peers(contender, found)
     for contender in adapted:
         if reference(contender, found) is None:
@@ -112,19 +112,19 @@ def _at_rank(settings: dict, rank: int) -> dict:
     return {**settings, "rank": rank, "alpha": settings["alpha"] * rank / settings["rank"]}
 
 
-def peers_of(params: Params, found: list[Contender]) -> list[str]:
+def references_of(params: Params, found: list[Contender]) -> list[str]:
     """The CoLoRA methods that get peers.
 
     Raises:
-        ParamsError: `cost.peers_of` names what is no CoLoRA method of the profile.
+        ParamsError: `cost.references_of` names what is no CoLoRA method of the profile.
     """
-    wanted = params.cost.peers_of if params.cost else None
+    wanted = params.cost.references_of if params.cost else None
     if wanted is None:
         first = {c.settings["backbone"]: c.name for c in reversed(found) if c.family == "colora" and c.role == "method"}
         return list(first.values())
     for name in wanted:
         if params.settings(name)["family"] != "colora":
-            raise ParamsError(f"cost.peers_of: {name!r} is no CoLoRA method; peers stand beside those only")
+            raise ParamsError(f"cost.references_of: {name!r} is no CoLoRA method; peers stand beside those only")
     return wanted
 
 

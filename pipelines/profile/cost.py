@@ -44,7 +44,7 @@ class Cost(Section):
     """Of every method; six or more give intervals."""
     batch_sizes: list[Annotated[int, Field(gt=0)]] = []
     """By default the recipe's."""
-    peers_of: list[str] | None = None
+    references_of: list[str] | None = None
     """CoLoRA methods that stand beside reference implementations; by default the first on each backbone."""
     inference_batch: int = Field(32, gt=1)
     """Images of the larger requests; the smaller have one."""
