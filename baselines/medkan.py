@@ -18,7 +18,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from baselines import Family
-from baselines.layers.kan import KAN, KANConv2d, KANLinear
+from baselines.layers.images import check_square
+from baselines.layers.kan import KANConv2d, kan_layers
 
 FAMILY = Family(label="MedKAN", group="KAN", colours="#0A6B4F")
 GRID_RANGE = (-3, 3)
@@ -48,8 +49,9 @@ class GlobalKAN(nn.Module):
     channels; one mixes the channels, the same for all cells; their sum is interpolated back to the map.
     """
 
-    def __init__(self, channels: int, *, size: int, tokens: int, reduction: int, **spline):
+    def __init__(self, channels: int, *, size: int, tokens: int, reduction: int, kan: str = "torch", **spline):
         super().__init__()
+        linear, stack = kan_layers(kan)
         side = min(tokens, size)
         # As matrices, because CUDA's own adaptive pooling and interpolation have no reproducible backward pass.
         pool = F.adaptive_avg_pool1d(torch.eye(size).unsqueeze(0), side)[0].T
@@ -57,8 +59,8 @@ class GlobalKAN(nn.Module):
         self.register_buffer("pool", pool.contiguous(), persistent=False)  # side, size
         self.register_buffer("spread", spread.contiguous(), persistent=False)  # size, side
         self.norm_cells, self.norm_channels = nn.LayerNorm(channels), nn.LayerNorm(channels)
-        self.mix_cells = KANLinear(side**2, side**2, **spline)
-        self.mix_channels = KAN([channels, channels // reduction, channels], **spline)
+        self.mix_cells = linear(side**2, side**2, **spline)
+        self.mix_channels = stack([channels, channels // reduction, channels], **spline)
 
     def forward(self, x):
         cells = _resample(x.permute(0, 2, 3, 1), self.pool)
@@ -93,9 +95,10 @@ class MedKAN(nn.Module):
     """(batch, 3, size, size) float images to (batch, classes) logits."""
 
     def __init__(
-        self, num_classes: int, image_size: int, widths, depths, *, groups, expansion, tokens, reduction, spline
+        self, num_classes: int, image_size: int, widths, depths, *, groups, expansion, tokens, reduction, kan, spline
     ):
         super().__init__()
+        self.image_size = image_size
         self.stem = _convolution(3, widths[0], stride=2)
         self.embed = _convolution(widths[0], widths[0], stride=2)
         size = -(-image_size // 4)
@@ -107,13 +110,14 @@ class MedKAN(nn.Module):
                 size = -(-size // 2)
             for _ in range(depth):
                 local = LocalKAN(width, groups=groups, **spline)
-                context = GlobalKAN(width, size=size, tokens=tokens, reduction=reduction, **spline)
+                context = GlobalKAN(width, size=size, tokens=tokens, reduction=reduction, kan=kan, **spline)
                 layers += [local, FeedForward(width, expansion), context, FeedForward(width, expansion)]
             self.stages.append(nn.Sequential(*layers))
         self.norm = nn.LayerNorm(widths[-1])
         self.head = nn.Linear(widths[-1], num_classes)
 
     def forward(self, x):
+        check_square(x, self.image_size)
         x = self.embed(self.stem(x))
         for stage in self.stages:
             x = stage(x)
@@ -135,6 +139,7 @@ def network(
     reduction: int = 4,
     grid_size: int = 5,
     spline_order: int = 3,
+    kan: str = "torch",
 ) -> MedKAN:
     """MedKAN.
 
@@ -146,6 +151,7 @@ def network(
         tokens: side of the pooled map in GIK, in cells.
         reduction: by which GIK's KAN over channels narrows them; no more than the smallest width.
         grid_size, spline_order: of all splines.
+        kan: whose linear KAN layers, "torch" (ours) or "efficient-kan"; the convolutions are ours.
 
     Raises:
         ValueError: an option out of range, or an image too small for the stages.
@@ -170,5 +176,5 @@ def network(
     spline = {"grid_size": grid_size, "spline_order": spline_order, "grid_range": GRID_RANGE}
     return MedKAN(
         num_classes, image_size, widths, depths,
-        groups=groups, expansion=expansion, tokens=tokens, reduction=reduction, spline=spline,
+        groups=groups, expansion=expansion, tokens=tokens, reduction=reduction, kan=kan, spline=spline,
     )  # fmt: skip

@@ -14,6 +14,7 @@ from torch.nn.functional import silu
 from torchvision.ops import StochasticDepth
 
 from baselines import Family
+from baselines.layers.images import check_size
 from baselines.layers.ssm import SelectiveSSM, check_scan, init_linear
 
 FAMILY = Family(label="MedMamba", group="state space", colours="#E0A000")
@@ -91,6 +92,7 @@ class MedMamba(nn.Module):
 
     def __init__(self, num_classes: int, depths, widths, patch: int, d_state: int, drop_path: float, scan: str):
         super().__init__()
+        self.multiple = patch * 2 ** (len(depths) - 1)
         self.embed = nn.Conv2d(3, widths[0], patch, stride=patch)
         self.norm = nn.LayerNorm(widths[0])
         rates = iter(torch.linspace(0, drop_path, sum(depths), device="cpu").tolist())  # deeper blocks drop more
@@ -103,6 +105,9 @@ class MedMamba(nn.Module):
         self.apply(init_linear)
 
     def forward(self, x):
+        multiple = self.multiple
+        fits = x.shape[2] % multiple == 0 and x.shape[3] % multiple == 0
+        check_size(x, fits, f"sides that are multiples of {multiple} px (patches, halved between stages)")
         x = self.norm(self.embed(x).permute(0, 2, 3, 1))
         for stage in self.stages:
             x = stage(x)

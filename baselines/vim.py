@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn.functional import silu
 
 from baselines import Family
+from baselines.layers.images import check_square
 from baselines.layers.ssm import SelectiveSSM, check_scan, init_linear
 
 FAMILY = Family(label="Vim", group="state space", colours="#E0A000")
@@ -59,9 +60,11 @@ class Block(nn.Module):
 class Vim(nn.Module):
     """(batch, 3, size, size) float images to (batch, classes) logits, at the one size its positions are for."""
 
-    def __init__(self, num_classes: int, patches: int, patch: int, width: int, depth: int, d_state: int, pool: str,
+    def __init__(self, num_classes: int, image_size: int, patch: int, width: int, depth: int, d_state: int, pool: str,
                  scan: str):  # fmt: skip
         super().__init__()
+        self.image_size = image_size
+        patches = (image_size // patch) ** 2
         self.embed = nn.Conv2d(3, width, patch, stride=patch)
         self.token = nn.Parameter(torch.empty(1, 1, width)) if pool == "middle" else None
         self.middle = patches // 2
@@ -75,6 +78,7 @@ class Vim(nn.Module):
             nn.init.trunc_normal_(self.token, std=0.02)
 
     def forward(self, x):
+        check_square(x, self.image_size)
         x = self.embed(x).flatten(2).transpose(1, 2)
         if self.token is not None:
             x = torch.cat([x[:, : self.middle], self.token.expand(len(x), -1, -1), x[:, self.middle :]], dim=1)
@@ -118,4 +122,4 @@ def network(
     check_scan(scan)
     if image_size < patch or image_size % patch:
         raise ValueError(f"image_size: found {image_size}, expected a multiple of patch {patch}")
-    return Vim(num_classes, (image_size // patch) ** 2, patch, width, depth, d_state, pool, scan)
+    return Vim(num_classes, image_size, patch, width, depth, d_state, pool, scan)

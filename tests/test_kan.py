@@ -67,7 +67,7 @@ def test_basis_in_chunks_is_the_basis(monkeypatch):
     layer, x = KANLinear(3, 4), torch.randn(2, 50, 3, requires_grad=True)
     whole = layer(x)
     (whole_grad,) = torch.autograd.grad(whole.square().sum(), x)
-    monkeypatch.setattr("baselines.layers.kan._CHUNK", 100)
+    monkeypatch.setattr("baselines.layers.splines._CHUNK", 100)
     torch.testing.assert_close(layer(x), whole)
     torch.testing.assert_close(torch.autograd.grad(layer(x).square().sum(), x)[0], whole_grad)
 

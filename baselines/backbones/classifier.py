@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from baselines.backbones.cutting import units_of
+from baselines.layers.images import check_square
 
 
 class Classifier(nn.Module):
@@ -51,7 +52,12 @@ class Classifier(nn.Module):
         self.epoch_end: Callable[[nn.Module], None] | None = None
 
     def forward(self, x, from_depth: int = 0):
-        """Logits of images, or, with `from_depth`, of what `forward_features` gives at that depth."""
+        """Logits of images, or, with `from_depth`, of what `forward_features` gives at that depth.
+
+        Raises:
+            ValueError: images of another size than the network's own, where its backbone or head has parameters for
+                that size (a ViT's positions; a head that flattens the map).
+        """
         features = _chain(self.layers()[from_depth:], x) if from_depth else self.backbone(self._resized(x))
         return self.head(_as_map(features))
 
@@ -154,8 +160,14 @@ class Classifier(nn.Module):
 
     def _resized(self, x):
         if not self.resizes:
+            if not self._takes_any_size():
+                check_square(x, self.image_size)
             return x
         return F.interpolate(x, size=(self.image_size,) * 2, mode="bilinear", antialias=True, align_corners=False)
+
+    def _takes_any_size(self) -> bool:
+        pooled = any(isinstance(module, nn.AdaptiveAvgPool2d) for module in self.head.modules())
+        return pooled and not hasattr(self.backbone, "patch_embed")
 
     def _feature_shape(self) -> tuple[int, ...]:
         shapes = copy.deepcopy(self.backbone).to("meta").eval()

@@ -5,6 +5,7 @@ basis of each input once and sums all edges in one matrix product. Parameters, b
 shapes of Blealtan's efficient-kan, so its checkpoints load.
 """
 
+import importlib
 import math
 from collections.abc import Callable, Sequence
 
@@ -12,104 +13,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-# Elements of one temporary on a CPU: its passes stay in the cache and still keep several threads busy (2.5x faster).
-_CHUNK = 1 << 19
+from baselines.layers.splines import SplineLayer, b_splines
 
-
-def b_splines(x, grid, order: int, dtype: torch.dtype | None = None):
-    """The B-spline basis of each input, zero outside its support.
-
-    The Cox-de Boor recursion, knots last and half-open, in float32 or wider. Only `x` is kept for the backward
-    pass, which goes down the recursion again; it can be differentiated once, and not with respect to the knots.
-
-    Args:
-        x: (..., groups, features).
-        grid: the knots, (groups, features, n), ascending; where some coincide 0/0 counts as 0.
-        order: the degree of the splines.
-        dtype: of the result; default the one it is computed in.
-
-    Returns:
-        (..., groups, n - 1 - order, features): the basis index comes before the features, because elementwise passes
-        are fast where the last dimension is long.
-    """
-    return _Basis.apply(x, grid.transpose(-1, -2), order, dtype)
-
-
-class _Basis(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, x, knots, order, dtype):
-        ctx.save_for_backward(x, knots)
-        ctx.order = order
-        compute = _compute_dtype(x, knots)
-        rows = x.reshape(-1, *x.shape[-2:])
-        knots = knots.to(compute)
-        inverses = _inverse_spans(knots, order)
-        basis = rows.new_empty(
-            len(rows), knots.shape[0], knots.shape[1] - 1 - order, knots.shape[2], dtype=dtype or compute
-        )
-        for part in _chunks(rows, knots):
-            basis[part] = _recursion(rows[part].to(compute), knots, inverses)
-        return basis.view(*x.shape[:-1], -1, x.shape[-1])
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx, grad):
-        x, knots = ctx.saved_tensors
-        compute = _compute_dtype(x, knots)
-        rows = x.reshape(-1, *x.shape[-2:])
-        grad = grad.reshape(len(rows), *grad.shape[-3:])
-        knots = knots.to(compute)
-        *inverses, last = _inverse_spans(knots, ctx.order)
-        grad_rows = torch.empty_like(rows)
-        for part in _chunks(rows, knots):
-            # B'(i, k) = k (B(i, k-1) / (t(i+k) - t(i)) - B(i+1, k-1) / (t(i+k+1) - t(i+1)))
-            lower = _recursion(rows[part].to(compute), knots, inverses).mul_(last * ctx.order)
-            slope = lower[..., :-1, :] - lower[..., 1:, :]
-            grad_rows[part] = slope.mul_(grad[part]).sum(-2)
-        return grad_rows.view_as(x), None, None, None
-
-
-def _recursion(x, knots, inverses):
-    """The basis of degree len(inverses): x (rows, groups, features) to (rows, groups, basis, features)."""
-    distance = x.unsqueeze(-2) - knots
-    reached = (distance >= 0).to(x.dtype)
-    basis = reached[..., :-1, :] - reached[..., 1:, :]
-    for inverse in inverses:
-        # B(i, k) = w(i) B(i, k-1) + (1 - w(i+1)) B(i+1, k-1) with w(i) = (x - t(i)) / (t(i+k) - t(i))
-        weighted = (distance[..., : inverse.shape[-2], :] * inverse).mul_(basis)
-        basis = basis[..., 1:, :].add_(weighted[..., :-1, :]).sub_(weighted[..., 1:, :])
-    return basis
-
-
-def _inverse_spans(knots, order):
-    """For k = 1 to order, 1 / (t(i+k) - t(i)): (groups, n - k, features) each."""
-    spans = [knots[:, k:] - knots[:, :-k] for k in range(1, order + 1)]
-    return [torch.where(span > 0, 1 / span, 0) for span in spans]
-
-
-def _compute_dtype(x, knots):
-    return torch.promote_types(torch.promote_types(x.dtype, knots.dtype), torch.float32)
-
-
-def _chunks(rows, knots):
-    size = len(rows) if rows.device.type != "cpu" else max(1, _CHUNK // max(1, knots.numel()))
-    return [slice(start, start + size) for start in range(0, len(rows), max(1, size))]
-
-
-def _spline_options(grid_size, spline_order, grid_range):
-    for name, value in (("grid_size", grid_size), ("spline_order", spline_order)):
-        if value < 1:
-            raise ValueError(f"{name}: found {value}, expected at least 1")
-    if len(grid_range) != 2 or not grid_range[0] < grid_range[1]:
-        raise ValueError(f"grid_range: found {list(grid_range)}, expected [low, high] with low < high")
-
-
-def _uniform_grid(features, grid_size, order, grid_range):
-    """Equal steps over the range, continued by `order` knots on each side: (features, grid_size + 2 * order + 1)."""
-    step = (grid_range[1] - grid_range[0]) / grid_size
-    knots = torch.arange(-order, grid_size + order + 1) * step + grid_range[0]
-    return knots.expand(features, -1).contiguous()
-
+BACKENDS = ("torch", "efficient-kan")
 
 def _product_dtype(weight):
     """What a matrix product with this weight will compute in; the basis is rounded to it once, as it is written."""
@@ -119,7 +25,28 @@ def _product_dtype(weight):
     return weight.dtype
 
 
-class KANLinear(nn.Module):
+def kan_layers(backend: str) -> tuple[type[nn.Module], type[nn.Module]]:
+    """The classes `KANLinear` and `KAN` of a backend: "torch" is the code here, "efficient-kan" the package's, which
+    has the same parameters and function and keeps every step of the recursion for its backward pass.
+
+    Raises:
+        ValueError: an unknown backend, or a package that cannot be imported.
+    """
+    if backend not in BACKENDS:
+        raise ValueError(f"kan: found {backend!r}, expected one of {', '.join(map(repr, BACKENDS))}")
+    if backend == "torch":
+        return KANLinear, KAN
+    try:
+        theirs = importlib.import_module("efficient_kan")
+    except ImportError as error:
+        raise ValueError(
+            f"kan: 'efficient-kan' needs the package efficient_kan, which cannot be imported ({error}); install it "
+            "with `pip install -e '.[kan]'` in the checkout (it is on no package registry), or use 'torch'"
+        ) from error
+    return theirs.KANLinear, theirs.KAN
+
+
+class KANLinear(SplineLayer):
     """y = base_weight SiLU(x) + sum over the basis of (spline_weight * spline_scaler) B(x).
 
     (..., in_features) to (..., out_features). State: `base_weight` (out, in), `spline_weight` (out, in, grid_size +
@@ -145,15 +72,12 @@ class KANLinear(nn.Module):
         grid_eps: float = 0.02,
         grid_range: Sequence[float] = (-1, 1),
     ):
-        super().__init__()
-        _spline_options(grid_size, spline_order, grid_range)
+        super().__init__(in_features, grid_size, spline_order, grid_range)
         self.in_features, self.out_features = in_features, out_features
-        self.grid_size, self.spline_order = grid_size, spline_order
         self.scale_noise, self.scale_base, self.scale_spline = scale_noise, scale_base, scale_spline
         self.enable_standalone_scale_spline = enable_standalone_scale_spline
         self.base_activation = base_activation()
-        self.grid_eps, self.grid_range = grid_eps, tuple(grid_range)
-        self.register_buffer("grid", _uniform_grid(in_features, grid_size, spline_order, grid_range))
+        self.grid_eps = grid_eps
         self.base_weight = nn.Parameter(torch.empty(out_features, in_features))
         self.spline_weight = nn.Parameter(torch.empty(out_features, in_features, grid_size + spline_order))
         if enable_standalone_scale_spline:
@@ -165,7 +89,7 @@ class KANLinear(nn.Module):
         """Uniform knots; random base weights and scalers; splines through small noise at the knots of the range."""
         if self.grid.is_meta:
             return
-        self.grid.copy_(_uniform_grid(self.in_features, self.grid_size, self.spline_order, self.grid_range))
+        self._reset_grid()
         bound = 1 / math.sqrt(self.in_features)
         self.base_weight.uniform_(-bound, bound).mul_(self.scale_base)
         inner = self.grid.T[self.spline_order : -self.spline_order]
@@ -185,7 +109,8 @@ class KANLinear(nn.Module):
         return self._basis(x).transpose(-1, -2).contiguous()
 
     def _basis(self, x, dtype=None):
-        return b_splines(x.unsqueeze(-2), self.grid.unsqueeze(0), self.spline_order, dtype).squeeze(-3)
+        x, grid = x.unsqueeze(-2), self.grid.unsqueeze(0)
+        return b_splines(x, grid, self.spline_order, dtype, even=self._evenly_spaced()).squeeze(-3)
 
     @torch.no_grad()
     def curve2coeff(self, x, y):
@@ -206,9 +131,12 @@ class KANLinear(nn.Module):
         """Smallest coefficients nearest to y (in, points, curves) at x (points, in): (in, basis, curves), float64."""
         # On the CPU, by this driver: points may leave coefficients undetermined. CUDA has none that allows it, and the
         # default (gelsy) finds rank 0 where the first basis function is zero at all points (seen in torch 2.13).
+        return torch.linalg.lstsq(self._matrix(x), y.detach().double().cpu(), driver="gelsd").solution
+
+    def _matrix(self, x):
+        """The basis at x (points, in), in float64 on the CPU: (in, points, basis)."""
         x, grid = x.detach().double().cpu(), self.grid.double().cpu()
-        matrix = b_splines(x.unsqueeze(-2), grid.unsqueeze(0), self.spline_order).squeeze(-3).permute(2, 0, 1)
-        return torch.linalg.lstsq(matrix, y.detach().double().cpu(), driver="gelsd").solution
+        return b_splines(x.unsqueeze(-2), grid.unsqueeze(0), self.spline_order).squeeze(-3).permute(2, 0, 1)
 
     @property
     def scaled_spline_weight(self):
@@ -232,9 +160,15 @@ class KANLinear(nn.Module):
 
         Args:
             x: (..., in); every leading position is one sample.
+
+        Raises:
+            ValueError: there is no sample, or one that is not finite; nothing has been changed then.
         """
         x = x.reshape(-1, self.in_features).to(self.grid)
-        old = self.b_splines(x.double()).transpose(0, 1)  # in, samples, basis
+        if not len(x) or not x.isfinite().all():
+            found = f"{int((~x.isfinite()).sum())} of {x.numel()} values not finite" if len(x) else "no sample"
+            raise ValueError(f"x: found {found}, expected finite inputs to place the knots by; the grid is unchanged")
+        old = self._matrix(x)
         ordered = x.sort(dim=0).values
         positions = torch.arange(self.grid_size + 1, device=x.device)
         quantiles = ordered[positions * (len(x) - 1) // self.grid_size]
@@ -279,7 +213,7 @@ class KAN(nn.Module):
         return sum(layer.regularization_loss(regularize_activation, regularize_entropy) for layer in self.layers)
 
 
-class KANConv2d(nn.Module):
+class KANConv2d(SplineLayer):
     """A convolution with a learned curve at every tap: conv(SiLU(x)) plus a convolution of x's spline basis.
 
     (batch, in, h, w) to (batch, out, h', w'). State: `base_weight` (out, in / groups, kh, kw), `spline_weight` (out,
@@ -305,15 +239,13 @@ class KANConv2d(nn.Module):
         base_activation: Callable[[], nn.Module] = nn.SiLU,
         grid_range: Sequence[float] = (-1, 1),
     ):
-        super().__init__()
-        _spline_options(grid_size, spline_order, grid_range)
+        super().__init__(in_channels, grid_size, spline_order, grid_range)
         if groups < 1 or in_channels % groups or out_channels % groups:
             raise ValueError(f"groups: found {groups}, expected a divisor of {in_channels} and {out_channels} channels")
         kernel = (kernel_size, kernel_size) if isinstance(kernel_size, int) else tuple(kernel_size)
         self.stride, self.padding, self.dilation, self.groups = stride, padding, dilation, groups
-        self.spline_order, self.scale_noise = spline_order, scale_noise
+        self.scale_noise = scale_noise
         self.base_activation = base_activation()
-        self.register_buffer("grid", _uniform_grid(in_channels, grid_size, spline_order, grid_range))
         inputs = in_channels // groups
         self.base_weight = nn.Parameter(torch.empty(out_channels, inputs, *kernel))
         # Four dimensions, not five: `.to(memory_format=torch.channels_last)` takes no others.
@@ -322,7 +254,8 @@ class KANConv2d(nn.Module):
 
     @torch.no_grad()
     def reset_parameters(self):
-        """The base starts as a plain convolution does, the splines at `scale_noise` of its size."""
+        """Uniform knots; the base starts as a plain convolution does, the splines at `scale_noise` of its size."""
+        self._reset_grid()
         bound = 1 / math.sqrt(self.base_weight[0].numel())
         self.base_weight.uniform_(-bound, bound)
         self.spline_weight.uniform_(-bound, bound).mul_(self.scale_noise)
@@ -336,7 +269,8 @@ class KANConv2d(nn.Module):
         base = F.conv2d(self.base_activation(x), self.base_weight, None, *where)
         grouped = x.permute(0, 2, 3, 1).unflatten(-1, (self.groups, -1))
         grid = self.grid.unflatten(0, (self.groups, -1))
-        basis = b_splines(grouped, grid, self.spline_order, _product_dtype(self.spline_weight))
+        dtype = _product_dtype(self.spline_weight)
+        basis = b_splines(grouped, grid, self.spline_order, dtype, even=self._evenly_spaced())
         # (batch, h, w, groups, basis, channels) flattened from groups on is a channels-last map: no copy.
         basis = basis.flatten(3).permute(0, 3, 1, 2)
         return base + F.conv2d(basis, self.spline_weight, None, *where)

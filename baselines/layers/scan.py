@@ -46,7 +46,7 @@ def plan(batch, width, length, device, chunks=None, segment=None) -> tuple[int, 
     """
     if chunks is None:
         fill = FILL.get(device, FILL["cuda"])
-        chunks = max(1, min(fill // max(1, batch * width), math.isqrt(2 * length)))
+        chunks = max(1, min(fill // max(1, batch * width), int((2 * length) ** 0.5)))
     steps = math.ceil(length / chunks)
     return math.ceil(length / steps), min(segment or SEGMENT, steps)
 

@@ -4,6 +4,7 @@ Source: Gu and Dao 2023, arXiv:2312.00752, section 3.2.
 """
 
 import importlib
+import operator
 
 import torch
 from torch import Tensor
@@ -90,7 +91,8 @@ def _checked(u, delta, A, B, C, D, z, delta_bias):
         if not isinstance(tensor, Tensor) or not tensor.is_floating_point():
             found = tensor.dtype if isinstance(tensor, Tensor) else type(tensor).__name__
             raise ValueError(f"{name}: found {found}, expected a tensor of a real floating-point dtype")
-        if tuple(tensor.shape) not in shapes:
+        # Number by number: under torch.compile(dynamic=True) the same symbolic sizes need not be equal as tuples.
+        if not any(len(shape) == tensor.ndim and all(map(operator.eq, tensor.shape, shape)) for shape in shapes):
             raise ValueError(f"{name}: found shape {tuple(tensor.shape)}, expected {' or '.join(map(str, shapes))}")
         if tensor.device != u.device:
             raise ValueError(f"{name}: found on {tensor.device}, expected on {u.device} as u is")
