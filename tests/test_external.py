@@ -69,7 +69,7 @@ def test_external_images_are_what_the_same_files_would_be_as_training_data(here)
     assert list(table) == ["image", "label", "patient"] and table["image"].tolist() == list(range(24))
     assert table["label"].tolist() == labels.tolist() == [0] * 12 + [1] * 12
     assert table["patient"].tolist() == [patient for patient in range(12) for _ in range(2)]
-    preparation.verify(params(OTHER))
+    prepared.verify(params(OTHER))
 
 
 def test_a_run_depends_on_the_external_images_it_is_tested_on(here):

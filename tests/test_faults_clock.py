@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from pipelines import launch, train
-from pipelines.data import preparation
+from pipelines.data import prepared
 from pipelines.profile import Params
 from pipelines.runs.record import read_record
 from pipelines.training import loop
@@ -75,11 +75,11 @@ def test_a_checkpoint_is_continued_whatever_its_date(record, monkeypatch, year):
 def test_data_that_changed_are_noticed_whatever_their_date(record, year):
     """Even where the changed file is older than what was checked before."""
     params = Params(**CONTENT)
-    preparation.verify(params)
+    prepared.verify(params)
     images = params.data_dir / "images.npy"
     content = bytearray(images.read_bytes())
     content[-1] ^= 1
     images.write_bytes(content)
     os.utime(images, (YEARS[year],) * 2)
     with pytest.raises(ValueError, match="images.npy"):
-        preparation.verify(params)
+        prepared.verify(params)

@@ -12,7 +12,7 @@ import torch
 import yaml
 
 from pipelines import prepare, train
-from pipelines.data import preparation
+from pipelines.data import preparation, prepared
 from pipelines.data.sources import DataError
 from pipelines.files import records
 from pipelines.profile import Params
@@ -153,12 +153,12 @@ def test_a_disk_full_while_preparing_leaves_what_was_there(disk, workdir, leave)
         preparation.prepare(other)
     assert "data/tiny" in str(e.value) and ("images.npy" in str(e.value)) == (leave < 17)
     assert contents(disk) == before
-    preparation.verify(params)
+    prepared.verify(params)
     with pytest.raises(DataError, match="other settings than the profile has now; run `python -m pipelines.prepare`"):
-        preparation.verify(other)
+        prepared.verify(other)
     filler.unlink()
     assert preparation.prepare(other).count == 64
-    preparation.verify(other)
+    prepared.verify(other)
 
 
 def test_preparing_on_a_full_disk_is_an_error_in_one_line(disk, workdir, capsys):

@@ -39,7 +39,7 @@ def test_test_images_are_never_looked_at(prepared, workdir, monkeypatch):
     with np.load(prepared / "splits.npz") as splits:
         images[splits["test"]] = 0
     np.save(prepared / "images.npy", images)
-    monkeypatch.setattr("pipelines.data.preparation.verify", lambda params: None)  # which would notice
+    monkeypatch.setattr("pipelines.data.prepared.verify", lambda params: None)  # which would notice
     params.tune_file("head-only").unlink()
     assert tuning.tune_method(params, "head-only")["trials"] == before["trials"]
 

@@ -16,7 +16,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from PIL import Image
 
-from pipelines.data import preparation, prepared
+from pipelines.data import prepared
 from pipelines.data.pictures import load_image
 from pipelines.data.sources import DataError, medmnist
 from pipelines.files import arrays
@@ -187,7 +187,7 @@ def test_damaged_prepared_data_are_noticed(here, whole_data, data):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(here)
         try:
-            preparation.verify(Params(**tiny_params()))
+            prepared.verify(Params(**tiny_params()))
         except DataError as error:
             assert "python -m pipelines.prepare" in str(error)
         else:  # what is read of it must be as it was

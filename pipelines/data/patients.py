@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import regex
 
 from pipelines.data.errors import DataError
 
@@ -23,6 +22,8 @@ def from_names(files: Sequence[Path], pattern: str, labels: Sequence[str], key: 
         DataError: no regular expression, no such group, a name without a patient or that takes too long, or a name
             that says another class.
     """
+    import regex
+
     key = f"{key} {pattern!r}"
     try:
         compiled = regex.compile(pattern)

@@ -17,6 +17,9 @@ MAX_PIXELS = 64_000_000  # far above any scan; above it a small file that unpack
 GREY_MODES = {"1", "L", "LA"}
 COLOUR_MODES = {"P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"}
 DEEP_MODES = {"I", "I;16", "I;16B", "I;16L", "I;16N"}
+VOLUMES = (
+    "volumes, DICOM and vendor formats are not read: export B-scans as single images first, for instance with oct-converter"
+)
 PHOTOMETRIC, WHITE_IS_ZERO = 262, 0  # a TIFF tag, which Pillow heeds for 8 bits and not for 16
 
 
@@ -82,7 +85,7 @@ def _opened(file: Path):
         with _decoding(file):
             frames = getattr(image, "n_frames", 1)  # for which a TIFF is searched to its end
         if frames != 1:
-            raise DataError(f"{file}: it holds {frames} frames, expected one; save the frames as single images")
+            raise DataError(f"{file}: it holds {frames} frames, expected one; {VOLUMES}")
         yield image
 
 

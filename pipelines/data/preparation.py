@@ -33,8 +33,11 @@ def prepare(params) -> Manifest:
         others = external.prepare(params, manifest, facts["code"])
         card.write(folder, manifest, others, params.results_dir / "data")
         for name, each in {"": manifest, **others}.items():
+            about = f"{name}: " if name else ""
+            if "left out" in each.origin:
+                print(f"{about}left out: {each.origin['left out']}")
             for warning in each.warnings:
-                print(f"warning: {f'{name}: ' if name else ''}{warning}")
+                print(f"warning: {about}{warning}")
     return manifest
 
 

@@ -222,18 +222,17 @@ def finished(folder: Path, made_from: dict, seeds: Sequence[int]) -> Manifest | 
     return None
 
 
-def verify(folder: Path, settings: dict, external: Sequence[str] = ()) -> None:
-    """Make sure that the prepared data are whole and what the profile asks for, by reading every byte of them, once in
-    a process: their checksums and lengths, labels that name classes, indices that name images.
-
-    Args:
-        settings: what the data should have been prepared with (`sources.settings`).
-        external: names of the external data, which are looked at too.
+def verify(params) -> None:
+    """Make sure that a profile's prepared data, and its external data, are whole and what the profile asks for, by reading
+    every byte of them, once in a process: checksums and lengths, labels that name classes, indices that name images.
 
     Raises:
         DataError: nothing is prepared, or it is damaged, changed, or of other settings.
     """
-    for place in (folder, *(external_dir(folder, name) for name in external)):
+    from pipelines.data import sources
+
+    folder, settings = params.data_dir, sources.settings(params.data)
+    for place in (folder, *(external_dir(folder, name) for name in params.data.external_names)):
         paths = [place / name for name in (MANIFEST, *ARRAYS)]
         if missing := [path for path in paths if not path.is_file()]:
             raise DataError(f"{missing[0]}: no prepared data; run `python -m pipelines.prepare` first")

@@ -180,11 +180,10 @@ def set_up(params: Params, method: str, seed: int, settings: dict, device: str |
     import torch
 
     import baselines
-    from pipelines.data import sources
     from pipelines.training import step
 
     recipe = Train.model_validate(settings["train"])
-    prepared.verify(params.data_dir, sources.settings(params.data), params.data.external_names)
+    prepared.verify(params)
     device = step.pick_device(device, deterministic=recipe.deterministic)
     data = prepared.open_prepared(params.data_dir, seed, device, train_split(recipe))
     external = prepared.open_external(params.data_dir, params.data.external_names, device)

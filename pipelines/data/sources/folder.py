@@ -116,6 +116,6 @@ def _images(folder: Path, root: Path, follow_links: bool, left_out) -> list[Path
     if not found:
         raise DataError(
             f"{folder}: the class is empty: no file ends in {', '.join(sorted(pictures.SUFFIXES))}; images must lie "
-            "directly in it; add some or remove the folder"
+            f"directly in it; add some or remove the folder ({pictures.VOLUMES})"
         )
     return found

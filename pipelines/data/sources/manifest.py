@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 from pipelines.data import digests, labelled, pictures
 from pipelines.data.errors import DataError
@@ -45,6 +44,8 @@ def listing(path: Path, follow_links: bool = False, key: str = "data.manifest", 
         DataError: no such file, no CSV, a column missing, a value missing, an image that is not there, is named twice,
             or lies outside of the folder, an unknown split, or fewer than two classes.
     """
+    import pandas as pd
+
     path = path.expanduser()
     if not path.is_file():
         raise DataError(
