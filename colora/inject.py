@@ -6,10 +6,14 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+import torch
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from colora.config import ColoraConfig
 from colora.conv import ColoraConv2d, refusal
+from colora.names import inner_name, named_modules, plain
+from colora.tensors import leave_inference_mode, overlaps
 
 
 def _suffix(name: str, wanted: str) -> bool:
@@ -44,13 +48,13 @@ def _near(wanted: str, names: Sequence[str]) -> str:
 
 def saved_modules(model: nn.Module, config: ColoraConfig) -> list[str]:
     """Names of the modules that `config.modules_to_save` matches."""
-    names = [name for name, _ in model.named_modules(remove_duplicate=False) if name]
+    names = [name for name, _ in named_modules(model)]
     return _select("modules_to_save", config.modules_to_save, names)
 
 
 def _targets(model: nn.Module, config: ColoraConfig) -> dict[str, nn.Conv2d]:
     """Convolutions to adapt by name; a module used under several names appears under each."""
-    modules = {name: module for name, module in model.named_modules(remove_duplicate=False) if name}
+    modules = dict(named_modules(model))
     names = list(modules)
     excluded = set(_select("exclude_modules", config.exclude_modules, names))
     saved = saved_modules(model, config)
@@ -85,34 +89,79 @@ def _targets(model: nn.Module, config: ColoraConfig) -> dict[str, nn.Conv2d]:
 
 
 def _check_unshared(model: nn.Module, targets: dict[str, nn.Conv2d]) -> None:
-    """Merging writes into the kernel, so a kernel tied to another module would change that one too."""
-    owners: dict[int, nn.Module] = {id(module.weight): module for module in targets.values()}
-    names = {id(module): name for name, module in targets.items()}
-    for name, module in model.named_modules():
+    """Merging changes one kernel, so one tied to another module, as an object or in memory, would come apart."""
+    names = {id(module): name for name, module in reversed(targets.items())}
+    owners: dict[int, list[nn.Module]] = {}
+    for module in dict.fromkeys(targets.values()):
+        owners.setdefault(_storage(module.weight), []).append(module)
+    for name, module in named_modules(model):
         for key, parameter in module._parameters.items():
-            owner = owners.get(id(parameter))
-            if owner is not None and owner is not module:
-                raise ValueError(
-                    f"inject: {names[id(owner)]!r} shares its kernel with {f'{name}.{key}'!r}; "
-                    "untie the weights or exclude it"
-                )
+            for owner in owners.get(_storage(parameter), ()) if parameter is not None else ():
+                if (module, key) != (owner, "weight") and overlaps(parameter, owner.weight):
+                    raise ValueError(
+                        f"inject: {names[id(owner)]!r} shares its kernel with {f'{name}.{key}'!r}; "
+                        "untie the weights or exclude it"
+                    )
+
+
+def _storage(parameter: nn.Parameter) -> int:
+    """What two parameters that overlap have in common."""
+    return id(parameter) if parameter.device.type == "meta" else parameter.untyped_storage().data_ptr()
+
+
+def _check_wrappers(model: nn.Module, targets: dict[str, nn.Conv2d]) -> None:
+    """Wrappers that hold on to what is to be replaced would go on without the branch."""
+    for name, module in model.named_modules(remove_duplicate=False):
+        if isinstance(module, DistributedDataParallel):
+            raise ValueError(
+                f"inject: {f'{name!r} is' if name else 'the model is'} wrapped in DistributedDataParallel already, "
+                "which would not average the gradients of the branches; inject first, then wrap"
+            )
+        kind = inner_name(module)
+        if kind == "_orig_mod" and any(module._modules[kind] is conv for conv in targets.values()):
+            raise TypeError(
+                f"inject: the convolution {name!r} was compiled by itself and would go on computing without the "
+                "branch; compile after inject"
+            )
 
 
 def layers(model: nn.Module) -> dict[str, ColoraConv2d]:
-    """The adapted convolutions by name. Raises ValueError if there are none."""
-    found = {name: module for name, module in model.named_modules() if isinstance(module, ColoraConv2d)}
-    if not found:
+    """The adapted convolutions by plain name, each once. Raises ValueError if there are none."""
+    found = {id(module): (name, module) for name, module in reversed(list(named_modules(model)))}
+    adapted = {name: module for name, module in reversed(found.values()) if isinstance(module, ColoraConv2d)}
+    if isinstance(plain(model), ColoraConv2d):
+        adapted = {"": plain(model)}
+    if not adapted:
         raise ValueError("the model has no CoLoRA layers; call colora.inject(model, config) first")
-    return found
+    return adapted
 
 
+def changeable_layers(model: nn.Module) -> dict[str, ColoraConv2d]:
+    """`layers` with parameters that can be written to: sharded where FSDP2 has gathered them, and none computed.
+
+    Raises RuntimeError naming a layer with computed parameters, before any is changed.
+    """
+    adapted = layers(model)
+    for name, layer in adapted.items():
+        try:
+            layer.check_plain()
+        except RuntimeError as error:
+            raise RuntimeError(f"{name!r}: {error}") from error
+    for module in model.modules():
+        if any(kind.__name__ == "FSDPModule" for kind in type(module).__mro__):
+            module.reshard()
+    return adapted
+
+
+@torch.inference_mode(False)
 def inject(model: nn.Module, config: ColoraConfig | None = None) -> nn.Module:
     """Replace the convolutions that `config` names by `ColoraConv2d`, in place, and return the model.
 
     The update is zero at first, so outputs do not change. Every other parameter is frozen, except
     those of `config.modules_to_save`. Nothing is changed if an error is raised: TypeError for a match that cannot be
     adapted (not a Conv2d, its own forward, a bare Conv2d as the model), ValueError for names that match nothing or a
-    model that has branches already.
+    model that has branches already, is wrapped in DistributedDataParallel, or ties a kernel to another module.
+    Names are those of the plain model, without what torch.compile or DataParallel put before them.
     """
     config = config or ColoraConfig()
     if not isinstance(config, ColoraConfig):
@@ -127,22 +176,26 @@ def inject(model: nn.Module, config: ColoraConfig | None = None) -> nn.Module:
             "wrap it in torch.nn.Sequential, or use ColoraConv2d.from_conv(conv, config)"
         )
     targets = _targets(model, config)
+    _check_wrappers(model, targets)
     _check_unshared(model, targets)
-    saved = saved_modules(model, config)
+    saved = set(saved_modules(model, config))
+    leave_inference_mode(model)
     adapted = {id(conv): ColoraConv2d.from_conv(conv, config) for conv in dict.fromkeys(targets.values())}
     for parameter in model.parameters():
         parameter.requires_grad_(False)
-    for name in saved:
-        for parameter in model.get_submodule(name).parameters():
-            parameter.requires_grad_(True)
-    _replace(model, {name: adapted[id(conv)] for name, conv in targets.items()})
+    for name, module in named_modules(model):
+        if name in saved:
+            module.requires_grad_(True)
+    _replace(model, adapted)
     return model
 
 
-def _replace(model: nn.Module, modules: dict[str, nn.Module]) -> None:
-    for name, module in modules.items():
-        parent, _, child = name.rpartition(".")
-        setattr(model.get_submodule(parent), child, module)
+def _replace(model: nn.Module, new: dict[int, nn.Module]) -> None:
+    """Put modules in the place of others, which `new` has by id, wherever these are used."""
+    for parent in list(model.modules()):
+        for name, child in list(parent._modules.items()):
+            if id(child) in new:
+                setattr(parent, name, new[id(child)])
 
 
 def merge(model: nn.Module) -> None:
@@ -152,8 +205,9 @@ def merge(model: nn.Module) -> None:
     general (zero padding pads after it): it is dropped as in the authors' code, with a UserWarning giving its size.
     Raises ValueError if the model has no CoLoRA layers.
     """
-    _warn_of_loss(layers(model))
-    for layer in layers(model).values():
+    adapted = changeable_layers(model)
+    _warn_of_loss(adapted)
+    for layer in adapted.values():
         layer.merge()
 
 
@@ -172,7 +226,7 @@ def _warn_of_loss(adapted: dict[str, ColoraConv2d]) -> None:
 
 def unmerge(model: nn.Module) -> None:
     """Restore the base kernels and biases bit for bit; layers that are not merged are left alone."""
-    for layer in layers(model).values():
+    for layer in changeable_layers(model).values():
         layer.unmerge()
 
 
@@ -183,7 +237,7 @@ def reset(model: nn.Module) -> None:
     step; on unmerged layers what the branch has learnt is thrown away. An optimizer keeps its moments: clear them or
     make a new one. Raises ValueError if the model has no CoLoRA layers.
     """
-    for layer in layers(model).values():
+    for layer in changeable_layers(model).values():
         layer.reset()
 
 
@@ -192,14 +246,9 @@ def merge_and_unload(model: nn.Module) -> nn.Module:
 
     Its state-dict keys are those before `inject`. Parameters stay frozen or trainable as they are.
     """
-    names = [name for name, m in model.named_modules(remove_duplicate=False) if isinstance(m, ColoraConv2d)]
-    _warn_of_loss(layers(model))
-    plain: dict[int, nn.Conv2d] = {}
-    for name in names:
-        layer = model.get_submodule(name)
-        if id(layer) not in plain:
-            plain[id(layer)] = layer.to_conv()
-    _replace(model, {name: plain[id(model.get_submodule(name))] for name in names})
+    adapted = changeable_layers(model)
+    _warn_of_loss(adapted)
+    _replace(model, {id(layer): layer.to_conv() for layer in adapted.values()})
     return model
 
 

@@ -3,9 +3,10 @@
 import hashlib
 import json
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import safetensors.torch
@@ -15,39 +16,49 @@ from torch import nn
 
 from colora.config import ColoraConfig
 from colora.conv import ColoraConv2d
-from colora.digest import digest
-from colora.inject import inject, layers, saved_modules
+from colora.files import (
+    CONFIG,
+    FORMAT,
+    FORMAT_VERSION,
+    HEADER,
+    WEIGHTS,
+    colora_config,
+    fingerprint,
+    read,
+    read_config,
+    replace_file,
+    saved_fields,
+)
+from colora.inject import changeable_layers, inject, layers, saved_modules
+from colora.names import named_modules, plain, plain_name
+from colora.tensors import digest, is_sharded, like, replace, whole
 
-WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
-FORMAT, FORMAT_VERSION = "colora-adapter", 1
-HEADER = 100_000_000  # bytes: the longest header that safetensors reads, and far above any config
-FIELDS = {
-    "format": str,
-    "format_version": int,
-    "library_version": str,
-    "config": dict,
-    "base": dict,
-    "weights_sha256": str,
-}
+EXTRA_STATE = "_extra_state"  # torch's name for what get_extra_state gives
 
 
 @dataclass(frozen=True)
 class _Contents:
-    """A model's tensors by name, unmerged, and how they divide between the adapter and the base it stands on."""
+    """A model's tensors by plain name, unmerged, and how they divide between the adapter and its base."""
 
     tensors: dict[str, torch.Tensor]
-    required: set[str]  # branches, modules_to_save and persistent buffers: in every adapter file
+    required: set[str]  # branches, modules_to_save, persistent buffers, extra state: in every adapter file
     trained: set[str]  # other parameters that are trainable
     frozen: set[str]  # the rest: the base
     owner: dict[str, ColoraConv2d]  # the layer of each adapted kernel and bias
 
 
 def _contents(model: nn.Module) -> _Contents:
-    adapted = layers(model)
+    adapted = changeable_layers(model)
     config = next(iter(adapted.values())).config
-    tensors = {name: value for name, value in model.state_dict().items() if isinstance(value, torch.Tensor)}
-    parameters = dict(model.named_parameters())  # one name for each, also where modules are shared
-    aliases = {name for name, _ in model.named_parameters(remove_duplicate=False)} - set(parameters)
+    model = plain(model)
+
+    def named(tensors: Iterator[tuple[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+        return {plain_name(model, name): tensor for name, tensor in tensors}
+
+    state = named((name, value) for name, value in model.state_dict().items() if isinstance(value, torch.Tensor))
+    parameters, buffers = named(model.named_parameters()), named(model.named_buffers())  # one name for each
+    every = named(model.named_parameters(remove_duplicate=False)) | named(model.named_buffers(remove_duplicate=False))
+    aliases = set(every) - set(parameters) - set(buffers)
     owner, branch = {}, set()
     for name, layer in adapted.items():
         prefix = name + "." if name else ""
@@ -56,23 +67,19 @@ def _contents(model: nn.Module) -> _Contents:
                 owner[prefix + key] = layer
             else:
                 branch.add(prefix + key)
+        state.pop(prefix + "initial_base", None)
     saved = tuple(name + "." for name in saved_modules(model, config))
     head = {name for name in parameters if saved and name.startswith(saved)}
-    required = branch | head | (set(tensors) - set(parameters) - aliases)
+    required = branch | head | (set(state) - set(parameters) - aliases)
     trained = {name for name, parameter in parameters.items() if parameter.requires_grad} - required
-    return _Contents(tensors, required, trained, set(parameters) - required - trained, owner)
+    return _Contents(state, required, trained, set(parameters) - required - trained, owner)
 
 
 def _base_digest(name: str, contents: _Contents) -> str:
     """Digest of a frozen tensor as it was before any merge-reset."""
     layer = contents.owner.get(name)
-    if layer is not None and layer.initial_base is not None:
-        return layer.initial_base[name.rpartition(".")[2]]
-    return digest(contents.tensors[name])
-
-
-def _fingerprint(digests: dict[str, str]) -> str:
-    return hashlib.sha256("\n".join(f"{name} {digests[name]}" for name in sorted(digests)).encode()).hexdigest()
+    initial = {} if layer is None else layer.initial_digests()
+    return initial.get(name.rpartition(".")[2]) or digest(contents.tensors[name])
 
 
 def save_adapter(model: nn.Module, path: str | os.PathLike) -> None:
@@ -82,59 +89,77 @@ def save_adapter(model: nn.Module, path: str | os.PathLike) -> None:
     buffers (BatchNorm statistics), and the kernels that merge-reset has changed. `adapter_config.json` holds the
     ColoraConfig, versions, and SHA-256 digests of the frozen base tensors as they were before training. Each file is
     replaced in one step, the config last: a folder caught between two saves is refused by `load_adapter`.
-    Raises ValueError if the model has no CoLoRA layers; OSError from the file system.
+    Names are those of the plain model, whatever torch.compile, DataParallel or DDP put around it. A model sharded by
+    FSDP2 has to be saved by every process, of which the first one writes.
+    Raises ValueError if the model has no CoLoRA layers or no values (meta device); RuntimeError if a layer's tensors
+    are computed (pruning and the like); OSError from the file system.
     """
     from colora import __version__
 
     contents = _contents(model)
+    _warn_of_extra_state(model)
     config = next(iter(layers(model).values())).config
-    changed = {name for name in contents.frozen & set(contents.owner) if contents.owner[name].initial_base is not None}
+    changed = {name for name in contents.frozen & set(contents.owner) if contents.owner[name].initial_digests()}
     digests = {name: _base_digest(name, contents) for name in sorted(contents.frozen)}
     names = contents.required | contents.trained | changed
-    weights = safetensors.torch.save({name: contents.tensors[name].contiguous() for name in sorted(names)})
+    tensors = {name: contents.tensors[name] for name in sorted(names)}
+    without = [name for name, tensor in tensors.items() if tensor.is_meta]
+    if without:
+        raise ValueError(
+            f"save_adapter: {_listed(set(without))} on the meta device: nothing to save; load weights first"
+        )
+    # A copy of each: two names may share memory, which a safetensors file cannot.
+    weights = safetensors.torch.save(
+        {name: whole(tensor).cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}
+    )
     record = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
         "library_version": __version__,
-        "config": _saved(config),
-        "base": {"fingerprint": _fingerprint(digests), "tensors": digests},
+        "config": saved_fields(config),
+        "base": {"fingerprint": fingerprint(digests), "tensors": digests},
         "weights_sha256": hashlib.sha256(weights).hexdigest(),
     }
+    if any(map(is_sharded, tensors.values())) and torch.distributed.get_rank() != 0:
+        return
     folder = Path(path)
     folder.mkdir(parents=True, exist_ok=True)
-    _replace_file(folder / WEIGHTS, weights)
-    _replace_file(folder / CONFIG, (json.dumps(record, indent=2) + "\n").encode())
+    replace_file(folder / WEIGHTS, weights)
+    replace_file(folder / CONFIG, (json.dumps(record, indent=2) + "\n").encode())
 
 
-def _replace_file(path: Path, data: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+def _warn_of_extra_state(model: nn.Module) -> None:
+    for name, module in named_modules(model):
+        if type(module).get_extra_state is not nn.Module.get_extra_state:
+            state = module.get_extra_state()
+            if not isinstance(state, torch.Tensor):
+                warnings.warn(
+                    f"save_adapter: the extra state of {name!r} is a {type(state).__name__}, not a tensor: it is not "
+                    "saved; keep it in a state_dict of your own",
+                    UserWarning,
+                    stacklevel=3,
+                )
 
 
+@torch.inference_mode(False)
 def load_adapter(model: nn.Module, path: str | os.PathLike) -> nn.Module:
     """Read an adapter folder into `model`, in place, and return the model.
 
     `model` is the plain base (branches are injected) or one injected with the same ColoraConfig; merged layers stay
-    merged, with the new update. Parameters that were trained beside the branches become trainable again.
+    merged, with the new update. Parameters that were trained beside the branches become trainable again. Branches,
+    `modules_to_save` and buffers take the dtype that they were saved in; the base has to be in its own.
 
     Raises FileNotFoundError for a missing folder or file and ValueError for everything that does not fit: a file that
     is not what its name says, another format version, unknown or missing config fields, unmatched or missing keys,
     other shapes or dtypes, a different base model, files of two different saves. The model is then left as it was.
     """
     folder = Path(path)
-    record = _read_config(folder)
-    config = _colora_config(record["config"], folder / CONFIG)
+    record = read_config(folder)
+    config = colora_config(record["config"], folder / CONFIG)
     with _injected(model, config):
         contents = _contents(model)
         # Nothing in the file can be larger than the model itself, so more is not even read.
-        data = _read(folder, WEIGHTS, HEADER + sum(tensor.nbytes for tensor in contents.tensors.values()))
+        data = read(folder, WEIGHTS, HEADER + sum(tensor.nbytes for tensor in contents.tensors.values()))
         try:
             tensors = safetensors.torch.load(data)
         except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:  # odd types, endless shapes
@@ -159,7 +184,8 @@ def _injected(model: nn.Module, config: ColoraConfig) -> Iterator[None]:
     """Make sure that `model` has branches of `config`; if the block fails, branches put in here are taken out again."""
     present = [module for module in model.modules() if isinstance(module, ColoraConv2d)]
     if present:
-        have, want = _saved(present[0].config), _saved(config)
+        changeable_layers(model)
+        have, want = saved_fields(present[0].config), saved_fields(config)
         different = [f"{key}: model {have[key]!r}, file {want[key]!r}" for key in want if have[key] != want[key]]
         if different:
             raise ValueError(
@@ -185,69 +211,6 @@ def _injected(model: nn.Module, config: ColoraConfig) -> Iterator[None]:
         raise
 
 
-def _read(folder: Path, name: str, most: int) -> bytes:
-    if not folder.is_dir():
-        raise FileNotFoundError(f"no adapter folder {folder}; save_adapter(model, path) makes one")
-    if not (folder / name).is_file():
-        raise FileNotFoundError(f"{folder / name} is missing; an adapter folder holds {WEIGHTS} and {CONFIG}")
-    size = (folder / name).stat().st_size
-    if size > most:
-        raise ValueError(f"{folder / name} is {size:,} bytes, and at most {most:,} fit; is it another model's adapter?")
-    return (folder / name).read_bytes()
-
-
-def _read_config(folder: Path) -> dict:
-    """The JSON record with every field present and of its type."""
-    path = folder / CONFIG
-    text = _read(folder, CONFIG, HEADER)
-    try:
-        record = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is not JSON ({error}); save the adapter again") from error
-    if not isinstance(record, dict) or record.get("format") != FORMAT:
-        kind = record.get("format", record.get("peft_type")) if isinstance(record, dict) else type(record).__name__
-        raise ValueError(f"{path} is not a CoLoRA adapter: its format is {kind!r}, expected {FORMAT!r}")
-    if record.get("format_version") != FORMAT_VERSION:
-        raise ValueError(
-            f"{path} has format_version {record.get('format_version')!r}; this library reads {FORMAT_VERSION}. "
-            f"It was written by colora {record.get('library_version')!r}"
-        )
-    _check_fields(record, set(FIELDS), path, "")
-    for key, kind in FIELDS.items():
-        if not isinstance(record[key], kind):
-            raise ValueError(f"{path}: {key} is {record[key]!r}; expected a JSON {kind.__name__}")
-    base = record["base"]
-    _check_fields(base, {"fingerprint", "tensors"}, path, "base.")
-    digests = base["tensors"]
-    if not isinstance(digests, dict) or not all(isinstance(value, str) for value in digests.values()):
-        raise ValueError(f"{path}: base.tensors must map parameter names to SHA-256 digests; save the adapter again")
-    if not all(name.isprintable() for name in digests) or base["fingerprint"] != _fingerprint(digests):
-        raise ValueError(f"{path}: base.fingerprint is not that of base.tensors; the file was edited, save it again")
-    return record
-
-
-def _check_fields(record: dict, expected: set[str], path: Path, prefix: str) -> None:
-    unknown, missing = sorted(set(record) - expected), sorted(expected - set(record))
-    if unknown or missing:
-        raise ValueError(
-            f"{path}: unknown fields {[prefix + key for key in unknown]}, missing fields "
-            f"{[prefix + key for key in missing]}; the file may be from another version of colora"
-        )
-
-
-def _saved(config: ColoraConfig) -> dict:
-    """The fields that an adapter file holds: all but how gradients are computed."""
-    return {name: value for name, value in asdict(config).items() if name != "gradient"}
-
-
-def _colora_config(values: dict, path: Path) -> ColoraConfig:
-    _check_fields(values, set(_saved(ColoraConfig())), path, "config.")
-    try:
-        return ColoraConfig(**values)
-    except (TypeError, ValueError, OverflowError, RecursionError) as error:  # the last two: odd regular expressions
-        raise ValueError(f"{path}: config is not valid: {error}") from error
-
-
 def _listed(names: set[str]) -> str:
     shown = sorted(names)[:3]
     return ", ".join(map(repr, shown)) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
@@ -268,12 +231,15 @@ def _check_keys(tensors: dict, contents: _Contents, digests: dict[str, str], pat
 def _check_forms(tensors: dict, contents: _Contents, path: Path) -> None:
     for name, tensor in tensors.items():
         own = contents.tensors[name]
+        if name.endswith(EXTRA_STATE):
+            continue  # whatever the module's own set_extra_state takes
         if tensor.shape != own.shape:
             raise ValueError(f"{path}: {name!r} has shape {tuple(tensor.shape)}, the model's has {tuple(own.shape)}")
-        if tensor.dtype != own.dtype:
+        adopted = name not in contents.owner and tensor.is_floating_point() and own.is_floating_point()
+        if tensor.dtype != own.dtype and not adopted:
             raise ValueError(
-                f"{path}: {name!r} is {tensor.dtype}, the model's is {own.dtype}; "
-                f"convert the model with .to({tensor.dtype}), load, and convert back"
+                f"{path}: {name!r} is {tensor.dtype}, the model's is {own.dtype}; load it into the base model in the "
+                "dtype that the adapter was trained on"
             )
 
 
@@ -286,16 +252,15 @@ def _check_base(tensors: dict, contents: _Contents, base: dict, path: Path) -> N
         raise ValueError(
             f"{path}: a different base model: only the file's base has {theirs}, only this model has {ours}"
         )
-    different = {name for name in expected if _base_digest(name, contents) != digests[name]}
+    # In one order, as every process of a sharded model takes part in each digest.
+    different = {name for name in sorted(expected) if _base_digest(name, contents) != digests[name]}
     if different:
         raise ValueError(
             f"{path}: a different base model: {len(different)} of {len(digests)} frozen tensors differ in value or "
             f"dtype ({_listed(different)}); load the weights that the adapter was trained on"
         )
     stale = {
-        name
-        for name in expected - set(tensors)
-        if name in contents.owner and contents.owner[name].initial_base is not None
+        name for name in expected - set(tensors) if name in contents.owner and contents.owner[name].initial_digests()
     }
     if stale:
         raise ValueError(
@@ -309,13 +274,19 @@ def _write(model: nn.Module, tensors: dict, contents: _Contents, digests: dict[s
     merged = [layer for layer in layers(model).values() if layer.merged]
     for layer in merged:
         layer.unmerge()
-    targets = dict(model.named_parameters(remove_duplicate=False)) | dict(model.named_buffers(remove_duplicate=False))
-    for name, tensor in tensors.items():
-        targets[name].copy_(tensor)
+    model = plain(model)
+    modules = dict(named_modules(model)) | {"": model}
+    for name, tensor in sorted(tensors.items()):  # in one order, as every process of a sharded model takes part
+        place, _, key = name.rpartition(".")
+        module = modules[place]
+        if key == EXTRA_STATE:
+            module.set_extra_state(tensor)
+            continue
+        target = module._parameters.get(key, module._buffers.get(key))
+        replace(target, like(tensor, target))
         if name in digests:
-            layer = contents.owner[name]
-            layer.initial_base = {**(layer.initial_base or {}), name.rpartition(".")[2]: digests[name]}
+            contents.owner[name].remember_base({key: digests[name]})
         elif name not in contents.required:
-            targets[name].requires_grad_(True)
+            target.requires_grad_(True)
     for layer in merged:
         layer.merge()

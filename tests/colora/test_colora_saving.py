@@ -179,6 +179,122 @@ def test_other_dtypes_round_trip(tmp_path, dtype):
     assert torch.equal(loaded[0].depthwise, model[0].depthwise)
 
 
+# --- models as they come out of training ------------------------------------------------------------------------------
+
+
+def test_wrapped_models_save_and_load_by_plain_names(saved, tmp_path):
+    model, path = saved
+    wrappers = [lambda m: torch.compile(m, backend="eager"), nn.DataParallel, torch.optim.swa_utils.AveragedModel]
+    for place, wrap in enumerate(wrappers):
+        colora.save_adapter(wrap(model), tmp_path / str(place))
+        for name in (WEIGHTS_FILE, CONFIG_FILE):
+            assert (tmp_path / str(place) / name).read_bytes() == (path / name).read_bytes()
+        loaded = base()
+        colora.load_adapter(wrap(loaded) if place < 2 else loaded, path)
+        assert torch.equal(outputs(loaded), outputs(model))
+    part = copy.deepcopy(model)
+    part[1] = torch.compile(part[1], backend="eager")
+    colora.save_adapter(part, tmp_path / "part")
+    assert (tmp_path / "part" / WEIGHTS_FILE).read_bytes() == (path / WEIGHTS_FILE).read_bytes()
+
+
+def test_targets_of_a_wrapped_model_are_named_as_in_the_plain_one(tmp_path):
+    model = base()
+    colora.inject(nn.DataParallel(model), dataclasses.replace(CONFIG, target_modules="[03]"))
+    train(model)
+    colora.save_adapter(model, tmp_path)
+    assert torch.equal(outputs(colora.load_adapter(base(), tmp_path)), outputs(model))
+
+
+def test_a_module_under_two_names_saves_its_buffers_once(tmp_path):
+    def twice():
+        model = base()
+        model.add_module("again", nn.ModuleDict({"norm": model[1]}))
+        return model
+
+    model = colora.inject(twice(), CONFIG)
+    nn.init.normal_(model[0].depthwise)
+    model[1].running_mean.normal_()
+    colora.save_adapter(model, tmp_path)
+    loaded = colora.load_adapter(twice(), tmp_path)
+    assert torch.equal(loaded.again["norm"].running_mean, model[1].running_mean)
+    assert torch.equal(loaded[0].depthwise, model[0].depthwise)
+
+
+def test_buffers_that_share_memory_are_saved(tmp_path):
+    model = base()
+    values = torch.randn(6)
+    model[2].register_buffer("all", values)
+    model[2].register_buffer("some", values[:3])
+    colora.inject(model, CONFIG)
+    colora.save_adapter(model, tmp_path)
+    assert torch.equal(safetensors.torch.load_file(tmp_path / WEIGHTS_FILE)["2.some"], values[:3])
+
+
+def test_merge_reset_goes_on_from_a_checkpoint(tmp_path):
+    model = trained(merge_reset=True)
+    torch.save(model.state_dict(), tmp_path / "checkpoint")
+    resumed = colora.inject(base(), CONFIG)
+    resumed.load_state_dict(torch.load(tmp_path / "checkpoint"))
+    train(resumed, steps=1, merge_reset=True)
+    colora.save_adapter(resumed, tmp_path / "adapter")
+    assert torch.equal(outputs(colora.load_adapter(base(), tmp_path / "adapter")), outputs(resumed))
+    # A state dict from before any merge-reset says so too.
+    resumed.load_state_dict(colora.inject(base(), CONFIG).state_dict())
+    assert resumed[0].initial_base is None and "0.initial_base" not in resumed.state_dict()
+
+
+def test_float32_branches_on_a_bfloat16_base(tmp_path):
+    model = colora.inject(base().bfloat16(), CONFIG)
+    for module in (model[0], model[3]):
+        for name in ("pointwise", "depthwise"):
+            getattr(module, name).data = torch.randn(getattr(module, name).shape)
+    model[1].float()
+    model[1].requires_grad_(False)
+    colora.save_adapter(model, tmp_path / "all")
+    with pytest.raises(ValueError, match="different base model"):  # a float32 BatchNorm is another base
+        colora.load_adapter(base().bfloat16(), tmp_path / "all")
+    model[1].bfloat16()
+    colora.save_adapter(model, tmp_path)
+    loaded = colora.load_adapter(base().bfloat16(), tmp_path)
+    x = torch.randn(2, 3, 10, 10).bfloat16()
+    assert loaded[0].pointwise.dtype == torch.float32 and loaded[0].weight.dtype == torch.bfloat16
+    assert torch.equal(loaded(x), model(x))
+    colora.merge(loaded)
+    exact = model[0].weight.float() + model[0].depthwise * model[0].pointwise
+    assert torch.equal(loaded[0].weight, exact.bfloat16())
+
+
+class Counting(nn.ReLU):
+    """A module whose extra state is a tensor, or what `kind` makes of it."""
+
+    kind = staticmethod(torch.tensor)
+
+    def __init__(self, count):
+        super().__init__()
+        self.count = count
+
+    def get_extra_state(self):
+        return self.kind(self.count)
+
+    def set_extra_state(self, state):
+        self.count = int(state)
+
+
+def test_extra_state_comes_back_where_it_is_a_tensor(tmp_path):
+    def counting(count):
+        model = base()
+        model[2] = Counting(count)
+        return model
+
+    model = colora.inject(counting(3), CONFIG)
+    colora.save_adapter(model, tmp_path)
+    assert colora.load_adapter(counting(0), tmp_path)[2].count == 3
+    model[2].kind = int
+    with pytest.warns(UserWarning, match="extra state of '2' is a int, not a tensor"):
+        colora.save_adapter(model, tmp_path)
+
+
 # --- refusals ---------------------------------------------------------------------------------------------------------
 
 
@@ -290,7 +406,7 @@ def test_config_with_wrong_contents(saved, change, message):
         ({"tother__weight": torch.ones(1)}, "holds 'other.weight', which matches nothing"),
         ({"t4__weight": torch.ones(4, 6, 1, 1)}, "holds '4.weight', which matches nothing"),
         ({"t3__pointwise": torch.ones(6, 5, 1, 1)}, r"'3.pointwise' has shape \(6, 5, 1, 1\), the model's has \(6, 6"),
-        ({"t3__pointwise": torch.ones(6, 6, 1, 1).half()}, "'3.pointwise' is torch.float16, the model's is .*float32"),
+        ({"t3__pointwise": torch.ones(6, 6, 1, 1).int()}, "'3.pointwise' is torch.int32, the model's is .*float32"),
         ({"t3__pointwise": torch.ones(6, 6, 1, 1)}, "not of one save, or were damaged"),
     ],
     ids=lambda value: "" if isinstance(value, str) else next(iter(value)),

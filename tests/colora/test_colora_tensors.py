@@ -4,7 +4,7 @@ import hashlib
 
 import torch
 
-from colora.digest import digest
+from colora.tensors import digest
 
 
 def test_digest_is_sha256_of_dtype_shape_and_row_major_bytes():
