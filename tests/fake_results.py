@@ -260,6 +260,22 @@ def write_profile(params, skip=(), **options):
                 write_run(params, method, seed, **options)
 
 
+def everything(methods=("full", "head-only", "colora-blocks2-5", "vit-full", "medmamba"), **more):
+    """A profile with all that results can hold: two folds twice, patients, other patients, probed runs.
+
+    `summarise(everything())` writes every file of `pipelines.evidence.schemas` with rows, but labels.csv, for which there
+    is `label_params`.
+    """
+    known = params(list(methods), seeds=range(4), probe={}, **more)
+    external = [{"name": "elsewhere", "path": "scans/elsewhere"}]
+    content = known.model_dump()
+    content["data"]["external"] = external
+    made = type(known).model_validate(content)
+    write_profile(made, folds=2, n_test=80)
+    write_patients(made, 160)
+    return made
+
+
 def edit_record(folder, change):
     """Apply `change(record)` to a run's record.json."""
     path = folder / "record.json"

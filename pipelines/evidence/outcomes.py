@@ -146,6 +146,8 @@ def gather(params: Params, runs: dict) -> dict[str, dict[str, list[Outcome]]]:
     found = {}
     for data, (path, answers) in sets.items():
         patients = units.read_patients(path)
+        if patients is None and data != "test":
+            raise SummaryError(f"{path}: no such file; {units.AGAIN}")
         whose = units.numbered(path, patients, {key: own["indices"] for key, own in answers.items()})
         count = 1 + max((int(own.max()) for own in whose.values()), default=-1)
         found[data] = {method: [] for method in params.method}
@@ -154,4 +156,19 @@ def gather(params: Params, runs: dict) -> dict[str, dict[str, list[Outcome]]]:
             known = patients is not None
             outcome = Outcome(method, seed, *images, count, known, runs[method, seed]["data"]["train"])
             found[data][method].append(outcome)
+        check_labels(data, [own for by_seed in found[data].values() for own in by_seed])
     return found
+
+
+def check_labels(data: str, outcomes: list[Outcome]) -> None:
+    """Raises SummaryError where two runs give one image different labels: they were tested on different data."""
+    known: dict[int, tuple[int, Outcome]] = {}
+    for own in outcomes:
+        for image, label in zip(own.indices.tolist(), own.labels.tolist(), strict=True):
+            first, other = known.setdefault(image, (label, own))
+            if first != label:
+                raise SummaryError(
+                    f"image {image} of {data} is of class {first} in method {other.method}, seed {other.seed}, and of "
+                    f"class {label} in method {own.method}, seed {own.seed}: they were tested on different data; run "
+                    "`python -m pipelines.train` for both"
+                )

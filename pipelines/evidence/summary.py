@@ -27,7 +27,7 @@ from pipelines.evidence.stats import LEVEL
 from pipelines.evidence.tables import train_accuracy
 from pipelines.files.records import write_atomically, write_json
 from pipelines.profile import Params
-from pipelines.runs.reading import check_same_settings, common_classes, get, read_runs
+from pipelines.runs.reading import SummaryError, check_same_settings, common_classes, get, read_runs
 
 
 def summarise(params: Params) -> dict[str, dict]:
@@ -43,6 +43,7 @@ def summarise(params: Params) -> dict[str, dict]:
     by_method = {method: [run for (name, _), run in runs.items() if name == method] for method in params.method}
     for method, own in by_method.items():
         check_same_settings(method, own)
+    check_same_weights(runs)
     classes, test = common_classes(runs), outcomes["test"]
     summary = {method: method_summary(by_method[method], test[method]) for method in params.method}
     # What the runs say, where there are any: networks trained from scratch have a backbone of their own there.
@@ -89,6 +90,21 @@ def summarise(params: Params) -> dict[str, dict]:
         told = [f"{method} seed {seed} {why['status']}" for (method, seed), why in holes.items()]
         print("holes (reasons in runs.csv): " + ", ".join(told))
     return summary
+
+
+def check_same_weights(runs: dict) -> None:
+    """Raises SummaryError where two runs start from weights files of one name and different content."""
+    known: dict[str, tuple[str, str, int]] = {}
+    for (method, seed), run in runs.items():
+        name, digest = (run["settings"].get(key) for key in ("weights", "weights_sha256"))
+        if digest is not None:
+            first, other, its_seed = known.setdefault(name, (digest, method, seed))
+            if first != digest:
+                raise SummaryError(
+                    f"{name}: method {other}, seed {its_seed} started from one file of this name ({first[:12]}), "
+                    f"method {method}, seed {seed} from another ({digest[:12]}); run `python -m pipelines.train` for the "
+                    "older one"
+                )
 
 
 def choose(declared: Declared, outcomes: dict[str, dict[str, list[Outcome]]], names: dict[float, dict]) -> Chosen:

@@ -82,7 +82,7 @@ def test_pairs_are_those_of_the_statistics(folds):
 def test_methods_tested_on_different_images_are_refused(method, other):
     params = fake.params([other, method])
     fake.write_profile(params)
-    change_predictions(lambda a: a.update(indices=a["indices"] + 1))(params.run_dir(method, 1))
+    change_predictions(lambda a: a.update(indices=a["indices"] + 1000))(params.run_dir(method, 1))
     with pytest.raises(SummaryError, match=f"methods {method} and {other}, seed 1: tested on different images"):
         summarise(params)
 

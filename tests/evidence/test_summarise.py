@@ -85,6 +85,14 @@ def test_files_are_the_same_at_every_run():
     assert first == {name: (params.results_dir / name).read_bytes() for name in FILES}
 
 
+def test_every_file_has_rows():
+    params = fake.everything()
+    summarise(params)
+    for name, table in schemas.TABLES.items():
+        if table.command.endswith("summarise") and name not in ("tuning", "labels"):  # each with tests of its own
+            assert len(schemas.read(params.results_dir, name)), name
+
+
 def test_runs_outside_the_profile_are_not_read():
     params = fake.params(METHODS)
     fake.write_profile(params)
@@ -230,10 +238,33 @@ def test_seeds_run_with_different_settings_are_refused():
         summarise(params)
 
 
+def test_runs_on_different_weights_or_data_are_refused():
+    params = fake.params(["full", "head-only"])
+    fake.write_profile(params)
+    for method, digest in (("full", "ab"), ("head-only", "cd")):
+        described = {"weights": "w.safetensors", "weights_sha256": digest * 32}
+        for seed in params.seeds:
+            fake.edit_record(params.run_dir(method, seed), lambda r, d=described: r["settings"].update(d))
+    with pytest.raises(SummaryError, match=r"w.safetensors: method full, seed 0 .*\(abababababab\), method head-only"):
+        summarise(params)
+    described = {"weights": "w.safetensors", "weights_sha256": "ab" * 32}
+    for seed in params.seeds:
+        fake.edit_record(params.run_dir("head-only", seed), lambda r: r["settings"].update(described))
+    summarise(params)
+    with np.load(params.run_dir("head-only", 1) / "predictions.npz") as archive:
+        content = dict(archive)
+    turned = (content["labels"] + 1) % 4
+    correct = content["probabilities"].argmax(1) == turned
+    np.savez(params.run_dir("head-only", 1) / "predictions.npz", **{**content, "labels": turned})
+    fake.edit_record(params.run_dir("head-only", 1), lambda r: r["metrics"]["test"].update(acc=float(correct.mean())))
+    with pytest.raises(SummaryError, match="image 0 of test is of class . in method full, seed 0, and of class"):
+        summarise(params)
+
+
 def test_methods_tested_on_different_images_are_not_paired():
     params = fake.params(METHODS)
     fake.write_profile(params)
-    change_predictions(lambda a: a.update(indices=a["indices"] + 1))(params.run_dir("colora-blocks2-5", 1))
+    change_predictions(lambda a: a.update(indices=a["indices"] + 1000))(params.run_dir("colora-blocks2-5", 1))
     with pytest.raises(SummaryError, match="methods colora-blocks2-5 and full, seed 1: tested on different images"):
         summarise(params)
 
