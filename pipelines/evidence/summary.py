@@ -102,8 +102,8 @@ def check_same_weights(runs: dict) -> None:
             if first != digest:
                 raise SummaryError(
                     f"{name}: method {other}, seed {its_seed} started from one file of this name ({first[:12]}), "
-                    f"method {method}, seed {seed} from another ({digest[:12]}); run `python -m pipelines.train` for the "
-                    "older one"
+                    f"method {method}, seed {seed} from another ({digest[:12]}); run `python -m pipelines.train` "
+                    "for the older one"
                 )
 
 
