@@ -14,6 +14,7 @@ import yaml
 from torch import nn
 
 from colora.conv import ColoraConv2d
+from pipelines import cost
 from pipelines.costs import benches, contenders, costing, layer_costs, measure
 from pipelines.profile import Params, ParamsError
 from pipelines.training import counting
@@ -472,7 +473,7 @@ def test_the_command_line_names_the_method_that_is_wrong(workdir, capsys):
     content = {**tiny_params(), "cost": {"rounds": 1}}
     content["method"]["full"]["blocks"] = [1, 2]
     Path("params.yaml").write_text(yaml.safe_dump(content))
-    assert costing.main(["--method", "full", "--device", "cpu"]) == 1
+    assert cost.main(["--method", "full", "--device", "cpu"]) == 1
     assert capsys.readouterr().err.startswith("error: method 'full': family 'full' has no option 'blocks'")
-    assert costing.main(["--method", "fulll", "--device", "cpu"]) == 1
+    assert cost.main(["--method", "fulll", "--device", "cpu"]) == 1
     assert "did you mean 'full'" in capsys.readouterr().err

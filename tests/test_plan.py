@@ -11,6 +11,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipelines import plan
 from pipelines.costs import costing, forecast, schedule
 from pipelines.costs.schedule import Work
 from pipelines.files import records
@@ -51,7 +52,7 @@ def planned(workdir, capsys):
         records.write_json(results / "cost.json", {"environment": environment, "left_out": left_out or {}})
         if card:
             records.write_json(results / "data" / "card.json", card)
-        status = forecast.main([*options, "--out", "plan.csv"])
+        status = plan.main([*options, "--out", "plan.csv"])
         done = capsys.readouterr()
         tables = {path.name: list(csv.DictReader(path.read_text().splitlines())) for path in workdir.glob("plan*.csv")}
         return status, done.out + done.err, tables
@@ -186,11 +187,11 @@ def test_the_most_gpus_that_help(drawn):
     ("rows", "options", "words"),
     [
         (None, {}, ["results/tiny/cost.csv: no such file", "python -m pipelines.cost", "GPU"]),
-        ([row("full", 1)], {}, ["cost.csv: no step times of 1 of 2 methods", "transfer: expected", "no row"]),
+        ([row("full", 1)], {}, ["cost.csv: no step times of 1 of 2 methods", "head-only: expected", "no row"]),
         ([row("full", 1), row("head-only", 1, batch_size=8)], {},
          ["smallcnn at 32 px, batch 16, float32; found smallcnn at 32 px, batch 8, float32", "cost.batch_sizes"]),
-        ([row("full", 1), row("head-only", "x", step_ms="fast")], {}, ["method transfer has step_ms 'fast'"]),
-        ([row("full", 1), row("head-only", 0)], {}, ["method transfer has step_ms '0'", "above 0"]),
+        ([row("full", 1), row("head-only", "x", step_ms="fast")], {}, ["method head-only has step_ms 'fast'"]),
+        ([row("full", 1), row("head-only", 0)], {}, ["method head-only has step_ms '0'", "above 0"]),
         ([row("full", 1, inference_batch=0), row("head-only", 1)], {}, ["method full has", "inference_batch '0'"]),
         ([row("full", 1), row("head-only", 1)], {"card": None}, ["data/card.json: no such file", "--images"]),
         ([row("full", 1), row("head-only", 1)], {"card": {"seeds": {"0": {}}}}, ["card.json", "seed 0", "prepare"]),
@@ -207,7 +208,7 @@ def test_an_method_that_could_not_be_measured_is_named_with_the_reason(planned):
     status, text, _ = planned([row("full", 1)], left_out=left_out)
     assert status == 1 and text.strip().endswith("no row; left out at 32px-b16: out of memory on cuda:0")
     status, text, _ = planned([row("full", 1)], left_out={"32px-b16": ["head-only"]})
-    assert status == 1 and "cost.json: left_out: found {'32px-b16': ['transfer']}, expected" in text
+    assert status == 1 and "cost.json: left_out: found {'32px-b16': ['head-only']}, expected" in text
 
 
 def test_a_file_that_is_no_csv(planned, workdir):
@@ -219,7 +220,7 @@ def test_a_file_that_is_no_csv(planned, workdir):
 @pytest.mark.parametrize("options", [["--gpus", "0"], ["--images", "1", "2"], ["--gpus", "many"]])
 def test_options_that_mean_nothing(options, capsys):
     with pytest.raises(SystemExit) as stop:
-        forecast.main(options)
+        plan.main(options)
     assert stop.value.code == 2 and options[0] in capsys.readouterr().err
 
 
@@ -227,7 +228,7 @@ def test_options_that_mean_nothing(options, capsys):
 
 
 def test_oct1k_is_planned_from_its_committed_times_without_torch_or_dvc():
-    code = "import sys; from pipelines import plan; status = forecast.main(['--profile', 'oct1k'])\n"
+    code = "import sys; from pipelines import plan; status = plan.main(['--profile', 'oct1k'])\n"
     code += "sys.exit(status or bool({'torch', 'dvc', 'pandas'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -3,20 +3,17 @@
 All methods and peers take turns in one process, round by round, each round in another order; ratios to full fine-tuning
 are taken within a round. Writes results/<profile>/cost.csv, cost_growth.csv, cost_layers.csv and cost.json. A run that
 was interrupted goes on with the settings it had not finished, on the same machine and with the same code.
-Run `python -m pipelines.cost [--method NAME]`, with nothing else running on the machine.
 """
 
-import argparse
 import csv
 import io
 import json
 import math
-import sys
 from pathlib import Path
 
 from pipelines.evidence import schemas
 from pipelines.files import records
-from pipelines.profile import Params, ParamsError, load
+from pipelines.profile import Params, ParamsError
 from pipelines.runs.code import ROOT, code_files, code_hash, sha256_json
 from pipelines.runs.environment import environment
 
@@ -25,24 +22,6 @@ COLUMNS, GROWTH_COLUMNS, LAYER_COLUMNS = (
 )
 OWN_CODE = ("benches.py", "contenders.py", "measure.py")  # beside the loop's and the methods'
 GROWTH, LAYERS = "growth", "layers"
-
-
-def main(argv=None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m pipelines.cost", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--profile-file", default="params.yaml", help="parameters (default: %(default)s)")
-    parser.add_argument("--device", help="cpu, cuda or cuda:N; default: the GPU if there is one")
-    parser.add_argument(
-        "--method", action="append", help="only this method and its peers (may be repeated): printed, not written"
-    )
-    args = parser.parse_args(argv)
-    try:
-        run(load(args.profile_file), args.device, args.method)
-    except (ValueError, ModuleNotFoundError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
 
 
 def run(params: Params, device: str | None = None, methods: list[str] | None = None) -> dict:
@@ -235,7 +214,3 @@ def _show(label: str, result: dict) -> None:
             f"  peak {row['peak_mib']:.1f} MiB  x{row['peak_ratio']:.3f}",
             flush=True,
         )
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -2,20 +2,18 @@
 
 Reads what `python -m pipelines.cost` measured on the GPU, and trains nothing. A run has a GPU to itself for its steps,
 a validation pass an epoch and a test pass. A method's tuning trials come before its runs, one after the other.
-Run `python -m pipelines.plan [--profile paper] [--gpus 1 8 64] [--out plan.csv]`.
 """
 
-import argparse
 import csv
 import math
 import statistics
-import sys
 from pathlib import Path
 
 from pipelines.costs import costing
 from pipelines.costs.schedule import SCHEDULE_COLUMNS, Work, most_gpus, planned
 from pipelines.files import records
-from pipelines.profile import Params, compose, load, train_split
+from pipelines.files.errors import UserError
+from pipelines.profile import Params, train_split
 
 POINT = ("backbone", "image_size", "batch_size", "precision", "compile")
 COLUMNS = [
@@ -25,45 +23,20 @@ COLUMNS = [
 AGAIN = "run `python -m pipelines.cost` on the GPU that the plan is for"
 
 
-class PlanError(ValueError):
-    """Step times or numbers of images are not there; the message names the file and what to run."""
+def forecast(params: Params, *, cost: Path | None, images: list[int] | None, gpus: list[int], out: Path | None) -> None:
+    """Print what every method takes and when so many GPUs have done all; with `out` write the two tables too.
 
-
-def main(argv=None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m pipelines.plan", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    which = parser.add_mutually_exclusive_group()
-    which.add_argument("--profile", help="a profile of conf/profile, whatever is active")
-    which.add_argument("--profile-file", default="params.yaml", help="parameters (default: %(default)s)")
-    parser.add_argument("--cost", type=Path, metavar="FILE", help="step times; default: results/<profile>/cost.csv")
-    parser.add_argument("--gpus", type=_positive, nargs="+", default=[1, 8, 64], metavar="N", help="default: 1 8 64")
-    images = "images to train on, or three numbers: training, validation, test; default: those of the data card"
-    parser.add_argument("--images", type=_positive, nargs="+", metavar="N", help=images)
-    parser.add_argument("--out", type=Path, metavar="FILE.csv", help="also write the tables: FILE.csv, FILE_gpus.csv")
-    args = parser.parse_args(argv)
-    if args.images and len(args.images) not in (1, 3):
-        parser.error(f"--images: expected one number or three, found {len(args.images)}")
-    try:
-        params = compose(args.profile) if args.profile else load(args.profile_file)
-        path = args.cost or params.results_dir / "cost.csv"
-        rows, sizes = step_times(params, path), split_sizes(params, args.images)
-        works = [work(params, row, sizes) for row in rows]
-        schedule = [planned(works, gpus) for gpus in dict.fromkeys(args.gpus)]
-        _show(params, path, works, schedule)
-        if args.out:
-            costing.write_csv(args.out, COLUMNS, [own.row for own in works])
-            costing.write_csv(args.out.with_name(f"{args.out.stem}_gpus.csv"), SCHEDULE_COLUMNS, schedule)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
-
-
-def _positive(text: str) -> int:
-    if int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected 1 or more, found {text}")
-    return int(text)
+    Raises:
+        UserError: step times or numbers of images are not there.
+    """
+    path = cost or params.results_dir / "cost.csv"
+    rows, sizes = step_times(params, path), split_sizes(params, images)
+    works = [work(params, row, sizes) for row in rows]
+    schedule = [planned(works, count) for count in dict.fromkeys(gpus)]
+    _show(params, path, works, schedule)
+    if out:
+        costing.write_csv(out, COLUMNS, [own.row for own in works])
+        costing.write_csv(out.with_name(f"{out.stem}_gpus.csv"), SCHEDULE_COLUMNS, schedule)
 
 
 def step_times(params: Params, path: Path) -> list[dict]:
@@ -72,15 +45,15 @@ def step_times(params: Params, path: Path) -> list[dict]:
     `image_s` joins it: seconds that evaluation takes for an image, by the larger requests; 0 where not measured.
 
     Raises:
-        PlanError: no such file, or none of `pipelines.cost`, or without a row for some methods, which are named.
+        UserError: no such file, or none of `pipelines.cost`, or without a row for some methods, which are named.
     """
     if not path.is_file():
-        raise PlanError(f"{path}: no such file, so no step times; {AGAIN}, or name another file with --cost")
+        raise UserError(f"{path}: no such file, so no step times; {AGAIN}, or name another file with --cost")
     try:
         with open(path, newline="", encoding="utf-8") as file:
             rows = [row for row in csv.DictReader(file) if row.get("role") == "method"]
     except (csv.Error, UnicodeDecodeError) as error:
-        raise PlanError(f"{path}: not readable as CSV ({error}); {AGAIN}") from None
+        raise UserError(f"{path}: not readable as CSV ({error}); {AGAIN}") from None
     found, missing, left_out = [], [], _left_out(path)
     for method in params.method:
         settings = {**params.settings(method), "image_size": params.data.image_size}
@@ -92,7 +65,7 @@ def step_times(params: Params, path: Path) -> list[dict]:
             reasons = "".join(f"; left out at {label}: {reason}" for label, reason in left_out.get(method, {}).items())
             missing.append(f"\n  {method}: expected {wanted}; found {' / '.join(own) or 'no row'}{reasons}")
     if missing:
-        raise PlanError(
+        raise UserError(
             f"{path}: no step times of {len(missing)} of {len(params.method)} methods; {AGAIN}, with their batch sizes in "
             f"cost.batch_sizes:{''.join(missing)}"
         )
@@ -108,7 +81,7 @@ def _left_out(path: Path) -> dict[str, dict[str, str]]:
             for method, reason in names.items() if label != costing.GROWTH else ():
                 reasons.setdefault(method, {})[label] = reason
     except AttributeError:
-        raise PlanError(
+        raise UserError(
             f"{source}: left_out: found {found!r}, expected reasons by method by setting; {AGAIN}"
         ) from None
     return reasons
@@ -127,7 +100,7 @@ def _times(path: Path, row: dict) -> dict[str, float]:
             raise ValueError
     except (ValueError, TypeError, KeyError, ZeroDivisionError):
         found = ", ".join(f"{name} {row.get(name)!r}" for name in ("step_ms", "inference_batch_ms", "inference_batch"))
-        raise PlanError(f"{path}: method {row['method']} has {found}, expected numbers above 0; {AGAIN}") from None
+        raise UserError(f"{path}: method {row['method']} has {found}, expected numbers above 0; {AGAIN}") from None
     return {"step_ms": step_ms, "image_s": image_s}
 
 
@@ -136,7 +109,7 @@ def split_sizes(params: Params, images: list[int] | None = None) -> dict[int, di
     else `cost.images` to train on.
 
     Raises:
-        PlanError: there is no data card, or it lacks a seed or a split.
+        UserError: there is no data card, or it lacks a seed or a split.
     """
     path, again = params.results_dir / "data" / "card.json", "run `python -m pipelines.prepare`, or give --images"
     if not images and not path.is_file() and params.cost and params.cost.images:
@@ -144,14 +117,14 @@ def split_sizes(params: Params, images: list[int] | None = None) -> dict[int, di
     if images:
         return dict.fromkeys(params.all_seeds, dict(zip(("train", "val", "test"), [*images, 0, 0])))
     if not path.is_file():
-        raise PlanError(f"{path}: no such file, so no numbers of images; {again}")
+        raise UserError(f"{path}: no such file, so no numbers of images; {again}")
     card, sizes = records.read_json(path, again), {}
     for seed in params.all_seeds:
         try:
             counts = (card["seeds"].get(str(seed)) or card["seeds"]["all"])["counts"]
             sizes[seed] = {split: sum(counts[split].values()) for split in {"train", "val", "test", *counts}}
         except (KeyError, TypeError, AttributeError):
-            raise PlanError(f"{path}: no numbers of the images of seed {seed}; {again}") from None
+            raise UserError(f"{path}: no numbers of the images of seed {seed}; {again}") from None
     return sizes
 
 
@@ -220,7 +193,3 @@ def _table(columns: list[str], rows: list[dict]) -> None:
         print(
             "  ".join(f"{v:<{w}}" if name in ("method", "bounded_by") else f"{v:>{w}}" for name, v, w in runs).rstrip()
         )
-
-
-if __name__ == "__main__":
-    sys.exit(main())
