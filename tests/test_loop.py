@@ -188,3 +188,26 @@ def test_a_small_cnn_learns_the_phantom_but_not_to_the_end():
     train = recipe(epochs=8, batch_size=32, schedule="one-cycle", augment="flip")
     done = fit(network(), data, train)
     assert 0.5 < done.curves[-1]["val_acc"] < 0.97
+
+
+def test_a_large_checkpoint_is_written_only_after_longer_training_than_it_takes(tmp_path, monkeypatch):
+    from pipelines.training import checkpoint
+
+    model, path = torch.nn.Linear(2, 2), tmp_path / "run.pt"
+    optimizer, seconds = torch.optim.SGD(model.parameters()), 1000.0
+    monkeypatch.setattr(checkpoint.time, "monotonic", lambda: seconds)
+
+    def saved(after):
+        nonlocal seconds
+        seconds += after
+        path.unlink(missing_ok=True)
+        checkpoint.save(path, "id", model, optimizer, None, checkpoint.Fit())
+        return path.exists()
+
+    checkpoint.resume(path, "id", model, optimizer, None)
+    assert saved(0) and saved(0)
+    monkeypatch.setattr(checkpoint, "SMALL", 0)
+    monkeypatch.setattr(checkpoint, "RATE", 24 / 2.0)  # 6 float32 numbers take 2 seconds
+    assert [saved(after) for after in (1.9, 0.2, 1.9, 0.2)] == [False, True, False, True]
+    checkpoint.resume(path, "id", model, optimizer, None)
+    assert not saved(1.9)

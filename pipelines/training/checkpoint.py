@@ -2,6 +2,7 @@
 
 import io
 import sys
+import time
 import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,6 +10,10 @@ from pathlib import Path
 import torch
 
 from pipelines.files import records
+
+SMALL = 2**24  # bytes of a file that is written after every epoch
+RATE = 100e6  # bytes a second that a disk should take
+_since: dict[Path | None, float] = {}  # when a run began or was last written, in monotonic seconds
 
 
 @dataclass
@@ -21,7 +26,11 @@ class Fit:
 
 
 def save(path: Path, identity: str, model, optimizer, schedule, state: Fit) -> None:
-    """Write all that a resumed run needs, atomically."""
+    """Write all that a resumed run needs, atomically; a large file only where training since the last one took longer
+    than writing it should. On a fast GPU an epoch of a large network is shorter than its file takes.
+    """
+    if not _is_due(path, model, optimizer, state):
+        return
     content = {
         "identity": identity,
         "model": model.state_dict(),
@@ -32,10 +41,18 @@ def save(path: Path, identity: str, model, optimizer, schedule, state: Fit) -> N
         "best_state": state.best_state,
     }
     records.write_atomically(path, lambda file: torch.save(content, file))
+    _since[path] = time.monotonic()
+
+
+def _is_due(path: Path, model, optimizer, state: Fit) -> bool:
+    moments = [v for each in optimizer.state.values() for v in each.values() if isinstance(v, torch.Tensor)]
+    size = sum(t.nbytes for t in (*model.state_dict().values(), *state.best_state.values(), *moments))
+    return size <= SMALL or time.monotonic() - _since.get(path, 0) > size / RATE
 
 
 def resume(path: Path | None, identity: str, model, optimizer, schedule) -> Fit:
     """The state of a checkpoint of this identity, loaded into the network and its optimizer; else a fresh start."""
+    _since[path] = time.monotonic()
     content = _read(path) if path and path.is_file() else None
     if content is None or content["identity"] != identity:  # of other settings, data or code: start over
         return Fit()
