@@ -70,6 +70,9 @@ def test_external_images_are_what_the_same_files_would_be_as_training_data(here)
     assert table["label"].tolist() == labels.tolist() == [0] * 12 + [1] * 12
     assert table["patient"].tolist() == [patient for patient in range(12) for _ in range(2)]
     prepared.verify(params(OTHER))
+    page = Path("results/tiny/data/card.md").read_text()
+    assert "| other | folder of images (other) | 12 | 12 | 24 | 12 |" in page
+    assert "3 folds by patient x 1 repeat; seed s tests on fold s mod 3 of repeat s div 3" in page
 
 
 def test_a_run_depends_on_the_external_images_it_is_tested_on(here):
@@ -138,10 +141,7 @@ def test_external_images_get_the_colours_of_the_training_data(workdir, own):
     found = open_external(Path("data/tiny"), ["other"], CPU)["other"].images
     square = Image.open("other/A/A-100-0.png").resize((16, 16), Image.Resampling.BICUBIC, box=(0, 2, 20, 22))
     expected = np.asarray(square).astype(float)
-    if own:
-        expected = np.repeat(expected[..., None], 3, axis=2)
-    else:
-        expected = expected @ [0.299, 0.587, 0.114]
+    expected = np.repeat(expected[..., None], 3, axis=2) if own else expected @ [0.299, 0.587, 0.114]
     assert np.abs(found[0].numpy() - expected).max() <= 1
 
 

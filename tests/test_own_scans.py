@@ -1,4 +1,4 @@
-"""Scans as they come from a clinic: CSV lists, given splits, 16 bits, odd shapes, colours, links, names without patients."""
+"""Scans as a clinic has them: CSV lists, given splits, 16 bits, odd shapes, colours, links, names without patients."""
 
 import os
 from pathlib import Path
@@ -48,7 +48,10 @@ def prepare(settings, seeds=(0,)):
 # --- lists and given splits -------------------------------------------------------------------------------------------
 
 
-def table(path, rows, header="image,label,patient,split"):
+HEADER = "image,label,patient,split"
+
+
+def table(path, rows, header=HEADER):
     Path(path).write_text("\n".join([header, *rows]) + "\n", encoding="utf-8")
     return data("manifest", path=path)
 
@@ -106,15 +109,15 @@ def test_a_list_without_patients_says_so_and_splits_by_image(split_scans, capsys
     ("change", "message"),
     [
         (lambda r: ["image,class", "a.png,A"], "no column 'label', found 'image', 'class'"),
-        (lambda r: ["image,label,patient,split", *r, r[0]], "names 1 images more than once: train/A/A-0-0.png"),
-        (lambda r: ["image,label,patient,split", "none.png,A,1,train", *r], "none.png: no such file in scans"),
-        (lambda r: ["image,label,patient,split", "list.csv,A,1,train", *r], "list.csv: expected an image"),
-        (lambda r: ["image,label,patient,split", *r[:3], r[3].replace(",A,", ",,"), *r[4:]], "line 5 has no label"),
-        (lambda r: ["image,label,patient,split", r[0].replace(",0,", ",,"), *r[1:]], "line 2 has no patient; .*leave the"),
-        (lambda r: ["image,label,patient,split", *[x.replace(",val", ",dev") for x in r]], "column split holds dev, test"),
-        (lambda r: ["image,label,patient,split", *[x for x in r if "/A/" in x]], "at least two labels, found 1"),
+        (lambda r: [HEADER, *r, r[0]], "names 1 images more than once: train/A/A-0-0.png"),
+        (lambda r: [HEADER, "none.png,A,1,train", *r], "none.png: no such file in scans"),
+        (lambda r: [HEADER, "list.csv,A,1,train", *r], "list.csv: expected an image"),
+        (lambda r: [HEADER, *r[:3], r[3].replace(",A,", ",,"), *r[4:]], "line 5 has no label"),
+        (lambda r: [HEADER, r[0].replace(",0,", ",,"), *r[1:]], "line 2 has no patient; .*leave the"),
+        (lambda r: [HEADER, *[x.replace(",val", ",dev") for x in r]], "column split holds dev, test"),
+        (lambda r: [HEADER, *[x for x in r if "/A/" in x]], "at least two labels, found 1"),
         (lambda r: ["image,label", *r], "not a CSV file"),
-        (lambda r: ["image,label,patient,split", *[x.replace(",110,", ",10,") for x in r]],
+        (lambda r: [HEADER, *[x.replace(",110,", ",10,") for x in r]],
          "1 patients are in train and in val: 10"),
     ],
 )  # fmt: skip
@@ -291,8 +294,12 @@ def test_oddities_are_counted_and_named_on_stdout_and_in_the_card(workdir, capsy
         "1 images repeat another one under another label: A/A-2-0.png = B/B-11-0.png",
     ):
         assert f"warning: {warning}" in told and f"Warning: {warning}" in page
-    for left in ("1 hidden (A/.hidden.png)", "1 files ending in .txt (A/notes.txt)", "1 subfolders of classes (A/deeper)",
-                 "1 images outside of class folders (loose.png)"):  # fmt: skip
+    for left in (
+        "1 hidden (A/.hidden.png)",
+        "1 files ending in .txt (A/notes.txt)",
+        "1 subfolders of classes (A/deeper)",
+        "1 images outside of class folders (loose.png)",
+    ):
         assert left in page and left in told
 
 

@@ -13,8 +13,9 @@ from pathlib import Path
 
 from pipelines.evidence import schemas
 from pipelines.files import records
+from pipelines.files.hashing import code_hash, sha256_json
 from pipelines.profile import Params, ParamsError
-from pipelines.runs.code import ROOT, code_files, code_hash, sha256_json
+from pipelines.runs.code import ROOT, code_files
 from pipelines.runs.environment import environment
 
 COLUMNS, GROWTH_COLUMNS, LAYER_COLUMNS = (

@@ -16,8 +16,8 @@ from pipelines.data import external, prepared
 from pipelines.data.labelled import some
 from pipelines.data.prepared import Manifest
 from pipelines.files import records
+from pipelines.files.hashing import code_hash, sha256_json
 from pipelines.files.markdown import plain
-from pipelines.runs.code import code_hash, sha256_json
 
 COLUMNS = 8
 _SHARES = (
@@ -26,9 +26,9 @@ _SHARES = (
 
 
 def write(folder: Path, manifest: Manifest, others: dict[str, Manifest], out: Path) -> None:
-    """Describe the data prepared in `folder`, and its external data, in `out`; without patients there is no patients.csv.
+    """Describe the data prepared in `folder`, and its external data, in `out`.
 
-    Nothing is written where `out` describes just these data already.
+    Without patients there is no patients.csv. Nothing is written where `out` describes just these data already.
     """
     made_from = sha256_json(
         [manifest.model_dump(), {name: m.model_dump() for name, m in others.items()}, code_hash([Path(__file__)])]
@@ -205,8 +205,8 @@ def as_markdown(card: dict) -> str:
 def _folds(card: dict) -> str:
     whose, repeats = "patient" if card["patients"] is not None else "image", card["repeats"]
     return (
-        f"- Splits: {card['folds']} folds by {whose} x {repeats} repeat{'s' * (repeats != 1)}; seed s tests on fold s mod "
-        f"{card['folds']} of repeat s div {card['folds']}, and each repeat is a shuffling of its own"
+        f"- Splits: {card['folds']} folds by {whose} x {repeats} repeat{'s' * (repeats != 1)}; seed s tests on fold s "
+        f"mod {card['folds']} of repeat s div {card['folds']}, and each repeat is a shuffling of its own"
     )
 
 

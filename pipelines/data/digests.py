@@ -1,4 +1,4 @@
-"""Digests of many files by their content, remembered by name, size and time of change, so that asking again is quick."""
+"""Digests of files by their content, remembered by name, size and time of change, so that asking again is quick."""
 
 import hashlib
 import time

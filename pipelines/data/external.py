@@ -116,8 +116,8 @@ def _decoded(listing: Listing, preprocessing: Preprocessing, allocate: Allocate)
     warned, white = labelled.odd_shapes(listing, shapes), labelled.brightest(listing, shapes)
     if white and not preprocessing.white / 2 <= white <= preprocessing.white:
         warned.append(
-            f"the brightest 16-bit value is {white:,}, but white is {preprocessing.white:,} as in the training data: these "
-            f"images come out {'darker' if white < preprocessing.white else 'clipped'}"
+            f"the brightest 16-bit value is {white:,}, but white is {preprocessing.white:,} as in the training data: "
+            f"these images come out {'darker' if white < preprocessing.white else 'clipped'}"
         )
     return Dataset(
         images, listing.labels, listing.classes, {"test": np.arange(len(listing.files))}, preprocessing,
@@ -129,12 +129,14 @@ def _check_apart(home: Path, read: Dataset, key: str) -> None:
     """Raise DataError where a patient or an image of the training data is among the external ones."""
     facts = prepared.read_manifest(home)
     own = prepared.read_files(home) if facts.files.get(prepared.FILES) else None
+    both = []
     if own is not None and facts.patients is not None and read.patients is not None:
-        if both := sorted(set(own["patient"]) & set(read.patients)):
-            raise DataError(
-                f"{key}: {len(both)} patients are in the training data too: {labelled.some(both)}; external data must be "
-                "of other patients: remove their images"
-            )
+        both = sorted(set(own["patient"]) & set(read.patients))
+    if both:
+        raise DataError(
+            f"{key}: {len(both)} patients are in the training data too: {labelled.some(both)}; external data must be "
+            "of other patients: remove their images"
+        )
     images, _ = prepared.open_images(home)
     known = {digest: position for position, digest in enumerate(prepared.image_digests(images))}
     same = [(n, known[digest]) for n, digest in enumerate(prepared.image_digests(read.images)) if digest in known]
@@ -144,5 +146,5 @@ def _check_apart(home: Path, read: Dataset, key: str) -> None:
             for n, m in same[: labelled.SHOWN]
         ]
         raise DataError(
-            f"{key}: {len(same)} images are in the training data too ({'; '.join(names)}); remove them from one of the two"
+            f"{key}: {len(same)} images are in the training data too ({'; '.join(names)}); remove them from one of both"
         )

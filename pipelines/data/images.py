@@ -83,7 +83,7 @@ class Batches:
 
 
 class Features:
-    """As `Batches`, in the same order and of the same size, but of what `features` made of the unaugmented images, once.
+    """As `Batches`, in the same order and size, but of what `features` made, once, of the unaugmented images.
 
     Args:
         features: a batch of images to its maps (B, C, H, W) or vectors (B, C); called with the batches of `batches`.

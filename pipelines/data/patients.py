@@ -35,8 +35,8 @@ def from_names(files: Sequence[Path], pattern: str, labels: Sequence[str], key: 
         matches = [compiled.search(file.stem, timeout=TIMEOUT) for file in files]
     except TimeoutError:
         raise DataError(
-            f"{key}: it takes more than {TIMEOUT:g} s for one name; it repeats a repetition, as (a+)+ does: write it so "
-            "that each character can be matched in one way"
+            f"{key}: it takes more than {TIMEOUT:g} s for one name; it repeats a repetition, as (a+)+ does: write it "
+            "so that each character can be matched in one way"
         ) from None
     missed = [file for file, match in zip(files, matches) if match is None or not match["patient"]]
     if missed:

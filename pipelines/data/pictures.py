@@ -18,7 +18,8 @@ GREY_MODES = {"1", "L", "LA"}
 COLOUR_MODES = {"P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"}
 DEEP_MODES = {"I", "I;16", "I;16B", "I;16L", "I;16N"}
 VOLUMES = (
-    "volumes, DICOM and vendor formats are not read: export B-scans as single images first, for instance with oct-converter"
+    "volumes, DICOM and vendor formats are not read: "
+    "export B-scans as single images first, for instance with oct-converter"
 )
 PHOTOMETRIC, WHITE_IS_ZERO = 262, 0  # a TIFF tag, which Pillow heeds for 8 bits and not for 16
 

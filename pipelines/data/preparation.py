@@ -5,13 +5,13 @@ from pathlib import Path
 from pipelines.data import card, external, prepared, sources, splits
 from pipelines.data.prepared import Manifest
 from pipelines.data.writing import Writing, locked
-from pipelines.runs.code import code_hash
+from pipelines.files.hashing import code_hash
 
 HERE = Path(__file__).parent
 
 
 def prepare(params) -> Manifest:
-    """Prepare the data of `params` (`pipelines.profile.Params`) in data/PROFILE and describe them in results/PROFILE/data.
+    """Prepare the data of `params` (`pipelines.profile.Params`) in data/PROFILE; describe them in results/PROFILE/data.
 
     Data already there are kept when settings, the content of the files read, the code and the checksums match; anything
     else is built again.

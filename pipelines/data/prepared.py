@@ -223,8 +223,9 @@ def finished(folder: Path, made_from: dict, seeds: Sequence[int]) -> Manifest | 
 
 
 def verify(params) -> None:
-    """Make sure that a profile's prepared data, and its external data, are whole and what the profile asks for, by reading
-    every byte of them, once in a process: checksums and lengths, labels that name classes, indices that name images.
+    """Make sure that a profile's prepared data, and its external data, are whole and what the profile asks for, by
+    reading every byte of them, once in a process: checksums and lengths, labels that name classes, indices that name
+    images.
 
     Raises:
         DataError: nothing is prepared, or it is damaged, changed, or of other settings.

@@ -73,8 +73,8 @@ def keep_apart(patients: np.ndarray | None, splits: dict[str, np.ndarray]) -> No
     for a, b in combinations(owners, 2):
         if both := sorted(owners[a] & owners[b]):
             raise DataError(
-                f"{len(both)} patients are in {a} and in {b}: {', '.join(both[:3])}; move their images into one split, or "
-                "give no splits, for folds by patient"
+                f"{len(both)} patients are in {a} and in {b}: {', '.join(both[:3])}; move their images into one split, "
+                "or give no splits, for folds by patient"
             )
 
 

@@ -16,12 +16,13 @@ import yaml
 
 from pipelines.data import prepared
 from pipelines.files import records
+from pipelines.files.hashing import sha256_json
 from pipelines.launching import node as worker
 from pipelines.launching.grid import Grid, Task
 from pipelines.launching.processes import cores
 from pipelines.profile import ParamsError
 from pipelines.runs import environment
-from pipelines.runs.code import ROOT, sha256_json
+from pipelines.runs.code import ROOT
 
 PIECE = 64 * 2**20  # bytes of a file that are sent as one object
 FILE = re.compile(r"[a-z][a-z0-9_-]*\.(json|csv|npz)")  # of a run: nothing that could lie outside its folder

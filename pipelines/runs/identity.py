@@ -3,8 +3,9 @@
 from pathlib import Path
 
 from pipelines.files.errors import UserError
+from pipelines.files.hashing import code_hash, sha256_json
 from pipelines.files.records import sha256_file
-from pipelines.runs.code import code_files, code_hash, sha256_json
+from pipelines.runs.code import code_files
 
 
 def fingerprint(settings: dict, seed: int, data: dict, *more_code: Path) -> str:

@@ -75,8 +75,8 @@ def listing(path: Path, follow_links: bool = False, key: str = "data.manifest", 
     if "split" in table:
         if set(table["split"]) != set(SPLITS):
             raise DataError(
-                f"{path}: column split holds {labelled.some(sorted(set(table['split'])))}; expected train, val and test, "
-                "each of them, or leave the column out for folds"
+                f"{path}: column split holds {labelled.some(sorted(set(table['split'])))}; expected train, val and "
+                "test, each of them, or leave the column out for folds"
             )
         table = table.sort_values("split", key=lambda column: column.map(SPLITS.index), kind="stable")
     classes = sorted(labelled.plain_name(name, path) for name in set(table["label"]))

@@ -66,7 +66,7 @@ def _part(section, train: bool):
         return kind(str(cache), train=train, download=True)
     except RuntimeError:  # torchvision's word for a wrong checksum
         raise DataError(
-            f"{cache / kind.filename}: checksum mismatch: expected MD5 {kind.tgz_md5}; delete it and run again, {manual}"
+            f"{cache / kind.filename}: checksum mismatch: expected MD5 {kind.tgz_md5}; delete it, run again, {manual}"
         ) from None
     except (PermissionError, FileExistsError, NotADirectoryError) as error:
         raise DataError(f"data.torchvision.cache: {cache}: cannot be written ({error}); set another folder") from None
