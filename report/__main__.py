@@ -1,52 +1,63 @@
-"""Write report/<profile>/ from a profile's result files alone: `python -m report [--profile NAME]`."""
+"""Write report/<profile>/ from a profile's result files alone: `python -m report [--profile NAME | --all]`."""
 
 import argparse
 import sys
 from pathlib import Path
 
+from pipelines._cli import run
+
+CONF = Path("conf/profile")
+
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m report",
-        description="Write report/PROFILE/ (index.html, README.md, tables/, figures/) from results/PROFILE/.",
+        description="Write report/PROFILE/ (index.html, README.md, figures, tables) from results/PROFILE/.",
     )
     parser.add_argument(
         "--profile-file", default="params.yaml", help="parameters naming the profile (default: %(default)s)"
     )
-    parser.add_argument(
-        "--profile", metavar="NAME", help="report on this profile's results whatever the parameters name"
-    )
-    options = parser.parse_args(arguments)
-
-    from pipelines.profile import ParamsError, load
-    from report.results import ReportError
-
-    try:
-        profile = options.profile or load(options.profile_file).profile
-        print(build(Path("results") / profile, Path("report") / profile))
-    except (ParamsError, ReportError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--profile", metavar="NAME", help="this profile, whatever the parameters name")
+    which.add_argument("--all", action="store_true", help="every profile that has results")
+    which.add_argument("--headline", metavar="NAME", help="print what came out of a profile, a few lines of Markdown")
+    return run(lambda: _run(parser.parse_args(arguments)))
 
 
-def build(results_directory: Path, out: Path) -> Path:
-    """Write the report of the results in a directory to `out`; returns the path of its page.
+def _run(options: argparse.Namespace) -> None:
+    from report import pages
 
-    Raises:
-        report.results.ReportError: a result file is missing or not as expected.
-    """
-    from report import figures, html, model_card, page, tables
-    from report.results import load
+    if options.headline:
+        results = _read(options.headline, options.profile_file)
+        print(pages.headline(results))
+        return
+    if options.all:
+        names = sorted(path.parent.name for path in Path("results").glob("*/summary.json"))
+    else:
+        names = [options.profile or _active(options.profile_file)]
+    for name in names:
+        print(pages.build(_read(name, options.profile_file), Path("report") / name), flush=True)
 
-    results = load(results_directory)
-    written = tables.write_all(results, out / "tables")
-    drawn = figures.draw_all(results, out / "figures")
-    readme = out / "README.md"
-    readme.write_text(page.render(results, written, drawn), encoding="utf-8")
-    html.write(results, written, drawn, out)
-    model_card.write(results, out)
-    return readme
+
+def _read(name: str, profile_file: str):
+    from report import pages
+
+    return pages.read(Path("results") / name, _paper(name, profile_file))
+
+
+def _active(profile_file: str) -> str:
+    from pipelines.profile import load
+
+    return load(profile_file).profile
+
+
+def _paper(name: str, profile_file: str) -> bool | None:
+    """What the profile says of `report.paper`; None where its parameters are not here, or say nothing."""
+    from pipelines.profile import compose, load
+
+    if Path(profile_file).is_file() and (active := load(profile_file)).profile == name:
+        return active.report.paper
+    return compose(name).report.paper if (CONF / f"{name}.yaml").is_file() else None
 
 
 if __name__ == "__main__":

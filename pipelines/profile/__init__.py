@@ -4,7 +4,7 @@ from pipelines.profile.base import ParamsError, Section
 from pipelines.profile.cost import Cost
 from pipelines.profile.data import Balanced, Data, Distilled, Folder, MedMNIST, Phantom, Torchvision, train_split
 from pipelines.profile.loading import compose, load, write
-from pipelines.profile.recipe import Pretrain, Probe, Train, Tune
+from pipelines.profile.recipe import Pretrain, Probe, Report, Train, Tune
 from pipelines.profile.schema import Params
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "Phantom",
     "Pretrain",
     "Probe",
+    "Report",
     "Section",
     "Torchvision",
     "Train",

@@ -93,6 +93,13 @@ class Probe(Section):
     """At most this many of the test images, spread evenly."""
 
 
+class Report(Section):
+    """What the report is about."""
+
+    paper: bool | None = None
+    """Whether it judges the paper's claims; by default where the data set is one of the paper's."""
+
+
 class Pretrain(Section):
     """Train the small backbones of the quick profile on another phantom domain, whatever recipe the methods have."""
 

@@ -13,7 +13,7 @@ from baselines import families
 from pipelines.profile.base import Name, ParamsError, Section, Seed, explain, near, short
 from pipelines.profile.cost import Cost
 from pipelines.profile.data import Data
-from pipelines.profile.recipe import Pretrain, Probe, Train, Tune
+from pipelines.profile.recipe import Pretrain, Probe, Report, Train, Tune
 
 
 class Params(Section):
@@ -44,6 +44,8 @@ class Params(Section):
     """A section, see there; null: nothing is measured."""
     log: list[Literal["dvclive", "tensorboard"]] = []
     """Where training curves go too, if the package is installed."""
+    report: Report = Report()
+    """A section, see there."""
 
     @model_validator(mode="after")
     def _seeds_fit(self):

@@ -12,7 +12,7 @@ from report.reading.explained import Explained, read_explained, read_scans
 from report.reading.problems import ReportError
 from report.text import span
 
-PAPER = Path(__file__).parents[1] / "paper.csv"
+PAPER = Path(__file__).parents[1] / "claims" / "paper.csv"
 PAPER_COLUMNS = ["method", "backbone", "dataset", "training_set", "accuracy", "source"]
 NEEDED = ("runs", "curves", "confusion", "tuning")  # of what summarise writes; without the others sections are left out
 LARGEST = 2**28  # bytes of a file
@@ -117,9 +117,10 @@ class Results:
 
     @property
     def dataset(self) -> str:
-        """The data's short name: the MedMNIST flag, or the kind of source."""
-        medmnist = self.card.get("settings", {}).get("medmnist") or {}
-        return medmnist.get("dataset", "octmnist") if self.source == "medmnist" else self.source
+        """The data's short name: of MedMNIST or torchvision their own, in small letters; else the kind of source."""
+        named = self.card.get("settings", {}).get(self.source) or {}
+        defaults = {"medmnist": "octmnist", "torchvision": "cifar100"}
+        return str(named.get("dataset", defaults[self.source])).lower() if self.source in defaults else self.source
 
     @property
     def folds(self) -> bool:

@@ -36,7 +36,7 @@
   }
 
   function sort(table, body, original, head) {
-    const numeric = head.dataset.type === "number";
+    const numeric = head.dataset.type !== "text"; // verdicts have their rank
     const turn = numeric ? ["descending", "ascending"] : ["ascending", "descending"];
     const next = turn[turn.indexOf(head.getAttribute("aria-sort")) + 1]; // -1 + 1: the first; after the last: none
     for (const other of all("th[aria-sort]", table)) other.removeAttribute("aria-sort");

@@ -15,8 +15,8 @@ from pydantic import Field, model_validator
 from scipy.stats import norm
 
 from pipelines.profile import Section
-from report.results import PAPER, ReportError
-from report.tables import signed
+from report.reading import PAPER, ReportError
+from report.text import signed
 
 COUNTS = Path(__file__).with_name("counts.csv")
 YES, NO, OPEN = "yes", "no", "cannot be said"

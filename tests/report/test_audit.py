@@ -6,8 +6,9 @@ import pytest
 import yaml
 
 from pipelines.training.counting import count_method
-from report import audit, claims
-from report.results import PAPER, ReportError
+from report import claims
+from report.claims import audit
+from report.reading import PAPER, ReportError
 
 COUNTS = {"a": 1_234_999, "b": 1_235_001, "c": 910_000}
 

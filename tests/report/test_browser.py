@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests import fake_page as fake
+from tests.report import page as fake
 
 selenium = pytest.importorskip("selenium", reason="selenium is not installed")
 
@@ -27,11 +27,7 @@ pytestmark = pytest.mark.skipif(
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory):
     """The addresses of a page with ordinary names and of one with hostile ones."""
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        return [
-            (fake.write(tmp_path_factory.mktemp("page"), monkeypatch, names)[2] / "index.html").as_uri()
-            for names in (None, fake.HOSTILE)
-        ]
+    return [fake.write(tmp_path_factory.mktemp("page"), names).as_uri() for names in (None, fake.HOSTILE)]
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +97,7 @@ def test_opens_quietly_and_asks_for_nothing(chromium, pages, which):
     chromium.get_log("browser"), chromium.get_log("performance")
     chromium.get(pages[which])
     find(chromium, "#curves canvas")
-    for button in chromium.find_elements(By.CSS_SELECTOR, "thead button, .zoom, #theme, [data-show]"):
+    for button in chromium.find_elements(By.CSS_SELECTOR, "thead button, .zoom, #theme, [data-show], summary"):
         chromium.execute_script("arguments[0].click()", button)
         chromium.execute_script("document.querySelector('dialog').close()")
     assert chromium.get_log("browser") == []
@@ -137,19 +133,28 @@ def test_the_policy_stops_what_is_not_ours(browser):
 def column(driver, table, place):
     """Numbers of a column as they stand; None where a value is missing."""
     return driver.execute_script(
-        "return [...document.querySelectorAll(`#${arguments[0]} tbody tr`)].map(r => r.runs[arguments[1]])"
+        "return [...document.querySelectorAll(`#${arguments[0]} tbody tr`)].map(r => r.cells[arguments[1]])"
         ".map(c => c.classList.contains('missing') ? null : c.dataset.sort ? Number(c.dataset.sort) : c.textContent)",
         table,
         place,
     )
 
 
-@pytest.mark.parametrize(("table", "place"), [("table-glance", 3), ("table-main", 3), ("table-main", 7)])
-def test_numbers_sort_as_numbers_and_missing_ones_come_last(browser, table, place):
+def reveal(driver, selector):
+    """Open what is folded around an element."""
+    driver.execute_script(
+        "for (let e = document.querySelector(arguments[0]).closest('details'); e; e = e.parentElement.closest('details'))"
+        " e.open = true",
+        selector,
+    )
+
+
+@pytest.mark.parametrize(("table", "place"), [("table-methods", 3), ("table-methods", 5), ("table-forest", 4)])
+def test_columns_sort_by_number_or_verdict_and_missing_ones_come_last(browser, table, place):
     original = column(browser, table, place)
     numbers = [v for v in original if v is not None]
     missing = [None] * (len(original) - len(numbers))
-    assert len(missing) == 1 and original[-1] is not None and numbers not in (sorted(numbers), sorted(numbers)[::-1])
+    assert len(set(numbers)) > 1 and len(missing) == (table == "table-methods")
     head = f"#{table} thead th:nth-child({place + 1})"
     focus(browser, f"{head} button")
     for state, expected in (
@@ -171,20 +176,103 @@ def test_numbers_sort_as_numbers_and_missing_ones_come_last(browser, table, plac
     assert words == sorted(words)
 
 
+def rows_shown(driver, table):
+    return driver.execute_script(
+        "return [...document.querySelectorAll(`#${arguments[0]} tbody tr`)].filter(r => !r.hidden).length", table
+    )
+
+
+def test_methods_are_filtered_by_family_and_backbone_in_every_table(browser):
+    every = rows_shown(browser, "table-methods")
+    focus(browser, "[data-filter=family]")
+    press(browser, "colora")
+    eventually(lambda: rows_shown(browser, "table-methods") == 2)
+    assert rows_shown(browser, "table-forest") == 0
+    assert f"2 of {every} methods" in find(browser, "#filtered").text
+    focus(browser, "[data-filter=backbone]")
+    press(browser, "medmamba")
+    eventually(lambda: rows_shown(browser, "table-methods") == 0)
+    focus(browser, "[data-filter=family]")
+    press(browser, "all")
+    eventually(lambda: rows_shown(browser, "table-methods") == 1)
+    focus(browser, "[data-filter=backbone]")
+    press(browser, "all")
+    eventually(lambda: rows_shown(browser, "table-methods") == every)
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_a_link_opens_what_is_folded_and_its_target_is_not_hidden(browser, width):
+    screen(browser, width, 800)
+    media(browser, prefers_reduced_motion="reduce")
+    link = find(browser, "#table-methods tbody tr:nth-last-child(2) a")
+    target = link.get_attribute("hash")
+    browser.execute_script("arguments[0].click()", link)
+    eventually(lambda: find(browser, target).is_displayed())
+    free = (
+        "const r = document.querySelector(arguments[0]).cells[1].getBoundingClientRect();"
+        "const e = document.elementFromPoint(r.left + 5, r.top + r.height / 2);"
+        "return e !== null && e.closest('tr')?.id === arguments[0].slice(1)"
+    )
+    eventually(lambda: browser.execute_script(free, target))
+
+
+def test_the_contents_scroll_where_they_are_longer_than_the_screen(browser):
+    screen(browser, 1280, 300)
+    box = "const e = document.querySelector('nav.contents');"
+    assert browser.execute_script(f"{box} return e.scrollHeight > e.clientHeight && e.clientHeight <= 300")
+    assert browser.execute_script(f"{box} e.scrollTop = 1000; return e.scrollTop") > 0
+
+
+def test_the_first_screen_holds_answer_verdicts_and_what_was_not_run(browser):
+    screen(browser, 1280, 800)
+    bottom = "return document.querySelector('#answer .warning').getBoundingClientRect().bottom"
+    assert browser.execute_script(bottom) <= 800
+    screens = browser.execute_script("return document.documentElement.scrollHeight") / 800
+    assert screens <= 14
+
+
+def test_a_phone_shows_the_verdicts_and_legible_figures(browser, pages):
+    screen(browser, 390, 800)
+    browser.get(pages[0])
+    right = "return document.querySelector('#table-forest .verdict').getBoundingClientRect().right"
+    assert browser.execute_script(right) <= 390
+    assert browser.execute_script("return document.querySelector('figure img').getBoundingClientRect().width") >= 500
+
+
+def test_paper_loses_no_column(browser):
+    media(browser)
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    screen(browser, 680, 1000)  # an A4 page's width between its margins
+    browser.execute_script("document.querySelectorAll('details:not(.licence)').forEach(d => d.open = true)")
+    wide = browser.execute_script(
+        "return [...document.querySelectorAll('table')].filter(t => t.getBoundingClientRect().right > innerWidth + 1"
+        " || [...t.rows[0].cells].some(c => getComputedStyle(c).display === 'none')).map(t => t.id)"
+    )
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+    assert wide == []
+
+
+def test_figures_keep_their_order_of_lightness_in_the_dark(browser):
+    media(browser, prefers_color_scheme="dark")
+    style = "const s = getComputedStyle(document.querySelector('figure img')); return [s.filter, s.mixBlendMode, s.backgroundColor]"
+    assert browser.execute_script(style) == ["none", "normal", "rgb(255, 255, 255)"]
+
+
 def test_a_figure_opens_and_closes_by_keyboard(browser):
     assert not find(browser, "dialog").is_displayed()
     for close in (Keys.ESCAPE, Keys.ENTER):
-        focus(browser, "#accuracy button.zoom")
+        reveal(browser, "main button.zoom")
+        focus(browser, "main button.zoom")
         press(browser, Keys.ENTER)
         dialog = find(browser, "dialog[open]")
         image = find(browser, "dialog img")
-        assert image.get_attribute("src") == find(browser, "#accuracy img").get_attribute("src")
+        assert image.get_attribute("src") == find(browser, "main figure img").get_attribute("src")
         assert eventually(lambda image=image: image.get_property("naturalWidth")) and image.get_attribute("alt")
-        assert dialog.accessible_name == "Accuracy and AUC"
+        assert dialog.accessible_name == find(browser, "main button.zoom").get_attribute("data-title")
         assert focused(browser).text == "Close"
         press(browser, close)
         assert not dialog.is_displayed()
-        assert focused(browser) == find(browser, "#accuracy button.zoom")
+        assert focused(browser) == find(browser, "main button.zoom")
 
 
 def background(driver):
@@ -218,7 +306,7 @@ def test_a_phone_never_scrolls_sideways(browser, pages, width):
     browser.execute_script("scrollTo(500, 0)")
     assert browser.execute_script("return scrollX") == 0
     # Wide tables scroll in their own box.
-    box = "document.querySelector('#table-main').parentElement"
+    box = "document.querySelector('#table-claims').parentElement"
     assert browser.execute_script(f"return {box}.scrollWidth > {box}.clientWidth + 100")
     assert browser.execute_script(f"{box}.scrollLeft = 100; return {box}.scrollLeft") == 100
 

@@ -1,0 +1,65 @@
+"""Everything that a profile's report consists of, from its result files alone."""
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+
+from report import sections as rooms
+from report.claims import verdicts
+from report.pages import html, markdown, model_card
+from report.pages.first_screen import answer
+from report.pages.pictures import draw
+from report.reading import Results, load
+from report.sections import Section
+from report.text import latex
+
+
+def read(directory: Path, paper: bool | None = None) -> Results:
+    """The results of a profile; without the paper's figures where the report is not about its claims.
+
+    Args:
+        paper: whether it is; by default where the data set is one of the paper's.
+
+    Raises:
+        ReportError: a result file is missing or not as expected.
+    """
+    results = load(directory)
+    if paper is None:
+        paper = results.dataset in set(results.paper.dataset)
+    return results if paper else replace(results, paper=results.paper.iloc[:0])
+
+
+def build(results: Results, out: Path) -> Path:
+    """Write README.md with its pictures, index.html, figures in all formats, tables and model cards; returns index.html.
+
+    What an earlier report left in these folders is removed.
+
+    Raises:
+        ReportError: a result file is missing or not as expected.
+    """
+    for folder in ("figures", "tables", "pictures", "models"):
+        shutil.rmtree(out / folder, ignore_errors=True)
+    sections, _ = rooms.build(results)
+    found = answer(results, verdicts(results) if len(results.paper) else [])
+    out.mkdir(parents=True, exist_ok=True)
+    pictures = {own.name: draw(own, out / "figures") for own in sections if own.figure is not None}
+    plt.close("all")
+    _write_tables(sections, out / "tables")
+    for name in markdown.shown(sections):
+        path = out / markdown.PICTURES / f"{name}.png"
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(pictures[name].png)
+    (out / "README.md").write_text(markdown.render(results, found, sections), encoding="utf-8")
+    page = out / "index.html"
+    page.write_text(html.render(results, found, sections, pictures), encoding="utf-8")
+    model_card.write_all(results, Path("models") / results.profile, out / "models")
+    return page
+
+
+def _write_tables(sections: list[Section], folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for table in [table for section in sections for table in section.tables]:
+        (folder / f"{table.name}.csv").write_text(table.csv(), encoding="utf-8")
+        (folder / f"{table.name}.tex").write_text(latex(table), encoding="utf-8")

@@ -1,0 +1,166 @@
+"""What index.html draws itself: rows of methods and of contrasts on one axis each, and learning curves to explore."""
+
+import numpy as np
+import pandas as pd
+from matplotlib.colors import to_hex, to_rgb
+from matplotlib.ticker import MaxNLocator
+
+from report.pages.first_screen import declared_contrasts
+from report.pages.cells import TONES, rank
+from report.reading import Results
+from report.text import DASH, interval, number, points, scaled
+from report.text.formats import MINUS
+
+METRICS = {
+    "val_acc": "Validation accuracy",
+    "val_auc": "Validation AUC",
+    "val_loss": "Validation loss",
+    "train_acc": "Training accuracy",
+    "train_loss": "Training loss",
+}
+DASHES = ("", "7 4", "2 3", "9 3 2 3")  # tell methods of one colour apart
+DARK = "#171717"  # the page's dark ground, on which lines need a contrast of 4.5 : 1
+FARTHEST = 4  # times the way from the best to the median, beyond which a method is off the axis
+SHOWN_FIRST = 6  # curves drawn before the reader chooses
+
+
+class Axis:
+    """Places on an axis in per cent of its length, with room at the ends; what lies below `lowest` is put at its start."""
+
+    def __init__(self, values, *, steps: int, lowest: float = float("-inf")):
+        values = np.asarray([v for v in values if pd.notna(v) and v >= lowest], dtype=float)
+        low, high = (values.min(), values.max()) if len(values) else (0.0, 1.0)
+        room = 0.04 * (high - low) or 0.01
+        self.low, self.high, self.steps = low - room, high + room, steps
+
+    def place(self, value) -> float | None:
+        return None if pd.isna(value) else round(max(0.0, 100 * (value - self.low) / (self.high - self.low)), 2)
+
+    def ticks(self, form) -> list[dict]:
+        found = MaxNLocator(self.steps, steps=[1, 2, 2.5, 5, 10]).tick_values(self.low, self.high)
+        return [{"at": self.place(tick), "text": form(tick)} for tick in found if 4 <= self.place(tick) <= 96]
+
+
+def methods(results: Results) -> dict:
+    """Every method's accuracy on one axis, the highest first; None where a method has no result."""
+    frame = results.methods
+    numbers = {method: place for place, method in enumerate(frame.index)}
+    tested = results.complete.groupby("method").test_acc.apply(list)
+    # A method or two that did not learn would press all others together.
+    lowest = frame.acc_mean.max() - FARTHEST * (frame.acc_mean.max() - frame.acc_mean.median())
+    axis = Axis([*frame.acc_lo, *frame.acc_hi, *frame.acc_mean], steps=4, lowest=lowest)
+    rows = [
+        {
+            "number": numbers[method], "name": row.shown, "backbone": str(row.backbone),
+            "declared": [method] == results.declared[:1],
+            "lo": axis.place(row.acc_lo), "hi": axis.place(row.acc_hi), "mean": axis.place(row.acc_mean),
+            "beyond": bool(row.acc_mean < axis.low),
+            "seeds": [axis.place(value) for value in tested.get(method, [])],
+            "accuracy": number(row.acc_mean, ".3f"), "sort": _finite(row.acc_mean),
+            "interval": interval(row.acc_lo, row.acc_hi),
+            "trained": DASH if pd.isna(row.trainable) else scaled(row.trainable), "trained_sort": _finite(row.trainable),
+        }
+        for method, row in frame.sort_values("acc_mean", ascending=False, kind="stable").iterrows()
+    ]  # fmt: skip
+    reference = results.reference
+    line = f" Dashed line: {reference}." if reference else ""
+    return {
+        "title": f"All methods, the most accurate first: {results.label}",
+        "rows": rows,
+        "ticks": axis.ticks(lambda tick: f"{tick:.3g}"),
+        "reference": axis.place(frame.acc_mean[reference]) if reference else None,
+        "families": sorted(map(str, frame.family.unique())),
+        "backbones": sorted(map(str, frame.backbone.unique())),
+        "kinds": [{"family": str(row.family), "backbone": str(row.backbone)} for row in frame.itertuples()],
+        "note": "Filled dot: mean over seeds. Bar: its 95 % interval for new seeds and new test images. Hollow dots: "
+        f"seeds. An arrow: below the axis.{line} A name leads to its runs.",
+    }
+
+
+def forest(results: Results) -> dict | None:
+    """The declared contrasts on one axis of percentage points; None where nothing was declared or run."""
+    frame = declared_contrasts(results)
+    if frame.difference.isna().all():
+        return None
+    margin = frame.margin.max()
+    axis = Axis([*frame.lo, *frame.hi, *frame.difference, -margin, margin], steps=7)
+    numbers = {method: place for place, method in enumerate(results.methods.index)}
+    rows = [
+        {
+            "method": numbers.get(row.against, -1), "number": numbers.get(row.against, 0), "name": row.comparator,
+            "lo": axis.place(row.lo), "hi": axis.place(row.hi), "mean": axis.place(row.difference), "seeds": [], "beyond": False,
+            "why": "" if pd.isna(row.reason) else row.reason,
+            "difference": DASH if pd.isna(row.difference) else points(row.difference, plus=True),
+            "interval": DASH if pd.isna(row.lo) else f"{points(row.lo, plus=True)} to {points(row.hi, plus=True)}",
+            "sort": _finite(100 * row.difference), "verdict": row.higher, "rank": rank(row.higher),
+            "tone": TONES[row.higher],
+        }
+        for row in frame.sort_values("difference", ascending=False, kind="stable").itertuples()
+    ]  # fmt: skip
+    method = frame.method.iloc[0]
+    return {
+        "title": f"{method} minus each declared comparator: test accuracy in percentage points",
+        "rows": rows,
+        "ticks": axis.ticks(lambda tick: f"{100 * tick:+g}".replace("-", MINUS) if tick else "0"),
+        "zero": axis.place(0.0),
+        "zone": (axis.place(-margin), axis.place(margin)),
+        "note": f"Right of the dashed line {method} is more accurate. Bars: the intervals that the verdicts rest on, "
+        f"Holm-adjusted over all rows. Grey: ±{points(margin)} points, the margin of non-inferiority. Supported: "
+        f"{method} is shown to be more accurate; contradicted: less.",
+    }
+
+
+def curves(results: Results) -> dict | None:
+    """Learning curves by method: mean, lowest and highest of the seeds at every epoch; None without any.
+
+    An epoch that some seed of the method lacks is a gap: a mean of other seeds than before would show a step that no
+    network took.
+    """
+    frame = results.curves
+    metrics = [name for name in METRICS if frame[name].notna().any()]
+    if frame.empty or not metrics:
+        return None
+    epochs = list(range(int(frame.epoch.min()), int(frame.epoch.max()) + 1))
+    first = results.leading(SHOWN_FIRST)
+    used: dict[str, int] = {}
+    found = []
+    for place, (method, row) in enumerate(results.methods.iterrows()):
+        own = frame[frame.method == method]
+        again = used[row.color] = used.get(row.color, -1) + 1
+        found.append(
+            {
+                "number": place,
+                "name": row.shown,
+                "seeds": int(own.seed.nunique()),
+                "dash": DASHES[again % len(DASHES)],
+                "first": method in first,
+                "lines": {name: _band(own, name, epochs) for name in metrics} if len(own) else None,
+            }
+        )
+    return {"epochs": epochs, "metrics": {name: METRICS[name] for name in metrics}, "methods": found}
+
+
+def _band(own: pd.DataFrame, name: str, epochs: list[int]) -> list[list]:
+    seeds = own.pivot(index="epoch", columns="seed", values=name).reindex(epochs)
+    seeds = seeds[seeds.notna().all(axis=1)].reindex(epochs)
+    return [[_finite(v, 5) for v in part] for part in (seeds.mean(axis=1), seeds.min(axis=1), seeds.max(axis=1))]
+
+
+def dark(color: str) -> str:
+    """The colour for a dark ground: mixed with white until it stands out by 4.5 : 1; greys are turned about first."""
+    rgb, ground = np.array(to_rgb(color)), _luminance(to_rgb(DARK))
+    if np.ptp(rgb) == 0:
+        rgb = 0.93 - 0.8 * rgb
+    while (_luminance(rgb) + 0.05) / (ground + 0.05) < 4.5:
+        rgb = rgb + (1 - rgb) * 0.04
+    return to_hex(rgb)
+
+
+def _luminance(rgb) -> float:
+    rgb = np.asarray(rgb)
+    return float(np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4) @ [0.2126, 0.7152, 0.0722])
+
+
+def _finite(value, digits: int = 12) -> float | None:
+    """JSON has no NaN."""
+    return None if pd.isna(value) else float(f"{value:.{digits}g}")

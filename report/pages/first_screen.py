@@ -1,0 +1,205 @@
+"""What the first screen says: the result in one sentence, three figures at most, the declared contrasts, what was not run.
+
+Plain values; the pages escape them. All are computed from the results of a profile, `not_run` from its neighbours too.
+"""
+
+from dataclasses import dataclass
+
+import pandas as pd
+
+from report.claims import Verdict, method_of_claims, verdicts
+from report.claims.tests import CONTRADICTED, NOT_TESTED, SUPPORTED, WORDS
+from report.reading import Results, load
+from report.text import percent, points, span
+
+PAPER = "https://arxiv.org/abs/2505.18315"
+OURS = {"full": "full fine-tuning", "head-only": "training the head alone"}  # as a stranger would say it
+
+
+@dataclass(frozen=True)
+class Tile:
+    label: str
+    value: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class Answer:
+    """sentence: the result. when, machine: of the runs. not_run: what the results do not hold, each in a few words."""
+
+    sentence: str
+    tiles: list[Tile]
+    not_run: list[str]
+    when: str
+    machine: str
+
+
+def answer(results: Results, found: list[Verdict]) -> Answer:
+    """The first screen of a profile; `found`: the verdicts on the paper's claims, none where it is not about them."""
+    return Answer(
+        sentence=sentence(results), tiles=tiles(results, found), not_run=not_run(results), when=when(results),
+        machine=machine(results),
+    )  # fmt: skip
+
+
+def declared_contrasts(results: Results) -> pd.DataFrame:
+    """The declared accuracy contrasts on the profile's own test images, at the largest share of the labels."""
+    rows = results.contrasts
+    rows = rows[(rows.data == "test") & (rows.metric == "accuracy")]
+    return rows[rows.share == rows.share.max()].reset_index(drop=True)
+
+
+def sentence(results: Results) -> str:
+    """The result in one sentence, the method and the best one named, every number computed."""
+    methods = results.methods[results.methods.seeds > 0]
+    if methods.empty:
+        return "No method has a result yet."
+    best = methods.acc_mean.idxmax()
+    where = f"{span(results.complete.n_train)} {images(results)}{design(results)}"
+    several = f"of {len(methods)} methods" if len(methods) > 1 else "the only method,"
+    method = method_of_claims()
+    if method not in methods.index:
+        return f"Trained on {where}, {best} is most accurate {several} with {_percent(methods, best)} of unseen images right."
+    row = methods.loc[method]
+    start = (
+        f"Trained on {where}, CoLoRA ({method}: small branches on a frozen {row.backbone}) is right on "
+        f"{_percent(methods, method)} of unseen images"
+    )
+    middle = _against_full(results, methods)
+    last = (
+        f"it is the best of {len(methods)} methods"
+        if best == method
+        else f"best of {len(methods)} methods is {best} with {_percent(methods, best)}"
+    )
+    return f"{start}{middle}; {last}."
+
+
+def _against_full(results: Results, methods: pd.DataFrame) -> str:
+    """', 1.2 points more than full fine-tuning (0.3 to 2.1), while it trains 16 % as many parameters'."""
+    rows = declared_contrasts(results)
+    rows = rows[(rows.comparator == "full") & rows.difference.notna()]
+    if rows.empty:
+        return ""
+    row = rows.iloc[0]
+    interval = f"interval {points(row.lo, plus=True)} to {points(row.hi, plus=True)}"
+    size = f"{points(abs(row.difference))} points"
+    if row.higher == SUPPORTED:
+        told = f"{size} more than full fine-tuning ({interval})"
+    elif row.higher == CONTRADICTED:
+        told = f"{size} fewer than full fine-tuning ({interval})"
+    else:
+        told = f"not shown to differ from full fine-tuning ({points(row.difference, plus=True)} points, {interval})"
+    share = methods.trainable.get(row.method, float("nan")) / methods.trainable.get(row.against, float("nan"))
+    return f", {told}" + ("" if pd.isna(share) else f", training {100 * share:.0f} % as many parameters")
+
+
+def tiles(results: Results, found: list[Verdict]) -> list[Tile]:
+    """At most three figures that the sentence has no room for."""
+    tiles, methods = [], results.methods[results.methods.seeds > 0]
+    if found:
+        words = [verdict.verdict for verdict in found]
+        rest = ", ".join(f"{words.count(word)} {word}" for word in WORDS[1:])
+        tiles.append(Tile("Claims of the paper supported", f"{words.count(SUPPORTED)} of {len(words)}", rest))
+    method = method_of_claims()
+    subject = method if method in methods.index else methods.acc_mean.idxmax() if len(methods) else None
+    if subject:
+        row = methods.loc[subject]
+        share = percent(round(row.trainable / row.total, 3))
+        tiles.append(Tile(f"Trained by {subject}", share, f"{row.trainable:,.0f} of {row.total:,.0f} parameters"))
+    cost = results.cost[(results.cost.method == method) & results.cost.step_ratio.notna()]
+    if len(cost):
+        row = cost.iloc[0]
+        where = f"{row.backbone}, {row.image_size:.0f} px, batch {row.batch_size:.0f}, {row.precision}"
+        detail = f"of full fine-tuning's; peak memory {100 * row.peak_ratio:.0f} % ({where})"
+        tiles.append(Tile("Time of a training step", f"{100 * row.step_ratio:.0f} %", detail))
+    elif subject:
+        row = methods.loc[subject]
+        tiles.append(Tile(f"AUC of {subject}", f"{row.auc_mean:.3f}", "macro, one class against the rest"))
+    return tiles
+
+
+def images(results: Results) -> str:
+    """What the images are, for a stranger."""
+    if results.source == "phantom":
+        return "synthetic scans, which say nothing about real ones"
+    if results.source in ("medmnist", "torchvision"):
+        return f"{results.dataset.upper()} images of {results.card.get('image_size', '?')} px"
+    return "OCT scans" if len(results.paper) else "images"
+
+
+def design(results: Results) -> str:
+    """' (5 folds x 3 repeats)', where the test images are folds."""
+    rows = declared_contrasts(results)
+    if rows.empty or not rows.folds.max() > 1:
+        return ""
+    repeats = int(rows.repeats.max())
+    return f" ({int(rows.folds.max())} folds" + (f" × {repeats} repeats)" if repeats > 1 else ")")
+
+
+def not_run(results: Results) -> list[str]:
+    """What the results do not hold: the paper's own setting, its other data sets, holes, declared comparators."""
+    found = []
+    if len(results.paper):
+        cards = list(_neighbours(results))
+        if not any(name == "octmnist" and size == 224 and gpu for name, size, gpu in cards):
+            found.append("OCTMNIST at 224 px on a GPU, which is the paper's setting")
+        there = {name for name, _, _ in cards}
+        others = [name for name in dict.fromkeys(results.paper.dataset) if name != "octmnist" and name not in there]
+        if others:
+            found.append(f"the paper's other data sets ({', '.join(others)})")
+    rows = declared_contrasts(results)
+    absent = rows[(rows.higher == NOT_TESTED) & ~rows.against.isin(results.complete.method)]
+    if len(absent):
+        found.append(f"declared comparators without a run: {', '.join(absent.comparator)}")
+    if len(results.holes):
+        found.append(f"{len(results.holes)} of {len(results.runs)} runs of this profile")
+    return found
+
+
+def _neighbours(results: Results):
+    """(data set, image size, whether on a GPU) of every profile with results beside this one."""
+    for summary in sorted(results.directory.parent.glob("*/summary.json")):
+        own = results if summary.parent == results.directory else load(summary.parent)
+        yield own.dataset, own.card.get("settings", {}).get("image_size"), bool(own.complete.gpu.notna().any())
+
+
+def when(results: Results) -> str:
+    """The day of the last run."""
+    dates = results.complete["date"].dropna().astype(str)
+    return pd.Timestamp(dates.max()).strftime("%-d %B %Y") if len(dates) else "no date recorded"
+
+
+def machine(results: Results) -> str:
+    """On what the runs were made, GPUs first."""
+    runs = results.complete
+    names = [row.gpu if pd.notna(row.gpu) else row.cpu for row in runs.itertuples() if pd.notna(row.gpu) or pd.notna(row.cpu)]
+    return ", ".join(dict.fromkeys(map(str, names))) or "machine not recorded"
+
+
+def headline(results: Results) -> str:
+    """"What came out" of README: five lines of Markdown, every number from results/."""
+    rows, found = declared_contrasts(results), verdicts(results) if len(results.paper) else []
+    lines = [sentence(results)]
+    told = []
+    for word, text in ((SUPPORTED, "More accurate than"), (CONTRADICTED, "less accurate than")):
+        own = rows[rows.higher == word]
+        named = [f"{row.comparator} ({points(row.difference, plus=True)} points, {points(row.lo, plus=True)} to "
+                 f"{points(row.hi, plus=True)})" for row in own.itertuples()]  # fmt: skip
+        told += [f"{text} {', '.join(named)}"] if named else []
+    if told:
+        told = "; ".join(told)
+        lines.append(f"{told[0].upper()}{told[1:]}.")
+    open_ = rows[~rows.higher.isin([SUPPORTED, CONTRADICTED])]
+    if len(open_):
+        lines.append(f"Not decided on these images: {', '.join(f'{r.comparator} ({r.higher})' for r in open_.itertuples())}.")
+    shown = tiles(results, found)
+    if shown:
+        lines.append(" ".join(f"{tile.label}: {tile.value} ({tile.detail})." for tile in shown))
+    missing = not_run(results)
+    if missing:
+        lines.append(f"**Not run:** {'; '.join(missing)}.")
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def _percent(methods: pd.DataFrame, method: str) -> str:
+    return f"{100 * methods.acc_mean[method]:.1f} %"

@@ -1,0 +1,225 @@
+"""The report as one HTML file that needs nothing else: no network, no file beside it.
+
+`web/` holds the template, the style and the scripts, `assets/` the charting library. Whatever comes from data (names of
+methods and classes, failures) is escaped: by Jinja's autoescape, by markdown-it without raw HTML, or as JSON. The page's
+content security policy lets only the style and scripts written here run, known by their hashes, and no request out.
+"""
+
+import base64
+import hashlib
+import re
+from pathlib import Path
+from urllib.parse import quote
+
+import jinja2
+from markdown_it import MarkdownIt
+from markupsafe import Markup
+
+from report.pages import charts, origin
+from report.pages.first_screen import PAPER, Answer
+from report.pages.cells import cell, kind
+from report.pages.pictures import Picture
+from report.reading import Results
+from report.sections import GROUPS, Section
+from report.text import Table
+
+WEB = Path(__file__).with_name("web")
+ASSETS = Path(__file__).with_name("assets")
+OWN = {"forest", "accuracy"}  # sections whose figure the page draws itself, to be sorted, filtered and read on a phone
+
+
+def render(results: Results, answer: Answer, sections: list[Section], pictures: dict[str, Picture]) -> str:
+    """The page's source; pictures: by the section's name. The same results give the same bytes."""
+    groups = _groups(sections)
+    curves = charts.curves(results)
+    style = "\n".join([
+        _read(ASSETS / "uPlot.min.css"), _read(WEB / "page.css"), _colors(results),
+        _widths([table for section in sections for table in section.tables]),
+    ])  # fmt: skip
+    theme = _read(WEB / "theme.js")
+    scripts = [_read(ASSETS / "uPlot.iife.min.js"), _read(WEB / "page.js")]
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(WEB), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True,
+        lstrip_blocks=True,
+    )  # fmt: skip
+    environment.filters["code"] = _code
+    methods = {name: place for place, name in enumerate(results.methods.index)}
+    for group in groups:
+        for part in group["parts"]:
+            if section := part["section"]:
+                part["picture"] = _inline(pictures[section.name]) if section.name in pictures.keys() - OWN else None
+                part["tables"] = [_table(table, methods) for table in section.tables]
+    return environment.get_template("index.html.j2").render(
+        profile=results.profile,
+        policy=_policy([theme, *scripts], style),
+        style=_raw(style),
+        theme=_raw(theme),
+        scripts=[_raw(script) for script in scripts],
+        paper=PAPER if len(results.paper) else None,
+        answer=answer,
+        forest=charts.forest(results),
+        methods=charts.methods(results),
+        groups=groups,
+        curves=curves,
+        origin=_markdown(_origin(results), results),
+        records=_table(origin.records(results), methods),
+        first_record=_first_record(results),
+        licence=_read(ASSETS / "uPlot.LICENSE"),
+    )
+
+
+def _groups(sections: list[Section]) -> list[dict]:
+    """The groups with their parts, as the contents list them: id, label, section or None."""
+    found = []
+    for name in GROUPS:
+        parts = [
+            {"id": own.name, "label": own.name.replace("_", " ").capitalize(), "section": own,
+             "folded": own.folded or own.name in OWN}
+            for own in sections
+            if own.group == name
+        ]
+        if name == GROUPS[0]:
+            parts.insert(0, {"id": "table-methods", "label": "All methods", "section": None})
+        if name == GROUPS[-1]:
+            parts += [
+                {"id": "records", "label": "Runs", "section": None},
+                {"id": "origin", "label": "Data and machines", "section": None},
+            ]
+        if parts:
+            found.append({"id": f"group-{name.split()[0].lower()}", "name": name, "parts": parts})
+    return found
+
+
+def _inline(picture: Picture) -> dict:
+    """A figure once, as a data URL: its SVG, or its small PNG where that is smaller."""
+    vector = len(picture.svg) <= len(picture.png)
+    return {
+        "src": _data_url("image/svg+xml" if vector else "image/png", picture.svg.encode() if vector else picture.png),
+        "file": f"{picture.name}.{'svg' if vector else 'png'}",
+        "width": picture.width,
+        "height": picture.height,
+    }
+
+
+def _table(table: Table, methods: dict[str, int]) -> dict:
+    """A table for the template: columns with their kinds, rows with the method that they are about."""
+    columns = list(table.text.columns)
+    kinds = [kind(table.text.iloc[:, place]) for place in range(len(columns))]
+    kinds = ["text" if place < table.left and own == "number" else own for place, own in enumerate(kinds)]
+    return {
+        "name": table.name,
+        "title": table.title,
+        "note": table.note,
+        "sentences": bool(table.widths),
+        "heads": [{"text": str(name), "type": own} for name, own in zip(columns, kinds, strict=True)],
+        "rows": [
+            {"method": methods.get(str(row[0]).split(" (")[0]),
+             "cells": [cell(str(value), own) for value, own in zip(row, kinds, strict=True)]}
+            for row in table.text.itertuples(index=False)
+        ],
+        "csv": f"data:text/csv;charset=utf-8,{quote(table.csv())}",
+    }  # fmt: skip
+
+
+def _origin(results: Results) -> str:
+    card = origin.data_card(results)
+    parts = [origin.about(results), origin.provenance(results), f"#### Data card\n\n{card}" if card else ""]
+    return "\n\n".join(part for part in parts if part)
+
+
+def _first_record(results: Results) -> dict[int, int]:
+    """The row of the table of runs where each method's runs begin: row number to method number."""
+    methods = {method: number for number, method in enumerate(results.methods.index)}
+    first = results.runs.reset_index(drop=True).drop_duplicates("method").method
+    return {row: methods[method] for row, method in first.items()}
+
+
+def _colors(results: Results) -> str:
+    """A class for each method's colour, in light and in dark."""
+    return "\n".join(
+        f".c{number}{{color:light-dark({row.color},{charts.dark(row.color)})}}"
+        for number, (_, row) in enumerate(results.methods.iterrows())
+    )
+
+
+def _widths(tables: list[Table]) -> str:
+    """Column widths of tables of sentences."""
+    return "\n".join(
+        f"#table-{table.name} th:nth-child({place}){{width:{100 * width / sum(table.widths):.0f}%}}"
+        for table in tables
+        for place, width in enumerate(table.widths, 1)
+    )
+
+
+def _code(text: str) -> Markup:
+    """Plain text with what stands between backticks as code."""
+    parts = re.split(r"`([^`]+)`", text)
+    return Markup("").join(Markup("<code>{}</code>").format(p) if n % 2 else p for n, p in enumerate(parts))
+
+
+def _markdown(text: str, results: Results) -> Markup:
+    """Markdown of the data card and the provenance as HTML; raw HTML in it stays text, the card's images are put inside."""
+    markdown = MarkdownIt("commonmark", {"html": False}).enable("table")
+    tokens = markdown.parse(text)
+    heading = "Details"
+    for place, token in enumerate(tokens):
+        if token.type == "heading_open":
+            heading = tokens[place + 1].content
+        elif token.type == "table_open":
+            token.meta["caption"] = heading
+        elif token.type in ("th_open", "td_open") and "style" in token.attrs:
+            # The policy forbids style attributes; all that markdown-it sets is the alignment.
+            right = str(token.attrs.pop("style")).endswith("right")
+            token.attrs.update({"class": "number"} if right else {})
+        if token.type == "th_open":
+            token.attrs["scope"] = "col"
+        for child in token.children or []:
+            if child.type == "image":
+                child.attrs["src"] = _inside(str(child.attrs["src"]), results)
+
+    def table_open(_, tokens, place, *__):
+        caption = Markup("{}").format(tokens[place].meta["caption"])
+        return f'<div class="scroll" role="region" aria-label="{caption}" tabindex="0"><table>\n' + (
+            f'<caption class="hidden-text">{caption}</caption>\n'
+        )
+
+    markdown.add_render_rule("table_open", table_open)
+    markdown.add_render_rule("table_close", lambda *_: "</table></div>\n")
+    return Markup(markdown.renderer.render(tokens, markdown.options, {}))
+
+
+def _inside(source: str, results: Results) -> str:
+    """A picture of the data card as a data URL; nothing for one that is not in the card's own folder."""
+    folder = (results.directory / "data").resolve()
+    path = (folder / source.removeprefix(f"../../results/{results.profile}/data/")).resolve()
+    kinds = {".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg"}
+    if path.parent != folder or path.suffix not in kinds or not path.is_file():
+        return "data:,"
+    return _data_url(kinds[path.suffix], path.read_bytes())
+
+
+def _data_url(media: str, content: bytes) -> str:
+    return f"data:{media};base64,{base64.b64encode(content).decode()}"
+
+
+def _read(path: Path) -> str:
+    return path.read_text(encoding="utf-8")
+
+
+def _raw(code: str) -> Markup:
+    """Code of ours as it is; what would end its element early is refused."""
+    if re.search(r"</(script|style)|<!--", code, flags=re.IGNORECASE):
+        raise ValueError("report/pages: code in index.html may not hold '</script', '</style', '<!--'")
+    return Markup(code)
+
+
+def _policy(scripts: list[str], style: str) -> str:
+    """Nothing is loaded but images from data URLs; nothing runs but these."""
+
+    def known(code: str) -> str:
+        return f"'sha256-{base64.b64encode(hashlib.sha256(code.encode()).digest()).decode()}'"
+
+    return (
+        f"default-src 'none'; script-src {' '.join(known(code) for code in scripts)}; style-src {known(style)}; "
+        "img-src data:; base-uri 'none'; form-action 'none'"
+    )

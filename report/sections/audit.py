@@ -1,0 +1,19 @@
+"""The paper's own figures, checked by arithmetic."""
+
+from report import claims
+from report.reading import Results
+from report.sections import Section
+
+GROUP = "Evidence"
+ORDER = 90
+
+
+def needs(results: Results) -> str | None:
+    return "the report is not about the paper" if results.paper.empty else None
+
+
+def section(results: Results) -> Section:
+    table = claims.audited(results)
+    agree = (table.raw.agrees == "yes").sum()
+    title = f"{agree} of {len(table.raw)} of the paper's own figures that can be recomputed agree"
+    return Section("audit", GROUP, title, "", tables=[table], folded=True)

@@ -1,0 +1,257 @@
+"""A profile's report as files: the answer, README.md, what stays in Git, own data, the command line."""
+
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from report import claims, pages
+from report.__main__ import main
+from report.pages import building, first_screen, markdown, model_card, pictures
+from report.reading import PAPER, ReportError, load
+from report.sections import Section
+from report.text import Table
+from tests.report import made
+from tests.report import page as fake
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    return pages.read(made.write(tmp_path_factory.mktemp("made") / "results" / "fake"), paper=True)
+
+
+@pytest.mark.parametrize(
+    ("difference", "words"),
+    [(0.05, "5.0 points more than full fine-tuning (interval +3.5 to +6.5)"),
+     (-0.05, "5.0 points fewer than full fine-tuning (interval \N{MINUS SIGN}6.5 to \N{MINUS SIGN}3.5)"),
+     (0.01, "not shown to differ from full fine-tuning (+1.0 points, interval \N{MINUS SIGN}0.5 to +2.5)")],
+)  # fmt: skip
+def test_the_sentence_follows_the_declared_verdict(results, difference, words):
+    rows = pd.DataFrame([made.contrast("full", difference)])
+    found = first_screen.sentence(replace(results, contrasts=rows))
+    means = results.methods.acc_mean
+    assert words in found and "5 folds × 2 repeats" in found and f"training {100 * 2_540_292 / 15_583_812:.0f} %" in found
+    assert f"{100 * means[made.METHOD]:.1f} % of unseen images" in found
+    assert f"best of {len(means)} methods is vit-full with {100 * means['vit-full']:.1f} %" in found
+
+
+def test_the_sentence_without_the_method_names_the_best(results):
+    others = results.methods.drop(index=made.METHOD)
+    found = first_screen.sentence(replace(results, methods=others, contrasts=results.contrasts.iloc[:0]))
+    assert "vit-full is most accurate of 9 methods with 94.7 % of unseen images right" in found
+
+
+def test_what_was_not_run_is_computed_from_what_there_is(tmp_path):
+    own = pages.read(made.write(tmp_path / "own", skip=[("full", 0)]), paper=True)
+    assert first_screen.not_run(own) == [
+        "OCTMNIST at 224 px on a GPU, which is the paper's setting",
+        "the paper's other data sets (retinamnist, pathmnist, bloodmnist, cifar100)",
+        "1 of 30 runs of this profile",
+    ]
+    made.write(tmp_path / "cpu", source="medmnist", gpu=None)
+    assert first_screen.not_run(own)[0].startswith("OCTMNIST")
+    card = {"settings": {"source": "medmnist", "image_size": 224, "medmnist": {"dataset": "pathmnist"}}}
+    made.write(tmp_path / "path", card=card)
+    made.write(tmp_path / "paper", source="medmnist")
+    assert first_screen.not_run(own)[0] == "the paper's other data sets (retinamnist, bloodmnist, cifar100)"
+
+
+def test_comparators_without_a_run_are_named(tmp_path):
+    absent = made.contrast("medmamba", np.nan, higher="not tested")
+    found = pages.read(
+        made.write(tmp_path / "x", methods=("full", made.METHOD), contrasts=[made.contrast("full", 0.1), absent]), paper=True
+    )
+    assert "declared comparators without a run: medmamba" in first_screen.not_run(found)
+
+
+def test_at_most_three_tiles_with_numbers_of_the_results(results):
+    verdicts = claims.verdicts(results)
+    tiles = first_screen.tiles(results, verdicts)
+    supported = sum(own.verdict == "supported" for own in verdicts)
+    assert [tile.value for tile in tiles] == [f"{supported} of {len(verdicts)}", "16.3 %", "80 %"]
+    assert "peak memory 90 %" in tiles[2].detail
+
+
+def test_the_headline_for_readme_is_five_lines_at_most_with_every_declared_contrast(results):
+    text = pages.headline(results)
+    lines = text.splitlines()
+    assert len(lines) <= 5 and all(line.startswith("- ") for line in lines)
+    for own in first_screen.declared_contrasts(results).itertuples():
+        assert own.comparator in text
+        if own.higher == "supported":
+            assert f"{own.comparator} ({100 * own.difference:+.1f} points" in text
+    assert first_screen.sentence(results) in lines[0] and "**Not run:**" in lines[-1]
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    """(results, folder of the report) over few sections."""
+    folder = tmp_path_factory.mktemp("built")
+    found = fake.results(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(building.rooms, "build", lambda results: (fake.sections(results), {}))
+        patch.chdir(folder)
+        building.build(found, folder / "report" / "fake")
+    return found, folder / "report" / "fake"
+
+
+def test_all_formats_are_written(built):
+    files = {str(path.relative_to(built[1])) for path in built[1].rglob("*") if path.is_file()}
+    figures = {f"figures/{name}.{form}" for name in ("accuracy", "learning_curves") for form in ("svg", "pdf", "png")}
+    tables = {f"tables/{name}.{form}" for name in ("main", "claims", "recall") for form in ("csv", "tex")}
+    shown = {"pictures/accuracy.png", "pictures/learning_curves.png"}
+    assert files == {"README.md", "index.html", *figures, *tables, *shown}
+
+
+def test_pictures_for_git_are_small(built):
+    for path in (built[1] / "pictures").glob("*.png"):
+        assert path.stat().st_size <= 120_000
+    assert (built[1] / "index.html").stat().st_size < 2_000_000
+
+
+def test_a_photograph_shrinks_until_it_fits():
+    noise = np.random.default_rng(0).integers(0, 255, (700, 700, 3), np.uint8)
+    import io
+
+    content = io.BytesIO()
+    Image.fromarray(noise).save(content, "png")
+    small = pictures.small_png(content.getvalue(), 60_000)
+    assert len(small) <= 60_000 and Image.open(io.BytesIO(small)).size[0] < 700
+
+
+def test_readme_says_the_same_as_the_page(built):
+    results, out = built
+    text = (out / "README.md").read_text()
+    assert text.startswith("# Report: profile `fake`\n") and first_screen.sentence(results) in text
+    order = [text.index(f"\n## {name}\n") for name in ("Result", "Evidence", "Data and methods")]
+    assert order == sorted(order)
+    for link in re.findall(r"\]\(([^)#]+)\)", text.split("Data card</summary>")[0]):
+        assert link.startswith(("http", "../../results/")) or (out / link).is_file(), link
+    assert "**Not run:** OCTMNIST at 224 px on a GPU" in text and "![A line rises and falls.](pictures/accuracy.png)" in text
+    assert "<iframe" not in text.split("Data card</summary>")[0]
+
+
+def test_folded_sections_show_no_picture():
+    figure = plt.figure()
+    open_ = Section("a", "Result", "A", "", figure=figure)
+    assert markdown.shown([open_, replace(open_, name="b", folded=True), replace(open_, name="c", figure=None)]) == ["a"]
+    plt.close(figure)
+
+
+def test_names_in_readme_cannot_form_markup():
+    table = Table("t", "<b>", "x|y", pd.DataFrame({"a": [1]}), pd.DataFrame({"A|B": ["<i>"]}))
+    assert "<b>" not in markdown._table(table) and "<i>" not in markdown._table(table)
+
+
+def test_own_data_hear_nothing_of_the_paper(tmp_path):
+    found = pages.read(made.write(tmp_path / "results" / "own"))  # a folder: not the paper's data
+    assert found.paper.empty
+    sections, left_out = building.rooms.build(found, ["claims", "audit"])
+    assert sections == [] and set(left_out) == {"claims", "audit"}
+    text = markdown.render(found, pages.answer(found, []), [])
+    assert "OCTMNIST" not in text and "arXiv" not in text and "small-data" not in text
+    assert len(pages.read(made.write(tmp_path / "results" / "mnist", source="medmnist")).paper) > 0
+
+
+def test_what_an_earlier_report_left_is_removed(tmp_path, monkeypatch):
+    found = pages.read(made.write(tmp_path / "results" / "x", methods=("full",)))
+    old = tmp_path / "report" / "figures" / "old.svg"
+    old.parent.mkdir(parents=True)
+    old.touch()
+    monkeypatch.setattr(building.rooms, "build", lambda results: ([], {}))
+    building.build(found, tmp_path / "report")
+    assert not old.exists() and (tmp_path / "report" / "index.html").is_file()
+
+
+def test_a_model_card_stands_where_weights_are(results, tmp_path):
+    models = tmp_path / "models"
+    assert model_card.write_all(results, models, tmp_path / "cards") == []
+    for method, name in ((made.METHOD, "adapter.safetensors"), ("full", "notes.txt"), ("absent", "x.safetensors")):
+        (models / method / "0").mkdir(parents=True)
+        (models / method / "0" / name).write_bytes(b"0" * 1_500_000)
+    (path,) = model_card.write_all(results, models, tmp_path / "cards")
+    text = path.read_text()
+    assert path.name == f"{made.METHOD}.md" and "adapter.safetensors` (1.5 MB)" in text
+    row = results.methods.loc[made.METHOD]
+    assert f"Test accuracy {row.acc_mean:.3f} [{row.acc_lo:.3f}, {row.acc_hi:.3f}]" in text
+    assert "2,540,292 of 15,583,812 parameters train" in text and "| cnv | 0.900 | 0.800 | 0.950 |" in text
+    headings = [line[3:] for line in text.splitlines() if line.startswith("## ")]
+    assert headings == [  # section 4 of arXiv:1810.03993, training data joined to evaluation data
+        "Model details", "Intended use", "Factors", "Metrics", "Training and evaluation data", "Quantitative analyses",
+        "Ethical considerations", "Caveats and recommendations",
+    ]  # fmt: skip
+
+
+@pytest.fixture
+def commanded(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(building.rooms, "build", lambda results: ([], {}))
+    return tmp_path
+
+
+def test_command_line_builds_one_or_all(commanded, capsys):
+    made.write(commanded / "results" / "a", methods=("full",))
+    made.write(commanded / "results" / "b", methods=("full",))
+    (commanded / "results" / "trial").mkdir()
+    assert main(["--profile", "a"]) == 0 and capsys.readouterr().out == "report/a/index.html\n"
+    assert main(["--all"]) == 0 and capsys.readouterr().out == "report/a/index.html\nreport/b/index.html\n"
+    assert main(["--headline", "a"]) == 0 and capsys.readouterr().out.startswith("- Trained on 640 images")
+
+
+def test_the_profile_says_whether_it_is_about_the_paper(commanded, capsys):
+    made.write(commanded / "results" / "quick")
+    conf = ROOT / "conf"
+    (commanded / "conf").symlink_to(conf)
+    assert main(["--headline", "quick"]) == 0
+    assert "Claims of the paper supported" in capsys.readouterr().out
+
+
+def test_errors_are_told_in_a_line(commanded, capsys):
+    assert main(["--profile", "absent"]) == 1
+    assert capsys.readouterr().err.startswith("error: results/absent/summary.json: no such file")
+    assert main([]) == 1
+    assert "params.yaml" in capsys.readouterr().err
+    with pytest.raises(ReportError, match="no such file"):
+        load(commanded / "results" / "absent")
+
+
+def test_paper_figures_are_those_given():
+    given = ROOT.parent / "shared" / "reference" / "paper_results.csv"
+    if not given.is_file():
+        pytest.skip(f"{given.name} is not beside this checkout")
+    theirs, ours = pd.read_csv(given), pd.read_csv(PAPER)
+    for old, new in (("acc", "accuracy"), ("acc_sd", "accuracy_sd"), ("auc", "auc"), ("memory_gib", "memory_gib"),
+                     ("epoch_min", "epoch_min"), ("trainable_m", "trainable_m")):  # fmt: skip
+        stated = theirs[["backbone", "method", old]].dropna()
+        stated["method"] = stated.method.str.replace(r"-a\d+$", "", regex=True)
+        # By its count, what they call pointwise-only is depthwise-only; our word for transfer is head-only.
+        stated["method"] = stated.method.str.replace("pointwise-only", "depthwise-only").replace("transfer", "head-only")
+        restated = ours[["backbone", "method", new]].dropna()
+        # Our methods are named after these networks' sizes and resolutions.
+        restated["method"] = restated.method.replace(r"^medmnist-.*", "medmnist-baseline", regex=True)
+        restated["method"] = restated.method.replace(r"^(medmamba|medkan)-.$", r"\1", regex=True)
+        assert sorted(map(tuple, stated.to_numpy())) == sorted(map(tuple, restated.to_numpy())), old
+
+
+@pytest.mark.parametrize(
+    ("template", "file", "x", "y"),
+    [("learning_curves", "curves.csv", "epoch", "val_acc"), ("methods", "runs.csv", "test_acc", "method")],
+)
+def test_dvc_templates_fill(results, template, file, x, y):
+    from dvc_render.vega import VegaRenderer
+
+    rows = pd.read_csv(results.directory / file, dtype=str, keep_default_na=False).to_dict("records")
+    points = [{**row, "rev": "workspace"} for row in rows]
+    renderer = VegaRenderer(points, "plot", template=str(ROOT / ".dvc" / "plots" / f"{template}.json"), x=x, y=y)
+    filled = renderer.get_filled_template()
+    assert filled["data"]["values"] == points
+    assert "<DVC_METRIC" not in json.dumps(filled)
+    assert f"datum['{y if template == 'learning_curves' else x}']" in json.dumps(filled)
