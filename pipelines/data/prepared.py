@@ -20,6 +20,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from pipelines.data import digests
 from pipelines.data.errors import DataError
 from pipelines.data.preprocessing import Preprocessing
 from pipelines.files import records
@@ -215,7 +216,7 @@ def finished(folder: Path, made_from: dict, seeds: Sequence[int]) -> Manifest | 
         manifest = read_manifest(folder)
         if manifest.made_from != made_from or manifest.folds is not None and manifest.seeds != list(seeds):
             return None
-        if all(records.sha256_file(folder / name) == digest for name, digest in manifest.files.items()):
+        if digests.each(folder, {name: folder / name for name in manifest.files}) == manifest.files:
             return manifest
     except (OSError, DataError):
         pass  # missing or damaged: build it again
