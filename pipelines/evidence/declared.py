@@ -77,10 +77,13 @@ class Chosen:
 
 
 def present(params: Params, there: Collection[str]) -> list[str]:
-    """The declared methods among those that are there, or else all of these, in the profile's order."""
+    """The methods to show, in the profile's order: of those that are there the declared ones, or else the first nine.
+
+    A profile without the declared method is about something else than the paper.
+    """
     asked = read()
-    names = {asked.method, *asked.against} & set(there) or set(there)
-    return [method for method in params.method if method in names]
+    names = {asked.method, *asked.against} & set(there) if asked.method in there else set(there)
+    return [method for method in params.method if method in names][: MOST + 1]
 
 
 @cache

@@ -16,7 +16,6 @@ from pipelines.files import records
 from pipelines.profile import Params
 from pipelines.runs.reading import SummaryError, common_classes, read_runs
 
-METHODS = declared.MOST + 1  # columns of the picture
 EACH = 3  # images of agreement, and as many of disagreement
 AGREE, DIFFER = "agreement", "disagreement"
 
@@ -63,7 +62,7 @@ def _write_maps(params: Params, runs: dict) -> dict[Path, str]:
             f"{params.results_dir / 'runs'}: no probed run has a gradcam.npz; run `python -m pipelines.train`, or "
             "leave `probe` out of the profile"
         )
-    methods = shown(params, list(maps))
+    methods = declared.present(params, maps)
     seed, first = maps[methods[0]]["seed"], runs[methods[0], maps[methods[0]]["seed"]]
     indices, labels = maps[methods[0]]["indices"], first["labels"][maps[methods[0]]["places"]]
     probabilities = np.array([runs[method, seed]["probabilities"][maps[method]["places"]] for method in methods])
@@ -78,15 +77,6 @@ def _write_maps(params: Params, runs: dict) -> dict[Path, str]:
         **{f"maps{number}": maps[method]["maps"][chosen] for number, method in enumerate(methods)},
     )  # fmt: skip
     return {path: f"{len(chosen)} images as {len(methods)} methods see them"}
-
-
-def shown(params: Params, there: list[str]) -> list[str]:
-    """The methods to show, in the profile's order: those declared, or where none is there the profile's first.
-
-    Args:
-        there: methods that have maps.
-    """
-    return declared.present(params, there)[:METHODS]
 
 
 def choose(labels, probabilities, each: int = EACH) -> tuple[list[int], list[int]]:

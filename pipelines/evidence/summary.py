@@ -51,9 +51,8 @@ def summarise(params: Params) -> dict[str, dict]:
     settings = {method: own[0]["settings"] if own else planned[method] for method, own in by_method.items()}
     chosen = choose(declared, outcomes, shares.names_by_share(planned))
     corrupted = robustness.read(params, runs, test)
-    wrong = hard_scans.misclassified(
-        [own for method in declarations.present(params, [m for m in test if test[m]]) for own in test[method]], classes
-    )
+    shown = declarations.present(params, [method for method, own in test.items() if own])
+    wrong = hard_scans.misclassified([own for method in shown for own in test[method]], classes)
     elsewhere = {data: by_name for data, by_name in outcomes.items() if data != "test"}
     content = {
         "runs": tables.run_rows(params, runs, holes, test),
@@ -68,7 +67,7 @@ def summarise(params: Params) -> dict[str, dict]:
         "scores": scores.rows(runs),
         "class_scores": scores.class_rows(runs, classes),
         "clinical": clinical.rows(test, classes),
-        "roc": clinical.curves({method: test[method] for method in chosen.methods}, classes),
+        "roc": clinical.curves({method: test[method] for method in shown}, classes),
         "reliability": scores.reliability_rows(by_method),
         "stability": stability.rows(runs, one_set=chosen.folds == 1),
         "robustness": robustness.rows(corrupted),
@@ -85,6 +84,8 @@ def summarise(params: Params) -> dict[str, dict]:
         headline(params, chosen, summary, schemas.frame("external", content["external"])),
     )
     write_json(params.results_dir / "summary.json", summary)
+    for method, name in never_predicted(content["confusion"]):
+        print(f"warning: {method} names no test image {name!r}; `train.class_weights` or `train.sampler` may help")
     print(f"{len(runs)} of {len(runs) + len(holes)} runs summarised in {params.results_dir}")
     if holes:
         told = [f"{method} seed {seed} {why['status']}" for (method, seed), why in holes.items()]
@@ -105,6 +106,15 @@ def check_same_weights(runs: dict) -> None:
                     f"method {method}, seed {seed} from another ({digest[:12]}); run `python -m pipelines.train` "
                     "for the older one"
                 )
+
+
+def never_predicted(confusion: list[dict]) -> list[tuple[str, str]]:
+    """(method, class) of every class that a method names for none of its test images, of rows of confusion.csv."""
+    found: dict[tuple[str, str], int] = {}
+    for row in confusion:
+        key = row["method"], row["predicted"]
+        found[key] = found.get(key, 0) + row["count"]
+    return [key for key, count in found.items() if not count]
 
 
 def choose(declared: Declared, outcomes: dict[str, dict[str, list[Outcome]]], names: dict[float, dict]) -> Chosen:

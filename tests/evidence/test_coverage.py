@@ -166,7 +166,7 @@ def test_swap_p_is_uniform_for_networks_alike(folds, alike):
 
 
 def test_a_family_of_no_differences_is_seldom_called_and_power_grows_with_repeats():
-    """Holm over five contrasts at 0.05: at most one family in twenty; a true gain of 3.7 points is found with repeats."""
+    """Holm over five contrasts: at most one family in twenty errs; repeats find a true gain of 3.7 points."""
     rng, wrong, trials = np.random.default_rng(7), 0, 150
     world = World(5, 5, 60, alike=1, image=1.0, run=0.15)
     for _ in range(trials):

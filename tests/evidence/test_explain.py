@@ -6,7 +6,7 @@ import yaml
 
 from pipelines import explain as command
 from pipelines.data import prepared
-from pipelines.evidence import explaining, schemas
+from pipelines.evidence import declared, explaining, schemas
 from pipelines.evidence.summary import summarise
 from pipelines.runs.reading import SummaryError
 from tests import fake_results as fake
@@ -91,7 +91,7 @@ def test_one_method_agrees_with_itself():
 def test_the_declared_methods_are_shown_or_else_the_first():
     every = [*fake.METHODS, *fake.MORE]
     params = fake.params(every, probe={})
-    chosen = explaining.shown(params, every)
+    chosen = declared.present(params, every)
     assert chosen == [
         "full",
         "head-only",
@@ -102,8 +102,9 @@ def test_the_declared_methods_are_shown_or_else_the_first():
         "vit-full",
         "medmamba",
     ]
-    assert explaining.shown(params, ["vim", "full"]) == ["full"]  # what has no maps is not shown
-    assert explaining.shown(params, ["vim", "vit-head", "colora-block5"]) == ["colora-block5", "vit-head", "vim"]
+    # Without the declared method a profile is about something else, and shows its own.
+    assert declared.present(params, ["vim", "full"]) == ["full", "vim"]
+    assert declared.present(params, ["vim", "vit-head", "colora-block5"]) == ["colora-block5", "vit-head", "vim"]
 
 
 def test_the_file(workdir):

@@ -93,6 +93,24 @@ def test_every_file_has_rows():
             assert len(schemas.read(params.results_dir, name)), name
 
 
+def test_a_class_that_a_method_never_names_is_told(capsys):
+    params = fake.params(["full", "head-only"], seeds=(0,))
+    fake.write_profile(params)
+    folder = params.run_dir("full", 0)
+    with np.load(folder / "predictions.npz") as archive:
+        content = dict(archive)
+    content["probabilities"][:, 2] = 0
+    content["probabilities"] /= content["probabilities"].sum(1, keepdims=True)
+    np.savez(folder / "predictions.npz", **content)
+    accuracy = float((content["probabilities"].argmax(1) == content["labels"]).mean())
+    fake.edit_record(folder, lambda r: r["metrics"]["test"].update(acc=accuracy))
+    summarise(params)
+    told = [line for line in capsys.readouterr().out.splitlines() if line.startswith("warning")]
+    assert len(told) == 1 and "full names no test image 'drusen'" in told[0]
+    roc = schemas.read(params.results_dir, "roc")
+    assert set(roc.method) == {"full", "head-only"}  # nothing declared is there: the profile's own methods are shown
+
+
 def test_runs_outside_the_profile_are_not_read():
     params = fake.params(METHODS)
     fake.write_profile(params)
