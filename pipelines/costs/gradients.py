@@ -37,7 +37,8 @@ def grid(batch: int, image: int) -> list[Layer]:
     """Stems, patches, grouped and depthwise layers, and widths about the point where both ways take as long."""
     layers = [
         Layer(batch, 3, 64, 3, 1, 2 * image), Layer(batch, 3, 64, 7, 2, 4 * image),
-        Layer(batch, 3, 96, 4, 4, 4 * image), Layer(batch, 96, 192, 2, 2, image), Layer(batch, 64, 64, 1, 1, image), Layer(batch, 256, 64, 1, 1, image),
+        Layer(batch, 3, 96, 4, 4, 4 * image), Layer(batch, 96, 192, 2, 2, image),
+        Layer(batch, 64, 64, 1, 1, image), Layer(batch, 256, 64, 1, 1, image),
         Layer(batch, 96, 96, 7, 1, image, 96), Layer(batch, 256, 256, 3, 1, image, 32),
     ]  # fmt: skip
     for kernel, stride in ((3, 1), (5, 1), (7, 1), (3, 2), (5, 2)):
