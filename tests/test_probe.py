@@ -6,6 +6,7 @@ import torch
 
 import baselines
 from pipelines.data.images import open_prepared
+from pipelines.files import hashing
 from pipelines.profile import Params, Train
 from pipelines.runs import code
 from pipelines.training import loop, probe, runner
@@ -126,10 +127,10 @@ def test_what_a_run_s_fingerprint_covers(prepared, monkeypatch):
     assert len({plain, everything, few}) == 3
     assert identity(probe={"images": 8, "seeds": [0]}) == few, "which other seeds are probed changes no run"
     assert identity(1, probe={"seeds": [0]}) == identity(1), "a seed that is not probed"
-    before = code.code_hash(code.probe_files())
+    before = hashing.code_hash(code.probe_files())
     monkeypatch.setattr(runner, "probe_files", lambda: [*code.probe_files(), code.ROOT / "pipelines/tune.py"])
     assert identity(probe={}) != everything and identity() == plain
-    assert code.code_hash(code.probe_files()) == before
+    assert hashing.code_hash(code.probe_files()) == before
     assert {path.name for path in code.probe_files()} == {"probe.py", "corruptions.py", "gradcam.py"}
 
 

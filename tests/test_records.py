@@ -8,7 +8,7 @@ import pytest
 from baselines import families
 from pipelines.data import prepared
 from pipelines.data.errors import DataError
-from pipelines.files import records
+from pipelines.files import hashing, records
 from pipelines.files.errors import UserError
 from pipelines.runs import code
 from pipelines.runs.identity import described, fingerprint
@@ -43,7 +43,7 @@ def source(tmp_path, monkeypatch, text):
     monkeypatch.setattr(code, "ROOT", tmp_path)
     path = tmp_path / "a.py"
     path.write_text(text)
-    return code.code_hash([path])
+    return hashing.code_hash([path])
 
 
 def test_comments_docstrings_and_layout_are_no_change_of_code(tmp_path, monkeypatch):
@@ -181,9 +181,9 @@ def test_a_module_that_is_moved_or_renamed_has_the_same_hash_and_a_changed_expre
     there.parent.mkdir()
     here.write_text(text)
     there.write_text(text.replace("import math\n", "import math\nfrom os import path\n"))
-    assert code.code_hash([here]) == code.code_hash([there])
+    assert hashing.code_hash([here]) == code.code_hash([there])
     there.write_text(text.replace("r**2", "r**3"))
-    assert code.code_hash([here]) != code.code_hash([there])
+    assert hashing.code_hash([here]) != code.code_hash([there])
 
 
 def test_what_a_dead_process_left_goes_unless_it_is_another_machines(tmp_path, monkeypatch):

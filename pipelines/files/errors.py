@@ -2,6 +2,7 @@
 
 
 class UserError(ValueError):
-    """Something of the user's cannot be used: a file, a key, an argument. The message names it, what was found, what was
-    expected, and the next step.
+    """Something of the user's cannot be used: a file, a key, an argument.
+
+    The message names it, what was found, what was expected, and the next step.
     """
