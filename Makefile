@@ -12,14 +12,14 @@ export OMP_WAIT_POLICY ?= PASSIVE
 repro: .venv/installed
 	python -m pipelines.params $(PROFILE)
 	dvc repro
-	@echo "report: report/$(PROFILE)/README.md"
+	@echo "report: report/$(PROFILE)/index.html"
 
 test: .venv/installed
 	python -m pytest
 
-# The report again, from results/ alone: needs no data, no weights, no training.
+# Every profile's report, in all formats, from results/ alone: needs no data, no weights, no training. Says where.
 report: .venv/installed
-	python -m report --profile $(PROFILE)
+	python -m report --all
 
 .venv/installed: requirements.lock
 	$(PYTHON) -c 'import sys; sys.exit("Python >= 3.11 is needed, found " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'

@@ -1,7 +1,9 @@
 """Write report/<profile>/ from a profile's result files alone: `python -m report [--profile NAME | --all]`."""
 
 import argparse
+import os
 import sys
+from multiprocessing import Pool
 from pathlib import Path
 
 from pipelines._cli import run
@@ -35,8 +37,20 @@ def _run(options: argparse.Namespace) -> None:
         names = sorted(path.parent.name for path in Path("results").glob("*/summary.json"))
     else:
         names = [options.profile or _active(options.profile_file)]
-    for name in names:
-        print(pages.build(_read(name, options.profile_file), Path("report") / name), flush=True)
+    tasks = [(name, options.profile_file) for name in names]
+    if len(tasks) == 1:
+        print(_build(tasks[0]))
+        return
+    with Pool(os.cpu_count()) as pool:
+        for page in pool.imap(_build, tasks):
+            print(page, flush=True)
+
+
+def _build(task: tuple[str, str]) -> Path:
+    from report import pages
+
+    name, profile_file = task
+    return pages.build(_read(name, profile_file), Path("report") / name)
 
 
 def _read(name: str, profile_file: str):

@@ -31,7 +31,7 @@ from pipelines.files import records
 from pipelines.training import loop, probe, runner
 from pipelines.profile import load
 import matplotlib.pyplot
-import report.__main__, report.figures, report.page, report.tables
+import report.__main__, report.pages
 
 torch.set_num_threads(1)
 stage, kill_at = sys.argv[1], [int(k) for k in sys.argv[2].split(",")]

@@ -8,11 +8,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from report.latex import latex
-from report.tables import Table
-
-ROOT = Path(__file__).parents[1]
-REPORTS = sorted(path.parent.name for path in ROOT.glob("report/*/tables"))
+from report import pages
+from report.text import Table, latex
+from tests.report import made
 
 
 def table(columns: int = 2, rows: int = 2, *, width: int = 4, note: str = "A note.", **options) -> Table:
@@ -82,11 +80,12 @@ def test_any_shape_fits(tmp_path, options, margin):
 
 
 @needs_latex
-@pytest.mark.parametrize("profile", REPORTS)
-def test_the_committed_tables_and_figures_can_be_included_as_they_are(tmp_path, profile):
-    tables = sorted((ROOT / "report" / profile / "tables").glob("*.tex"))
-    figures = sorted((ROOT / "report" / profile / "figures").glob("*.pdf"))
-    assert len(tables) > 5 and len(figures) > 5
+def test_tables_and_figures_of_a_report_can_be_included_as_they_are(tmp_path):
+    results = pages.read(made.write(tmp_path / "results" / "fake"), paper=True)
+    out = tmp_path / "report" / "fake"
+    pages.build(results, out)
+    tables, figures = (sorted(out.glob(pattern)) for pattern in ("tables/*.tex", "figures/*.pdf"))
+    assert len(tables) > 3 and len(figures) > 3
     sources = [rf"\input{{{path}}}" for path in tables]
     sources += [rf"\begin{{figure*}}\includegraphics[width=\textwidth]{{{path}}}\end{{figure*}}" for path in figures]
     assert typeset(tmp_path, sources, "twocolumn") == []

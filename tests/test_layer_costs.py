@@ -1,20 +1,15 @@
-"""Layers measured on their own: rows, layers that are wrong or too large, the stage's file, the report's table."""
+"""Layers measured on their own: rows, layers that are wrong or too large, the stage's file."""
 
 import csv
 import json
 import math
-import types
 from dataclasses import replace
 
-import pandas as pd
 import pytest
 import torch
 
 from pipelines.costs import costing, layer_cases, layer_costs, measure
 from pipelines.profile import Params
-from report import layer_costs as table
-from report import page, tables
-from report.results import ReportError
 from tests.conftest import tiny_params
 from tests.test_layer_cases import CPU, TINY
 
@@ -90,55 +85,3 @@ def test_the_cost_stage_writes_them_where_the_profile_asks(workdir, monkeypatch,
         assert [row["method"] for row in csv.DictReader(file)] == ["full"]
     assert ("layers" in json.loads((workdir / "results/tiny/cost.json").read_text())["ceiling"]) is asked
     assert ("layers: selective scan, a small Vim" in capsys.readouterr().out) is asked
-
-
-# The report
-
-
-def results(folder):
-    """As much of the results as the table reads."""
-    (folder / "cost.json").write_text(json.dumps({"environment": {"cpu": "Some CPU", "threads": 2}}))
-    return types.SimpleNamespace(directory=folder, profile="tiny")
-
-
-def row(**changes):
-    numbers = dict.fromkeys(costing.LAYER_COLUMNS, 1.0)
-    return {**numbers, "layer": "selective scan", "method": "Vim", "shape": "batch 4", "bound": "copy", **changes}
-
-
-def test_the_table_shows_every_row_and_escapes_what_it_is_given(tmp_path):
-    hostile = row(
-        method="<script>alert(1)</script>|_x_", bound="\\input{a}", ms_lo=math.nan, reference_ratio_lo=math.nan
-    )
-    rows = [row(reference_ratio=0.14, reference_ratio_lo=0.1, reference_ratio_hi=0.2, error=1.5e-6), hostile]
-    pd.DataFrame(rows).to_csv(tmp_path / "cost_layers.csv", index=False)
-    made = table.layer_costs(results(tmp_path))
-    first, second = (made.text.iloc[place] for place in (0, 1))
-    assert first["Time × reference"] == "0.14 [0.10, 0.20]" and first["Floor"] == "copying"
-    assert first["As in"] == "Vim: batch 4" and first["Error"] == "1.5e-06" and second["Time, ms"] == "1.00"
-    assert made.raw.columns.tolist() == costing.LAYER_COLUMNS and "1 rounds" in made.note
-    assert made.title == "Selective scan and KAN layers: profile tiny, Some CPU, 2 threads"
-    assert "<script>" not in tables.markdown(made) and r"\input" not in tables.latex(made)
-    assert tables.latex(made).isascii()
-    shown = list(page.TITLES)
-    assert page.BELOW["layer_costs"] == ["layer_costs"] and shown.index("layer_costs") < shown.index("cost")
-
-
-def test_no_file_and_no_rows_are_no_table(tmp_path):
-    assert table.layer_costs(results(tmp_path)).raw.empty
-    pd.DataFrame(columns=costing.LAYER_COLUMNS).to_csv(tmp_path / "cost_layers.csv", index=False)
-    assert table.layer_costs(results(tmp_path)).raw.empty and table.layer_costs(results(tmp_path)).note == ""
-
-
-@pytest.mark.parametrize(
-    "content, message",
-    [
-        ("", "cost_layers.csv: not readable as CSV"),
-        (pd.DataFrame([row()]).drop(columns="bound").to_csv(index=False), "cost_layers.csv: columns bound are missing"),
-        (pd.DataFrame([row(ms="fast")]).to_csv(index=False), "cost_layers.csv: ms: found 'fast', expected a number"),
-    ],
-)
-def test_a_bad_file_is_named(tmp_path, content, message):
-    (tmp_path / "cost_layers.csv").write_text(content)
-    with pytest.raises(ReportError, match=f"{message}.*; run `python -m pipelines.cost` again"):
-        table.layer_costs(results(tmp_path))

@@ -19,8 +19,8 @@ from pipelines.files import markdown
 from pipelines.files.records import RecordError
 from pipelines.runs import reading
 from pipelines.runs.reading import SummaryError
-from report import results as report_results
-from report import tables
+from report import reading as report_results
+from report import text as tables
 from tests import fake_results as fake
 from tests.damage import JSON, altered, file_like
 

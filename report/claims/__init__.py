@@ -1,4 +1,4 @@
-"""The paper's claims: each with its test, the evidence here and the verdict; and the paper's own figures, recomputed."""
+"""The paper's claims: each with test, evidence here and verdict; and the paper's own figures, recomputed."""
 
 from report.claims.audit import COUNTS
 from report.claims.ledger import LEDGER, Verdict, audited, claims, ledger, method_of_claims, tally, verdicts

@@ -24,8 +24,8 @@ LEDGER = Path(__file__).with_name("claims.yaml")
 @dataclass(frozen=True)
 class Verdict:
     """claim, where, test: what is claimed, where, and how it is tested, in words. evidence: the numbers here. verdict:
-    one of `tests.WORDS`. scope: the only data, network or machine that it holds for. takes: of 'inconclusive' what would
-    decide it, of 'not tested' why and what to run; else empty.
+    one of `tests.WORDS`. scope: the only data, network or machine that it holds for. takes: of 'inconclusive' what
+    would decide it, of 'not tested' why and what to run; else empty.
     """
 
     id: str
@@ -114,11 +114,11 @@ def claims(results: Results, found: list[Verdict]) -> Table:
     })  # fmt: skip
     scopes = "; ".join(dict.fromkeys(raw.scope))
     note = (
-        "Claims of arXiv:2505.18315 in this project's words. Method, comparators, sizes and thresholds stand in claims.yaml "
-        f"and were declared before the runs: the method is {method_of_claims()}. Intervals are those that the verdicts rest "
-        "on, Holm-adjusted over the declared contrasts. Inconclusive means that neither is shown, not that the claim is "
-        f"wrong. Costs count only as measured by pipelines.cost, never as epoch times of runs. Verdicts hold only for: "
-        f"{scopes}. The CSV states the test and the scope of each."
+        "Claims of arXiv:2505.18315 in this project's words. Method, comparators, sizes and thresholds stand in "
+        f"claims.yaml and were declared before the runs: the method is {method_of_claims()}. Intervals are those that "
+        "the verdicts rest on, Holm-adjusted over the declared contrasts. Inconclusive means that neither is shown, not "
+        "that the claim is wrong. Costs count only as measured by pipelines.cost, never as epoch times of runs. Verdicts "
+        f"hold only for: {scopes}. The CSV states the test and the scope of each."
     )
     widths = (0.24, 0.11, 0.28, 0.19, 0.15)
     return Table("claims", f"Claims of the paper: {results.label}", note, raw, text, left=5, widths=widths)
@@ -127,9 +127,7 @@ def claims(results: Results, found: list[Verdict]) -> Table:
 def audited(results: Results) -> Table:
     """The paper's own figures beside what they should be."""
     given = sources(results.paper)
-    raw = pd.DataFrame(
-        [{"figure": figure.figure, **vars(figure.result(given))} for figure in ledger(LEDGER).audit]
-    )
+    raw = pd.DataFrame([{"figure": figure.figure, **vars(figure.result(given))} for figure in ledger(LEDGER).audit])
     note = (
         "Arithmetic on figures of the paper and its revised manuscript, and exact counts of VGG16 with the paper's "
         "head: nothing here was trained. M: millions of parameters, rounded to two decimals. sd: standard deviation. "
@@ -154,7 +152,9 @@ def ledger(path: Path) -> Ledger:
     except (OSError, yaml.YAMLError) as error:
         raise ReportError(f"{path}: not readable as YAML ({error})") from None
     except ValidationError as error:
-        told = [f"{'.'.join(map(str, e['loc'])) or 'top level'}: {e['msg']}, found {e['input']!r}" for e in error.errors()]
+        told = [
+            f"{'.'.join(map(str, e['loc'])) or 'top level'}: {e['msg']}, found {e['input']!r}" for e in error.errors()
+        ]
         raise ReportError(f"{path}: {'; '.join(told)}") from None
     ids = [claim.id for claim in found.claims]
     if twice := sorted({name for name in ids if ids.count(name) > 1}):

@@ -127,8 +127,8 @@ class Elsewhere(Section):
 class Stability(Section):
     """Whether training is steadier than a comparator's by the measures of stability.csv, lower being steadier.
 
-    Supported: the 95 % interval of some measure lies below the comparator's, and none above. Contradicted: the other way
-    round. Intervals that do not meet are a stricter sign than p < 0.05, as several measures are looked at.
+    Supported: the 95 % interval of some measure lies below the comparator's, and none above. Contradicted: the other
+    way round. Intervals that do not meet are a stricter sign than p < 0.05, as several measures are looked at.
     """
 
     kind: Literal["stability"]
@@ -200,8 +200,8 @@ class Cost(Section):
 class Inference(Section):
     """Whether the merged network runs the operators of the plain one, hence costs the same, at every setting measured.
 
-    Decided by identity: the operators of one image in their order with the shapes they return, and their FLOPs. No timing
-    can decide it better.
+    Decided by identity: the operators of one image in their order with the shapes they return, and their FLOPs. No
+    timing can decide it better.
     """
 
     kind: Literal["inference"]
@@ -226,9 +226,7 @@ class Inference(Section):
         return Finding(text, SUPPORTED if same.all() else CONTRADICTED)
 
 
-Test = Annotated[
-    Parameters | Contrast | Elsewhere | Stability | Cost | Inference, Field(discriminator="kind")
-]
+Test = Annotated[Parameters | Contrast | Elsewhere | Stability | Cost | Inference, Field(discriminator="kind")]
 
 
 def _points(frame: pd.DataFrame) -> pd.Series:

@@ -32,7 +32,7 @@ def read(directory: Path, paper: bool | None = None) -> Results:
 
 
 def build(results: Results, out: Path) -> Path:
-    """Write README.md with its pictures, index.html, figures in all formats, tables and model cards; returns index.html.
+    """Write README.md with its pictures, index.html, figures in all formats, tables, model cards; returns index.html.
 
     What an earlier report left in these folders is removed.
 

@@ -10,8 +10,8 @@ TONES = {"supported": "up", "contradicted": "down", "inconclusive": "open", "not
 
 
 class Cell(NamedTuple):
-    """text: as shown. sort: its number, as JavaScript reads it. numeric: flush right. missing: a hole. tone: a verdict's
-    colour.
+    """text: as shown. sort: its number, as JavaScript reads it. numeric: flush right. missing: a hole. tone: a
+    verdict's colour.
     """
 
     text: str

@@ -5,8 +5,8 @@ import pandas as pd
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.ticker import MaxNLocator
 
-from report.pages.first_screen import declared_contrasts
 from report.pages.cells import TONES, rank
+from report.pages.first_screen import declared_contrasts
 from report.reading import Results
 from report.text import DASH, interval, number, points, scaled
 from report.text.formats import MINUS
@@ -25,7 +25,7 @@ SHOWN_FIRST = 6  # curves drawn before the reader chooses
 
 
 class Axis:
-    """Places on an axis in per cent of its length, with room at the ends; what lies below `lowest` is put at its start."""
+    """Places on an axis in per cent of its length, room at the ends; what is below `lowest` is put at its start."""
 
     def __init__(self, values, *, steps: int, lowest: float = float("-inf")):
         values = np.asarray([v for v in values if pd.notna(v) and v >= lowest], dtype=float)
@@ -58,7 +58,8 @@ def methods(results: Results) -> dict:
             "seeds": [axis.place(value) for value in tested.get(method, [])],
             "accuracy": number(row.acc_mean, ".3f"), "sort": _finite(row.acc_mean),
             "interval": interval(row.acc_lo, row.acc_hi),
-            "trained": DASH if pd.isna(row.trainable) else scaled(row.trainable), "trained_sort": _finite(row.trainable),
+            "trained": DASH if pd.isna(row.trainable) else scaled(row.trainable),
+            "trained_sort": _finite(row.trainable),
         }
         for method, row in frame.sort_values("acc_mean", ascending=False, kind="stable").iterrows()
     ]  # fmt: skip
@@ -88,7 +89,8 @@ def forest(results: Results) -> dict | None:
     rows = [
         {
             "method": numbers.get(row.against, -1), "number": numbers.get(row.against, 0), "name": row.comparator,
-            "lo": axis.place(row.lo), "hi": axis.place(row.hi), "mean": axis.place(row.difference), "seeds": [], "beyond": False,
+            "lo": axis.place(row.lo), "hi": axis.place(row.hi), "mean": axis.place(row.difference),
+            "seeds": [], "beyond": False,
             "why": "" if pd.isna(row.reason) else row.reason,
             "difference": DASH if pd.isna(row.difference) else points(row.difference, plus=True),
             "interval": DASH if pd.isna(row.lo) else f"{points(row.lo, plus=True)} to {points(row.hi, plus=True)}",

@@ -1,4 +1,4 @@
-"""What the first screen says: the result in one sentence, three figures at most, the declared contrasts, what was not run.
+"""What the first screen says: the result in a sentence, three figures at most, declared contrasts, what was not run.
 
 Plain values; the pages escape them. All are computed from the results of a profile, `not_run` from its neighbours too.
 """
@@ -59,7 +59,8 @@ def sentence(results: Results) -> str:
     several = f"of {len(methods)} methods" if len(methods) > 1 else "the only method,"
     method = method_of_claims()
     if method not in methods.index:
-        return f"Trained on {where}, {best} is most accurate {several} with {_percent(methods, best)} of unseen images right."
+        right = f"{_percent(methods, best)} of unseen images right"
+        return f"Trained on {where}, {best} is most accurate {several} with {right}."
     row = methods.loc[method]
     start = (
         f"Trained on {where}, CoLoRA ({method}: small branches on a frozen {row.backbone}) is right on "
@@ -172,12 +173,14 @@ def when(results: Results) -> str:
 def machine(results: Results) -> str:
     """On what the runs were made, GPUs first."""
     runs = results.complete
-    names = [row.gpu if pd.notna(row.gpu) else row.cpu for row in runs.itertuples() if pd.notna(row.gpu) or pd.notna(row.cpu)]
+    names = [
+        row.gpu if pd.notna(row.gpu) else row.cpu for row in runs.itertuples() if pd.notna(row.gpu) or pd.notna(row.cpu)
+    ]
     return ", ".join(dict.fromkeys(map(str, names))) or "machine not recorded"
 
 
 def headline(results: Results) -> str:
-    """"What came out" of README: five lines of Markdown, every number from results/."""
+    """ "What came out" of README: five lines of Markdown, every number from results/."""
     rows, found = declared_contrasts(results), verdicts(results) if len(results.paper) else []
     lines = [sentence(results)]
     told = []
@@ -191,7 +194,9 @@ def headline(results: Results) -> str:
         lines.append(f"{told[0].upper()}{told[1:]}.")
     open_ = rows[~rows.higher.isin([SUPPORTED, CONTRADICTED])]
     if len(open_):
-        lines.append(f"Not decided on these images: {', '.join(f'{r.comparator} ({r.higher})' for r in open_.itertuples())}.")
+        lines.append(
+            f"Not decided on these images: {', '.join(f'{r.comparator} ({r.higher})' for r in open_.itertuples())}."
+        )
     shown = tiles(results, found)
     if shown:
         lines.append(" ".join(f"{tile.label}: {tile.value} ({tile.detail})." for tile in shown))

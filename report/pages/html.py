@@ -1,8 +1,8 @@
 """The report as one HTML file that needs nothing else: no network, no file beside it.
 
 `web/` holds the template, the style and the scripts, `assets/` the charting library. Whatever comes from data (names of
-methods and classes, failures) is escaped: by Jinja's autoescape, by markdown-it without raw HTML, or as JSON. The page's
-content security policy lets only the style and scripts written here run, known by their hashes, and no request out.
+methods and classes, failures) is escaped: by Jinja's autoescape, by markdown-it without raw HTML, or as JSON. The
+page's content security policy lets only style and scripts written here run, known by their hashes, and no request out.
 """
 
 import base64
@@ -16,8 +16,8 @@ from markdown_it import MarkdownIt
 from markupsafe import Markup
 
 from report.pages import charts, origin
-from report.pages.first_screen import PAPER, Answer
 from report.pages.cells import cell, kind
+from report.pages.first_screen import PAPER, Answer
 from report.pages.pictures import Picture
 from report.reading import Results
 from report.sections import GROUPS, Section
@@ -73,8 +73,12 @@ def _groups(sections: list[Section]) -> list[dict]:
     found = []
     for name in GROUPS:
         parts = [
-            {"id": own.name, "label": own.name.replace("_", " ").capitalize(), "section": own,
-             "folded": own.folded or own.name in OWN}
+            {
+                "id": own.name,
+                "label": own.name.replace("_", " ").capitalize(),
+                "section": own,
+                "folded": own.folded or own.name in OWN,
+            }
             for own in sections
             if own.group == name
         ]
@@ -158,7 +162,7 @@ def _code(text: str) -> Markup:
 
 
 def _markdown(text: str, results: Results) -> Markup:
-    """Markdown of the data card and the provenance as HTML; raw HTML in it stays text, the card's images are put inside."""
+    """Markdown of the data card and the provenance as HTML; raw HTML stays text, the card's images are put inside."""
     markdown = MarkdownIt("commonmark", {"html": False}).enable("table")
     tokens = markdown.parse(text)
     heading = "Details"

@@ -24,8 +24,8 @@ def render(results: Results, answer: Answer, sections: list[Section]) -> str:
     if len(results.paper):
         about += f" The paper: [arXiv:{PAPER.rpartition('/')[2]}]({PAPER})."
     parts.append(
-        f"{about} `make report` builds the page with filters and learning curves (`report/{results.profile}/index.html`), "
-        "figures in all formats and tables as CSV and LaTeX from the results alone."
+        f"{about} `make report` builds the page with filters and learning curves "
+        f"(`report/{results.profile}/index.html`), figures in all formats, tables as CSV and LaTeX, from results alone."
     )
     for group in GROUPS:
         own = [section for section in sections if section.group == group and section.name != FIRST]
@@ -55,6 +55,4 @@ def _figure(section: Section) -> str:
 
 
 def _table(table: Table) -> str:
-    return (
-        f"<details><summary>{plain(table.title)}</summary>\n\n{markdown(table)}\n{plain(table.note)}\n\n</details>"
-    )
+    return f"<details><summary>{plain(table.title)}</summary>\n\n{markdown(table)}\n{plain(table.note)}\n\n</details>"

@@ -19,7 +19,7 @@ ETHICS = (
 
 
 def write_all(results: Results, models: Path, out: Path) -> list[Path]:
-    """Write out/<method>.md for every method with a result and weights in models/<method>/<seed>/; returns the files."""
+    """Write out/<method>.md for every method with a result and weights in models/<method>/<seed>/; returns them."""
     written = []
     for method in results.methods.index[results.methods.seeds > 0]:
         weights = sorted((models / method).glob("*/*.safetensors"))
@@ -39,8 +39,8 @@ def render(results: Results, method: str, weights: list[Path]) -> str:
         "Intended use": _use(results, method),
         "Factors": _factors(results),
         "Metrics": "Accuracy and macro AUC on test images, after the epoch was chosen on validation images; recall, "
-        "precision and specificity of each class. Intervals are 95 % intervals of the mean over seeds, for new seeds and "
-        f"new test {'patients' if results.patients else 'images'}.",
+        "precision and specificity of each class. Intervals are 95 % intervals of the mean over seeds, for new seeds "
+        f"and new test {'patients' if results.patients else 'images'}.",
         "Training and evaluation data": f"{origin.about(results)} Data card: results/{results.profile}/data/card.md.",
         "Quantitative analyses": _analyses(results, method, row),
         "Ethical considerations": ETHICS,
@@ -57,13 +57,17 @@ def _details(results: Results, method: str, runs: pd.DataFrame, weights: list[Pa
     start = ", ".join(code(name) for name in runs.weights.dropna().unique()) or "not recorded"
     commits = ", ".join(code(str(c)[:12]) for c in runs.commit.dropna().unique())
     dates = sorted(runs["date"].dropna().astype(str).str[:10])
-    when = f" Trained {dates[0]} to {dates[-1]}" + (f" by the code of commit {commits}." if commits else ".") if dates else ""
+    when = (
+        f" Trained {dates[0]} to {dates[-1]}" + (f" by the code of commit {commits}." if commits else ".")
+        if dates
+        else ""
+    )
     files = "\n".join(f"- {code(file)} ({file.stat().st_size / 1e6:.1f} MB)" for file in weights)
     return (
         f"A {plain(row.backbone)} classifier of {len(_classes(results))} classes, of family {code(row.family)}: "
-        f"{row.trainable:,.0f} of {row.total:,.0f} parameters train. Starting weights: {start}.{when} Code under the MIT "
-        f"licence; the starting weights keep their own. The networks, each with a JSON file that states classes, input size "
-        f"and normalisation:\n\n{files}"
+        f"{row.trainable:,.0f} of {row.total:,.0f} parameters train. Starting weights: {start}.{when} Code under the "
+        "MIT licence; the starting weights keep their own. The networks, each with a JSON file that states classes, "
+        f"input size and normalisation:\n\n{files}"
     )
 
 

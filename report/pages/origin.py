@@ -42,7 +42,7 @@ def _data(results: Results) -> str:
 
 
 def _weights(results: Results) -> str:
-    """The pretrained weights by name, where methods differ with the methods of all but the most common; who had none."""
+    """The pretrained weights by name, where methods differ with the methods of all but the commonest; who had none."""
     started = results.complete.drop_duplicates("method").dropna(subset="weights").set_index("method").weights
     started = started.reindex([method for method in results.methods.index if method in started.index])
     scratch = started.index[started == "random"]
@@ -71,7 +71,7 @@ def data_card(results: Results) -> str:
 
 
 def provenance(results: Results) -> str:
-    """Weights, versions, machines, commits and dates of the runs, each with how many runs it stands for, in Markdown."""
+    """Weights, versions, machines, commits and dates of the runs, each with the number of its runs, in Markdown."""
     runs = results.complete
     hashes = runs.weights_sha256.map(lambda sha: "" if pd.isna(sha) else f" (sha256 {sha[:12]})")
     runs = runs.assign(weights=runs.weights.mask(runs.weights.notna(), runs.weights.astype(str) + hashes))

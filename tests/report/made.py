@@ -1,4 +1,4 @@
-"""Result files of a profile as `pipelines.summarise` and `pipelines.cost` leave them, made up: small, and every number known."""
+"""Result files of a profile as `pipelines.summarise` and `pipelines.cost` leave them, made up."""
 
 import json
 from pathlib import Path
@@ -66,14 +66,15 @@ def costs(step: tuple = (0.8, 0.79, 0.81), peak: float = 0.9, operators: str = "
     return [
         {**shared, "method": "full", "family": "full", "step_ratio": 1, "step_ratio_lo": 1, "step_ratio_hi": 1,
          "peak_ratio": 1, "inference_operators": "same"},
-        {**shared, "method": METHOD, "family": "colora", **ratios, "peak_ratio": peak, "inference_operators": operators},
+        {**shared, "method": METHOD, "family": "colora", **ratios, "peak_ratio": peak,
+         "inference_operators": operators},
     ]  # fmt: skip
 
 
 def write(
     folder: Path, methods=tuple(METHODS), seeds=(0, 1, 2), skip=(), source="folder", gpu=GPU, card=None, **tables
 ) -> Path:
-    """results/<profile>/ in `folder`; skip: pairs (method, seed) without a run. tables: rows in place of those made up."""
+    """results/<profile>/ in `folder`; skip: pairs (method, seed) without a run. tables: rows instead of made-up ones."""
     rng = np.random.default_rng(0)
     runs, curves, summary = [], [], {}
     for method in methods:
@@ -86,8 +87,9 @@ def write(
                 runs.append({**about, "status": "missing", "failure": "no record"})
                 continue
             runs.append({
-                **about, "status": "complete", "weights": weights, "weights_sha256": "ab" * 32, "lr": 0.001, "epochs": 3,
-                "best_epoch": 3, "train_acc": accuracy, "val_acc": accuracy, "val_auc": accuracy, "val_loss": 0.3,
+                **about, "status": "complete", "weights": weights, "weights_sha256": "ab" * 32, "lr": 0.001,
+                "epochs": 3, "best_epoch": 3, "train_acc": accuracy, "val_acc": accuracy, "val_auc": accuracy,
+                "val_loss": 0.3,
                 "test_acc": accuracy + 0.002 * seed, "test_auc": accuracy, "test_loss": 0.3, "trainable": trained,
                 "total": 15_583_812, "flops": 30_936_000_000, "epoch_s": 10.0, "total_s": 40.0, "n_train": 640,
                 "n_val": 160, "n_test": 200, "n_test_patients": 120, "python": "3.12.3", "torch": "2.13.0",

@@ -143,8 +143,8 @@ def column(driver, table, place):
 def reveal(driver, selector):
     """Open what is folded around an element."""
     driver.execute_script(
-        "for (let e = document.querySelector(arguments[0]).closest('details'); e; e = e.parentElement.closest('details'))"
-        " e.open = true",
+        "let e = document.querySelector(arguments[0]).closest('details');"
+        "for (; e; e = e.parentElement.closest('details')) e.open = true",
         selector,
     )
 
@@ -254,7 +254,8 @@ def test_paper_loses_no_column(browser):
 
 def test_figures_keep_their_order_of_lightness_in_the_dark(browser):
     media(browser, prefers_color_scheme="dark")
-    style = "const s = getComputedStyle(document.querySelector('figure img')); return [s.filter, s.mixBlendMode, s.backgroundColor]"
+    style = "const s = getComputedStyle(document.querySelector('figure img'));"
+    style += "return [s.filter, s.mixBlendMode, s.backgroundColor]"
     assert browser.execute_script(style) == ["none", "normal", "rgb(255, 255, 255)"]
 
 

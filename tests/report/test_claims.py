@@ -50,9 +50,10 @@ def test_declared_method_and_comparators_are_those_of_the_claims():
 def test_accuracy_is_told_as_the_contrasts_say(tmp_path, difference, higher, reaches):
     found = judged(tmp_path, contrasts=[made.contrast("full", difference)])
     assert found["accuracy-full"].verdict == higher and found["accuracy-full-size"].verdict == reaches
-    assert f"[{difference - 0.015:+.3f}, {difference + 0.015:+.3f}]".replace("-", "\N{MINUS SIGN}") in found[
-        "accuracy-full"
-    ].evidence
+    assert (
+        f"[{difference - 0.015:+.3f}, {difference + 0.015:+.3f}]".replace("-", "\N{MINUS SIGN}")
+        in found["accuracy-full"].evidence
+    )
     assert "claimed +0.041" in found["accuracy-full-size"].evidence
     takes = {"inconclusive": "4 repeats of all folds would decide it"}
     assert found["accuracy-full"].takes == takes.get(higher, "")

@@ -38,7 +38,9 @@ def test_the_sentence_follows_the_declared_verdict(results, difference, words):
     rows = pd.DataFrame([made.contrast("full", difference)])
     found = first_screen.sentence(replace(results, contrasts=rows))
     means = results.methods.acc_mean
-    assert words in found and "5 folds × 2 repeats" in found and f"training {100 * 2_540_292 / 15_583_812:.0f} %" in found
+    assert (
+        words in found and "5 folds × 2 repeats" in found and f"training {100 * 2_540_292 / 15_583_812:.0f} %" in found
+    )
     assert f"{100 * means[made.METHOD]:.1f} % of unseen images" in found
     assert f"best of {len(means)} methods is vit-full with {100 * means['vit-full']:.1f} %" in found
 
@@ -67,7 +69,8 @@ def test_what_was_not_run_is_computed_from_what_there_is(tmp_path):
 def test_comparators_without_a_run_are_named(tmp_path):
     absent = made.contrast("medmamba", np.nan, higher="not tested")
     found = pages.read(
-        made.write(tmp_path / "x", methods=("full", made.METHOD), contrasts=[made.contrast("full", 0.1), absent]), paper=True
+        made.write(tmp_path / "x", methods=("full", made.METHOD), contrasts=[made.contrast("full", 0.1), absent]),
+        paper=True,
     )
     assert "declared comparators without a run: medmamba" in first_screen.not_run(found)
 
@@ -135,14 +138,19 @@ def test_readme_says_the_same_as_the_page(built):
     assert order == sorted(order)
     for link in re.findall(r"\]\(([^)#]+)\)", text.split("Data card</summary>")[0]):
         assert link.startswith(("http", "../../results/")) or (out / link).is_file(), link
-    assert "**Not run:** OCTMNIST at 224 px on a GPU" in text and "![A line rises and falls.](pictures/accuracy.png)" in text
+    assert (
+        "**Not run:** OCTMNIST at 224 px on a GPU" in text
+        and "![A line rises and falls.](pictures/accuracy.png)" in text
+    )
     assert "<iframe" not in text.split("Data card</summary>")[0]
 
 
 def test_folded_sections_show_no_picture():
     figure = plt.figure()
     open_ = Section("a", "Result", "A", "", figure=figure)
-    assert markdown.shown([open_, replace(open_, name="b", folded=True), replace(open_, name="c", figure=None)]) == ["a"]
+    assert markdown.shown([open_, replace(open_, name="b", folded=True), replace(open_, name="c", figure=None)]) == [
+        "a"
+    ]
     plt.close(figure)
 
 
@@ -233,7 +241,9 @@ def test_paper_figures_are_those_given():
         stated = theirs[["backbone", "method", old]].dropna()
         stated["method"] = stated.method.str.replace(r"-a\d+$", "", regex=True)
         # By its count, what they call pointwise-only is depthwise-only; our word for transfer is head-only.
-        stated["method"] = stated.method.str.replace("pointwise-only", "depthwise-only").replace("transfer", "head-only")
+        stated["method"] = stated.method.str.replace("pointwise-only", "depthwise-only").replace(
+            "transfer", "head-only"
+        )
         restated = ours[["backbone", "method", new]].dropna()
         # Our methods are named after these networks' sizes and resolutions.
         restated["method"] = restated.method.replace(r"^medmnist-.*", "medmnist-baseline", regex=True)
