@@ -74,7 +74,7 @@ def costs(step: tuple = (0.8, 0.79, 0.81), peak: float = 0.9, operators: str = "
 def write(
     folder: Path, methods=tuple(METHODS), seeds=(0, 1, 2), skip=(), source="folder", gpu=GPU, card=None, **tables
 ) -> Path:
-    """results/<profile>/ in `folder`; skip: pairs (method, seed) without a run. tables: rows instead of made-up ones."""
+    """results/<profile>/ in `folder`; skip: pairs (method, seed) without run. tables: rows instead of made-up ones."""
     rng = np.random.default_rng(0)
     runs, curves, summary = [], [], {}
     for method in methods:
