@@ -53,8 +53,10 @@ def commit() -> str | None:
 
 
 @functools.cache
-def dirty() -> bool:
-    """Whether the code that can decide a number differs from the commit."""
+def dirty() -> bool | None:
+    """Whether the code that can decide a number differs from the commit; None where this is an archive, or no checkout."""
+    if commit() is None or commit() != _git("rev-parse", "HEAD"):
+        return None
     return bool(_git("status", "--porcelain", "--", "colora", "baselines", "pipelines"))
 
 
