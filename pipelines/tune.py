@@ -26,7 +26,9 @@ def main(argv=None) -> int:
         from pipelines.training import checking, tuning
 
         params, failed = load(args.profile_file), 0
-        checking.check(params, args.method, args.device)
+        left = [m for m in args.method or params.method if not tuning.is_chosen(params, m)]
+        if left:
+            checking.check(params, left, args.device)
         for method in args.method or params.method:  # one method's failure does not cost the others their trials
             try:
                 tuning.tune_method(params, method, args.device)

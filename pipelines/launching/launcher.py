@@ -39,14 +39,19 @@ def launch(
 
     Raises:
         LaunchError: another launcher is at work on one of the profiles, or the pool cannot be used.
-        ParamsError, FileNotFoundError: as `Grid`.
+        ParamsError, FileNotFoundError: as `Grid`; or a method with a run to train cannot be built.
     """
     with contextlib.ExitStack() as stack:
         for profile in sorted({wave.params.profile for wave in waves}):
             stack.enter_context(_locked(Path("checkpoints") / profile / "launch.lock"))
         stops = stack.enter_context(_stop_requests())
         grid = Grid(waves, stage)
-        if grid.in_state("waiting"):
+        if waiting := grid.in_state("waiting"):
+            from pipelines.training import checking  # torch, where something is left to do
+
+            for wave in waves:
+                own = {task.method for task in waiting if task.params.profile == wave.params.profile}
+                checking.check(wave.params, [method for method in wave.params.method if method in own])
             _run(grid, make_pool(grid), time.monotonic() + 60 * (minutes or math.inf), stops, tick)
         tick()
         return _close(grid, stops)

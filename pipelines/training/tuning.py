@@ -34,6 +34,19 @@ def tune_method(params: Params, method: str, device: str | None = None) -> dict:
     return record
 
 
+def is_chosen(params: Params, method: str) -> bool:
+    """Whether no trial of the method is left to train: its rate is stated, or chosen for these settings and data.
+
+    Raises:
+        ParamsError: the method's section is wrong.
+    """
+    params.settings(method)
+    if not params.tuned(method):
+        return True
+    stored = _read(params.tune_file(method))
+    return bool(stored) and stored.get("fingerprint") == trials.identity(params, method)
+
+
 def chosen_lr(params: Params, method: str) -> float:
     """The recorded choice for a tuned method.
 
