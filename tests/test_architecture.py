@@ -29,12 +29,9 @@ LONGEST = {**dict.fromkeys(PACKAGES, 350), "tests": 450}
 
 # What still breaks a rule, by a part of how the rule tells it; nothing may be added here.
 MAY_STILL = (
-    "report.claim_costs line", "report.cost line", "report.layer_costs line",
-    "report.quality line", "report.quality_figures line", "report.robustness line", "report.sections.stability line",
-    "report.tables -> report.",
-    "pipelines.data.preprocessing -> pipelines.data.pictures", "pipelines.training.runner -> pipelines.training.tuning",
-    "report/figures.py", "tests/colora/test_colora_conv.py", "tests/colora/test_colora_saving.py", "tests/test_cost.py",
-    "tests/test_selective_scan.py",
+    "report.sections.stability line", "pipelines.data.preprocessing -> pipelines.data.pictures",
+    "pipelines.training.runner -> pipelines.training.tuning", "tests/colora/test_colora_conv.py",
+    "tests/colora/test_colora_saving.py", "tests/test_cost.py", "tests/test_selective_scan.py",
 )  # fmt: skip
 
 
