@@ -18,6 +18,7 @@ from pipelines.runs.environment import environment
 from pipelines.runs.record import Record
 from pipelines.training import counting, tuning
 from pipelines.training.progress import EpochLog
+from pipelines.training.starting import set_up
 
 PROBE_FILES = ("corruptions.npz", "gradcam.npz")  # as `pipelines.training.probe` writes them
 
@@ -168,38 +169,6 @@ def train_run(
     checkpoint.unlink(missing_ok=True)
     checkpoint.with_suffix(".csv").unlink(missing_ok=True)
     return record
-
-
-def set_up(params: Params, method: str, seed: int, settings: dict, device: str | None = None):
-    """The device, the prepared data with the seed's splits, external data, and the method's network, initialised by the
-    seed, there. Data are checked whole first; where runs are probed, so is that Grad-CAM knows the network.
-
-    Raises:
-        UserError: an option of the wrong type or a missing one; the message names the method.
-    """
-    import torch
-
-    import baselines
-    from pipelines.training import step
-
-    recipe = Train.model_validate(settings["train"])
-    prepared.verify(params)
-    device = step.pick_device(device, deterministic=recipe.deterministic)
-    data = prepared.open_prepared(params.data_dir, seed, device, train_split(recipe))
-    external = prepared.open_external(params.data_dir, params.data.external_names, device)
-    step.seed_everything(seed, 0)
-    try:
-        model = baselines.build(method, settings, num_classes=len(data.classes), image_size=data.image_size)
-    except TypeError as error:
-        raise ParamsError(f"method.{method}: an option is missing or of the wrong type: {error}") from error
-    except ValueError as error:  # of the section, which names the method, or of the weights
-        named = isinstance(error, baselines.MethodError)
-        raise ParamsError(str(error) if named else f"method.{method}: {error}") from error
-    if params.probed(method, seed):
-        from pipelines.training import gradcam
-
-        gradcam.last_map(model)
-    return device, data, external, model.to(device, memory_format=torch.channels_last)
 
 
 def entropy(probabilities):

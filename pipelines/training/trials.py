@@ -77,7 +77,7 @@ def _trial(params: Params, method: str, train: dict, settings: dict, device: str
 
     from pipelines.training import loop
     from pipelines.training.loaders import make_loaders
-    from pipelines.training.runner import set_up
+    from pipelines.training.starting import set_up
 
     seed, recipe = params.tune.seed, Train.model_validate(train)
     names = ("val_acc", "val_balanced_acc", "val_auc", "val_loss", "best_epoch")
