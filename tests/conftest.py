@@ -115,6 +115,10 @@ def tiny_params(**changes) -> dict:
 FAMILIES = {
     **{section["family"]: section for section in tiny_params()["method"].values()},
     "lora": {"family": "lora", "backbone": "smallvit", "head": "linear", "rank": 8, "alpha": 16},
+    "peft-dora": {"family": "peft", "tuner": "dora", "rank": 8},
+    "ssf": {"family": "ssf"},
+    "norm_tuning": {"family": "norm_tuning"},
+    "conv_adapter": {"family": "conv_adapter"},
     "vit": {"family": "full", "backbone": "smallvit", "head": "linear"},
     "medmnist": {"family": "medmnist", "input_size": 16},
     "kan_head": {"family": "kan_head"},

@@ -134,7 +134,9 @@ def test_a_layer_made_in_inference_mode_computes_the_same():
 
 
 @pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # torch's own, as it traces
-@pytest.mark.parametrize("make, shape", [(lambda: KANLinear(4, 3), (50, 4)), (lambda: KANConv2d(4, 2, 3), (2, 4, 6, 6))])
+@pytest.mark.parametrize(
+    "make, shape", [(lambda: KANLinear(4, 3), (50, 4)), (lambda: KANConv2d(4, 2, 3), (2, 4, 6, 6))]
+)
 def test_a_compiled_layer_is_the_layer(make, shape):
     layer = make()
     compiled = torch.compile(layer, backend="aot_eager", fullgraph=True)

@@ -2,7 +2,7 @@
 
 
 def check_size(x, fits: bool, expected: str) -> None:
-    """Raise ValueError unless images x (batch, 3, height, width) are of a size that `fits`; `expected` says which do."""
+    """Raise ValueError unless images x (batch, 3, height, width) are of a size that `fits`; `expected` says which."""
     if not fits:
         raise ValueError(
             f"x: found images of {' x '.join(map(str, x.shape[2:]))} px, expected {expected}; "
