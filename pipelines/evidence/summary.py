@@ -175,10 +175,11 @@ def headline(
         accuracy = elsewhere[elsewhere.data == data].set_index("method").balanced_accuracy
         found |= {f"external.{method}": plain(accuracy[method]) for method in first if method in accuracy}
     found |= {f"trainable.{method}": summary[method]["trainable"] for method in first[:1]}
-    cost = params.results_dir / "cost.csv"
-    if chosen.method and cost.is_file():
-        rows = pd.read_csv(cost).query("method == @chosen.method")
-        found |= {f"step.{chosen.method}": plain(rows.step_ratio.iloc[0]) for _ in rows.index[:1]}
+    if chosen.method and (params.results_dir / "cost.csv").is_file():
+        # The first row of a method is of the profile's own setting.
+        costs = schemas.read(params.results_dir, "cost").drop_duplicates("method").set_index("method").step_ratio
+        if chosen.method in costs:
+            found[f"step.{chosen.method}"] = plain(costs[chosen.method])
     return found
 
 

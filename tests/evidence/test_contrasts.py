@@ -233,9 +233,21 @@ def test_the_file_of_a_profile():
     assert chosen["folds"] == 2 and set(chosen["repeats"].values()) == {2.0}
     assert chosen["absent"] == ["conv-lora-r8", "adapters", "bitfit", "kan-head-full"]
     metrics = json.loads((params.results_dir / "metrics.json").read_text())
-    assert len(metrics) <= 16 and metrics["acc.full"] == pytest.approx(
-        np.mean([own.correct.mean() for own in test["full"]]), rel=1e-5
+    assert (
+        len(metrics) <= 16
+        and "step.colora-blocks2-5" not in metrics
+        and metrics["acc.full"] == pytest.approx(np.mean([own.correct.mean() for own in test["full"]]), rel=1e-5)
     )
+
+
+def test_the_step_ratio_is_that_of_the_profiles_own_setting():
+    params = fake.params(["full", "colora-blocks2-5"])
+    fake.write_profile(params)
+    ratios = [("full", 1.0), ("colora-blocks2-5", 0.8), ("colora-blocks2-5", 0.5)]
+    rows = [{"method": method, "step_ratio": ratio} for method, ratio in ratios]
+    schemas.frame("cost", rows).to_csv(params.results_dir / "cost.csv", index=False)
+    summarise(params)
+    assert json.loads((params.results_dir / "metrics.json").read_text())["step.colora-blocks2-5"] == 0.8
 
 
 def test_without_the_declared_method_there_is_nothing_to_test_and_pairs_are_told():
