@@ -47,7 +47,6 @@ def _parser():
         help="nodes read data and weights in this folder of theirs (default: this folder's path); "
         "without --shared they are sent once to each node",
     )  # fmt: skip
-    ray.add_argument("--cache", default="~/.cache/colora", help="where nodes keep what is sent (default: %(default)s)")
     ray.add_argument(
         "--retries", type=int, default=3, help="how often a run starts again that a lost node takes along (default: 3)"
     )

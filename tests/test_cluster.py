@@ -1,9 +1,9 @@
 """The launcher on a Ray cluster: a node lost in the middle, for real, and what nodes may send back."""
 
 import gc
-import hashlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -17,17 +17,17 @@ import pytest
 import yaml
 
 from pipelines.files import records
-from pipelines.launching import grid, worker
-from pipelines.profile import Params
+from pipelines.launching.grid import Grid, Wave
+from pipelines.profile import Params, ParamsError
 from pipelines.runs.code import ROOT
 from pipelines.runs.record import is_complete, read_record
 from tests.conftest import tiny_params
 
 ray = pytest.importorskip("ray", reason="the package ray is not installed (extra `cluster`)")
 
-LONG = 900  # seconds, of a machine that has much else to do
+LONG = 300  # seconds, of a machine that has much else to do
 
-from pipelines import cluster  # noqa: E402 (it imports ray
+from pipelines.launching import cluster  # noqa: E402 (it imports ray)
 
 
 def content(**changes) -> dict:
@@ -82,7 +82,7 @@ def added(cluster, **options):
 
 
 def launch(folder, address, *arguments):
-    command = [sys.executable, "-m", "pipelines.launch", "--ray", address, "--cache", str(folder / "cache"), *arguments]
+    command = [sys.executable, "-m", "pipelines.launch", "--ray", address, *arguments]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     return subprocess.Popen(command, cwd=folder, env=environment(), **pipes)
 
@@ -97,17 +97,21 @@ def test_a_node_without_the_shared_data_ends_the_launch_with_one_clear_error(nod
     assert not (workdir / "results").exists()
 
 
-def training(cache) -> set:
-    """(method, seed) of the processes that train with code from this cache."""
-    found = set()
+def workers() -> list[int]:
+    """The processes that train on nodes."""
+    found = []
     for process in Path("/proc").glob("[0-9]*"):
         try:
-            words = (process / "cmdline").read_text().split("\0")
-            if "pipelines.train" in words and str(cache).encode() in (process / "environ").read_bytes():
-                found.add((words[words.index("--method") + 1], int(words[words.index("--seed") + 1])))
+            if b"pipelines.launching.worker" in (process / "cmdline").read_bytes():
+                cwd = str((process / "cwd").resolve())
+                found += [int(process.name)] if "working_dir_files" in cwd else []
         except OSError:  # ended meanwhile
             continue
     return found
+
+
+def checkpoints() -> list[Path]:
+    return [path for pid in workers() for path in Path(f"/proc/{pid}/cwd/checkpoints").rglob("*.pt")]
 
 
 def test_ctrl_c_ends_what_the_nodes_train(nodes, profile, workdir):
@@ -115,7 +119,7 @@ def test_ctrl_c_ends_what_the_nodes_train(nodes, profile, workdir):
     with launch(workdir, nodes.cluster.address) as process:
         try:
             deadline = time.monotonic() + LONG
-            while len(training(workdir / "cache")) < 2:
+            while len(workers()) < 2:
                 assert process.poll() is None, process.communicate()
                 assert time.monotonic() < deadline
                 time.sleep(0.05)
@@ -124,9 +128,9 @@ def test_ctrl_c_ends_what_the_nodes_train(nodes, profile, workdir):
         finally:
             process.kill()
     assert process.returncode == 128 + signal.SIGINT and "launch again to continue" in err and "Traceback" not in err
-    assert not training(workdir / "cache")
+    assert not workers()
     # A run may have ended before the interrupt came; what is there is whole.
-    assert all(is_complete(path.parent, read_record(path.parent)["fingerprint"])
+    assert all(is_complete(path.parent, read_record(path.parent).fingerprint)
                for path in (workdir / "results").rglob("record.json"))  # fmt: skip
     assert len(list((workdir / "results").rglob("record.json"))) < len(params.method) * len(params.seeds)
 
@@ -135,28 +139,27 @@ def test_a_grid_that_loses_a_node_completes_and_equals_a_serial_run(nodes, profi
     params = profile()
     with launch(workdir, nodes.cluster.address) as process:
         try:
-            busy, deadline = set(), time.monotonic() + LONG
-            while len(busy) < 2 or not list((workdir / "cache/checkpoints").rglob("*.pt")):
+            deadline = time.monotonic() + LONG
+            while len(workers()) < 2 or not checkpoints():
                 assert process.poll() is None, process.communicate()
                 assert time.monotonic() < deadline
                 time.sleep(0.05)
-                busy = training(workdir / "cache")
             nodes.cluster.remove_node(nodes.first, allow_graceful=False)
             out, err = process.communicate(timeout=LONG)
         finally:
             process.kill()
     assert (process.returncode, err) == (0, ""), out + err
     assert "4 of 4 runs are complete" in out
-    for method, seed in busy:  # one of them was on the lost node
-        assert (
-            f"({nodes.second.node_id[:12]})"
-            in (workdir / f"checkpoints/tiny/{method}/{seed}.log").read_text().splitlines()[0]
-        )
+    lost = re.findall(r"(\S+) seed (\d) was lost with its node and will start again", out)
+    assert len(lost) == 1
+    for method, seed in lost:
+        log = (workdir / f"checkpoints/tiny/{method}/{seed}.log").read_text()
+        assert f"({nodes.second.node_id[:12]})" in log.splitlines()[0]
     serial = serial_run(params, workdir)
     for run in (params.run_dir(method, seed) for method in params.method for seed in params.seeds):
         with np.load(serial / run / "predictions.npz") as a, np.load(workdir / run / "predictions.npz") as b:
             assert all(np.array_equal(a[name], b[name]) for name in ("indices", "labels", "probabilities"))
-        here, there = (read_record(root / run)["environment"] for root in (serial, workdir))
+        here, there = (read_record(root / run).environment for root in (serial, workdir))
         assert there["threads"] == 1 and there["commit"] == here["commit"]
 
 
@@ -185,33 +188,39 @@ def serial_run(params, workdir):
 
 @pytest.fixture
 def sent(profile):
-    """The grid, a run, and what an honest node sends of it."""
+    """A run, and what an honest node sends of it."""
     params = profile(method={"full": {"family": "full"}})
-    made = grid.Grid(params)
-    task = made.tasks[0]
-    record = {"status": "complete", "fingerprint": made.fingerprint(task), "environment": {"commit": None}}
-    files = {"record.json": json.dumps(record).encode(), "curves.csv": b"epoch\n", "predictions.npz": b"PK"}
-    return made, task, {"node": "n1", "returncode": 0, "log": b"", "files": files}
+    task = Grid([Wave("params.yaml", params)]).tasks[0]
+    scores = {"acc": 0.5, "balanced_acc": 0.5, "auc": 0.5, "loss": 1.0}
+    record = {
+        "profile": "tiny", "method": "full", "seed": 0, "status": "complete", "fingerprint": task.fingerprint(),
+        "settings": {}, "metrics": {"best_epoch": 1, "val": scores, "test": scores},
+        "parameters": {"trainable": 1, "total": 1, "flops": 1},
+        "data": {"train": 1, "val": 1, "test": 1, "classes": ["a"]},
+        "timings": {"epoch_s": 1.0, "total_s": 1.0}, "environment": {"dirty": False},
+    }  # fmt: skip
+    folder = params.run_dir("full", 0).as_posix()
+    names = {"record.json": json.dumps(record).encode(), "curves.csv": b"epoch\n", "predictions.npz": b"PK"}
+    return task, {"node": "n1", "files": {f"{folder}/{name}": content for name, content in names.items()}}
 
 
 def test_what_a_node_sends_is_written_with_the_record_last(sent, workdir, monkeypatch):
-    made, task, result = sent
+    task, result = sent
+    model = (task.params.model_dir("full", 0) / "card.json").as_posix()
+    result["files"] = {**result["files"], model: b"{}"}
     written, write = [], records.write_atomically
-    monkeypatch.setattr(records, "write_atomically", lambda path, w: (written.append(path.name), write(path, w)))
-    assert cluster.store(made, task, result) is None
-    assert written[-1] == "record.json" and set(written) == set(result["files"])
-    assert made.is_complete(task)
-    assert (made.params.run_dir("full", 0) / "predictions.npz").read_bytes() == b"PK"
+    monkeypatch.setattr(records, "write_atomically", lambda path, w: (written.append(path.as_posix()), write(path, w)))
+    assert cluster.store(task, result) is None
+    assert written[-1].endswith("record.json") and set(written) == set(result["files"])
+    assert task.is_complete()
+    assert (task.params.run_dir("full", 0) / "predictions.npz").read_bytes() == b"PK"
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["../1/record.json", "/tmp/x.json", "..", "a/b.csv", ".hidden.json", "run.py", "record.json.tmp", "a\x00.csv"],
-)
-def test_a_file_that_could_lie_elsewhere_is_refused_and_nothing_is_written(sent, workdir, name):
-    made, task, result = sent
+@pytest.mark.parametrize("name", ["../1/a.csv", "/tmp/x.json", "results/tiny/runs/full/1/a.csv", "a.csv", ".."])
+def test_a_file_that_lies_elsewhere_is_refused_and_nothing_is_written(sent, workdir, name):
+    task, result = sent
     result["files"][name] = b"x"
-    assert cluster.store(made, task, result) == f"node n1 sent a file that does not belong there: {name!r}"
+    assert cluster.store(task, result) == f"node n1 sent a file that does not belong there: {name!r}"
     assert not (workdir / "results").exists()
 
 
@@ -226,71 +235,20 @@ def test_a_file_that_could_lie_elsewhere_is_refused_and_nothing_is_written(sent,
     ],
 )
 def test_a_record_that_is_not_the_runs_is_refused_and_nothing_is_written(sent, workdir, record, words):
-    made, task, result = sent
-    result["files"]["record.json"] = record
-    assert words in cluster.store(made, task, result)
+    task, result = sent
+    result["files"][task.record_file.as_posix()] = record
+    assert words in cluster.store(task, result)
     assert not (workdir / "results").exists()
 
 
 def test_a_node_that_sends_no_record_leaves_the_run_as_it_was(sent, workdir):
-    made, task, result = sent
-    assert cluster.store(made, task, {**result, "files": {"curves.csv": b""}}) is None
+    task, result = sent
+    assert cluster.store(task, {**result, "files": {"curves.csv": b""}}) is None
     assert not (workdir / "results").exists()
 
 
-# What a node keeps
-
-
-def parcel(name="data/images.npy", content=b"pixels", **changes):
-    pieces = [content[:3], content[3:]]
-    return {"key": "abc", "files": [(name, hashlib.sha256(content).hexdigest(), pieces)], **changes}
-
-
-@pytest.fixture
-def fetched(monkeypatch):
-    """Pieces that Ray was asked for; here a reference is the piece itself."""
-    asked = []
-    monkeypatch.setattr(ray, "get", lambda piece: asked.append(piece) or piece)
-    return asked
-
-
-def test_a_parcel_is_unpacked_once(workdir, fetched):
-    assert worker.unpack(parcel(), workdir / "cache") == workdir / "cache/abc"
-    assert (workdir / "cache/abc/data/images.npy").read_bytes() == b"pixels"
-    worker.unpack(parcel(), workdir / "cache")
-    assert fetched == [b"pix", b"els"]
-
-
-def test_a_parcel_half_unpacked_by_a_process_that_died_is_unpacked_anew(workdir, fetched):
-    (workdir / "cache/abc.unfinished/data").mkdir(parents=True)
-    (workdir / "cache/abc.unfinished/data/old.npy").touch()
-    assert [path.name for path in (worker.unpack(parcel(), workdir / "cache") / "data").iterdir()] == ["images.npy"]
-
-
-@pytest.mark.parametrize("name", ["../x", "/x", "a/../../x"])
-def test_a_parcel_cannot_leave_its_folder(workdir, fetched, name):
-    with pytest.raises(ValueError, match="leaves its folder"):
-        worker.unpack(parcel(name), workdir / "cache")
-
-
-def test_a_damaged_parcel_is_refused_and_not_kept(workdir, fetched):
-    damaged = parcel()
-    damaged["files"][0][2][0] = b"pxx"
-    with pytest.raises(ValueError, match="launch again"):
-        worker.unpack(damaged, workdir / "cache")
-    assert not (workdir / "cache/abc").exists()
-
-
-def test_shared_data_must_be_the_launchers(workdir):
-    (workdir / "manifest.json").write_text("{}")
-    worker.check_same(workdir / "manifest.json", hashlib.sha256(b"{}").hexdigest())
-    with pytest.raises(ValueError, match="not the file that the launcher has"):
-        worker.check_same(workdir / "manifest.json", hashlib.sha256(b"other").hexdigest())
-
-
-def test_weights_are_placed_wherever_a_profile_names_them():
-    content = {"model": {"weights": {"resnet18": "a", "vgg16": "imagenet"}}, "method": {"x": {"weights": "b"}, "y": {}}}
-    assert cluster._with_weights(content, lambda path: f"<{path}>") == {
-        "model": {"weights": {"resnet18": "<a>", "vgg16": "<imagenet>"}},
-        "method": {"x": {"weights": "<b>"}, "y": {}},
-    }
+def test_what_ray_cannot_carry_is_refused_with_the_way_round_it(profile, monkeypatch):
+    grid = Grid([Wave("params.yaml", profile())])
+    monkeypatch.setattr(cluster, "LARGEST", 1000)
+    with pytest.raises(ParamsError, match="a folder that all nodes see, and name it with --shared"):
+        cluster.Cluster(grid, SimpleNamespace(shared=None, ray="auto"))

@@ -1,54 +1,128 @@
-"""Runs on a Ray cluster: this process is the head, which alone writes results; nodes send theirs back as bytes."""
+"""Workers on a Ray cluster: this process alone writes results; nodes send theirs back as bytes.
 
-import hashlib
+Ray itself carries code, parameters, data and weights: they are the working directory of its runtime environment, which
+each node unpacks once. An actor holds a place on a node, and in it a worker that stays for the next task.
+"""
+
 import json
 import logging
 import math
 import os
-import re
 import signal
 import socket
+import tempfile
 import time
+from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
 import ray
 import yaml
+from pydantic import ValidationError
 
-from pipelines.data import prepared
 from pipelines.files import records
-from pipelines.files.hashing import sha256_json
-from pipelines.launching import node as worker
-from pipelines.launching.grid import Grid, Task
-from pipelines.launching.processes import cores
-from pipelines.profile import ParamsError
+from pipelines.files.errors import UserError
+from pipelines.launching.grid import Grid, Task, Wave
+from pipelines.launching.packing import portable
+from pipelines.launching.processes import GRACE_S, Worker, cores
+from pipelines.profile import ParamsError, load
 from pipelines.runs import environment
 from pipelines.runs.code import ROOT
+from pipelines.runs.record import Record
 
-PIECE = 64 * 2**20  # bytes of a file that are sent as one object
-FILE = re.compile(r"[a-z][a-z0-9_-]*\.(json|csv|npz)")  # of a run: nothing that could lie outside its folder
+LARGEST = 500 * 2**20  # bytes that Ray carries in a working directory
+
+
+class NodeError(UserError):
+    """A node can run no run; the message names it, what is wrong, and what to do."""
+
+
+class Node:
+    """An actor: one worker on a node, in Ray's copy of the project there.
+
+    Args:
+        shared: where the node finds data and checkpoints, or None if they are in the copy.
+        manifest: sha256 that the manifest of the data must have.
+    """
+
+    def __init__(self, threads: int, gpu: bool, shared: str | None, manifest: str):
+        self.options = {"threads": threads, "gpu": None if gpu else ""}  # Ray has set which GPU
+        self.shared, self.manifest, self.worker = shared, manifest, None
+        self.name = f"{socket.gethostname()} ({ray.get_runtime_context().get_node_id()[:12]})"
+
+    def do(self, method: str, seed: int | None, chosen: bytes | None) -> dict:
+        """Do a task, for which its method's trials may be `chosen`.
+
+        Returns:
+            {"node", "why", "log", "files": {path: bytes}}, or {"node", "unfit": why} if no task can run here.
+        """
+        params = load("params.yaml")
+        task = Task(Wave("params.yaml", params), 0, method, seed)
+        if unfit := self._unfit(params.data_dir):
+            return {"node": self.name, "unfit": unfit}
+        if chosen is not None:
+            records.write_atomically(params.tune_file(method), lambda file: file.write(chosen))
+        if self.worker is None or not self.worker.alive:
+            self.worker = Worker(task.log, **self.options)
+        self.worker.start(task)
+        why, _ = self.worker.collect()
+        files = {path.as_posix(): path.read_bytes() for path in _files(task)}
+        return {"node": self.name, "why": why, "log": task.log.read_bytes(), "files": files}
+
+    def _unfit(self, data: Path) -> str | None:
+        for folder in (data, Path("checkpoints")) if self.shared else ():
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            with suppress(FileExistsError):  # of another actor here
+                folder.symlink_to(Path(self.shared) / folder)
+        path = Path(self.shared or "", data, "manifest.json")
+        if not path.is_file():
+            return (
+                f"{path} is not there; mount the shared folder on every node under the path given to --shared, "
+                "or leave --shared out and Ray carries the data"
+            )
+        if records.sha256_file(path) != self.manifest:
+            return f"{path} is not the file that the launcher has; prepare the data anew in the shared folder"
+        return None
+
+    def interrupt(self) -> None:
+        """Let the task stop, as by Ctrl-C; called while `do` waits."""
+        with suppress(ProcessLookupError):
+            if self.worker:
+                os.killpg(self.worker.process.pid, signal.SIGINT)
+
+
+def _files(task: Task) -> list[Path]:
+    """What a task leaves."""
+    if task.seed is None:
+        return [path for path in [task.record_file] if path.is_file()]
+    folders = (task.record_file.parent, task.params.model_dir(task.method, task.seed))
+    return [path for folder in folders for path in sorted(folder.glob("[!.]*")) if path.is_file()]
 
 
 class Cluster:
-    """As many jobs at a time as the nodes that are there have room for; Ray starts those of a lost node on another.
+    """As many tasks at a time as the nodes that are there have room for; one that is lost with its node waits again.
 
     Args:
         args: the options of `pipelines.launch`.
 
     Raises:
         ConnectionError: no cluster at the address.
-        ParamsError: no node has room for one run.
+        ParamsError: no node has room for one run, or Ray cannot carry so much.
     """
 
     def __init__(self, grid: Grid, args):
         self.params, self.args = grid.tasks[0].params, args
-        _connect(args.ray)
-        ray.cloudpickle.register_pickle_by_value(worker)  # nodes need not have this project
+        with tempfile.TemporaryDirectory(prefix="colora-") as folder:
+            self._stage(Path(folder))
+            _connect(args.ray, folder)
         nodes = [node for node in _nodes() if node.get("GPU")] or _nodes()
         self.gpu = 1 / args.per_gpu if any(node.get("GPU") for node in nodes) else 0  # of one, for each run
         self.threads = args.threads or min(
             max(1, int(node.get("CPU", 1) * self.gpu // node["GPU"])) if self.gpu else 1 for node in nodes
         )
-        self.running: dict = {}  # reference -> task
+        self.running: dict = {}  # reference -> (task, actor)
+        self._idle: list = []
+        self._losses: Counter = Counter()
         self._counted = -math.inf
         if not self.slots:
             ray.shutdown()
@@ -57,9 +131,35 @@ class Cluster:
                 "lower --threads, or add nodes"
             )
         memory = {"memory": int(args.memory * 2**30)} if args.memory else {}
-        self._needs = {"num_cpus": self.threads, "num_gpus": self.gpu, "max_retries": args.retries, **memory}
-        self._remote = ray.remote(worker.run_on_node)
-        self._send()
+        self._actor = ray.remote(Node).options(
+            num_cpus=self.threads, num_gpus=self.gpu, max_concurrency=2, **memory
+        )  # fmt: skip
+        self._about = (self.threads, self.gpu > 0, args.shared, records.sha256_file(_manifest(self.params)))
+
+    def _stage(self, folder: Path) -> None:
+        """Fill the working directory that nodes get, with links."""
+        weights: dict[str, Path] = {}
+        content = portable(self.params, weights)
+        if self.args.shared:
+            links = {}
+            texts = yaml.safe_dump(content, sort_keys=False)
+            for inside, path in weights.items():
+                texts = texts.replace(inside, str(Path(self.args.shared) / path))
+        else:
+            links = {self.params.data_dir.as_posix(): self.params.data_dir, **weights}
+            texts = yaml.safe_dump(content, sort_keys=False)
+        links |= {name: ROOT / name for name in ("pipelines", "baselines", "colora")}
+        for name, path in links.items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).symlink_to(path.absolute())
+        (folder / "params.yaml").write_text(texts)
+        (folder / ".git_archival.txt").write_text(f"node: {environment.commit()}\n")
+        size = sum(p.stat().st_size for path in links.values() for p in [path, *path.rglob("*")] if p.is_file())
+        if size > LARGEST:
+            raise ParamsError(
+                f"data and weights take {size / 2**20:.0f} MiB, of which Ray carries {LARGEST / 2**20:.0f} at most; "
+                "put them into a folder that all nodes see, and name it with --shared"
+            )
 
     def __str__(self):
         return f"{self.slots} at a time on a cluster of {len(_nodes())} nodes, {self.threads} threads each"
@@ -78,96 +178,65 @@ class Cluster:
     def has_room(self, task: Task) -> bool:
         return len(self.running) < self.slots
 
-    # What goes out
-
-    def _send(self) -> None:
-        """Put code, data and weights where nodes fetch them from, unless they read data and weights themselves."""
-        sources = [path for name in ("pipelines", "baselines", "colora") for path in (ROOT / name).rglob("*.py")]
-        self._code = _parcel({path.relative_to(ROOT).as_posix(): path for path in sources})
-        manifest = self.params.data_dir / "manifest.json"
-        data = self.params.data_dir.as_posix()
-        if self.args.shared:
-            shared = Path(self.args.shared)
-            self._links = {data: str(shared / data), "checkpoints": str(shared / "checkpoints")}
-            self._same = {str(shared / manifest): records.sha256_file(manifest)}
-        else:
-            files = {p.relative_to(self.params.data_dir).as_posix(): p for p in prepared.files(self.params.data_dir)}
-            self._links, self._same = {data: _parcel(files)}, {}
-        self._weights = {}  # path as the profile has it -> path as nodes have it
-        content = _with_weights(self.params.model_dump(mode="json"), self._place)
-        self._params = yaml.safe_dump(content, sort_keys=False)
-
-    def _place(self, weights: str) -> str:
-        """Where nodes find a weights file, which is sent unless shared."""
-        if weights in ("imagenet", "random"):
-            return weights
-        path = Path(weights).expanduser()
-        if self.args.shared:
-            return str(Path(self.args.shared) / path)
-        if weights not in self._weights and path.is_file():  # a missing one is its method's error
-            parcel = _parcel({path.name: path})
-            folder = f"weights/{parcel['key']}"
-            self._links[folder] = parcel
-            self._weights[weights] = f"{folder}/{path.name}"
-        return self._weights.get(weights, weights)
-
     def start(self, task: Task) -> None:
-        texts = {"params.yaml": self._params}
-        tuning = self.params.tune_file(task.method)
-        if task.seed is None:
-            folder, wanted = tuning.parent, tuning.name
-        else:
-            folder, wanted = self.params.run_dir(task.method, task.seed), None
-            if tuning.is_file():
-                texts[tuning.as_posix()] = tuning.read_text()
-        spec = {
-            "command": task.command().split()[2:], "folder": folder.as_posix(), "wanted": wanted, "texts": texts,
-            "code": self._code, "links": self._links, "same": self._same, "cache": self.args.cache,
-            "threads": self.threads, "gpu": self.gpu > 0,
-        }  # fmt: skip
-        self.running[self._remote.options(name=str(task), **self._needs).remote(spec)] = task
+        actor = self._idle.pop() if self._idle else self._actor.remote(*self._about)
+        tuned = self.params.tune_file(task.method)
+        chosen = tuned.read_bytes() if task.seed is not None and tuned.is_file() else None
+        self.running[actor.do.remote(task.method, task.seed, chosen)] = task, actor
 
-    # What comes back
-
-    def ended(self, seconds: float) -> list[tuple[Task, str]]:
-        """Jobs that have ended and whose results are written, with their last word; waits so long for one.
+    def ended(self, seconds: float) -> list[tuple[Task, str | None]]:
+        """Tasks that have ended and whose results are written, with their last word, None where they are to start
+        again; waits so long for one.
 
         Raises:
-            NodeError: a node has not what it needs, so that no run can run there.
+            NodeError: a node has not what it needs, so that no task can run there.
         """
-        if not self.running:
-            return []
-        ray.wait(list(self.running), num_returns=1, timeout=seconds)
-        done, _ = ray.wait(list(self.running), num_returns=len(self.running), timeout=0)
-        return [(task, self._collect(reference, task)) for reference in done for task in [self.running.pop(reference)]]
+        if len(self.running) + len(self._idle) > self.slots:  # a lost place, for which some actor may wait
+            self._release()
+        ray.wait(list(self.running), num_returns=1, timeout=seconds) if self.running else time.sleep(seconds)
+        done = ray.wait(list(self.running), num_returns=len(self.running), timeout=0)[0] if self.running else []
+        return [(self.running[reference][0], self._collect(reference)) for reference in done]
 
-    def _collect(self, reference, task: Task) -> str:
+    def _collect(self, reference) -> str | None:
+        task, actor = self.running.pop(reference)
         try:
             result = ray.get(reference)
+        except ray.exceptions.RayActorError as error:
+            self._release()  # some may be on the same node
+            self._counted = -math.inf
+            self._losses[task] += 1
+            lost = f"lost with its node or process: {str(error).splitlines()[0]}"
+            return None if self._losses[task] <= self.args.retries else lost
         except ray.exceptions.RayTaskError as error:
+            ray.kill(actor)
             return f"{type(error.cause).__name__}: {error.cause}"
-        except ray.exceptions.RayError as error:  # its retries are used up
-            return f"lost with its node or process: {str(error).splitlines()[0]}"
         if "unfit" in result:
-            raise worker.NodeError(f"node {result['node']}: {result['unfit']}")
+            raise NodeError(f"node {result['node']}: {result['unfit']}")
+        self._idle.append(actor)
         where = f"node {result['node']}\n".encode()
         records.write_atomically(task.log, lambda file: file.write(where + result["log"]))
-        why = worker.how_it_ended(result["returncode"], result["log"].decode(errors="replace"))
-        return store(task, result) or f"{why} (on node {result['node']})"
+        return store(task, result) or f"{result['why']} (on node {result['node']})"
 
-    def stop(self, impatient) -> list[tuple[Task, str]]:
-        """Cancel what runs, by force after a grace time or once `impatient()`, return it, and leave the cluster."""
-        for reference in self.running:
-            ray.cancel(reference)
-        deadline, left = time.monotonic() + worker.GRACE_S + 2, list(self.running)
+    def _release(self) -> None:
+        """Give idle actors' places back."""
+        for actor in self._idle:
+            ray.kill(actor)
+        self._idle = []
+
+    def stop(self, impatient) -> list[tuple[Task, str | None]]:
+        """Interrupt what runs, kill it after a grace time or once `impatient()`, return it, and leave the cluster."""
+        for _, actor in self.running.values():
+            actor.interrupt.remote()
+        deadline, left = time.monotonic() + GRACE_S, list(self.running)
         while left and time.monotonic() < deadline and not impatient():
             _, left = ray.wait(left, num_returns=len(left), timeout=0.2)
-        for reference in left:
-            ray.cancel(reference, force=True)
         stopped = [
-            (task, "" if reference in left else self._collect(reference, task))
-            for reference, task in self.running.items()
+            (task, "" if reference in left else self._collect(reference))
+            for reference, (task, _) in list(self.running.items())
         ]
+        for _, actor in self.running.values():
+            ray.kill(actor)  # the kernel kills its worker with it
+        self._release()
         self.running = {}
         ray.shutdown()
         return stopped
@@ -176,32 +245,37 @@ class Cluster:
 def store(task: Task, result: dict) -> str | None:
     """Write what a node sent of a task, its record last; returns what is wrong with it, or None.
 
-    Nothing is written unless the record has the fingerprint that it should have here, and every name is one that lies
-    in the run's folder.
+    Nothing is written unless the record has the fingerprint that it should have here, and every file lies where the
+    task's files do.
     """
-    files, node = dict(result["files"]), result["node"]
-    path = task.record_file
-    if path.name not in files:
+    files, node, last = dict(result["files"]), result["node"], task.record_file.as_posix()
+    if last not in files:
         return None
     try:
-        record = json.loads(files.pop(path.name))
+        record = json.loads(files.pop(last))
         if record["fingerprint"] != task.fingerprint():
             return f"node {node} sent a record with another fingerprint: it has other data, weights or code"
-        wrong = [name for name in files if task.seed is None or not FILE.fullmatch(name)]
-        if wrong:
-            return f"node {node} sent a file that does not belong there: {wrong[0]!r}"
-        if record["environment"]["commit"] is None:  # nodes have no Git repository; the code is ours
-            record["environment"] |= {"commit": environment.commit(), "dirty": environment.dirty()}
-    except (ValueError, KeyError, TypeError) as error:
+        if task.seed is not None:
+            Record.model_validate(record)
+            record["environment"]["dirty"] = environment.dirty()  # nodes have no Git repository
+    except (ValueError, KeyError, TypeError, ValidationError) as error:
         return f"node {node} sent a malformed record: {error!r}"
+    folders = [task.record_file.parent]
+    folders += [task.params.model_dir(task.method, task.seed)] if task.seed is not None else []
+    if wrong := [name for name in files if Path(name).parent not in folders or ".." in Path(name).parts]:
+        return f"node {node} sent a file that does not belong there: {wrong[0]!r}"
     for name, content in files.items():
-        records.write_atomically(path.parent / name, lambda file, content=content: file.write(content))
-    records.write_json(path, record)
+        records.write_atomically(Path(name), lambda file, content=content: file.write(content))
+    records.write_json(task.record_file, record)
     return None
 
 
-def _connect(address: str) -> None:
-    """Join the cluster at an address, or start one of this machine alone.
+def _manifest(params) -> Path:
+    return params.data_dir / "manifest.json"
+
+
+def _connect(address: str, folder: str) -> None:
+    """Join the cluster at an address with a folder for its nodes, or start one of this machine alone.
 
     Raises:
         ConnectionError: there is none, or it could not be started.
@@ -219,8 +293,9 @@ def _connect(address: str) -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     ours = signal.getsignal(signal.SIGTERM)
     alone = {"num_cpus": cores(), "include_dashboard": False} if address == "local" else {}
+    carried = {"working_dir": folder, "excludes": ["**/__pycache__"]}
     try:
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **alone)
+        ray.init(address=address, runtime_env=carried, log_to_driver=False, logging_level=logging.ERROR, **alone)
     except Exception as error:  # Ray raises plain ones too
         reason = str(error).strip().splitlines()[0]
         raise ConnectionError(f"--ray {address}: {reason}") from error
@@ -230,27 +305,3 @@ def _connect(address: str) -> None:
 def _nodes() -> list[dict]:
     """The resources of every node that is alive."""
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]
-
-
-def _parcel(files: dict[str, Path]) -> dict:
-    """Put files where nodes can fetch them, in pieces; see `worker.unpack`."""
-    packed = []
-    for name, path in sorted(files.items()):
-        digest, pieces = hashlib.sha256(), []
-        with open(path, "rb") as file:
-            while piece := file.read(PIECE):
-                digest.update(piece)
-                pieces.append(ray.put(piece))
-        packed.append((name, digest.hexdigest(), pieces))
-    return {"key": sha256_json([entry[:2] for entry in packed])[:32], "files": packed}
-
-
-def _with_weights(content: dict, place) -> dict:
-    """A profile's content with every weights path replaced by `place(path)`."""
-    for section in [content["model"], *content["method"].values()]:
-        weights = section.get("weights")
-        if isinstance(weights, dict):
-            section["weights"] = {backbone: place(path) for backbone, path in weights.items()}
-        elif isinstance(weights, str):
-            section["weights"] = place(weights)
-    return content

@@ -82,11 +82,12 @@ def _run(grid: Grid, pool, end: float, stops: list[int], tick) -> None:
                 progress.event(f"{task} started")
             else:
                 for task, why in pool.ended(0.2):
-                    if why is None:  # lost with its machine, and tried again
+                    if why is None:
                         task.state = "waiting"
+                        progress.event(f"{task} was lost with its node and will start again")
                     else:
                         grid.settle(task, why)
-                    progress.ended(task, pool.slots)
+                        progress.ended(task, pool.slots)
             progress.draw(pool.slots)
             tick()
     finally:  # stopped, or an error of our own: nothing is left running

@@ -39,7 +39,7 @@ def pack(profile_files: list[str], archive: Path, *, code: bool = True) -> None:
         for seed in params.all_seeds:
             prepared.identity(params.data_dir, seed, external=params.data.external_names)
     weights: dict[str, Path] = {}
-    texts = {name: yaml.safe_dump(_portable(params, weights), sort_keys=False) for name, params in profiles.items()}
+    texts = {name: yaml.safe_dump(portable(params, weights), sort_keys=False) for name, params in profiles.items()}
     commit = _committed("rev-parse", "HEAD").decode().strip()
     texts[".git_archival.txt"] = f"node: {commit}\n"
     committed = _committed("archive", "HEAD") if code else None
@@ -97,7 +97,7 @@ def _add_code(tar: tarfile.TarFile, committed: bytes, top: str, left_out: set[st
                 tar.addfile(member, content)
 
 
-def _portable(params: Params, files: dict[str, Path]) -> dict:
+def portable(params: Params, files: dict[str, Path]) -> dict:
     """The parameters with every weights file as weights/packed/NAME; `files` gets where each of those is now.
 
     Raises:
