@@ -263,8 +263,8 @@ def write_profile(params, skip=(), **options):
 def everything(methods=("full", "head-only", "colora-blocks2-5", "vit-full", "medmamba"), **more):
     """A profile with all that results can hold: two folds twice, patients, other patients, probed runs.
 
-    `summarise(everything())` writes every file of `pipelines.evidence.schemas` with rows, but labels.csv, for which there
-    is `label_params`.
+    `summarise(everything())` writes every file of `pipelines.evidence.schemas` with rows, but labels.csv, for which
+    there is `label_params`.
     """
     known = params(list(methods), seeds=range(4), probe={}, **more)
     external = [{"name": "elsewhere", "path": "scans/elsewhere"}]
