@@ -31,3 +31,20 @@ def test_the_example_method_trains_what_it_says():
     trained = {name.split(".")[0] + "." + name.split(".")[1] for name, p in model.named_parameters() if p.requires_grad}
     assert {name for name in trained if name.startswith("backbone")} == {"backbone.block5"}
     assert torch.is_tensor(model(torch.zeros(1, 3, 32, 32)))
+
+
+def test_what_came_out_is_what_the_results_say():
+    from report import pages
+
+    text = (ROOT / "README.md").read_text()
+    stated = text.split("-->", 1)[1].split("<!-- /headline", 1)[0].strip()
+    assert stated == pages.headline(pages.read(ROOT / "results" / "oct1k")).strip()
+
+
+def test_readme_is_one_page_and_its_links_lead_somewhere():
+    text = (ROOT / "README.md").read_text()
+    assert len(text.splitlines()) <= 110
+    pages = {ROOT / "README.md": text} | {page: page.read_text() for page in (ROOT / "docs").glob("*.md")}
+    for page, content in pages.items():
+        for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", content):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
