@@ -38,7 +38,7 @@ def test_what_came_out_is_what_the_results_say():
 
     text = (ROOT / "README.md").read_text()
     stated = text.split("-->", 1)[1].split("<!-- /headline", 1)[0].strip()
-    assert stated == pages.headline(pages.read(ROOT / "results" / "oct1k")).strip()
+    assert stated == pages.headline(pages.read(ROOT / "results" / "oct1k", paper=True)).strip()
 
 
 def test_readme_is_one_page_and_its_links_lead_somewhere():

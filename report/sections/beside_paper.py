@@ -136,7 +136,8 @@ def comparability(results: Results) -> str:
     methods = results.methods[
         results.methods.index.isin(counterparts(results.methods, results.paper, results.dataset).method)
     ]
-    backbones = sorted({str(b) for b in methods.backbone[methods.group == "CNN"].dropna()} - {"vgg16"})
+    trained = methods[(methods.group == "CNN") & (methods.seeds > 0)]
+    backbones = sorted({str(b) for b in trained.backbone.dropna()} - {"vgg16"})
     parts = [] if results.dataset in set(results.paper.dataset) else ["on other data than OCTMNIST"]
     parts += [f"with {listed(backbones)} where the paper mostly has vgg16"] if backbones else []
     if not parts:
