@@ -15,8 +15,9 @@ from pipelines import prepare, train
 from pipelines.data import preparation, prepared
 from pipelines.data.sources import DataError
 from pipelines.files import records
+from pipelines.files.errors import UserError
 from pipelines.profile import Params
-from pipelines.runs.reading import SummaryError, read_runs
+from pipelines.runs.reading import read_runs
 from pipelines.runs.record import is_complete
 from pipelines.training import checkpoint as checkpoints
 from pipelines.training import loop, runner
@@ -286,7 +287,7 @@ def test_a_cut_file_of_a_run_is_named_with_what_mends_it(prepared, workdir, caps
     folder = params.run_dir("head-only", 0)
     before = read_runs(params)[0]["head-only", 0]
     cut(folder / name)
-    with pytest.raises(SummaryError, match=f"{name}(.|\n)*delete {folder}(.|\n)*train --method head-only --seed 0"):
+    with pytest.raises(UserError, match=f"{name}(.|\n)*delete {folder}(.|\n)*train --method head-only --seed 0"):
         read_runs(params)
     for path in folder.iterdir():
         path.unlink()

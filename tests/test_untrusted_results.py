@@ -16,9 +16,8 @@ from markdown_it import MarkdownIt
 
 from pipelines.evidence.summary import summarise
 from pipelines.files import markdown
-from pipelines.files.records import RecordError
+from pipelines.files.errors import UserError
 from pipelines.runs import reading
-from pipelines.runs.reading import SummaryError
 from report import reading as report_results
 from report import text as tables
 from tests import fake_results as fake
@@ -62,7 +61,7 @@ def summarised(here, made, path: Path, content: bytes, before: bytes) -> None:
             assert all(len(run["curves"]) == 3 and len(run["labels"]) == 16 for run in found.values())
             summary = summarise(made)
             json.loads(json.dumps(summary, allow_nan=False))
-        except (SummaryError, RecordError) as error:
+        except UserError as error:
             assert "full" in str(error) or path.name in str(error)
         finally:
             path.write_bytes(before)

@@ -18,10 +18,6 @@ MOST = 8  # contrasts of one family
 NO_SIZE = "none"
 
 
-class DeclaredError(UserError):
-    """The declared part of claims.yaml cannot be used; the message names the key and what was expected."""
-
-
 class Comparator(Section):
     """Gains that are claimed over a comparator, by metric ("none": the contrast is declared, no size is claimed)."""
 
@@ -91,13 +87,13 @@ def read(path: Path = CLAIMS) -> Declared:
     """The declared part of claims.yaml.
 
     Raises:
-        DeclaredError: the file cannot be read, or a key or value is unknown, missing or mistyped.
+        UserError: the file cannot be read, or a key or value is unknown, missing or mistyped.
     """
     try:
         content: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
         return Declared.model_validate(content["declared"])
     except ValidationError as error:
         told = [f"declared.{'.'.join(map(str, e['loc']))}: {e['msg']}, found {e['input']!r}" for e in error.errors()]
-        raise DeclaredError(f"{path}: {'; '.join(told)}") from None
+        raise UserError(f"{path}: {'; '.join(told)}") from None
     except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
-        raise DeclaredError(f"{path}: no section `declared` to be read ({error!r})") from None
+        raise UserError(f"{path}: no section `declared` to be read ({error!r})") from None

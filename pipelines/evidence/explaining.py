@@ -13,8 +13,9 @@ from pipelines.evidence import declared, hard_scans
 from pipelines.evidence import outcomes as tests
 from pipelines.evidence.probed import Probed
 from pipelines.files import records
+from pipelines.files.errors import UserError
 from pipelines.profile import Params
-from pipelines.runs.reading import SummaryError, common_classes, read_runs
+from pipelines.runs.reading import common_classes, read_runs
 
 EACH = 3  # images of agreement, and as many of disagreement
 AGREE, DIFFER = "agreement", "disagreement"
@@ -32,7 +33,7 @@ def explain(params: Params) -> dict[Path, str]:
     images were there to choose from.
 
     Raises:
-        SummaryError: as `read_runs` and `Probed`; or the prepared data are missing, or not those of the runs.
+        UserError: as `read_runs` and `Probed`; or the prepared data are missing, or not those of the runs.
     """
     runs, _ = read_runs(params)
     return {**_write_hard_scans(params, runs), **_write_maps(params, runs)}
@@ -58,7 +59,7 @@ def _write_maps(params: Params, runs: dict) -> dict[Path, str]:
     seeds = sorted({seed for method, seed in runs if params.probed(method, seed)})
     maps = next((found for seed in seeds if (found := _read_maps(params, runs, seed))), {})
     if not maps:
-        raise SummaryError(
+        raise UserError(
             f"{params.results_dir / 'runs'}: no probed run has a gradcam.npz; run `python -m pipelines.train`, or "
             "leave `probe` out of the profile"
         )
@@ -134,9 +135,9 @@ def _pixels(params: Params, indices: np.ndarray, labels: np.ndarray) -> np.ndarr
     try:
         images, truth = prepared.open_images(params.data_dir)
     except DataError as error:
-        raise SummaryError(f"{error}, on the data that the runs were trained on") from None
+        raise UserError(f"{error}, on the data that the runs were trained on") from None
     if len(indices) and (indices.max() >= len(truth) or not np.array_equal(truth[indices], labels)):
-        raise SummaryError(
+        raise UserError(
             f"{params.data_dir}: its labels of images {indices.tolist()} are not those that the runs were tested on; "
             "run `python -m pipelines.prepare` first, on the data that the runs were trained on"
         )

@@ -6,8 +6,8 @@ from functools import partial
 import numpy as np
 
 from pipelines.evidence import measures, stats, units
+from pipelines.files.errors import UserError
 from pipelines.profile import Params
-from pipelines.runs.reading import SummaryError
 
 
 @dataclass(frozen=True)
@@ -78,13 +78,13 @@ def paired(first: list[Outcome], second: list[Outcome]) -> list[tuple[Outcome, O
     """The runs of two methods, seed by seed, where both have one.
 
     Raises:
-        SummaryError: they saw different images under one seed.
+        UserError: they saw different images under one seed.
     """
     others = {own.seed: own for own in second}
     pairs = [(own, others[own.seed]) for own in first if own.seed in others]
     for a, b in pairs:
         if not (np.array_equal(a.indices, b.indices) and np.array_equal(a.labels, b.labels)):
-            raise SummaryError(
+            raise UserError(
                 f"methods {a.method} and {b.method}, seed {a.seed}: tested on different images, so they cannot be "
                 "paired; run both on the same prepared data"
             )
@@ -137,7 +137,7 @@ def gather(params: Params, runs: dict) -> dict[str, dict[str, list[Outcome]]]:
         runs: by (method, seed), as `pipelines.runs.reading.read_runs` returns them.
 
     Raises:
-        SummaryError: a table of patients is malformed, or is of other images than the runs'.
+        UserError: a table of patients is malformed, or is of other images than the runs'.
     """
     directory = params.results_dir / "data"
     sets = {"test": (directory / "patients.csv", runs)}
@@ -147,7 +147,7 @@ def gather(params: Params, runs: dict) -> dict[str, dict[str, list[Outcome]]]:
     for data, (path, answers) in sets.items():
         patients = units.read_patients(path)
         if patients is None and data != "test":
-            raise SummaryError(f"{path}: no such file; {units.AGAIN}")
+            raise UserError(f"{path}: no such file; {units.AGAIN}")
         whose = units.numbered(path, patients, {key: own["indices"] for key, own in answers.items()})
         count = 1 + max((int(own.max()) for own in whose.values()), default=-1)
         found[data] = {method: [] for method in params.method}
@@ -161,13 +161,13 @@ def gather(params: Params, runs: dict) -> dict[str, dict[str, list[Outcome]]]:
 
 
 def check_labels(data: str, outcomes: list[Outcome]) -> None:
-    """Raises SummaryError where two runs give one image different labels: they were tested on different data."""
+    """Raises UserError where two runs give one image different labels: they were tested on different data."""
     known: dict[int, tuple[int, Outcome]] = {}
     for own in outcomes:
         for image, label in zip(own.indices.tolist(), own.labels.tolist(), strict=True):
             first, other = known.setdefault(image, (label, own))
             if first != label:
-                raise SummaryError(
+                raise UserError(
                     f"image {image} of {data} is of class {first} in method {other.method}, seed {other.seed}, and of "
                     f"class {label} in method {own.method}, seed {own.seed}: they were tested on different data; run "
                     "`python -m pipelines.train` for both"

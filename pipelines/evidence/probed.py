@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 
 from pipelines.files import arrays
+from pipelines.files.errors import UserError
 from pipelines.profile import Params
-from pipelines.runs.reading import SummaryError
 
 
 class Probed:
@@ -24,7 +24,7 @@ class Probed:
         None for a run that is not to be probed, and where `allow_missing` lets the file be missing.
 
         Raises:
-            SummaryError: the file is missing or malformed, or its images are not of the run's test, or not those of
+            UserError: the file is missing or malformed, or its images are not of the run's test, or not those of
                 other methods with the same seed.
         """
         path = self.path(run)
@@ -45,15 +45,15 @@ class Probed:
         return {**found, "places": np.searchsorted(run["indices"], indices)}
 
     def same(self, run: dict, what: str, value: np.ndarray) -> None:
-        """Remember what the first run has, and raise SummaryError where another has something else."""
+        """Remember what the first run has, and raise UserError where another has something else."""
         path, expected = self.first.setdefault(what, (self.path(run), value))
         if not np.array_equal(expected, value):
             raise self.error(run, f"the {what} differ from those in {path}, so the methods cannot be compared")
 
-    def error(self, run: dict, what: str) -> SummaryError:
+    def error(self, run: dict, what: str) -> UserError:
         """An error that names the file, and how to make it again."""
         again = f"python -m pipelines.train --method {run['method']} --seed {run['seed']}"
-        return SummaryError(f"{self.path(run)}: {what}; remove its folder and rerun: {again}")
+        return UserError(f"{self.path(run)}: {what}; remove its folder and rerun: {again}")
 
     def path(self, run: dict) -> Path:
         return self.params.run_dir(run["method"], run["seed"]) / self.name

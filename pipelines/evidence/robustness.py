@@ -44,7 +44,7 @@ def read(params: Params, runs: dict, outcomes: dict[str, list[Outcome]]) -> dict
         runs: by (method, seed), as `pipelines.runs.reading.read_runs` returns them. outcomes: on the test images.
 
     Raises:
-        SummaryError: as `Probed.read` and `check`.
+        UserError: as `Probed.read` and `check`.
     """
     probed = Probed(params, "corruptions.npz", NAMES)
     found: dict[str, list[Corrupted]] = {}
@@ -63,7 +63,7 @@ def read(params: Params, runs: dict, outcomes: dict[str, list[Outcome]]) -> dict
 
 
 def check(probed: Probed, run: dict, found: dict[str, np.ndarray]) -> None:
-    """Raises SummaryError where a run's corruptions.npz is malformed, or not of the same run as its predictions."""
+    """Raises UserError where a run's corruptions.npz is malformed, or not of the same run as its predictions."""
     shapes = {name: found[name].shape for name in NAMES}
     n, k = found["indices"].size, found["kinds"].size
     if list(shapes.values()) != [(n,), (n,), (n,), (k, SEVERITIES, n), (k,)] or not k:

@@ -11,9 +11,9 @@ import numpy as np
 from pipelines.evidence import outcomes as tests
 from pipelines.evidence.outcomes import Outcome
 from pipelines.evidence.pairs import share
+from pipelines.files.errors import UserError
 from pipelines.files.records import read_json
 from pipelines.profile import Params, train_split
-from pipelines.runs.reading import SummaryError
 
 FREE = ("share", "epochs", "lr")  # of a recipe, what may differ between the methods of a series
 
@@ -25,7 +25,7 @@ def rows(params: Params, outcomes: dict[str, list[Outcome]], summary: dict[str, 
     lo, hi: from the series's method of the largest share, paired by seed, with a 95 % interval.
 
     Raises:
-        SummaryError: two methods of a series have one share, or the data card lacks a share.
+        UserError: two methods of a series have one share, or the data card lacks a share.
     """
     settings = {method: settings_of(params, method) for method in outcomes}
     if len({share(own) for own in settings.values()}) < 2:
@@ -54,7 +54,7 @@ def series_of(settings: dict[str, dict]) -> dict[str, list[str]]:
     """The methods of every series, in ascending order of share, series in the order of `settings`.
 
     Raises:
-        SummaryError: two methods of a series have one share.
+        UserError: two methods of a series have one share.
     """
     alike: dict[str, list[str]] = {}
     for method, own in settings.items():
@@ -66,7 +66,7 @@ def series_of(settings: dict[str, dict]) -> dict[str, list[str]]:
         for method in methods:
             other = shares.setdefault(share(settings[method]), method)
             if other != method:
-                raise SummaryError(
+                raise UserError(
                     f"methods {other} and {method} have one share and the same settings, {' and '.join(FREE[1:])} "
                     "aside: neither can stand for its series where methods train on several shares; drop one of them"
                 )
@@ -111,5 +111,5 @@ def _patients(params: Params, settings: dict, seeds: list[int]) -> float | None:
                 return None
             counts.append(float(facts["patients"][name]))
         except (KeyError, TypeError, ValueError, AttributeError):
-            raise SummaryError(f"{path}: no number of patients in split {name!r} of seed {seed}; {advice}") from None
+            raise UserError(f"{path}: no number of patients in split {name!r} of seed {seed}; {advice}") from None
     return float(np.mean(counts))

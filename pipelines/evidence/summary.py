@@ -25,16 +25,17 @@ from pipelines.evidence.declared import Chosen, Declared
 from pipelines.evidence.outcomes import Outcome
 from pipelines.evidence.stats import LEVEL
 from pipelines.evidence.tables import train_accuracy
+from pipelines.files.errors import UserError
 from pipelines.files.records import write_atomically, write_json
 from pipelines.profile import Params
-from pipelines.runs.reading import SummaryError, check_same_settings, common_classes, get, read_runs
+from pipelines.runs.reading import check_same_settings, common_classes, get, read_runs
 
 
 def summarise(params: Params) -> dict[str, dict]:
     """Read every run of the profile, write the summary files, return the content of summary.json.
 
     Raises:
-        SummaryError: a run is missing, failed or malformed and `allow_missing` is off; seeds of one method were run
+        UserError: a run is missing, failed or malformed and `allow_missing` is off; seeds of one method were run
             with different settings; or methods to be compared were tested on different images.
     """
     declared = declarations.read()
@@ -94,14 +95,14 @@ def summarise(params: Params) -> dict[str, dict]:
 
 
 def check_same_weights(runs: dict) -> None:
-    """Raises SummaryError where two runs start from weights files of one name and different content."""
+    """Raises UserError where two runs start from weights files of one name and different content."""
     known: dict[str, tuple[str, str, int]] = {}
     for (method, seed), run in runs.items():
         name, digest = (run["settings"].get(key) for key in ("weights", "weights_sha256"))
         if digest is not None:
             first, other, its_seed = known.setdefault(name, (digest, method, seed))
             if first != digest:
-                raise SummaryError(
+                raise UserError(
                     f"{name}: method {other}, seed {its_seed} started from one file of this name ({first[:12]}), "
                     f"method {method}, seed {seed} from another ({digest[:12]}); run `python -m pipelines.train` "
                     "for the older one"

@@ -8,9 +8,10 @@ import pandas as pd
 from pipelines.evidence import outcomes as tests
 from pipelines.evidence import schemas
 from pipelines.evidence.outcomes import Outcome
+from pipelines.files.errors import UserError
 from pipelines.files.records import read_json
 from pipelines.profile import Params
-from pipelines.runs.reading import SummaryError, get
+from pipelines.runs.reading import get
 
 EVERY_RUN = {
     "lr": "settings.train.lr",
@@ -84,7 +85,7 @@ def tuning(params: Params) -> list[dict]:
         if not path.exists():
             if params.allow_missing:
                 continue
-            raise SummaryError(f"{path}: no such file; run {command}")
+            raise UserError(f"{path}: no such file; run {command}")
         tuned = read_json(path, f"delete it and run {command}")
         try:
             trials = [
@@ -92,7 +93,7 @@ def tuning(params: Params) -> list[dict]:
             ]
             rows += [{"method": method, "chosen": trial["lr"] == tuned["chosen"], **trial} for trial in trials]
         except (KeyError, TypeError) as error:
-            raise SummaryError(f"{path}: not a tuning record ({error!r}); delete it and run {command}") from None
+            raise UserError(f"{path}: not a tuning record ({error!r}); delete it and run {command}") from None
     return rows
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from pipelines.files import arrays
-from pipelines.runs.reading import SummaryError
+from pipelines.files.errors import UserError
 
 AGAIN = "run `python -m pipelines.prepare`"
 
@@ -15,7 +15,7 @@ def read_patients(path: Path) -> pd.Series | None:
     """The patient's number by image index, of a table with columns image and patient; None without the file.
 
     Raises:
-        SummaryError: it is no such table.
+        UserError: it is no such table.
     """
     if not path.is_file():
         return None
@@ -27,7 +27,7 @@ def read_patients(path: Path) -> pd.Series | None:
             raise ValueError("an image occurs twice")
         return patients
     except Exception as error:  # pandas raises many types for text that is no table
-        raise SummaryError(f"{path}: not a table of image and patient numbers ({error}); {AGAIN}") from None
+        raise UserError(f"{path}: not a table of image and patient numbers ({error}); {AGAIN}") from None
 
 
 def numbered(path: Path, patients: pd.Series | None, images: dict[tuple[str, int], np.ndarray]) -> dict:
@@ -38,13 +38,13 @@ def numbered(path: Path, patients: pd.Series | None, images: dict[tuple[str, int
         images: indices (N,) of each run.
 
     Raises:
-        SummaryError: an image is not in the table.
+        UserError: an image is not in the table.
     """
     found = {}
     for (method, seed), indices in images.items():
         owner = pd.Series(indices) if patients is None else patients.reindex(indices)
         if owner.isna().any():
-            raise SummaryError(
+            raise UserError(
                 f"{path}: no patient for {owner.isna().sum()} test images of method {method}, seed {seed}, the first "
                 f"being image {owner.index[owner.isna()][0]}; the file and the run are of different data: {AGAIN}, "
                 "then the run again"

@@ -24,10 +24,6 @@ CURVE_COLUMNS = [
 ]
 
 
-class SummaryError(UserError):
-    """A run that cannot be summarised; the message names it, what is wrong, and how to make it again."""
-
-
 def read_runs(params: Params) -> tuple[dict, dict]:
     """Every run of the profile, checked: ({(method, seed): run}, {(method, seed): {"status", "failure"}}).
 
@@ -35,7 +31,7 @@ def read_runs(params: Params) -> tuple[dict, dict]:
     last three in ascending order of indices.
 
     Raises:
-        SummaryError: unless `allow_missing`, the runs that cannot be used, all of them at once.
+        UserError: unless `allow_missing`, the runs that cannot be used, all of them at once.
     """
     runs, holes = {}, {}
     for method in params.method:
@@ -60,7 +56,7 @@ def read_runs(params: Params) -> tuple[dict, dict]:
             for (method, seed), why in list(holes.items())[:8]
         ]
         more = f"\n  and {len(holes) - 8} more" if len(holes) > 8 else ""
-        raise SummaryError(
+        raise UserError(
             f"profile {params.profile!r}: {len(holes)} of {len(holes) + len(runs)} runs "
             "cannot be used (set `allow_missing: true` to report them as holes)\n" + "\n".join(shown) + more
         )
@@ -71,16 +67,16 @@ def _read_run(folder: Path, record: dict, params: Params, method: str, seed: int
     path, classes = folder / "record.json", record["data"]["classes"]
     for key, expected in (("profile", params.profile), ("method", method), ("seed", seed)):
         if record[key] != expected:
-            raise SummaryError(f"{path}: {key} should be {expected!r}, as its folder says; found {_short(record[key])}")
+            raise UserError(f"{path}: {key} should be {expected!r}, as its folder says; found {_short(record[key])}")
     indices, labels, probabilities = _read_predictions(folder / "predictions.npz", len(classes))
     if len(labels) != record["data"]["test"]:
-        raise SummaryError(
+        raise UserError(
             f"{folder / 'predictions.npz'}: {len(labels)} images, but the record says data.test = "
             f"{record['data']['test']}"
         )
     recomputed = metrics.accuracy(labels, probabilities)
     if not abs(recomputed - record["metrics"]["test"]["acc"]) <= 1e-6:
-        raise SummaryError(
+        raise UserError(
             f"{path}: metrics.test.acc is {record['metrics']['test']['acc']}, but predictions.npz gives "
             f"{recomputed}; the two are not of one run"
         )
@@ -92,7 +88,7 @@ def _read_run(folder: Path, record: dict, params: Params, method: str, seed: int
     curves = _read_curves(folder / "curves.csv", recipe["epochs"], recipe.get("patience"))
     best, accuracy = record["metrics"]["best_epoch"], record["metrics"]["val"]["acc"]
     if not 1 <= best <= len(curves) or not abs(curves.val_acc[best - 1] - accuracy) <= 1e-4:
-        raise SummaryError(
+        raise UserError(
             f"{path}: best epoch {best} with validation accuracy {accuracy}, but curves.csv has "
             f"{curves.val_acc.get(best - 1, 'no such epoch')}; the two are not of one run"
         )
@@ -117,29 +113,27 @@ def _read_predictions(path: Path, n_classes: int) -> tuple[np.ndarray, np.ndarra
         names = ("indices", "labels", "probabilities")
         indices, labels, probabilities = arrays.read_npz(path, names).values()
     except arrays.ArrayError as error:
-        raise SummaryError(
-            f"{path}: not readable as an archive of indices, labels and probabilities ({error})"
-        ) from None
+        raise UserError(f"{path}: not readable as an archive of indices, labels and probabilities ({error})") from None
     if labels.ndim != 1 or labels.shape != indices.shape or probabilities.shape != (len(labels), n_classes):
-        raise SummaryError(
+        raise UserError(
             f"{path}: shapes of indices, labels, probabilities are {indices.shape}, {labels.shape}, "
             f"{probabilities.shape}; expected (N,), (N,), (N, {n_classes})"
         )
     if [array.dtype.kind for array in (indices, labels, probabilities)] != ["i", "i", "f"]:
-        raise SummaryError(
+        raise UserError(
             f"{path}: indices and labels should be integers and probabilities floats, found {indices.dtype}, "
             f"{labels.dtype}, {probabilities.dtype}"
         )
     if not len(labels):
-        raise SummaryError(f"{path}: no test image")
+        raise UserError(f"{path}: no test image")
     if labels.min() < 0 or labels.max() >= n_classes:
-        raise SummaryError(f"{path}: labels run from {labels.min()} to {labels.max()}; expected 0 to {n_classes - 1}")
+        raise UserError(f"{path}: labels run from {labels.min()} to {labels.max()}; expected 0 to {n_classes - 1}")
     if len(np.unique(indices)) != len(indices):
-        raise SummaryError(f"{path}: a test image occurs twice in indices")
+        raise UserError(f"{path}: a test image occurs twice in indices")
     probabilities = probabilities.astype(np.float64)
     worst = np.abs(probabilities.sum(1) - 1).max()
     if not worst < 1e-4 or probabilities.min() < 0:  # `not <` also catches NaN
-        raise SummaryError(
+        raise UserError(
             f"{path}: rows of probabilities should be positive and sum to 1; the sums are off by {worst:.3g}"
         )
     order = np.argsort(indices)
@@ -152,32 +146,30 @@ def _read_curves(path: Path, epochs: int, patience: int | None) -> pd.DataFrame:
             raise ValueError(f"{path.stat().st_size:,} bytes")
         frame = pd.read_csv(path)
     except Exception as error:  # pandas raises many types for text that is no table
-        raise SummaryError(f"{path}: not readable as CSV ({error})") from None
+        raise UserError(f"{path}: not readable as CSV ({error})") from None
     missing = [name for name in CURVE_COLUMNS if name not in frame]
     if missing or frame.empty:
-        raise SummaryError(
+        raise UserError(
             f"{path}: {f'columns {missing} are missing' if missing else 'no epoch'}; "
             f"expected {', '.join(CURVE_COLUMNS)}, a row an epoch"
         )
     frame = frame[CURVE_COLUMNS]
     numeric = all(pd.api.types.is_numeric_dtype(frame[name]) for name in CURVE_COLUMNS)
     if not numeric or not np.isfinite(frame.to_numpy(np.float64)).all():
-        raise SummaryError(f"{path}: every column should hold numbers; found {dict(frame.dtypes.astype(str))}")
+        raise UserError(f"{path}: every column should hold numbers; found {dict(frame.dtypes.astype(str))}")
     whole = len(frame) == epochs or patience is not None and len(frame) < epochs
     if not whole or frame.epoch.tolist() != list(range(1, len(frame) + 1)):
-        raise SummaryError(
-            f"{path}: {len(frame)} rows, expected epochs 1 to {epochs}; it is cut short or of another run"
-        )
+        raise UserError(f"{path}: {len(frame)} rows, expected epochs 1 to {epochs}; it is cut short or of another run")
     return frame
 
 
 def check_same_settings(method: str, runs: list[dict]) -> None:
-    """Raises SummaryError when runs of one method were run with different settings: their mean would mean nothing."""
+    """Raises UserError when runs of one method were run with different settings: their mean would mean nothing."""
     for run in runs[1:]:
         for key in ("settings", "parameters"):
             differing = _differing(key, runs[0], run)
             if differing:
-                raise SummaryError(
+                raise UserError(
                     f"method {method}: seeds {runs[0]['seed']} and {run['seed']} differ in {key}: {', '.join(differing)}; "
                     f"rerun the older one: python -m pipelines.train --method {method} --seed SEED"
                 )
@@ -189,10 +181,10 @@ def _differing(key: str, a: dict, b: dict) -> list[str]:
 
 
 def common_classes(runs: dict) -> list[str]:
-    """The class names all runs share; raises SummaryError when they do not."""
+    """The class names all runs share; raises UserError when they do not."""
     found = {tuple(map(str, run["data"]["classes"])): key for key, run in runs.items()}
     if len(found) > 1:
-        raise SummaryError(
+        raise UserError(
             "runs have different classes: "
             + "; ".join(f"method {method}, seed {seed}: {', '.join(names)}" for names, (method, seed) in found.items())
         )

@@ -9,8 +9,9 @@ import yaml
 
 from pipelines.evidence import contrasts, declared, outcomes, schemas, stats
 from pipelines.evidence.contrasts import CONTRADICTED, INCONCLUSIVE, NOT_TESTED, SUPPORTED, Network, Trial, judge
-from pipelines.evidence.declared import Declared, DeclaredError
+from pipelines.evidence.declared import Declared
 from pipelines.evidence.summary import summarise
+from pipelines.files.errors import UserError
 from pipelines.runs.reading import read_runs
 from tests import fake_results as fake
 from tests.evidence.made import graded, outcome
@@ -45,16 +46,16 @@ def test_what_is_declared_wrongly_is_named(tmp_path, change, message):
     content["declared"] |= change
     path = tmp_path / "claims.yaml"
     path.write_text(yaml.safe_dump(content))
-    with pytest.raises(DeclaredError, match=message) as caught:
+    with pytest.raises(UserError, match=message) as caught:
         declared.read(path)
     assert str(path) in str(caught.value)
 
 
 def test_nothing_declared_is_named(tmp_path):
-    with pytest.raises(DeclaredError, match="no section `declared`"):
+    with pytest.raises(UserError, match="no section `declared`"):
         declared.read(tmp_path / "gone.yaml")
     (tmp_path / "claims.yaml").write_text("claims: []\n")
-    with pytest.raises(DeclaredError, match="no section `declared`"):
+    with pytest.raises(UserError, match="no section `declared`"):
         declared.read(tmp_path / "claims.yaml")
 
 

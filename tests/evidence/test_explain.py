@@ -8,7 +8,7 @@ from pipelines import explain as command
 from pipelines.data import prepared
 from pipelines.evidence import declared, explaining, schemas
 from pipelines.evidence.summary import summarise
-from pipelines.runs.reading import SummaryError
+from pipelines.files.errors import UserError
 from tests import fake_results as fake
 from tests.conftest import write_prepared
 
@@ -181,13 +181,13 @@ def test_other_data_than_the_runs_were_tested_on(workdir):
     params = write()
     labels = np.load(params.data_dir / "labels.npy")
     np.save(params.data_dir / "labels.npy", (labels + 1) % 4)
-    with pytest.raises(SummaryError, match="data/fake: its labels of images .* are not those"):
+    with pytest.raises(UserError, match="data/fake: its labels of images .* are not those"):
         explaining.explain(params)
     np.save(params.data_dir / "labels.npy", labels[:3])
-    with pytest.raises(SummaryError, match="data/fake: images are uint8"):
+    with pytest.raises(UserError, match="data/fake: images are uint8"):
         explaining.explain(params)
     (params.data_dir / "labels.npy").write_text("no")
-    with pytest.raises(SummaryError, match="data/fake: .* not readable"):
+    with pytest.raises(UserError, match="data/fake: .* not readable"):
         explaining.explain(params)
 
 
@@ -205,7 +205,7 @@ def test_other_data_than_the_runs_were_tested_on(workdir):
 def test_a_damaged_archive_of_maps_is_named(workdir, content, message):
     params = write()
     np.savez(params.run_dir("head-only", 1) / "gradcam.npz", **content)
-    with pytest.raises(SummaryError, match=message) as caught:
+    with pytest.raises(UserError, match=message) as caught:
         explaining.explain(params)
     assert "head-only/1/gradcam.npz" in str(caught.value) and "--method head-only --seed 1" in str(caught.value)
 
@@ -213,11 +213,11 @@ def test_a_damaged_archive_of_maps_is_named(workdir, content, message):
 def test_missing_maps_are_an_error_or_leave_the_method_out(workdir):
     params = write()
     (params.run_dir("head-only", 1) / "gradcam.npz").unlink()
-    with pytest.raises(SummaryError, match="head-only/1/gradcam.npz: no such file"):
+    with pytest.raises(UserError, match="head-only/1/gradcam.npz: no such file"):
         explaining.explain(params)
     allowing = params.model_copy(update={"allow_missing": True})
     assert "head-only" not in written(allowing)["methods"]
     for method in METHODS:
         (params.run_dir(method, 1) / "gradcam.npz").unlink(missing_ok=True)
-    with pytest.raises(SummaryError, match="no probed run has a gradcam.npz"):
+    with pytest.raises(UserError, match="no probed run has a gradcam.npz"):
         explaining.explain(allowing)

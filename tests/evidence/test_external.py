@@ -7,7 +7,7 @@ from sklearn import metrics as sk
 
 from pipelines.evidence import external, outcomes, schemas, stats
 from pipelines.evidence.summary import summarise
-from pipelines.runs.reading import SummaryError
+from pipelines.files.errors import UserError
 from tests import fake_results as fake
 from tests.evidence.made import folds, graded, one_set
 from tests.evidence.test_summarise import _work_in  # noqa: F401
@@ -88,7 +88,7 @@ def test_a_table_that_does_not_fit_is_named(content, message):
     params = write()
     path = params.results_dir / "data" / "external-elsewhere.csv"
     path.unlink() if content is None else path.write_text(content)
-    with pytest.raises(SummaryError, match=message):
+    with pytest.raises(UserError, match=message):
         summarise(params)
 
 

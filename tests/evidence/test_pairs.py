@@ -5,7 +5,8 @@ import pytest
 
 from pipelines.evidence import outcomes, pairs, schemas, stats
 from pipelines.evidence.summary import summarise
-from pipelines.runs.reading import SummaryError, read_runs
+from pipelines.files.errors import UserError
+from pipelines.runs.reading import read_runs
 from tests import fake_results as fake
 from tests.evidence.test_summarise import METHODS, _work_in, accuracies, change_predictions  # noqa: F401
 
@@ -83,7 +84,7 @@ def test_methods_tested_on_different_images_are_refused(method, other):
     params = fake.params([other, method])
     fake.write_profile(params)
     change_predictions(lambda a: a.update(indices=a["indices"] + 1000))(params.run_dir(method, 1))
-    with pytest.raises(SummaryError, match=f"methods {method} and {other}, seed 1: tested on different images"):
+    with pytest.raises(UserError, match=f"methods {method} and {other}, seed 1: tested on different images"):
         summarise(params)
 
 
@@ -120,6 +121,6 @@ def test_patients_that_do_not_fit_are_refused(content, message):
     fake.write_profile(params)
     (params.results_dir / "data").mkdir()
     (params.results_dir / "data" / "patients.csv").write_text(content)
-    with pytest.raises(SummaryError, match=message) as caught:
+    with pytest.raises(UserError, match=message) as caught:
         summarise(params)
     assert "python -m pipelines.prepare" in str(caught.value)

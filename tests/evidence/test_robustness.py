@@ -7,7 +7,8 @@ from scipy import stats as scipy_stats
 from pipelines.evidence import outcomes, robustness, schemas, stats
 from pipelines.evidence.robustness import Corrupted
 from pipelines.evidence.summary import summarise
-from pipelines.runs.reading import SummaryError, read_runs
+from pipelines.files.errors import UserError
+from pipelines.runs.reading import read_runs
 from tests import fake_results as fake
 from tests.evidence.made import one_set
 
@@ -185,7 +186,7 @@ def change(params, **arrays):
 def test_a_damaged_file_is_named(workdir, arrays, message):
     params = write(["head-only", "full"])
     change(params, **arrays)
-    with pytest.raises(SummaryError, match=message) as caught:
+    with pytest.raises(UserError, match=message) as caught:
         frame(params)
     assert "full/1/corruptions.npz" in str(caught.value)
     assert "python -m pipelines.train --method full --seed 1" in str(caught.value)
@@ -194,7 +195,7 @@ def test_a_damaged_file_is_named(workdir, arrays, message):
 def test_a_file_that_is_no_archive(workdir):
     params = write(["full"])
     (params.run_dir("full", 1) / "corruptions.npz").write_text("no")
-    with pytest.raises(SummaryError, match="corruptions.npz: not readable"):
+    with pytest.raises(UserError, match="corruptions.npz: not readable"):
         frame(params)
 
 
@@ -216,7 +217,7 @@ def test_a_near_tie_may_fall_the_other_way_in_another_batch(workdir):
 def test_methods_on_other_images_are_refused(workdir):
     params = write(["head-only", "full"])
     change(params, **dict.fromkeys(("indices", "labels", "clean"), lambda a: a[:50]), predicted=lambda a: a[..., :50])
-    with pytest.raises(SummaryError, match="images of seed 1 differ from those in .*head-only/1/corruptions.npz"):
+    with pytest.raises(UserError, match="images of seed 1 differ from those in .*head-only/1/corruptions.npz"):
         frame(params)
 
 
@@ -225,7 +226,7 @@ def test_a_missing_file_is_an_error_or_a_hole(workdir):
     for method, seeds in (("full", [1]), ("head-only", [0, 1])):
         for seed in seeds:
             (params.run_dir(method, seed) / "corruptions.npz").unlink()
-    with pytest.raises(SummaryError, match="full/1/corruptions.npz: no such file, which `probe` asks for"):
+    with pytest.raises(UserError, match="full/1/corruptions.npz: no such file, which `probe` asks for"):
         frame(params)
     found = frame(params.model_copy(update={"allow_missing": True}))
     assert set(found.method) == {"full"} and (found.runs == 1).all()

@@ -12,8 +12,8 @@ from PIL import Image
 from pipelines.data import preparation
 from pipelines.evidence import schemas, shares, stats
 from pipelines.evidence.summary import summarise
+from pipelines.files.errors import UserError
 from pipelines.profile import Params, compose, load
-from pipelines.runs.reading import SummaryError
 from tests import fake_results as fake
 from tests.conftest import bright_quadrants
 
@@ -112,7 +112,7 @@ def test_a_card_without_the_share_is_named():
     card = json.loads(path.read_text())
     del card["seeds"]["2"]["patients"]["train@0.5"]
     path.write_text(json.dumps(card))
-    with pytest.raises(SummaryError, match=r"card\.json: no number of patients in split 'train@0\.5' of seed 2"):
+    with pytest.raises(UserError, match=r"card\.json: no number of patients in split 'train@0\.5' of seed 2"):
         summarise(params)
 
 
@@ -143,7 +143,7 @@ def test_a_series_is_what_differs_in_share_epochs_and_rate_alone():
 
 
 def test_two_methods_that_would_be_one_series_on_one_share_are_refused():
-    with pytest.raises(SummaryError, match="methods a and b have one share and the same settings, epochs and lr aside"):
+    with pytest.raises(UserError, match="methods a and b have one share and the same settings, epochs and lr aside"):
         shares.series_of({"a": settings(0.5), "b": settings(0.5, lr=1e-2), "c": settings()})
 
 

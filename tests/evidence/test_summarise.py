@@ -14,9 +14,9 @@ from sklearn.metrics import confusion_matrix
 
 from pipelines.evidence import schemas
 from pipelines.evidence.summary import summarise
+from pipelines.files.errors import UserError
 from pipelines.files.records import RecordError
 from pipelines.profile import Tune
-from pipelines.runs.reading import SummaryError
 from pipelines.summarise import main
 from tests import fake_results as fake
 
@@ -132,7 +132,7 @@ def test_one_seed_has_no_standard_deviation():
 def test_missing_run_is_named_with_the_command_that_makes_it():
     params = fake.params(METHODS)
     fake.write_profile(params, skip=[("head-only", 1)])
-    with pytest.raises(SummaryError, match=r"1 of 6 runs") as caught:
+    with pytest.raises(UserError, match=r"1 of 6 runs") as caught:
         summarise(params)
     assert "python -m pipelines.train --method head-only --seed 1" in str(caught.value)
     assert not (params.results_dir / "summary.json").exists()
@@ -243,7 +243,7 @@ def test_malformed_run_is_named(spoil):
     fake.write_profile(params)
     change, message = SPOILS[spoil]
     change(params.run_dir("full", 1))
-    with pytest.raises(SummaryError, match=message) as caught:
+    with pytest.raises(UserError, match=message) as caught:
         summarise(params)
     assert "--method full --seed 1" in str(caught.value)
 
@@ -252,7 +252,7 @@ def test_seeds_run_with_different_settings_are_refused():
     params = fake.params(["full"])
     fake.write_profile(params)
     fake.edit_record(params.run_dir("full", 1), lambda r: r["settings"].update(weights="random"))
-    with pytest.raises(SummaryError, match="method full: seeds 0 and 1 differ in settings: weights"):
+    with pytest.raises(UserError, match="method full: seeds 0 and 1 differ in settings: weights"):
         summarise(params)
 
 
@@ -263,7 +263,7 @@ def test_runs_on_different_weights_or_data_are_refused():
         described = {"weights": "w.safetensors", "weights_sha256": digest * 32}
         for seed in params.seeds:
             fake.edit_record(params.run_dir(method, seed), lambda r, d=described: r["settings"].update(d))
-    with pytest.raises(SummaryError, match=r"w.safetensors: method full, seed 0 .*\(abababababab\), method head-only"):
+    with pytest.raises(UserError, match=r"w.safetensors: method full, seed 0 .*\(abababababab\), method head-only"):
         summarise(params)
     described = {"weights": "w.safetensors", "weights_sha256": "ab" * 32}
     for seed in params.seeds:
@@ -275,7 +275,7 @@ def test_runs_on_different_weights_or_data_are_refused():
     correct = content["probabilities"].argmax(1) == turned
     np.savez(params.run_dir("head-only", 1) / "predictions.npz", **{**content, "labels": turned})
     fake.edit_record(params.run_dir("head-only", 1), lambda r: r["metrics"]["test"].update(acc=float(correct.mean())))
-    with pytest.raises(SummaryError, match="image 0 of test is of class . in method full, seed 0, and of class"):
+    with pytest.raises(UserError, match="image 0 of test is of class . in method full, seed 0, and of class"):
         summarise(params)
 
 
@@ -283,7 +283,7 @@ def test_methods_tested_on_different_images_are_not_paired():
     params = fake.params(METHODS)
     fake.write_profile(params)
     change_predictions(lambda a: a.update(indices=a["indices"] + 1000))(params.run_dir("colora-blocks2-5", 1))
-    with pytest.raises(SummaryError, match="methods colora-blocks2-5 and full, seed 1: tested on different images"):
+    with pytest.raises(UserError, match="methods colora-blocks2-5 and full, seed 1: tested on different images"):
         summarise(params)
 
 
@@ -342,15 +342,13 @@ def test_a_missing_or_odd_tuning_record_is_named():
     params = with_tuning()
     path = params.results_dir / "tune" / "full.json"
     path.write_text(json.dumps({"chosen": 1}))
-    with pytest.raises(SummaryError, match="tune/full.json: not a tuning record.*pipelines.tune --method full"):
+    with pytest.raises(UserError, match="tune/full.json: not a tuning record.*pipelines.tune --method full"):
         summarise(params)
     path.write_text("{")
     with pytest.raises(RecordError, match="tune/full.json: not readable.*pipelines.tune --method full"):
         summarise(params)
     path.unlink()
-    with pytest.raises(
-        SummaryError, match="tune/full.json: no such file; run `python -m pipelines.tune --method full`"
-    ):
+    with pytest.raises(UserError, match="tune/full.json: no such file; run `python -m pipelines.tune --method full`"):
         summarise(params)
 
 
@@ -380,5 +378,5 @@ def test_seeds_with_different_networks_are_refused():
     params = fake.params(["full"])
     fake.write_profile(params)
     fake.edit_record(params.run_dir("full", 1), lambda r: r["parameters"].update(flops=1))
-    with pytest.raises(SummaryError, match="method full: seeds 0 and 1 differ in parameters: flops"):
+    with pytest.raises(UserError, match="method full: seeds 0 and 1 differ in parameters: flops"):
         summarise(params)
