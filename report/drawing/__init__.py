@@ -1,6 +1,5 @@
 """Style and axes shared by the figures; every function takes frames and arrays."""
 
-from report.drawing.look import FORMATS, REFERENCE_LINE, SMALL, WIDTH, facets, look, save
 from report.drawing.palette import HUES, INK, MARKERS, QUIET, RULE, SHADE, Looks, ink, looks, present
 from report.drawing.rows import (
     MOST,
@@ -15,6 +14,7 @@ from report.drawing.rows import (
     ticks,
     wrapped,
 )  # fmt: skip
+from report.drawing.style import FORMATS, REFERENCE_LINE, SMALL, WIDTH, facets, look, save
 
 __all__ = [
     "FORMATS", "HUES", "INK", "Looks", "MARKERS", "MOST", "QUIET", "REFERENCE_LINE", "RULE", "SHADE", "SMALL", "WIDTH",

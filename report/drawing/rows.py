@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from report.drawing.look import SMALL, WIDTH
 from report.drawing.palette import MARKERS, present
+from report.drawing.style import SMALL, WIDTH
 
 ROW = 0.25  # inches
 MOST = 12  # rows of a panel

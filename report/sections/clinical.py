@@ -8,14 +8,14 @@ from matplotlib.figure import Figure
 from report import drawing
 from report.reading import Results
 from report.sections import Section, Table
-from report.text import DASH, number
+from report.text import DASH, number, percent
 
 GROUP, ORDER, FOLDED = "Evidence", 35, True
-SPECIFICITY = 0.95  # of `sensitivity` in clinical.csv
+SPECIFICITY, FALSE_ALARMS = "95 %", 0.05  # of `sensitivity` in clinical.csv
 SHOWN = 6  # classes: more panels were not legible
 MEASURES = {
     "accuracy": "Accuracy", "balanced_accuracy": "Balanced accuracy", "kappa": "Kappa", "auc": "AUC",
-    "average_precision": "Average precision", "sensitivity": f"Sensitivity at {SPECIFICITY:.0%} specificity",
+    "average_precision": "Average precision", "sensitivity": f"Sensitivity at {SPECIFICITY} specificity",
 }  # fmt: skip
 
 
@@ -29,7 +29,7 @@ def section(results: Results) -> Section:
     order = [name for name in results.methods.index if name in set(curves.method)]
     caption = (
         "ROC curves of each class against the rest, mean over runs, from a false positive rate of 0 to 0.3; dotted: "
-        f"{1 - SPECIFICITY:.0%} false positives, where the table's sensitivities are read."
+        f"{percent(FALSE_ALARMS)} false positives, where the table's sensitivities are read."
     )
     return Section(
         name="clinical", group=GROUP, title=title, caption=caption if order else "", alt=title if order else "",
@@ -45,10 +45,10 @@ def finding(clinical: pd.DataFrame, leading: list[str]) -> str:
     if rows.empty:
         return "Sensitivity, AUC and balanced accuracy of every method, by image and by patient."
     least, most = rows.idxmin(), rows.idxmax()
-    return (
-        f"At {SPECIFICITY:.0%} specificity {leading[0]} finds {rows[least]:.0%} of {least}, the least of any class, "
-        f"and {rows[most]:.0%} of {most}, the most."
-    ).replace("%", " %")
+    text = f"At {SPECIFICITY} specificity {leading[0]} finds {percent(round(rows[least], 2))} of {least}"
+    if round(rows[least], 2) == round(rows[most], 2):
+        return f"{text} and of every other class."
+    return f"{text}, the least of any class, and {percent(round(rows[most], 2))} of {most}, the most."
 
 
 def figure(curves: pd.DataFrame, order: list[str], methods: pd.DataFrame) -> Figure:
@@ -63,7 +63,7 @@ def figure(curves: pd.DataFrame, order: list[str], methods: pd.DataFrame) -> Fig
             aspect=drawing.WIDTH / columns / 2.1, drawstyle="steps-post",
         )  # fmt: skip
     for name, axis in grid.axes_dict.items():
-        axis.axvline(1 - SPECIFICITY, **drawing.REFERENCE_LINE)
+        axis.axvline(FALSE_ALARMS, **drawing.REFERENCE_LINE)
         axis.set_title(drawing.abbreviated(name, 22))
     grid.set(xlim=(0, 0.3), ylim=(0, 1.02), xlabel="False positive rate", ylabel="True positive rate")
     grid.figure.set_layout_engine("constrained")

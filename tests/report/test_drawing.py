@@ -1,0 +1,145 @@
+"""Colours that everybody tells apart, names and limits of axes, and the files of figures."""
+
+import re
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.colors import to_rgb
+from PIL import Image
+from skimage.color import deltaE_ciede2000, rgb2lab
+
+import baselines
+from report import drawing
+from report.drawing import palette, style
+from tests import fake_results as fake
+
+# Machado, Oliveira & Fernandes 2009, table 1 at severity 1.0: matrices on linear RGB.
+DEFICIENCIES = {
+    "normal sight": np.eye(3),
+    "protanopia": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
+    "deuteranopia": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.01182, 0.04294, 0.968881]],
+    "tritanopia": [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.3039]],
+}
+
+
+def linear(rgb):
+    rgb = np.asarray(rgb)
+    return np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+
+
+def seen(colors, matrix):
+    """The colours as somebody with the deficiency sees them, in CIELAB."""
+    light = np.clip(linear([to_rgb(color) for color in colors]) @ np.array(matrix).T, 0, 1)
+    return rgb2lab(np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055))
+
+
+@pytest.mark.parametrize("deficiency", DEFICIENCIES)
+def test_kinds_are_told_apart_with_any_colour_vision(deficiency):
+    lab = seen(drawing.HUES.values(), DEFICIENCIES[deficiency])
+    first, second = np.triu_indices(len(lab), 1)
+    assert deltaE_ciede2000(lab[first], lab[second]).min() >= 11.5
+
+
+def test_the_colours_before_would_not_pass():
+    """MedMamba's and KAN's old colours, which a deuteranope took for one another."""
+    lab = seen(["#E69F00", "#B5A900"], DEFICIENCIES["deuteranopia"])
+    assert deltaE_ciede2000(lab[0], lab[1]) < 11.5
+
+
+def test_families_choose_among_the_hues():
+    for name, facts in baselines.families().items():
+        colors = [facts.colours] if isinstance(facts.colours, str) else facts.colours.values()
+        assert set(colors) <= set(drawing.HUES.values()), name
+
+
+@pytest.mark.parametrize(
+    ("family", "backbone", "kind"),
+    [
+        ("full", "vgg16", palette.FULL), ("colora", "convnext_tiny", palette.COLORA), ("bitfit", "vgg16", palette.PEFT),
+        ("full", "deit_tiny_patch16_224", palette.VIT), ("head_only", "timm/vit_small_patch16_224", palette.VIT),
+        ("lora", "deit_tiny_patch16_224", palette.VIT), ("vim", "vim", palette.STATE_SPACE),
+        ("medkan", "medkan", palette.KAN),
+        ("kan_head", "resnet50", palette.KAN), ("medmnist", "medmnist", palette.SCRATCH),
+        ("new", "resnet18", palette.PEFT),
+    ],
+)  # fmt: skip
+def test_kinds_of_methods(family, backbone, kind):
+    found = drawing.looks(family, backbone)
+    assert found.kind == kind and found.color == drawing.HUES[kind]
+
+
+def test_a_new_family_keeps_the_colour_that_it_states(tmp_path, monkeypatch):
+    facts = baselines.Family(label="new", group="KAN", colours="#123456", kind="network")
+    monkeypatch.setattr(baselines, "families", lambda: {"new": facts})
+    assert drawing.looks("new", "new") == palette.Looks("KAN", "new", "#123456")
+    assert drawing.present(["new", palette.KAN, palette.FULL]) == [palette.FULL, palette.KAN, "new"]
+
+
+def test_text_in_any_hue_stands_out_from_white():
+    for color in drawing.HUES.values():
+        assert 1.05 / (linear(to_rgb(drawing.ink(color))) @ [0.2126, 0.7152, 0.0722] + 0.05) >= 4.45
+    assert len(set(drawing.MARKERS.values())) == len(drawing.MARKERS) and set(drawing.MARKERS) == set(drawing.HUES)
+
+
+def test_names_wrap_at_hyphens_but_not_in_ranges():
+    for name in fake.METHODS:
+        lines = drawing.wrapped(name, 22).split("\n")
+        assert "".join(lines) == name and max(map(len, lines)) <= 22
+        assert not re.search(r"\d-\n\d", drawing.wrapped(name, 22))
+
+
+def test_class_names_fit_their_ticks():
+    assert drawing.abbreviated("drusen") == "drusen"
+    assert drawing.abbreviated("choroidal neovascularization") == "CN"
+    assert len(drawing.abbreviated("pneumonoultramicroscopic")) == 10
+
+
+@pytest.mark.parametrize("values", [[0.95, 0.96, 0.97, 1.0], [0.5], [0.3, 0.3], [0.9, np.nan, 0.92]])
+def test_limits_hold_all_values_that_stand_together(values):
+    low, high = drawing.limits(values, top=1.0)
+    assert low < np.nanmin(values) and np.nanmax(values) < high < 1.1
+
+
+def test_limits_cut_what_lies_far_below():
+    low, _ = drawing.limits([0.25, 0.9, 0.92, 0.94, 0.95])
+    assert 0.25 < low < 0.9
+    assert drawing.limits([np.nan]) == (0.0, 1.0)
+
+
+def test_dumbbells_stand_at_their_values():
+    _, axis = plt.subplots()
+    full, hollow = pd.Series([0.9, 0.8], ["a", "b"]), pd.Series([0.7, 0.85], ["a", "b"])
+    drawing.dumbbells(axis, full, hollow, {"a": "red", "b": "blue"})
+    dots = [line for line in axis.lines if line.get_marker() == "o"]
+    plt.close()
+    drawn = {(line.get_xdata()[0], line.get_ydata()[0], line.get_markerfacecolor() == "white") for line in dots}
+    assert drawn == {(0.9, 0, False), (0.7, 0, True), (0.8, 1, False), (0.85, 1, True)}
+
+
+def test_rows_stand_from_the_top_down_in_their_panels():
+    with drawing.look():
+        figure, axes = drawing.stacked({"one": ["a", "b"], "two": ["c"]}, dict.fromkeys("abc", "red"), "x")
+    assert [[label.get_text() for label in axis.get_yticklabels()] for axis in axes] == [["a", "b"], ["c"]]
+    bottom, top = axes[0].get_ylim()
+    assert top < 0 < 1 < bottom and [axis.get_title(loc="left") for axis in axes] == ["one", "two"]
+    plt.close(figure)
+
+
+def test_files_bear_no_date_and_pictures_stay_small(tmp_path, monkeypatch):
+    monkeypatch.setattr(style, "LARGEST", 60_000)
+    noise = np.random.default_rng(0).integers(0, 256, (60, 60))
+
+    def draw(where):
+        with drawing.look():
+            figure, axis = plt.subplots(figsize=(3, 3))
+            axis.imshow(noise, cmap="plasma")
+        return drawing.save(figure, tmp_path / where / "noise", ("svg", "png", "pdf"))
+
+    first, second = draw("a"), draw("b")
+    assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
+    assert first[1].stat().st_size <= 60_000
+    with Image.open(first[1]) as picture:
+        assert 3 * style.FINENESS[-1] <= picture.width < 3 * style.FINENESS[0]  # coarser than it would be
+    assert not plt.get_fignums()

@@ -1,0 +1,245 @@
+"""The numbers behind figures, each against something independent."""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.metrics import confusion_matrix
+
+from report.reading import Explained
+from report.sections import (
+    clinical,
+    confusion,
+    cost_growth,
+    forest,
+    gradcam,
+    hard_scans,
+    label_efficiency,
+    learning_curves,
+    learning_rates,
+    pareto,
+    reliability,
+    robustness,
+    stability,
+)  # fmt: skip
+
+
+@given(st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), min_size=1, max_size=12))
+def test_the_front_holds_whoever_no_other_one_beats(pairs):
+    cost, accuracy = (pd.Series(values, dtype=float) for values in zip(*pairs))
+    found = pareto.front(cost, accuracy)
+
+    def beaten(i):
+        return any(
+            cost[j] <= cost[i] and accuracy[j] >= accuracy[i] and (cost[j] < cost[i] or accuracy[j] > accuracy[i])
+            for j in cost.index
+        )
+
+    values = {(cost[i], accuracy[i]) for i in cost.index if not beaten(i)}
+    assert {(cost[i], accuracy[i]) for i in found} == values and len(found) == len(values)
+
+
+def test_a_method_without_a_cost_is_on_no_front():
+    assert pareto.front(pd.Series([np.nan, 2.0], ["a", "b"]), pd.Series([1.0, 0.5], ["a", "b"])) == ["b"]
+
+
+def test_confusion_is_the_share_of_the_true_class():
+    rng = np.random.default_rng(0)
+    true, called = rng.integers(0, 3, (2, 200))
+    names = np.array(["b", "a", "c"])  # the classes' own order, not the alphabet's
+    counts = confusion_matrix(true, called)
+    frame = pd.DataFrame([
+        {"method": "m", "true": names[i], "predicted": names[j],
+        "count": counts[i, j]} for i in range(3) for j in range(3)
+    ])  # fmt: skip
+    share = confusion.matrix(frame, "m")
+    assert list(share.index) == list(share.columns) == ["b", "a", "c"]
+    np.testing.assert_allclose(share, confusion_matrix(true, called, normalize="true"))
+    recall = confusion.recall(frame, ["m"], "").raw.set_index("method").loc["m"]
+    np.testing.assert_allclose(recall.to_numpy(float), np.diag(share))
+
+
+def test_the_commonest_confusion_is_told_with_who_shares_it():
+    def share(a_to_b, b_to_a):
+        return pd.DataFrame([[1 - a_to_b, a_to_b], [b_to_a, 1 - b_to_a]], ["A", "B"], ["A", "B"])
+
+    told = confusion.finding({"x": share(0.2, 0.1), "y": share(0.3, 0.1), "z": share(0.1, 0.2)})
+    assert told == "x takes 20 % of A for B, the commonest confusion of 1 of 2 others too."
+    assert confusion.finding({"x": share(0, 0)}) == "x confuses no two classes."
+
+
+def contrast(name, higher, difference):
+    return {"method": "ours", "comparator": name, "higher": higher, "difference": difference}
+
+
+def test_the_forests_title_tells_every_verdict():
+    rows = pd.DataFrame([
+        contrast("a", "supported", 0.031), contrast("b", "contradicted", -0.02), contrast("c", "inconclusive", 0.001),
+        contrast("d", "not tested", 0.2),
+    ])  # fmt: skip
+    assert forest.finding(rows) == (
+        "ours is more accurate than a (+3.1); less accurate than b (\N{MINUS SIGN}2.0); not told apart from c (+0.1); "
+        "1 comparison not tested."
+    )
+    assert forest.finding(rows[3:]) == "ours was not tested; 1 comparison not tested."
+
+
+def test_growth_is_told_by_its_power():
+    at = np.array([8.0, 16, 32, 64])
+    growth = pd.DataFrame({
+        "sweep": "batch", "method": "m", "family": "full", "backbone": "vgg16", "batch_size": at, "image_size": 64.0,
+        "rank": np.nan, "step_ms": 3 * at**0.7, "peak_mib": 5 * at**0.3,
+    })  # fmt: skip
+    rows = cost_growth.swept(growth)
+    assert cost_growth.slopes(rows)["batch", "m"] == pytest.approx((0.7, 0.3))
+    assert "power of 0.70 (m)" in cost_growth.finding(rows)
+    assert cost_growth.swept(growth[:1]).empty
+
+
+def tried(method, rates, accuracies, chosen):
+    return pd.DataFrame(
+        {"method": method, "lr": rates, "val_acc": accuracies, "chosen": [str(r == chosen) for r in rates]}
+    )
+
+
+def test_a_rate_at_the_edge_of_the_grid_is_named():
+    rates = [1e-4, 1e-3, 1e-2]
+    frame = pd.concat([tried("inside", rates, [0.8, 0.9, 0.895], 1e-3), tried("edge", rates, [0.5, 0.6, 0.9], 1e-2)])
+    assert learning_rates.at_edge(frame) == ["edge"] and learning_rates.at_edge(frame[:0]) == []
+    told = learning_rates.finding(frame)
+    assert told == (
+        "inside is within a point of its best at 2 of the rates tried, edge at 1; edge chose the edge of the grid."
+    )
+    text = learning_rates.table(frame, ["edge", "inside"]).text.set_index("Method")
+    assert text.loc["edge", "0.01"] == "0.900 *" and text.loc["inside", "0.0001"] == "0.800"
+
+
+def test_curves_that_still_rise_are_counted():
+    def curve(method, values):
+        return pd.DataFrame({"method": method, "seed": 0, "epoch": range(1, 1 + len(values)), "val_acc": values})
+
+    frame = pd.concat([curve("flat", [0.8, 0.9, 0.9, 0.9]), curve("rising", [0.5, 0.6, 0.7, 0.8])])
+    told = learning_curves.finding(frame, ["flat", "rising"])
+    assert (
+        told
+        == "flat is within a point of its best after 2 of 4 epochs; rising gained over a point in the last two epochs."
+    )
+    assert learning_curves.finding(frame, ["flat"]).endswith("none gained a point in the last two epochs.")
+
+
+def test_the_smallest_share_that_is_enough():
+    rows = pd.DataFrame({
+        "series": "m", "share": [0.1, 0.5, 1.0], "acc_mean": [0.8, 0.895, 0.9], "difference": [-0.1, -0.005, 0.0],
+        "lo": [-0.15, -0.02, np.nan], "hi": [-0.05, 0.01, np.nan],
+    })  # fmt: skip
+    row = label_efficiency.needed(rows, "").text.iloc[0]
+    assert (
+        row["Within 1.0 points from"] == "50 %" and row["Shown from"] == "100 %" and row["With all labels"] == "0.900"
+    )
+
+
+def test_few_labels_are_told_by_the_declared_contrasts():
+    rows = pd.DataFrame({"series": ["a", "b"] * 2, "share": [0.1, 0.1, 1, 1], "acc_mean": [0.7, 0.6, 0.8, 0.9]})
+    columns = ["data", "metric", "share", "method", "comparator", "higher"]
+    none = pd.DataFrame(columns=columns)
+    assert label_efficiency.finding(rows, none) == "With 10 % of the labels a is best, with 100 % b."
+    declared = pd.DataFrame([["test", "accuracy", 0.1, "ours-10", "full", "supported"]], columns=columns)
+    assert label_efficiency.finding(rows, declared) == "With 10 % of the labels ours-10 is more accurate than full."
+
+
+def test_the_best_calibrated_is_the_one_nearest_to_chance():
+    errors = pd.DataFrame({"ece": [0.05, 0.04], "ece_chance": [0.045, 0.01]}, ["a", "b"])
+    assert reliability.finding(errors) == "a's probabilities can be believed most (ECE 0.050), b's least (0.040)."
+
+
+def test_a_run_without_a_value_leaves_its_method_without_one():
+    row = {"recall": 0.9, "specificity": 0.9, "f1": 0.9, "ece": 0.1, "ece_chance": 0.1, "brier": 0.2, "nll": 0.3}
+    frame = pd.DataFrame([
+        {"method": "m", "seed": 0, "precision": 0.8, **row}, {"method": "m", "seed": 1, "precision": np.nan, **row},
+    ])  # fmt: skip
+    text = reliability.scores(frame, ["m"], "").text.iloc[0]
+    assert text["Precision"] == "\N{EM DASH}" and text["Recall"] == "0.900 ± 0.000"
+
+
+def test_the_order_that_turns_is_told_with_its_kind():
+    rows = pd.DataFrame({"drop": [0.1, 0.05]}, ["ours", "full"])
+    pairs = pd.DataFrame({"kind": ["motion", "blur"], "against": ["full", "full"], "order": ["reversed", "same"]})
+    told = robustness.finding(rows, pairs, ["ours"])
+    assert told == "Corrupted images cost ours 10.0 and full 5.0 points; motion reverses the order with full."
+
+
+def test_hard_scans_are_told_by_their_commonest_confusion():
+    rows = pd.DataFrame({"label": ["A", "A", "B"], "predicted": ["B", "B", "A"]})
+    assert hard_scans.finding(rows) == "Most runs are wrong on 3 scans, with confidence: 2 of class A are called B."
+
+
+def test_the_class_that_is_found_least_is_named():
+    frame = pd.DataFrame({
+        "method": "m", "level": "image", "class": ["A", "B"], "measure": "sensitivity", "value": [0.8, 0.95],
+    })  # fmt: skip
+    assert clinical.finding(frame, ["m"]) == (
+        "At 95 % specificity m finds 80 % of A, the least of any class, and 95 % of B, the most."
+    )
+
+
+def test_stability_is_told_in_points():
+    frame = pd.DataFrame({"method": ["a", "b"], "measure": "jitter", "value": [0.01, 0.004]})
+    assert stability.finding(frame) == ("From epoch to epoch validation accuracy moves by 0.4 points for b, 1.0 for a.")
+
+
+@pytest.mark.parametrize(("small", "large"), [((4, 4), (64, 64)), ((7, 5), (33, 20)), ((1, 1), (8, 8))])
+def test_maps_are_enlarged_as_torch_does(small, large):
+    content = np.random.default_rng(0).random(small)
+    expected = torch.nn.functional.interpolate(
+        torch.tensor(content)[None, None], large, mode="bilinear", align_corners=False
+    )
+    np.testing.assert_allclose(gradcam.enlarged(content, large), expected[0, 0], atol=1e-12)
+
+
+def explained(**changes):
+    maps = np.zeros((2, 10, 10), np.uint8)
+    maps[0, 0], maps[1, 5, 5] = 255, 255  # at the upper edge, in the middle
+    found = {
+        "images": np.full((2, 40, 40), 128, np.uint8), "indices": np.arange(2), "labels": np.array([0, 1]),
+        "shows": np.array(["agreement", "disagreement"]), "methods": np.array(["m"]), "predicted": np.array([[1, 1]]),
+        "probability": np.array([[0.9, 0.8]]), "classes": np.array(["A", "B"]), "seed": 0, "pool": 10, "maps": [maps],
+    }  # fmt: skip
+    return Explained(**{**found, **changes})
+
+
+def test_evidence_at_the_edge_of_a_wrong_image_is_told():
+    shares = gradcam.at_edge(explained().maps[0], (40, 40))
+    assert shares[0] > 0.7 and shares[1] < 0.05
+    assert gradcam.at_edge(np.zeros((1, 4, 4)), (40, 40)) == [0]
+    even = gradcam.at_edge(np.full((1, 4, 4), 255), (40, 40))
+    assert even == pytest.approx([1 - 0.8**2])
+    told = gradcam.finding(explained())
+    assert told.startswith("Where methods disagree (1 scan), right are: m 1; m calls B on the image's edge")
+    assert "edge" not in gradcam.finding(explained(predicted=np.array([[0, 0]])))
+
+
+def test_a_map_of_no_evidence_leaves_the_scan_as_it_is():
+    scan = np.random.default_rng(0).integers(0, 256, (8, 8)).astype(np.uint8)
+    shown = gradcam.overlaid(gradcam.grey(scan), np.zeros((1, 1)))
+    assert np.abs(shown.astype(int) - scan[..., None]).max() <= gradcam.STEP / 2
+    hot = gradcam.overlaid(gradcam.grey(scan), np.ones((1, 1)))
+    assert np.ptp(hot.astype(int), axis=2).min() > 50  # coloured everywhere
+
+
+def test_the_declared_methods_are_shown_first():
+    four = explained(
+        methods=np.array(list("abcdefg")), predicted=np.zeros((7, 2), int), probability=np.ones((7, 2)),
+        maps=[np.full((2, 1, 1), i) for i in range(7)],
+    )  # fmt: skip
+    shown = gradcam.chosen(four, ["g", "f"])
+    assert shown.methods.tolist() == ["a", "b", "c", "f", "g"] and [m[0, 0, 0] for m in shown.maps] == [0, 1, 2, 5, 6]
+
+
+def test_leading_needs_no_declaration(results):
+    plain = replace(results, contrasts=results.contrasts.iloc[:0])
+    assert plain.declared == [] and plain.leading(3) == list(results.methods.drop_duplicates("kind").index[:3])
+    assert forest.needs(plain) is not None

@@ -1,0 +1,127 @@
+"""Result files in memory: what is read, and what is said of files that cannot be used."""
+
+import json
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from report import drawing
+from report.reading import ReportError, counterparts, load
+from report.reading.explained import read_explained, read_scans
+
+
+@pytest.fixture
+def copy(folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "fake", ignore=shutil.ignore_patterns("runs"))
+    return tmp_path / "fake"
+
+
+def test_methods_hold_the_summary_and_their_looks(results, folder):
+    summary = json.loads((folder / "summary.json").read_text())
+    assert list(results.methods.index) == list(summary)
+    for name, row in results.methods.iterrows():
+        assert row.acc_mean == summary[name]["acc_mean"] and row.planned == 5
+        assert row.color == drawing.HUES[row.kind] and row.shown == name
+    assert results.methods.kind["vit-full"] == "ViT" and results.methods.group["bitfit"] == "CNN"
+    assert results.reference == "full" and results.patients
+
+
+def test_the_declared_methods_come_first_one_of_every_kind(results):
+    assert results.declared[:3] == ["colora-blocks2-5", "full", "head-only"]
+    leading = results.leading(6)
+    assert leading[0] == "colora-blocks2-5" and len(leading) == 6
+    assert results.methods.kind[leading].nunique() == 6
+    assert set(results.leading(99)) == set(results.declared)
+
+
+def test_what_did_not_learn_is_no_finding(copy):
+    runs = pd.read_csv(copy / "runs.csv")
+    runs.loc[runs.method == "medmamba", "train_acc"] = 0.27
+    runs.to_csv(copy / "runs.csv", index=False)
+    found = load(copy)
+    assert "medmamba" not in found.learnt and "full" in found.learnt and "medmamba" in found.methods.index
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("summary.json", "{}", "not empty"),
+        ("summary.json", "[]", "expected a JSON object"),
+        ("summary.json", '{"full": {"seeds": 1}}', "should have numbers"),
+        ("runs.csv", "method,seed\nfull,0\n", "no column"),
+        ("contrasts.csv", "data\nx\n", "no column"),
+        ("curves.csv", "\x00\x01", "curves.csv"),
+        ("cost.csv", "method\nfull\n", r"pipelines\.cost"),
+        ("data/card.json", '{"settings": 3}', "not a data card"),
+        ("explain.npz", "no archive", r"pipelines\.explain"),
+        ("hard_scans.npz", "no archive", r"pipelines\.explain"),
+    ],
+)
+def test_files_that_cannot_be_used_are_named(copy, name, content, message):
+    (copy / name).parent.mkdir(exist_ok=True)
+    (copy / name).write_text(content)
+    with pytest.raises(ReportError, match=message) as error:
+        load(copy)
+    assert name.rpartition("/")[2] in str(error.value)
+
+
+def test_summary_and_runs_must_agree(copy):
+    summary = json.loads((copy / "summary.json").read_text())
+    (copy / "summary.json").write_text(json.dumps({**summary, "stranger": summary["full"]}))
+    with pytest.raises(ReportError, match="stranger not in both"):
+        load(copy)
+
+
+def test_without_files_of_other_stages_there_are_no_rows(copy):
+    for name in ("cost", "cost_growth", "external", "robustness"):
+        (copy / f"{name}.csv").unlink()
+    found = load(copy)
+    assert found.cost.empty and "step_ratio" in found.cost and found.external.empty and found.explained is None
+
+
+def test_pictures_are_checked(tmp_path):
+    m, a = 2, 1
+    good = {
+        "images": np.zeros((m, 8, 8), np.uint8), "indices": np.arange(m), "labels": np.zeros(m, int),
+        "shows": np.array(["agreement", "disagreement"]), "methods": np.array(["full"]),
+        "predicted": np.zeros((a, m), int),
+        "probability": np.ones((a, m)), "classes": np.array(["x", "y"]), "seed": np.array(0), "pool": np.array(9),
+        "maps0": np.zeros((m, 2, 2), np.uint8),
+    }  # fmt: skip
+    path = tmp_path / "explain.npz"
+    np.savez(path, **good)
+    found = read_explained(path, ["full"])
+    assert found.pool == 9 and found.maps[0].shape == (2, 2, 2)
+    with pytest.raises(ReportError, match="shows full, which the results do not have"):
+        read_explained(path, ["other"])
+    np.savez(path, **{**good, "labels": np.full(m, 5)})
+    with pytest.raises(ReportError, match="do not fit"):
+        read_explained(path, ["full"])
+    np.savez(tmp_path / "hard_scans.npz", image=np.array([7]), pixels=np.zeros((2, 4, 4), np.uint8))
+    with pytest.raises(ReportError, match="do not fit"):
+        read_scans(tmp_path / "hard_scans.npz")
+
+
+def paper_of(*rows):
+    columns = ["method", "backbone", "dataset", "accuracy"]
+    return pd.DataFrame([dict(zip(columns, row)) for row in rows])
+
+
+def test_the_papers_figures_of_the_own_backbone_are_preferred():
+    methods = pd.DataFrame(
+        {"backbone": ["resnet50", "vgg16", "deit_tiny_patch16_224", "medmamba"],
+        "group": ["CNN", "CNN", "ViT", "state space"]},
+        index=["colora", "full", "vit-full", "medmamba"],
+    )  # fmt: skip
+    paper = paper_of(
+        ("colora", "vgg16", "octmnist", 0.96), ("colora", "resnet50", "octmnist", 0.95),
+        ("full", "vgg16", "octmnist", 0.91),
+        ("full", "vgg16", "bloodmnist", 0.5), ("vit-full", "vgg16", "octmnist", 0.8),
+        ("medmamba", "medmamba-t", "octmnist", 0.9),
+        ("head-only", "vgg16", "octmnist", np.nan),
+    )  # fmt: skip
+    found = counterparts(methods, paper, "folder").set_index("method").accuracy
+    assert found.to_dict() == {"colora": 0.95, "full": 0.91, "medmamba": 0.9}
+    assert counterparts(methods, paper, "bloodmnist").accuracy.tolist() == [0.5]

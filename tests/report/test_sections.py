@@ -1,0 +1,163 @@
+"""Every section of a made-up profile: it says what the results hold, and draws it where it should stand."""
+
+import re
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+
+from report import drawing, sections
+from report.sections import GROUPS, accuracy, beside_paper, confusion, external, forest, pareto
+
+
+@pytest.fixture(scope="module")
+def built(results):
+    made, left_out = sections.build(results)
+    yield {section.name: section for section in made}, left_out
+    plt.close("all")
+
+
+def test_every_file_is_made_or_says_why_not(built):
+    made, left_out = built
+    names = {module.__name__.rpartition(".")[2] for module in sections.found()}
+    assert set(made) | set(left_out) == names
+    assert {"forest", "accuracy", "external", "robustness", "pareto", "cost_ratios", "cost_growth"} <= set(made)
+    assert left_out["missing"] == "every run has a result" and "explain" in left_out["gradcam"]
+
+
+def test_sections_are_told_in_words(built):
+    for section in built[0].values():
+        assert section.group in GROUPS and section.title.endswith("."), section.name
+        assert "nan" not in (section.title + section.caption + section.alt).lower().split(), section.name
+        assert not re.search(r"[{}]|None", section.title + section.caption + section.alt), section.name
+        if section.figure is not None:
+            assert section.alt.startswith(section.title) and section.caption, section.name
+            width, height = section.figure.get_size_inches()
+            assert width == pytest.approx(drawing.WIDTH) and height < 14, section.name
+
+
+def test_figures_fit_and_are_small(built, tmp_path):
+    for name in ("forest", "pareto", "confusion"):
+        section = built[0][name]
+        section.figure.canvas.draw()
+        box = section.figure.get_tightbbox()
+        assert box.x0 > -0.02 and box.x1 < drawing.WIDTH + 0.02, name
+        files = drawing.save(section.figure, tmp_path / name)
+        assert files[1].stat().st_size <= 120_000
+
+
+def test_sections_stand_by_group_and_order(built):
+    made = list(built[0].values())
+    places = [GROUPS.index(section.group) for section in made]
+    assert places == sorted(places) and made[0].name == "forest"
+
+
+def test_a_figure_is_one_new_file(results, tmp_path, monkeypatch):
+    (tmp_path / "added_here.py").write_text(
+        "from report.sections import Section\n"
+        "GROUP, ORDER = 'Cost', 1\n"
+        "def needs(results):\n    return None if results.profile == 'fake' else 'not mine'\n"
+        "def section(results):\n    return Section('added_here', GROUP, f'{len(results.methods)} methods.', 'How.')\n"
+    )
+    monkeypatch.setattr(sections, "__path__", [*sections.__path__, str(tmp_path)])
+    made, _ = sections.build(results, only=["added_here"])
+    assert [section.title for section in made] == ["8 methods."]
+    order = [module.__name__.rpartition(".")[2] for module in sections.found()]
+    assert order.index("added_here") < order.index("pareto")
+
+
+def test_the_forest_shows_the_intervals_that_the_verdicts_rest_on(results, built):
+    rows = forest.declared(results.contrasts).set_index("against")
+    axis = built[0]["forest"].figure.axes[0]
+    names = [label.get_text().replace("\n", "") for label in axis.get_yticklabels()]
+    assert set(names) == set(rows.index)
+    lines = {
+        line.get_ydata()[0]: line.get_xdata()
+        for line in axis.lines
+        if len(set(line.get_ydata())) == 1 and len(line.get_xdata()) == 2
+    }
+    dots = {line.get_ydata()[0]: line.get_xdata()[0] for line in axis.lines if line.get_marker() == "o"}
+    for place, name in enumerate(names):
+        assert lines[place] == pytest.approx([100 * rows.lo[name], 100 * rows.hi[name]])
+        assert dots[place] == pytest.approx(100 * rows.difference[name])
+    for verdict, word in (("supported", "more accurate than"), ("contradicted", "less accurate than")):
+        assert (word in built[0]["forest"].title) == (rows.higher == verdict).any()
+
+
+def test_accuracies_are_sorted_within_their_panels(results, built):
+    panels = accuracy.panels(results.whole, results.declared[:1])
+    assert sorted(name for names in panels.values() for name in names) == sorted(results.whole.index)
+    for names in panels.values():
+        means = results.methods.acc_mean[names].tolist()
+        assert means == sorted(means, reverse=True)
+    best = results.methods.acc_mean.idxmax()
+    assert built[0]["accuracy"].title.startswith(f"{best} is the most accurate, {results.methods.acc_mean[best]:.3f}")
+
+
+def test_many_methods_are_parted_into_panels():
+    names = [f"m{i}" for i in range(31)]
+    methods = pd.DataFrame(
+        {
+            "acc_mean": np.linspace(0.9, 0.6, 31),
+            "family": ["colora"] * 8 + ["full"] * 23,
+            "backbone": ["a"] * 16 + ["b"] * 15,
+        },
+        index=names,
+    )
+    panels = accuracy.panels(methods, ["m0"])
+    assert max(map(len, panels.values())) <= drawing.MOST
+    assert (
+        panels["CoLoRA on a"] == names[:8]
+        and "m0" in panels["Ways to train a"]
+        and "m1" not in panels["Ways to train a"]
+    )
+    assert list(panels)[-1] == "Other networks, continued"
+
+
+def test_points_stand_exactly_at_their_values(results, built):
+    points = pareto.collected(results.whole, results.cost)
+    for axis, column in zip(built[0]["pareto"].figure.axes, pareto.AXES):
+        low = axis.get_ylim()[0]
+        own = points[points[column].notna() & (points.acc_mean >= low)]
+        drawn = {(line.get_xdata()[0], line.get_ydata()[0]) for line in axis.lines if len(line.get_xdata()) == 1}
+        assert drawn == set(zip(own[column], own.acc_mean))
+
+
+def test_costs_are_drawn_beside_full_fine_tuning(built):
+    axis = built[0]["cost_ratios"].figure.axes[0]
+    names = [label.get_text() for label in axis.get_yticklabels()]
+    assert names == ["head-only", "colora-blocks2-5", "colora-blocks2-5-peft-lora-r8"]
+    dots = {line.get_ydata()[0]: line for line in axis.lines if line.get_marker() == "o"}
+    assert [dots[place].get_xdata()[0] for place in range(3)] == [0.3, 0.8, 0.9]
+    assert dots[2].get_markerfacecolor() == "white" and axis.get_xscale() == "log"
+    assert "80 % of the time and 60 % of the memory" in built[0]["cost_ratios"].title
+    assert "power of 0.80" in built[0]["cost_growth"].title
+
+
+def test_confusion_shows_the_declared_methods(results, built):
+    names = results.leading(confusion.SHOWN)
+    assert len([axis for axis in built[0]["confusion"].figure.axes if axis.get_visible()]) == len(names)
+
+
+def test_other_patients_are_told(results, built):
+    section = built[0]["external"]
+    best = results.external.set_index("method").balanced_accuracy.idxmax()
+    assert (
+        f"{best} does best" in section.title
+        and "clinic-b" in section.title
+        and "60 images of 30 patients" in section.caption
+    )
+    assert len(section.tables[0].text) == len(results.methods)
+    assert external.needs(results) is None
+
+
+def test_the_papers_gains_stand_beside_ours(results, built):
+    rows = beside_paper.differences(results).set_index(["method", "base"])
+    own = rows.loc["colora-blocks2-5", "full"]
+    paper = results.paper[(results.paper.training_set == "full") & (results.paper.backbone == "vgg16")]
+    paper = paper[paper.dataset == "octmnist"].drop_duplicates("method").set_index("method").accuracy
+    assert own.paper == pytest.approx(paper["colora-blocks2-5"] - paper["full"]) == pytest.approx(0.041)
+    means = results.methods.acc_mean
+    assert own.difference == pytest.approx(means["colora-blocks2-5"] - means["full"], abs=1e-5)
+    assert not {name for name, _ in rows.index} & {"full", "head-only", "vit-full"}
