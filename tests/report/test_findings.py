@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import confusion_matrix
 
+from pipelines.evidence import schemas
 from report.reading import Explained
 from report.sections import (
     clinical,
@@ -19,6 +20,7 @@ from report.sections import (
     gradcam,
     hard_scans,
     label_efficiency,
+    layer_costs,
     learning_curves,
     learning_rates,
     pareto,
@@ -243,3 +245,12 @@ def test_leading_needs_no_declaration(results):
     plain = replace(results, contrasts=results.contrasts.iloc[:0])
     assert plain.declared == [] and plain.leading(3) == list(results.methods.drop_duplicates("kind").index[:3])
     assert forest.needs(plain) is not None
+
+
+def test_the_table_of_layers_shows_every_row_with_dashes_for_what_is_not_there():
+    row = dict.fromkeys(schemas.TABLES["cost_layers"].columns, 1.0)
+    row |= {"layer": "selective scan", "method": "Vim", "shape": "batch 4", "bound": "copy", "error": 1.5e-6}
+    row |= {"reference_ratio": 0.14, "reference_ratio_lo": 0.1, "reference_ratio_hi": 0.2, "ms_lo": np.nan}
+    text = layer_costs.table(pd.DataFrame([row]), "tiny", "Some CPU").text.iloc[0]
+    assert text["Time × reference"] == "0.14 [0.10, 0.20]" and text["Floor"] == "copying"
+    assert text["As in"] == "Vim: batch 4" and text["Error"] == "1.5e-06" and text["Time, ms"] == "1.00"
