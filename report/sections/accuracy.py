@@ -18,7 +18,7 @@ def needs(results: Results) -> str | None:
 
 
 def section(results: Results) -> Section:
-    methods = results.whole
+    methods = results.whole[results.whole.seeds > 0]
     drawn = figure(methods, results.complete, results.declared[:1])
     title = finding(methods)
     best = methods.sort_values("acc_mean", ascending=False)
@@ -89,9 +89,6 @@ def figure(methods: pd.DataFrame, runs: pd.DataFrame, declared: list[str]) -> Fi
         )  # fmt: skip
         for place, name in enumerate(names):
             row = methods.loc[name]
-            if pd.isna(row.acc_mean):
-                axis.text(low, place, " no result", va="center", color=drawing.QUIET, fontsize=drawing.SMALL)
-                continue
             if row.acc_mean >= low:
                 axis.plot([row.acc_lo, row.acc_hi], [place] * 2, color=row.color, lw=2, zorder=2)
                 axis.plot(row.acc_mean, place, "o", ms=6.5, color=row.color, mec="white", mew=0.9, zorder=3)
@@ -120,8 +117,10 @@ def caption(results: Results) -> str:
     weak = [name for name in methods.index[methods.seeds > 0] if name not in results.learnt]
     if weak:
         text += f" Did not learn (training accuracy nearer to chance than to the best method's): {few(weak, 6)}."
-    short = methods.index[methods.seeds < methods.planned]
-    return text + (f" Runs are missing of {few(list(short), 6)}." if len(short) else "")
+    short = methods.index[(methods.seeds < methods.planned) & (methods.seeds > 0)]
+    text += f" Some runs are missing of {few(list(short), 6)}." if len(short) else ""
+    none = methods.index[methods.seeds == 0]
+    return text + (f" Not run yet: {few(list(none), 12)}." if len(none) else "")
 
 
 def table(results: Results) -> Table:

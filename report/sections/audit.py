@@ -15,5 +15,5 @@ def needs(results: Results) -> str | None:
 def section(results: Results) -> Section:
     table = claims.audited(results)
     agree = (table.raw.agrees == "yes").sum()
-    title = f"{agree} of {len(table.raw)} of the paper's own figures that can be recomputed agree"
+    title = f"{agree} of {len(table.raw)} of the paper's own figures that can be recomputed agree."
     return Section("audit", GROUP, title, "", tables=[table], folded=True)

@@ -14,4 +14,4 @@ def needs(results: Results) -> str | None:
 
 def section(results: Results) -> Section:
     found = claims.verdicts(results)
-    return Section("claims", GROUP, claims.tally(found), "", tables=[claims.claims(results, found)])
+    return Section("claims", GROUP, f"{claims.tally(found)}.", "", tables=[claims.claims(results, found)])

@@ -52,12 +52,13 @@ def chosen(results: Results) -> list[str]:
 def finding(curves: pd.DataFrame, names) -> str:
     """Which methods still rise when training ends, and which are within a point of their best soonest."""
     mean = curves[curves.method.isin(names)].groupby(["method", "epoch"]).val_acc.mean().unstack("method")
-    gain = mean.ffill().iloc[-1] - mean.ffill().iloc[max(len(mean) - 3, 0)]
+    gain = mean.apply(lambda own: own.dropna().iloc[-1] - own.dropna().iloc[max(own.count() - 3, 0)])
     rising = [name for name in names if name in gain.index and gain[name] > STILL]
-    soonest = (mean >= mean.max() - 0.01).idxmax().sort_values(kind="stable")
-    text = (
-        f"{soonest.index[0]} is within a point of its best after {soonest.iloc[0]:.0f} of {mean.index.max():.0f} epochs"
-    )
+    soonest = (mean >= mean.max() - 0.01).idxmax()
+    share = soonest / mean.apply(pd.Series.last_valid_index)
+    first = share.idxmin()
+    of = mean[first].last_valid_index()
+    text = f"{first} is within a point of its best after {soonest[first]:.0f} of its {of:.0f} epochs"
     if not rising:
         return f"{text}; none gained a point in the last two epochs."
     who = rising[0] if len(rising) == 1 else f"{len(rising)} of {len(mean.columns)} methods"
@@ -67,11 +68,12 @@ def finding(curves: pd.DataFrame, names) -> str:
 def figure(curves: pd.DataFrame, names: list[str], methods: pd.DataFrame) -> Figure:
     """A panel a method. curves: method, seed, epoch, val_acc. methods: color, ink, family, backbone by name."""
     columns = min(3, len(names))
+    same = curves.groupby("method").epoch.max().nunique() == 1  # else every panel has epochs of its own
     with drawing.facets():
         grid = sns.relplot(
             curves, x="epoch", y="val_acc", hue="method", col="method", col_order=names, col_wrap=columns, kind="line",
             errorbar=lambda values: (values.min(), values.max()), palette=methods.color.to_dict(), legend=False,
-            height=1.75, aspect=drawing.WIDTH / columns / 1.75,
+            height=1.75, aspect=drawing.WIDTH / columns / 1.75, facet_kws={"sharex": same},
         )  # fmt: skip
     mean = curves.groupby(["method", "epoch"]).val_acc.mean()
     behind = {

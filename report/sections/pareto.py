@@ -81,7 +81,16 @@ def finding(points: pd.DataFrame, fronts: dict[str, list[str]]) -> str:
     on = [words[name] for name, names in fronts.items() if family[names].any()]
     off = [words[name] for name in fronts if words[name] not in on]
     if not on:
-        return f"Some other method is more accurate and costs less than every CoLoRA one, in {listed(off, 'as in')}."
+        best = points.acc_mean[family].max()
+        least = {name: points[name][family].min() for name in fronts}
+        ahead = [
+            name for name in points.index
+            if points.acc_mean[name] >= best and all(points[column][name] < least[column] for column in fronts)
+        ]  # fmt: skip
+        who = f"{ahead[0]} is" if ahead else "Of every CoLoRA method there is another one that is"
+        less = {"trainable": "fewer trained parameters", "step_ms": "less time a step", "peak_mib": "less memory"}
+        than = " as every CoLoRA method" if ahead else ""
+        return f"{who} as accurate{than} with {listed([less[name] for name in fronts], 'and' if ahead else 'or')}."
     text = f"A CoLoRA method is among the best trade-offs of accuracy and {listed(on)}"
     return f"{text}, none of accuracy and {listed(off, 'or')}." if off else f"{text}."
 
