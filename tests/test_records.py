@@ -66,7 +66,7 @@ def a_record(**changes):
     scores = {"acc": 0.5, "balanced_acc": 0.5, "auc": 0.6, "loss": 1.0}
     return {
         "profile": "p", "method": "m", "seed": 0, "status": "complete", "failure": None, "fingerprint": "f",
-        "settings": {"family": "full", "train": {"epochs": 1}},
+        "settings": {"family": "full", "train": {"epochs": 1, "batch_size": 8, "lr": 0.001}},
         "metrics": {"best_epoch": 1, "val": scores, "test": scores, "external": {}},
         "parameters": {"trainable": 1, "total": 2, "flops": 3},
         "data": {"train": 1, "val": 1, "test": 1, "classes": ["a", "b"]},

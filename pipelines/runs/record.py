@@ -3,10 +3,11 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from pipelines.files.errors import UserError
 from pipelines.files.records import read_json, write_json
+from pipelines.profile import Train
 
 Count = Annotated[int, Field(ge=0, le=2**53)]  # no count is higher, and up to it numbers with a point are exact
 
@@ -82,6 +83,14 @@ class Record(_Part):
         if self.status == "complete" and (self.metrics is None or self.timings is None):
             raise ValueError("a complete record has metrics and timings")
         return self
+
+    @field_validator("settings")
+    @classmethod
+    def _settings_of_a_method(cls, settings: dict) -> dict:
+        if not isinstance(settings.get("family"), str):
+            raise ValueError(f"settings.family: expected a family's name, found {settings.get('family')!r}")
+        Train.model_validate(settings.get("train"))
+        return settings
 
 
 def read_record(folder: Path) -> Record | None:
