@@ -49,7 +49,9 @@ def look():
 
 @contextmanager
 def facets():
-    """Around seaborn's FacetGrid functions: they lay out the figure their own way and warn where another way is set."""
+    """No layout by default: seaborn's FacetGrid functions have their own, and warn where there is another; and a figure
+    that is laid out by hand would be laid out anew when it is saved.
+    """
     with plt.rc_context({"figure.constrained_layout.use": False}):
         yield
 
@@ -62,7 +64,7 @@ def save(figure: Figure, stem: Path, formats: Iterable[str] = FORMATS) -> list[P
     """
     stem.parent.mkdir(parents=True, exist_ok=True)
     files = [stem.with_suffix(f".{name}") for name in formats]
-    with look():
+    with look(), facets():
         for file in files:
             if file.suffix == ".png":
                 file.write_bytes(_png(figure))

@@ -1,6 +1,7 @@
 """What `summarise`, `cost`, `explain` and `prepare` left for a profile: read once, checked, in typed frames."""
 
 import json
+from collections.abc import Collection
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -109,6 +110,14 @@ class Results:
         declared = found.loc[[name for name in self.declared if name in found.index]]
         ordered = declared if len(declared) else found
         return list(dict.fromkeys([*ordered.drop_duplicates("kind").index, *ordered.index]))[:count]
+
+    def varied(self, count: int, among: Collection[str]) -> list[str]:
+        """At most `count` methods for figures of a panel each, in the profile's order: the leading ones, one of every
+        other kind, then whoever comes first; only those in `among`.
+        """
+        ordered = [*self.leading(count), *self.whole.drop_duplicates("kind").index, *self.whole.index]
+        names = [name for name in dict.fromkeys(ordered) if name in among][:count]
+        return [name for name in self.methods.index if name in names]
 
     @property
     def source(self) -> str:

@@ -15,7 +15,7 @@ HEAT = plt.get_cmap("plasma")  # even in lightness, and apart from grey and from
 STRENGTH = 0.65  # the heat's opacity at the strongest position; none at 0
 STEP = 4  # grey levels that are drawn as one, which nobody sees, and the files are half as large
 RIGHT, WRONG = ("\N{CHECK MARK}", "#444444"), ("\N{BALLOT X}", "#B2182B")
-MOST = 5  # methods beside the scan: more were not legible on a phone
+MOST = 6  # methods beside the scan: more were not legible on a phone
 EDGE = 0.1  # share of the width and height at each side that counts as the image's edge
 AGREEMENT = "agreement"
 
@@ -95,10 +95,10 @@ def caption(shown: Explained, origin: str) -> str:
     pixels = " x ".join(map(str, shown.images.shape[1:3]))
     return (
         "Grad-CAM (Selvaraju et al. 2017): where a network's last map speaks for the class that it names, below each "
-        "scan with its probability; not why, nor what speaks against it. Dark to yellow: none to the strongest "
-        f"evidence of the panel. A wrong class has a cross and a dashed frame. Maps have {coarse} positions on "
-        f"{pixels} px: they point to a region. Chosen by rule, not by eye: above, images on which methods agree and "
-        f"the least sure one is surest; below, those on which most pairs name different classes. {origin}, seed "
+        "scan with its probability in per cent; not why, nor what speaks against it. Dark to yellow: none to the "
+        f"strongest evidence of the panel. A wrong class has a cross and a dashed frame. Maps have {coarse} positions "
+        f"on {pixels} px: they point to a region. Chosen by rule, not by eye: above, images on which methods agree "
+        f"and the least sure one is surest; below, those on which most pairs name different classes. {origin}, seed "
         f"{shown.seed}, of {shown.pool:,} test images."
     )
 
@@ -106,10 +106,23 @@ def caption(shown: Explained, origin: str) -> str:
 def figure(shown: Explained, inks) -> Figure:
     """A row an image: the scan, then each method's map over it, with the class named and its probability."""
     rows, columns = len(shown.indices), 1 + len(shown.methods)
-    side = (drawing.WIDTH - 0.25) / columns
+    titles = [drawing.wrapped(name, 11) for name in ["true class", *shown.methods.tolist()]]
+    left, gap, text = 0.22, 0.05, 0.17  # inches: the words at the left, between panels, below a panel
+    above = 0.06 + 0.12 * (1 + max(title.count("\n") for title in titles))
+    side = (drawing.WIDTH - left - gap * columns) / columns
+    height = above + rows * (side + text)
     figure, axes = plt.subplots(
-        rows, columns, figsize=(drawing.WIDTH, rows * (0.93 * side + 0.13) + 0.35), squeeze=False,
-        subplot_kw={"xticks": [], "yticks": []}, gridspec_kw={"hspace": 0.02, "wspace": 0.02},
+        rows,
+        columns,
+        figsize=(drawing.WIDTH, height),
+        squeeze=False,
+        layout="none",
+        subplot_kw={"xticks": [], "yticks": []},
+    )
+    figure.subplots_adjust(
+        left=left / drawing.WIDTH, right=1 - gap / drawing.WIDTH, top=1 - above / height, bottom=text / height,
+        wspace=gap / side,
+        hspace=text / side,
     )  # fmt: skip
     split = int((shown.shows == AGREEMENT).sum())
     for row in range(rows):
@@ -121,10 +134,8 @@ def figure(shown: Explained, inks) -> Figure:
             _say(axes[row, column], shown, column - 1, row)
     for axis in axes.flat:
         axis.spines[["top", "right"]].set_visible(True)
-    for axis, name in zip(axes[0], ["true class", *shown.methods.tolist()], strict=True):
-        axis.set_title(
-            drawing.wrapped(name, 11), fontsize=7.5, loc="center", color=inks.get(name, drawing.INK), linespacing=0.95
-        )
+    for axis, title, name in zip(axes[0], titles, ["", *shown.methods.tolist()], strict=True):
+        axis.set_title(title, fontsize=7.2, loc="center", color=inks.get(name, drawing.INK), linespacing=0.95, pad=3)
     for place, word in ((0, "agree"), (split, "disagree")):
         if place < rows and (place == split or split):
             axes[place, 0].set_ylabel(word, fontsize=drawing.SMALL, color=drawing.QUIET)
@@ -136,14 +147,16 @@ def _say(axis: Axes, shown: Explained, method: int, image: int) -> None:
     named = shown.predicted[method, image]
     wrong = named != shown.labels[image]
     mark, color = WRONG if wrong else RIGHT
-    text = f"{mark} {drawing.abbreviated(shown.classes[named], 8)} {shown.probability[method, image]:.2f}"
+    text = f"{mark} {drawing.abbreviated(shown.classes[named], 8)} {100 * shown.probability[method, image]:.0f}"
     _below(axis, text, color, weight="bold" if wrong else "normal")
     if wrong:
         axis.spines[:].set(color=color, linewidth=1.5, linestyle=(0, (3, 1.5)))
 
 
 def _below(axis: Axes, text: str, color: str, weight: str) -> None:
-    size = min(7.0, 92 / max(len(text), 1))  # as large as fits below a panel
+    # As large as fits below a panel; characters are 0.62 of the size wide on average, bold ones 0.7.
+    width = 72 * axis.bbox.width / axis.figure.dpi
+    size = min(7.5, width / max(len(text), 1) / (0.7 if weight == "bold" else 0.62))
     axis.text(
         0.5, -0.03, text, transform=axis.transAxes, ha="center", va="top", fontsize=size, color=color, weight=weight
     )

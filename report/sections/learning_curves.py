@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 from report import drawing
 from report.reading import Results
 from report.sections import Section
+from report.text import plural
 
 GROUP, ORDER = "Evidence", 10
 SHOWN = 9  # panels
@@ -18,7 +19,7 @@ def needs(results: Results) -> str | None:
 
 
 def section(results: Results) -> Section:
-    names = chosen(results)
+    names = results.varied(SHOWN, set(results.curves.method))
     curves = results.curves[results.curves.method.isin(names)]
     title = finding(results.curves, [name for name in results.whole.index if name in results.learnt])
     caption = (
@@ -27,8 +28,8 @@ def section(results: Results) -> Section:
         "Steep first epochs may lie below the panels. The epoch of the highest validation score is the one that is "
         "tested, run by run."
     )
-    if len(names) < len(results.methods):
-        caption += f" {len(results.methods) - len(names)} methods more are in curves.csv."
+    if more := results.curves.method.nunique() - len(names):
+        caption += f" {plural(more, 'method')} more in curves.csv of the results."
     last = curves[curves.epoch == curves.groupby(["method", "seed"]).epoch.transform("max")]
     ends = last.groupby("method").val_acc.mean().sort_values(ascending=False)
     told = "; ".join(f"{name} {value:.3f}" for name, value in ends.items())
@@ -37,16 +38,6 @@ def section(results: Results) -> Section:
         alt=f"{title} Validation accuracy after the last epoch: {told}.",
         figure=figure(curves, names, results.methods),
     )  # fmt: skip
-
-
-def chosen(results: Results) -> list[str]:
-    """The declared methods that have curves, filled up with the first of each other kind and then in profile order."""
-    have = set(results.curves.method)
-    ordered = dict.fromkeys(
-        [*results.leading(SHOWN), *results.whole.drop_duplicates("kind").index, *results.whole.index]
-    )
-    names = [name for name in ordered if name in have][:SHOWN]
-    return [name for name in results.methods.index if name in names]
 
 
 def finding(curves: pd.DataFrame, names) -> str:

@@ -20,7 +20,7 @@ def needs(results: Results) -> str | None:
 
 def section(results: Results) -> Section:
     tried = results.tuning
-    names = _chosen(results)
+    names = results.varied(SHOWN, set(tried.method))
     title = finding(tried[tried.method.isin(results.learnt)] if results.learnt else tried)
     caption = (
         "Best validation accuracy of a short run at each learning rate, one seed; ring: the rate chosen. Every "
@@ -63,15 +63,6 @@ def at_edge(tried: pd.DataFrame) -> list[str]:
 def chose(tried: pd.DataFrame) -> pd.Series:
     """Which rows are the rate chosen; the file has words for it."""
     return tried.chosen.astype(str) == "True"
-
-
-def _chosen(results: Results) -> list[str]:
-    have = set(results.tuning.method)
-    ordered = dict.fromkeys(
-        [*results.leading(SHOWN), *results.whole.drop_duplicates("kind").index, *results.whole.index]
-    )
-    names = [name for name in ordered if name in have][:SHOWN]
-    return [name for name in results.methods.index if name in names]
 
 
 def figure(tried: pd.DataFrame, names: list[str], methods: pd.DataFrame) -> Figure:

@@ -17,9 +17,9 @@ from report.text.formats import (
 )
 from report.text.latex import latex
 from report.text.table import Table, markdown
-from report.text.words import VERDICTS, few, listed, plural
+from report.text.words import few, listed, plural
 
 __all__ = [
-    "DASH", "VERDICTS", "Table", "count", "few", "interval", "latex", "listed", "markdown", "mean_sd", "number",
+    "DASH", "Table", "count", "few", "interval", "latex", "listed", "markdown", "mean_sd", "number",
     "p_text", "percent", "plural", "points", "scaled", "seconds", "signed", "span", "three_digits",
 ]  # fmt: skip

@@ -2,9 +2,6 @@
 
 from collections.abc import Sequence
 
-# How a declared contrast is told; the verdicts themselves are computed by `pipelines.evidence.contrasts`.
-VERDICTS = ("supported", "contradicted", "inconclusive", "not tested")
-
 
 def listed(names: Sequence[str], last: str = "and") -> str:
     """'a', 'a and b', 'a, b and c'."""

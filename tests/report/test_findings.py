@@ -244,12 +244,12 @@ def test_a_map_of_no_evidence_leaves_the_scan_as_it_is():
 
 
 def test_the_declared_methods_are_shown_first():
-    four = explained(
-        methods=np.array(list("abcdefg")), predicted=np.zeros((7, 2), int), probability=np.ones((7, 2)),
-        maps=[np.full((2, 1, 1), i) for i in range(7)],
+    many = explained(
+        methods=np.array(list("abcdefgh")), predicted=np.zeros((8, 2), int), probability=np.ones((8, 2)),
+        maps=[np.full((2, 1, 1), i) for i in range(8)],
     )  # fmt: skip
-    shown = gradcam.chosen(four, ["g", "f"])
-    assert shown.methods.tolist() == ["a", "b", "c", "f", "g"] and [m[0, 0, 0] for m in shown.maps] == [0, 1, 2, 5, 6]
+    shown = gradcam.chosen(many, ["g", "h"])
+    assert shown.methods.tolist() == list("abcdgh") and [m[0, 0, 0] for m in shown.maps] == [0, 1, 2, 3, 6, 7]
 
 
 def test_leading_needs_no_declaration(results):
