@@ -16,6 +16,7 @@ import colora
 from pipelines.files import records
 from pipelines.files.errors import UserError
 from pipelines.profile import Params, Train
+from pipelines.training.step import seed_everything
 
 CARD, WEIGHTS = "model.json", "weights.safetensors"
 
@@ -57,9 +58,11 @@ def save(folder: Path, model: torch.nn.Module, card: ModelCard) -> None:
     """
     from safetensors.torch import save as to_bytes
 
+    if card.settings.get("merge_reset", False):
+        card = card.model_copy(update={"keep": "all"})
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    if card.keep == "adapter" and _is_colora(card):
+    if card.keep == "adapter" and card.settings["family"] == "colora":
         colora.save_adapter(model, folder)
     else:
         changed = {name for name, p in model.named_parameters() if p.requires_grad or card.keep == "all"}
@@ -99,13 +102,15 @@ def load(
     settings = dict(card.settings)
     if not whole and settings.get("weights") not in ("random", "imagenet", None):
         settings["weights"] = _starting_weights(params, card)
-    model = baselines.build(
-        card.method,
-        settings,
-        num_classes=len(card.classes),
-        image_size=card.image_size,
-        weights="random" if whole else None,
-    )
+    with torch.random.fork_rng(devices=[]):
+        seed_everything(card.seed, 0)  # as before training: where the starting weights are random, these are they
+        model = baselines.build(
+            card.method,
+            settings,
+            num_classes=len(card.classes),
+            image_size=card.image_size,
+            weights="random" if whole else None,
+        )
     if (folder / WEIGHTS).is_file():
         _load_state(model, folder / WEIGHTS, whole)
     else:
@@ -113,10 +118,6 @@ def load(
     if merged and any(isinstance(module, colora.ColoraConv2d) for module in model.modules()):
         model = colora.merge_and_unload(model)
     return model.to(device, memory_format=torch.channels_last).eval(), card
-
-
-def _is_colora(card: ModelCard) -> bool:
-    return card.settings["family"] == "colora" and not card.settings.get("merge_reset", False)
 
 
 def _starting_weights(params: Params, card: ModelCard) -> str:
