@@ -20,6 +20,7 @@ _ORDER = ["colora", "baselines", *(f"pipelines.{room}" for room in ("files", "pr
 BELOW = {room: set(_ORDER[:place]) for place, room in enumerate(_ORDER)}
 BELOW |= {"pipelines.files": set()}
 BELOW |= {"pipelines.evidence": {*_ORDER}, "pipelines.costs": {*_ORDER, "pipelines.evidence.schemas"}}
+BELOW |= {"pipelines.prediction": {*_ORDER, "pipelines.evidence"}}
 BELOW |= {"pipelines.launching": {*_ORDER, "pipelines.costs"}}
 BELOW |= {
     "report": {"baselines", "pipelines._cli", "pipelines.files", "pipelines.profile", "pipelines.evidence.schemas"}

@@ -23,7 +23,7 @@ def prepare(params, data: Manifest, code: str) -> dict[str, Manifest]:
         code: a hash of the code that decides the arrays.
 
     Raises:
-        DataError: as `read`; or a patient or an image of the training data is among them.
+        DataError: as `listed`, or an image cannot be read; or a patient or an image of the training data is among them.
     """
     found = {external.name: _prepare(params, data, external, code) for external in params.data.external}
     home = prepared.external_dir(params.data_dir, "any").parent
@@ -33,18 +33,33 @@ def prepare(params, data: Manifest, code: str) -> dict[str, Manifest]:
     return found
 
 
-def read(path: Path, classes: list[str], preprocessing: Preprocessing, pattern: str | None, allocate: Allocate,
-         *, follow_links: bool = False, key: str = "data.external") -> Dataset:  # fmt: skip
-    """Labelled images in class folders or in a CSV file, as a data set with one split, "test".
+def listed(path: Path, classes: list[str], pattern: str | None, follow_links: bool, key: str) -> Listing:
+    """Labelled images in class folders or in a CSV file, their labels in the order of the training data's classes.
 
     Args:
         path: a folder, or a file as `data.manifest.path`. classes: of the training data, in their order.
-        preprocessing: of the training data. pattern: reads patients from the names of a folder's files.
+        pattern: reads patients from the names of a folder's files. key: names the path in errors.
 
     Raises:
-        DataError: it cannot be listed, an image cannot be read, or its classes are not those of the data.
+        DataError: it cannot be listed, or its classes are not those of the data.
     """
-    return _decoded(_listed(path, classes, pattern, follow_links, key), preprocessing, allocate)
+    if path.expanduser().is_file():
+        found = manifest.listing(path, follow_links, key, split=False)
+    else:
+        found = folder.listing(path, pattern, follow_links, key, split=False)
+    if set(found.classes) != set(classes):
+        missing, strange = sorted(set(classes) - set(found.classes)), sorted(set(found.classes) - set(classes))
+        what = [f"it lacks {labelled.some(missing)}"] * bool(missing) + [f"it has {labelled.some(strange)}"] * bool(
+            strange
+        )
+        raise DataError(
+            f"{key}: {path}: expected the classes of the data, {', '.join(classes)}; {' and '.join(what)}; rename its "
+            "folders or labels"
+        )
+    order = np.array([classes.index(name) for name in found.classes])
+    return Listing(
+        found.root, found.files, found.names, order[found.labels], classes, found.patients, None, found.left_out
+    )
 
 
 def write_table(folder: Path, path: Path) -> None:
@@ -65,7 +80,7 @@ def _prepare(params, data: Manifest, external, code: str) -> Manifest:
     pattern = external.pattern
     if pattern is None and params.data.source == "folder":
         pattern = params.data.folder.pattern
-    listing = _listed(external.path, data.classes, pattern, external.follow_links, key)
+    listing = listed(external.path, data.classes, pattern, external.follow_links, key)
     made_from = {
         "settings": {"name": external.name, "pattern": pattern, "classes": data.classes},
         "preprocessing": data.preprocessing.model_dump(mode="json"),
@@ -85,26 +100,6 @@ def _prepare(params, data: Manifest, external, code: str) -> Manifest:
         written = writing.finish(read, read.splits, made_from=made_from)
     print(f"{place}: {written.count} images written")
     return written
-
-
-def _listed(path: Path, classes: list[str], pattern: str | None, follow_links: bool, key: str) -> Listing:
-    if path.expanduser().is_file():
-        found = manifest.listing(path, follow_links, key, split=False)
-    else:
-        found = folder.listing(path, pattern, follow_links, key, split=False)
-    if set(found.classes) != set(classes):
-        missing, strange = sorted(set(classes) - set(found.classes)), sorted(set(found.classes) - set(classes))
-        what = [f"it lacks {labelled.some(missing)}"] * bool(missing) + [f"it has {labelled.some(strange)}"] * bool(
-            strange
-        )
-        raise DataError(
-            f"{key}: {path}: expected the classes of the data, {', '.join(classes)}; {' and '.join(what)}; rename its "
-            "folders or labels"
-        )
-    order = np.array([classes.index(name) for name in found.classes])
-    return Listing(
-        found.root, found.files, found.names, order[found.labels], classes, found.patients, None, found.left_out
-    )
 
 
 def _decoded(listing: Listing, preprocessing: Preprocessing, allocate: Allocate) -> Dataset:

@@ -1,0 +1,138 @@
+"""The trained networks of a method, one a seed, asked together."""
+
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from pipelines.data.preprocessing import Preprocessing
+from pipelines.data.prepared import Prepared
+from pipelines.files.errors import UserError
+from pipelines.prediction.images import batches
+from pipelines.profile import Params, Train
+from pipelines.training import saved
+from pipelines.training.loaders import batches_of
+from pipelines.training.saved import ModelCard
+from pipelines.training.step import autocast, pick_device
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """Networks of one method on a device, in evaluation mode, and their cards; their classes and input are the same."""
+
+    networks: list[torch.nn.Module]
+    cards: list[ModelCard]
+    device: torch.device
+
+    @property
+    def classes(self) -> list[str]:
+        return self.cards[0].classes
+
+    @property
+    def seeds(self) -> list[int]:
+        return [card.seed for card in self.cards]
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        return Preprocessing(**self.cards[0].preprocessing)
+
+    @property
+    def recipe(self) -> Train:
+        return Train.model_validate(self.cards[0].settings["train"])
+
+    def normalised(self, images: np.ndarray) -> torch.Tensor:
+        """Decoded images, uint8 (B, H, W) or (B, H, W, 3), as the networks see them: by training's own batches."""
+        data = Prepared(
+            torch.from_numpy(images), torch.zeros(len(images), dtype=torch.int64), {"all": np.arange(len(images))},
+            self.classes,
+        )  # fmt: skip
+        recipe = self.recipe.model_copy(update={"eval_batch_size": len(images)})
+        return next(batches_of(data, "all", recipe, self.device).in_order())[0]
+
+    @torch.inference_mode()
+    def probabilities(self, images: torch.Tensor) -> torch.Tensor:
+        """Softmax of each network for normalised images, float32 (seeds, B, C), in the precision trained in."""
+        with autocast(self.recipe, self.device):
+            logits = torch.stack([network(images).float() for network in self.networks])
+        return logits.softmax(-1)
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Some of the files, in their order. places: which, (B,). probabilities: of each network, float32 (seeds, B, C)."""
+
+    places: np.ndarray
+    probabilities: np.ndarray
+
+    @property
+    def mean(self) -> np.ndarray:
+        """The ensemble's probabilities, (B, C): the mean over its networks."""
+        return self.probabilities.mean(0)
+
+    @property
+    def predicted(self) -> np.ndarray:
+        """The most probable class of each image, (B,)."""
+        return self.mean.argmax(1)
+
+    @property
+    def spread(self) -> np.ndarray:
+        """Standard deviation over the networks (n - 1) of the predicted class's probability, (B,); NaN of one."""
+        if len(self.probabilities) == 1:
+            return np.full(len(self.places), np.nan)
+        return self.probabilities.std(0, ddof=1)[np.arange(len(self.places)), self.predicted]
+
+
+def load(
+    params: Params, method: str, seeds: Sequence[int] | None = None, device: str | None = None, *, merged: bool = True
+) -> Ensemble:
+    """The kept networks of a method, by default of all its seeds.
+
+    Raises:
+        UserError: one is not there or damaged (see `pipelines.training.saved.load`), or they differ in classes,
+            preprocessing or normalisation, so that one image is not the same to all of them.
+    """
+    deterministic = Train.model_validate(params.settings(method)["train"]).deterministic
+    place = pick_device(device, deterministic=deterministic)
+    seeds = list(dict.fromkeys(params.seeds_of(method) if seeds is None else seeds))
+    networks, cards = zip(
+        *(saved.load(params.model_dir(method, seed), params, place, merged=merged) for seed in seeds), strict=True
+    )
+    for card in cards[1:]:
+        for key in ("classes", "preprocessing", "mean", "std"):
+            if getattr(card, key) != getattr(cards[0], key):
+                raise UserError(
+                    f"{method}: seeds {cards[0].seed} and {card.seed} were trained on other {key} "
+                    f"({getattr(cards[0], key)} and {getattr(card, key)}); train both again, or predict with one"
+                )
+    return Ensemble(list(networks), list(cards), place)
+
+
+def predict(ensemble: Ensemble, files: Sequence[Path], *, quiet: bool = False) -> Iterator[Predictions]:
+    """The files' predictions, batch by batch, with a progress bar on a terminal.
+
+    A file that cannot be read is told on stderr, a line each, and has no prediction; the others go on.
+    """
+    from tqdm import tqdm
+
+    bar = tqdm(total=len(files), unit="image", disable=True if quiet else None, leave=False)
+    before = None  # its probabilities are fetched when the next batch is on its way to the device
+    with bar:
+        for batch in batches(files, ensemble.preprocessing, ensemble.recipe.eval_batch_size):
+            for line in batch.damaged:
+                bar.write(f"error: {line}", file=sys.stderr)
+            bar.update(len(batch.places) + len(batch.damaged))
+            if not len(batch.places):
+                continue
+            found = ensemble.probabilities(ensemble.normalised(batch.images))
+            if before:
+                yield _fetched(*before)
+            before = batch.places, found
+        if before:
+            yield _fetched(*before)
+
+
+def _fetched(places: np.ndarray, probabilities: torch.Tensor) -> Predictions:
+    return Predictions(places, probabilities.cpu().numpy())

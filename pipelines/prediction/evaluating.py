@@ -1,0 +1,93 @@
+"""A method's trained networks on labelled images: accuracy, balanced accuracy and AUC, with intervals."""
+
+import io
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from pipelines.data import external
+from pipelines.evidence import outcomes
+from pipelines.evidence.external import METRICS
+from pipelines.evidence.outcomes import Outcome
+from pipelines.files import records
+from pipelines.files.errors import UserError
+from pipelines.prediction import ensemble
+from pipelines.profile import Params
+
+ENSEMBLE = "ensemble"
+
+
+def evaluate(
+    params: Params, method: str, folder: Path, out: Path | None = None, *, pattern: str | None = None,
+    seeds: Sequence[int] | None = None, device: str | None = None, merged: bool = True,
+) -> int:  # fmt: skip
+    """Print a table, and write it to `out` where one is named: a row a seed and, of several, one of their ensemble.
+
+    Columns: method, network (seed N, or ensemble), images, patients (empty where names tell none), and each of
+    `METRICS` with _lo and _hi, a 95 % interval over new patients (`pipelines.evidence.stats`), the network as it is.
+    Returns how many files could not be read; each was told on stderr.
+
+    Args:
+        folder: class folders, or a CSV file as `data.manifest.path`; the classes must be the networks'.
+        pattern: reads patients from file names; by default the profile's, where its data are a folder; "" reads none,
+            and every image counts as a patient.
+
+    Raises:
+        UserError: the folder cannot be listed, has other classes, or no readable image; or see `ensemble.load`.
+    """
+    if not folder.expanduser().exists():
+        raise UserError(f"--folder: {folder}: no such folder; expected one with a subfolder a class, or a CSV file")
+    networks = ensemble.load(params, method, seeds, device, merged=merged)
+    if pattern is None and params.data.source == "folder":
+        pattern = params.data.folder.pattern
+    listing = external.listed(folder, networks.classes, pattern or None, False, "--folder")
+    found = list(ensemble.predict(networks, listing.files))
+    lost = len(listing.files) - sum(len(part.places) for part in found)
+    if not found:
+        raise UserError(f"--folder: {folder}: none of its {lost} images can be read")
+    places = np.concatenate([part.places for part in found])
+    each = np.concatenate([part.probabilities for part in found], axis=1)
+    tested = {f"seed {seed}": own for seed, own in zip(networks.seeds, each, strict=True)}
+    if len(tested) > 1:
+        tested[ENSEMBLE] = each.mean(0)
+    owners = places if listing.patients is None else listing.patients[places]
+    units = np.unique(owners, return_inverse=True)[1]
+    rows = []
+    for name, probabilities in tested.items():
+        known = listing.patients is not None
+        outcome = Outcome(
+            method, -1, places, listing.labels[places], probabilities, units, int(units.max()) + 1, known, 0
+        )
+        row = {"method": method, "network": name, "images": len(places)}
+        row["patients"] = outcomes.count_patients([outcome])
+        for metric in METRICS:
+            estimate = outcomes.mean([outcome], metric)
+            lo, hi = estimate.share_interval(counted=metric != "auc")
+            row |= {metric: estimate.mean, f"{metric}_lo": lo, f"{metric}_hi": hi}
+        rows.append(row)
+    _tell(rows, folder)
+    if out is not None:
+        text = io.StringIO()
+        pd.DataFrame(rows).to_csv(text, index=False, float_format="%.6g", lineterminator="\n")
+        records.write_atomically(out, lambda file: file.write(text.getvalue().encode()))
+    if lost:
+        print(f"error: {lost} of {len(listing.files)} files could not be read", file=sys.stderr)
+    return lost
+
+
+def _tell(rows: list[dict], folder: Path) -> None:
+    first = rows[0]
+    whose = "patients not known: every image counts as one" if first["patients"] is None else f"{first['patients']} patients"
+    print(f"{first['method']} on {folder}: {first['images']} images, {whose}; 95 % intervals")
+    shown = [
+        {"network": row["network"]}
+        | {
+            metric.replace("_", " "): f"{row[metric]:.3f} ({row[f'{metric}_lo']:.3f} to {row[f'{metric}_hi']:.3f})"
+            for metric in METRICS
+        }
+        for row in rows
+    ]
+    print(pd.DataFrame(shown).to_string(index=False))

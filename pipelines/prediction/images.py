@@ -1,0 +1,87 @@
+"""Image files as arrays in batches, decoded by threads ahead of the network that sees them."""
+
+import os
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from pipelines.data.errors import DataError
+from pipelines.data.pictures import SUFFIXES
+from pipelines.data.preprocessing import Preprocessing
+from pipelines.files.errors import UserError
+
+AHEAD = 3  # batches that are decoded before they are asked for
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some of the files, in their order. places: of those that could be read, int64 (B,). images: uint8 (B, H, W) or
+    (B, H, W, 3). damaged: a message for each of the others.
+    """
+
+    places: np.ndarray
+    images: np.ndarray
+    damaged: list[str]
+
+
+def find(places: Sequence[Path]) -> list[Path]:
+    """The image files named, and those in the folders named, at any depth, in the order of their names.
+
+    Hidden files and those without an image's suffix are passed over in folders; a file that is named is always read.
+
+    Raises:
+        UserError: a place is not there, or a folder holds no image.
+    """
+    found = []
+    for place in places:
+        if not place.exists():
+            raise UserError(f"{place}: no such file or folder; name image files, or folders of them")
+        own = [place] if not place.is_dir() else [file for file in sorted(place.rglob("*")) if _is_image(file, place)]
+        if not own:
+            raise UserError(f"{place}: no image in it; expected files ending in {', '.join(sorted(SUFFIXES))}")
+        found += own
+    return list(dict.fromkeys(found))
+
+
+def batches(files: Sequence[Path], preprocessing: Preprocessing, size: int) -> Iterator[Batch]:
+    """The files as batches of at most `size`; those that cannot be read are told in theirs."""
+    with ThreadPoolExecutor(os.process_cpu_count() if hasattr(os, "process_cpu_count") else os.cpu_count()) as pool:
+        waiting: deque[tuple[int, list[Future]]] = deque()
+        try:
+            for start in range(0, len(files), size):
+                chunk = files[start : start + size]
+                waiting.append((start, [pool.submit(_decoded, preprocessing, file) for file in chunk]))
+                if len(waiting) > AHEAD:
+                    yield _gathered(*waiting.popleft())
+            while waiting:
+                yield _gathered(*waiting.popleft())
+        finally:
+            for _, futures in waiting:  # nobody asks for them any more
+                for future in futures:
+                    future.cancel()
+
+
+def _gathered(start: int, futures: list[Future]) -> Batch:
+    results = [future.result() for future in futures]
+    places = [start + place for place, result in enumerate(results) if not isinstance(result, str)]
+    images = [result for result in results if not isinstance(result, str)]
+    damaged = [result for result in results if isinstance(result, str)]
+    return Batch(np.array(places, np.int64), np.stack(images) if images else np.empty(0, np.uint8), damaged)
+
+
+def _decoded(preprocessing: Preprocessing, file: Path) -> np.ndarray | str:
+    try:
+        return preprocessing.load(file)
+    except DataError as error:
+        return str(error)
+    except OSError as error:  # it may not be opened, or is gone
+        return f"{file}: {error.strerror or error}"
+
+
+def _is_image(file: Path, root: Path) -> bool:
+    hidden = any(part.startswith(".") for part in file.relative_to(root).parts)
+    return not hidden and file.suffix.lower() in SUFFIXES and file.is_file()

@@ -1,0 +1,124 @@
+"""`pipelines.predict`: new files through the preprocessing of training, one network or several."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from pipelines import predict
+from pipelines.data.images import Batches
+from pipelines.data.prepared import open_prepared, read_files
+from pipelines.files.errors import UserError
+from pipelines.prediction import ensemble, images
+from pipelines.profile import load
+from tests.prediction.conftest import CLASSES, write_scans
+
+CPU = torch.device("cpu")
+
+
+def predicted(tmp_path, *arguments) -> pd.DataFrame:
+    out = tmp_path / "predictions.csv"
+    assert predict.main([*map(str, arguments), "--out", str(out), "--device", "cpu"]) == 0
+    return pd.read_csv(out)
+
+
+def columns(table) -> np.ndarray:
+    return table[[f"p_{name}" for name in CLASSES]].to_numpy()
+
+
+@pytest.mark.parametrize("method", ["full", "colora"])
+@pytest.mark.parametrize("merged", ["--merged", "--no-merged"])
+def test_files_are_predicted_as_the_run_predicted_its_test_images(here, tmp_path, method, merged):
+    with np.load(f"results/clinic/runs/{method}/1/predictions.npz") as stored:
+        indices, expected = stored["indices"], stored["probabilities"]
+    files = read_files(Path("data/clinic")).set_index("image")["file"][indices]
+    found = predicted(tmp_path, "--method", method, "--seed", 1, merged, *("scans/" + files))
+    assert found["file"].tolist() == ("scans/" + files).tolist() and "spread" not in found
+    np.testing.assert_allclose(columns(found), expected, atol=1e-5)
+    assert found["predicted"].tolist() == [CLASSES[place] for place in expected.argmax(1)]
+
+
+def test_a_network_sees_the_very_tensors_of_training(here):
+    networks = ensemble.load(load("params.yaml"), "full", [0], "cpu")
+    names = read_files(Path("data/clinic"))["file"]
+    (batch,) = images.batches([Path("scans", name) for name in names], networks.preprocessing, size=1000)
+    data = open_prepared(Path("data/clinic"), 0, CPU)
+    for split, indices in data.splits.items():
+        trained = Batches(data, split, batch_size=1000, input=networks.recipe.input, device=CPU)
+        assert torch.equal(networks.normalised(batch.images)[torch.from_numpy(indices)], next(trained.in_order())[0])
+
+
+def test_several_seeds_are_averaged_and_their_spread_is_told(here, tmp_path):
+    new = write_scans(tmp_path / "new", 100, patients=2)
+    each = np.stack([columns(predicted(tmp_path, "--method", "colora", "--seed", seed, new)) for seed in (0, 1)])
+    found = predicted(tmp_path, "--method", "colora", new)
+    mean = each.sum(0) / 2
+    np.testing.assert_allclose(columns(found), mean, atol=2e-6)
+    top = mean.argmax(1)
+    first, second = (own[np.arange(len(top)), top] for own in each)
+    np.testing.assert_allclose(found["spread"], abs(first - second) / np.sqrt(2), atol=3e-6)
+    assert found["predicted"].tolist() == [CLASSES[place] for place in top] and found["spread"].max() > 1e-4
+
+
+def test_folders_are_searched_and_the_order_is_that_of_the_names(tmp_path):
+    new = write_scans(tmp_path / "new", 0, patients=1, classes=("B", "A"))
+    (new / "notes.txt").write_text("x")
+    (new / ".hidden.png").write_bytes(b"x")
+    files = images.find([new / "B" / "B-0-1.png", new])
+    names = [file.name for file in files]
+    assert names == ["B-0-1.png", "A-1-0.png", "A-1-1.png", "B-0-0.png"]  # the one named first is not read twice
+    with pytest.raises(UserError, match="nowhere: no such file or folder"):
+        images.find([tmp_path / "nowhere"])
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match=r"empty: no image in it; expected files ending in \.bmp"):
+        images.find([tmp_path / "empty"])
+
+
+def test_damaged_files_are_told_and_the_others_go_on(here, tmp_path, capsys):
+    new = write_scans(tmp_path / "new", 100, patients=2)
+    whole = predicted(tmp_path, "--method", "full", "--seed", 0, new)
+    bad = [new / "DME" / "DME-102-0.png", new / "NORMAL" / "NORMAL-104-1.png"]
+    bad[0].write_bytes(bad[0].read_bytes()[:200])
+    bad[1].write_bytes(b"")
+    capsys.readouterr()
+    out = tmp_path / "p.csv"
+    assert predict.main(["--method", "full", "--seed", "0", str(new), "--out", str(out), "--device", "cpu"]) == 1
+    told = capsys.readouterr().err.splitlines()
+    assert len(told) == 3 and told[-1] == "error: 2 of 12 files could not be read"
+    assert f"{bad[0]}: the image cannot be decoded" in told[0] and f"{bad[1]}: the file is empty" in told[1]
+    pd.testing.assert_frame_equal(
+        pd.read_csv(out), whole[~whole["file"].isin(map(str, bad))].reset_index(drop=True), atol=1e-5
+    )
+
+
+def test_batches_of_any_size_hold_every_file_in_order(tmp_path, here):
+    files = images.find([write_scans(tmp_path / "new", 100, patients=3)])
+    files[4].write_bytes(b"no image")
+    networks = ensemble.load(load("params.yaml"), "full", [0], "cpu")
+    whole = next(images.batches(files, networks.preprocessing, 100))
+    assert whole.places.tolist() == [place for place in range(18) if place != 4] and len(whole.damaged) == 1
+    for size in (1, 5, 18):
+        found = list(images.batches(files, networks.preprocessing, size))
+        assert np.array_equal(np.concatenate([batch.places for batch in found]), whole.places)
+        assert np.array_equal(np.concatenate([batch.images for batch in found if len(batch.places)]), whole.images)
+        assert [line for batch in found for line in batch.damaged] == whole.damaged
+
+
+def test_networks_that_are_not_there_or_do_not_go_together_are_refused(here, tmp_path, capsys, monkeypatch):
+    scan = "scans/CNV/CNV-0-0.png"
+    assert predict.main(["--method", "full", "--seed", "7", scan]) == 1
+    assert "models/clinic/full/7/model.json: no trained weights" in capsys.readouterr().err
+    assert predict.main(["--method", "fulll", scan]) == 1
+    assert "no method 'fulll'" in capsys.readouterr().err
+    for name in ("models", "params.yaml", "scans"):
+        copy = shutil.copytree if Path(name).is_dir() else shutil.copy
+        copy(name, tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    card = Path("models/clinic/full/1/model.json")
+    card.write_text(card.read_text().replace('"white": 65535', '"white": 4095'))
+    assert predict.main(["--method", "full", scan, "--device", "cpu"]) == 1
+    assert "seeds 0 and 1 were trained on other preprocessing" in capsys.readouterr().err
+    assert not Path("predictions.csv").exists()
