@@ -23,8 +23,8 @@ CARD, WEIGHTS = "model.json", "weights.safetensors"
 
 class ModelCard(BaseModel):
     """What model.json holds. `settings` are the method's with a weights file by name and sha256; `keep` is "adapter" or
-    "all"; `preprocessing` makes an image file what the network was trained on (`pipelines.data.pictures`), and `mean` and
-    `std` then belong to RGB values in 0..1.
+    "all"; `preprocessing` makes an image file what the network was trained on (`pipelines.data.preprocessing`), and
+    `mean` and `std` then belong to RGB values in 0..1.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -99,7 +99,7 @@ def load(
     """
     card = read_card(folder)
     whole = (folder / WEIGHTS).is_file() and card.keep == "all"
-    settings = dict(card.settings)
+    settings = {key: value for key, value in card.settings.items() if key != "weights_sha256"}
     if not whole and settings.get("weights") not in ("random", "imagenet", None):
         settings["weights"] = _starting_weights(params, card)
     with torch.random.fork_rng(devices=[]):
