@@ -80,7 +80,8 @@ def evaluate(
 
 def _tell(rows: list[dict], folder: Path) -> None:
     first = rows[0]
-    whose = "patients not known: every image counts as one" if first["patients"] is None else f"{first['patients']} patients"
+    known = first["patients"] is not None
+    whose = f"{first['patients']} patients" if known else "patients not known: every image counts as one"
     print(f"{first['method']} on {folder}: {first['images']} images, {whose}; 95 % intervals")
     shown = [
         {"network": row["network"]}
