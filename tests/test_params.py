@@ -161,6 +161,16 @@ def test_a_copied_profile_must_take_the_name_of_its_file(tmp_path):
     assert content["train"]["input"] == "imagenet" and content["data"]["fit"] == "crop"  # the schema's, written out
 
 
+def test_a_value_may_be_written_once_and_named_twice(tmp_path):
+    path = write_changed(tmp_path, lambda c: None)
+    path.write_text(
+        path.read_text()
+        .replace("seeds:\n- 0\n- 1\n", "seeds: &seeds [0, 1]\nprobe: {seeds: *seeds}\n")
+        .replace("probe: null\n", "")
+    )
+    assert load(path).probe.seeds == load(path).seeds == [0, 1]
+
+
 def test_dvc_composes_no_profile_that_was_not_named(tmp_path):
     """As `dvc exp run -S train.epochs=3` does it: the active profile must not be overwritten by another."""
     from dvc.utils.hydra import compose_and_dump

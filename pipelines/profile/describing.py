@@ -48,15 +48,24 @@ def schema_keys(model: type[Section] = Params, prefix: str = "") -> Iterator[Key
 def option_keys() -> Iterator[Key]:
     """The options of every family, as keys of a method's section; read without importing a family."""
     for family, facts in baselines.families().items():
-        source = Path(baselines.__file__).parent / f"{family}.py"
-        tree = ast.parse(source.read_text(encoding="utf-8"))
-        make = next(n for n in tree.body if isinstance(n, ast.FunctionDef) and n.name == facts.kind)
-        about = " ".join((ast.get_docstring(make) or "").split("\n\n")[0].split())
+        make = next(n for n in _source(family).body if isinstance(n, ast.FunctionDef) and n.name == facts.kind)
+        about = _first_paragraph(make)
         for argument, default in zip(make.args.kwonlyargs, make.args.kw_defaults):
             if argument.arg not in ("num_classes", "image_size"):
                 shown = NEEDED if default is None else _as_yaml(ast.literal_eval(default))
                 kind = ast.unparse(argument.annotation) if argument.annotation else "any"
+                kind = kind.replace("typing.", "").replace("Sequence[int]", "list[int]")
                 yield Key(f"method.NAME.{argument.arg}", kind, shown, f"Family {family}. {about}".strip())
+
+
+def _source(family: str) -> ast.Module:
+    return ast.parse((Path(baselines.__file__).parent / f"{family}.py").read_text(encoding="utf-8"))
+
+
+def _first_paragraph(node) -> str:
+    """Of a docstring, on one line; nothing where that begins with a section such as Raises."""
+    found = " ".join((ast.get_docstring(node) or "").split("\n\n")[0].split())
+    return "" if found.startswith(("Args:", "Raises:", "Returns:")) else found
 
 
 def text(wanted: str = "") -> str:
@@ -92,8 +101,9 @@ def markdown() -> str:
     lines += ["`input_size` as in `model`, and the options of the family:"]
     for family, facts in baselines.families().items():
         options = [key for key in option_keys() if key.meaning.startswith(f"Family {family}.")]
-        about = options[0].meaning.removeprefix(f"Family {family}.").strip() if options else ""
-        lines += ["", f"### {family} ({facts.label})", "", *([about, ""] if about else [])]
+        own = options[0].meaning.removeprefix(f"Family {family}.").strip() if options else ""
+        about = f"{_first_paragraph(_source(family))} {own}".strip()
+        lines += ["", f"### {family} ({facts.label})", "", about, ""]
         lines += _table(options, meaning=False) if options else ["No options."]
     return "\n".join(lines) + "\n"
 

@@ -8,8 +8,6 @@ from pydantic import ValidationError
 from pipelines.profile.base import ParamsError, explain, near
 from pipelines.profile.schema import Params
 
-LARGEST = 2**18  # bytes of a parameter file
-
 
 def load(path: str | Path = "params.yaml") -> Params:
     """Read and check a parameter file.
@@ -24,11 +22,7 @@ def load(path: str | Path = "params.yaml") -> Params:
             "compose one with `python -m pipelines.params PROFILE`, or name another with --profile-file"
         )
     try:
-        if path.stat().st_size > LARGEST:
-            raise ParamsError(f"{path}: {path.stat().st_size:,} bytes, expected at most {LARGEST:,}")
         content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
-    except ParamsError:
-        raise
     except Exception as error:  # beside YAMLError what its makers of dates, numbers and so on raise
         raise ParamsError(f"{path}: not valid YAML: {error}") from None
     if not isinstance(content, dict):
@@ -40,16 +34,7 @@ def load(path: str | Path = "params.yaml") -> Params:
 
 
 class _Loader(yaml.SafeLoader):
-    """Plain values alone, without aliases (a small file of them can stand for more than any memory holds), and every
-    key once, where the YAML library would keep the last.
-    """
-
-    def compose_node(self, parent, index):
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.composer.ComposerError(
-                None, None, "found an alias; write the value out", self.peek_event().start_mark
-            )
-        return super().compose_node(parent, index)
+    """Plain values alone, and every key once, where the YAML library would keep the last."""
 
     def construct_mapping(self, node, deep=False):
         seen = set()
