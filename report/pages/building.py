@@ -1,6 +1,7 @@
 """Everything that a profile's report consists of, from its result files alone."""
 
 import shutil
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from report.pages.pictures import draw
 from report.reading import Results, load
 from report.sections import Section
 from report.text import latex
+
+OPEN = 3  # figures of a group that are shown without a click
 
 
 def read(directory: Path, paper: bool | None = None) -> Results:
@@ -41,7 +44,7 @@ def build(results: Results, out: Path) -> Path:
     """
     for folder in ("figures", "tables", "pictures", "models"):
         shutil.rmtree(out / folder, ignore_errors=True)
-    sections, _ = rooms.build(results)
+    sections = folded(rooms.build(results)[0])
     found = answer(results, verdicts(results) if len(results.paper) else [])
     out.mkdir(parents=True, exist_ok=True)
     pictures = {own.name: draw(own, out / "figures") for own in sections if own.figure is not None}
@@ -56,6 +59,15 @@ def build(results: Results, out: Path) -> Path:
     page.write_text(html.render(results, found, sections, pictures), encoding="utf-8")
     model_card.write_all(results, Path("models") / results.profile, out / "models")
     return page
+
+
+def folded(sections: list[Section]) -> list[Section]:
+    """The sections, all but the first `OPEN` figures of each group folded, so that a page stays within 14 screens."""
+    seen, found = Counter(), []
+    for section in sections:
+        seen[section.group] += section.figure is not None and not section.folded
+        found.append(replace(section, folded=True) if section.figure and seen[section.group] > OPEN else section)
+    return found
 
 
 def _write_tables(sections: list[Section], folder: Path) -> None:

@@ -8,7 +8,7 @@ from matplotlib.ticker import MaxNLocator
 from report.pages.cells import TONES, rank
 from report.pages.first_screen import declared_contrasts
 from report.reading import Results
-from report.text import DASH, interval, number, points, scaled
+from report.text import DASH, interval, number, percent, points, scaled
 from report.text.formats import MINUS
 
 METRICS = {
@@ -99,9 +99,10 @@ def forest(results: Results) -> dict | None:
         }
         for row in frame.sort_values("difference", ascending=False, kind="stable").itertuples()
     ]  # fmt: skip
-    method = frame.method.iloc[0]
+    method, share = frame.method.iloc[0], frame.share.iloc[0]
+    on = "" if share == 1 else f" with {percent(share)} of the training patients"
     return {
-        "title": f"{method} minus each declared comparator: test accuracy in percentage points",
+        "title": f"{method} minus each declared comparator{on}: test accuracy in percentage points",
         "rows": rows,
         "ticks": axis.ticks(lambda tick: f"{100 * tick:+g}".replace("-", MINUS) if tick else "0"),
         "zero": axis.place(0.0),

@@ -43,36 +43,45 @@ def answer(results: Results, found: list[Verdict]) -> Answer:
 
 
 def declared_contrasts(results: Results) -> pd.DataFrame:
-    """The declared accuracy contrasts on the profile's own test images, at the largest share of the labels."""
+    """The declared accuracy contrasts on the profile's own test images, at the smallest share of the labels: that of a
+    profile of several shares is what it is about.
+    """
     rows = results.contrasts
     rows = rows[(rows.data == "test") & (rows.metric == "accuracy")]
-    return rows[rows.share == rows.share.max()].reset_index(drop=True)
+    return rows[rows.share == rows.share.min()].reset_index(drop=True)
+
+
+def subject(results: Results) -> str:
+    """The method that the first screen is about: the declared one, as it is called in its contrasts."""
+    rows = declared_contrasts(results)
+    return str(rows.method.iloc[0]) if len(rows) else method_of_claims()
 
 
 def sentence(results: Results) -> str:
     """The result in one sentence, the method and the best one named, every number computed."""
-    methods = results.methods[results.methods.seeds > 0]
+    methods, method = results.methods[results.methods.seeds > 0], subject(results)
     if methods.empty:
         return "No method has a result yet."
+    runs = results.complete
+    if method in methods.index:  # beside others trained on as many labels
+        methods = methods[methods.share == methods.share[method]]
+        runs = runs[runs.method == method]
     best = methods.acc_mean.idxmax()
-    where = f"{span(results.complete.n_train)} {images(results)}{design(results)}"
-    several = f"of {len(methods)} methods" if len(methods) > 1 else "the only method,"
-    method = method_of_claims()
+    where = f"{span(runs.n_train)} {images(results)}{design(results)}"
     if method not in methods.index:
+        several = f"of {len(methods)} methods" if len(methods) > 1 else "the only method,"
         right = f"{_percent(methods, best)} of unseen images right"
         return f"Trained on {where}, {best} is most accurate {several} with {right}."
-    row = methods.loc[method]
     start = (
-        f"Trained on {where}, CoLoRA ({method}: small branches on a frozen {row.backbone}) is right on "
+        f"Trained on {where}, CoLoRA ({method}: small branches on a frozen {methods.backbone[method]}) is right on "
         f"{_percent(methods, method)} of unseen images"
     )
-    middle = _against_full(results, methods)
     last = (
         f"it is the best of {len(methods)} methods"
         if best == method
         else f"best of {len(methods)} methods is {best} with {_percent(methods, best)}"
     )
-    return f"{start}{middle}; {last}."
+    return f"{start}{_against_full(results, methods)}; {last}."
 
 
 def _against_full(results: Results, methods: pd.DataFrame) -> str:
@@ -101,21 +110,21 @@ def tiles(results: Results, found: list[Verdict]) -> list[Tile]:
         words = [verdict.verdict for verdict in found]
         rest = ", ".join(f"{words.count(word)} {word}" for word in WORDS[1:])
         tiles.append(Tile("Claims of the paper supported", f"{words.count(SUPPORTED)} of {len(words)}", rest))
-    method = method_of_claims()
-    subject = method if method in methods.index else methods.acc_mean.idxmax() if len(methods) else None
-    if subject:
-        row = methods.loc[subject]
+    method = subject(results)
+    shown = method if method in methods.index else methods.acc_mean.idxmax() if len(methods) else None
+    if shown:
+        row = methods.loc[shown]
         share = percent(round(row.trainable / row.total, 3))
-        tiles.append(Tile(f"Trained by {subject}", share, f"{row.trainable:,.0f} of {row.total:,.0f} parameters"))
-    cost = results.cost[(results.cost.method == method) & results.cost.step_ratio.notna()]
+        tiles.append(Tile(f"Trained by {shown}", share, f"{row.trainable:,.0f} of {row.total:,.0f} parameters"))
+    cost = results.cost[(results.cost.method == method_of_claims()) & results.cost.step_ratio.notna()]
     if len(cost):
         row = cost.iloc[0]
         where = f"{row.backbone}, {row.image_size:.0f} px, batch {row.batch_size:.0f}, {row.precision}"
         detail = f"of full fine-tuning's; peak memory {100 * row.peak_ratio:.0f} % ({where})"
         tiles.append(Tile("Time of a training step", f"{100 * row.step_ratio:.0f} %", detail))
-    elif subject:
-        row = methods.loc[subject]
-        tiles.append(Tile(f"AUC of {subject}", f"{row.auc_mean:.3f}", "macro, one class against the rest"))
+    elif shown:
+        row = methods.loc[shown]
+        tiles.append(Tile(f"AUC of {shown}", f"{row.auc_mean:.3f}", "macro, one class against the rest"))
     return tiles
 
 

@@ -12,7 +12,7 @@ from report.reading import Results
 from report.sections import Section, Table
 from report.text import DASH, few, interval, number, percent, points, signed, span
 
-GROUP, ORDER = "Result", 50
+GROUP, ORDER = "Result", 15
 DASHES = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (5, 1.2, 1.2, 1.2)))
 APART = 0.05  # of the log axis: how far points of one share are moved apart, so that no interval hides another
 CLOSE = 0.01  # of a series' best accuracy

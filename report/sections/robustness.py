@@ -9,7 +9,7 @@ from report.reading import Results
 from report.sections import Section, Table
 from report.text import few, interval, listed, number, plural, points, signed, span
 
-GROUP, ORDER = "Evidence", 40
+GROUP, ORDER = "Evidence", 15
 MEAN = "mean"  # the kind of the row over all kinds and severities
 FINE = 80  # pixels a side, below which the mildest blur and downsampling leave images as they are
 SHOWN = 12

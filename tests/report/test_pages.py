@@ -51,6 +51,17 @@ def test_the_sentence_without_the_method_names_the_best(results):
     assert "vit-full is most accurate of 9 methods with 94.7 % of unseen images right" in found
 
 
+def test_a_profile_of_several_shares_is_about_its_smallest(results):
+    own = ["colora-block5", "bitfit"]  # as the declared method and its comparator are called there
+    small = made.contrast("bitfit", 0.05, method=own[0], comparator="full", share=0.1)
+    methods = results.methods.assign(share=[0.1 if name in own else 1.0 for name in results.methods.index])
+    rows = [made.contrast("full", -0.1), small]
+    found = first_screen.sentence(replace(results, contrasts=pd.DataFrame(rows), methods=methods))
+    assert (
+        "colora-block5" in found and "5.0 points more than full fine-tuning" in found and "best of 2 methods" in found
+    )
+
+
 def test_what_was_not_run_is_computed_from_what_there_is(tmp_path):
     own = pages.read(made.write(tmp_path / "own", skip=[("full", 0)]), paper=True)
     assert first_screen.not_run(own) == [
@@ -143,6 +154,13 @@ def test_readme_says_the_same_as_the_page(built):
         and "![A line rises and falls.](pictures/accuracy.png)" in text
     )
     assert "<iframe" not in text.split("Data card</summary>")[0]
+
+
+def test_all_but_the_first_figures_of_a_group_are_folded():
+    figure = plt.figure()
+    many = [Section(f"s{n}", "Cost", "A", "", figure=figure) for n in range(5)] + [Section("t", "Cost", "A", "")]
+    assert [own.folded for own in building.folded(many)] == [False] * building.OPEN + [True, True, False]
+    plt.close(figure)
 
 
 def test_folded_sections_show_no_picture():
