@@ -1,6 +1,8 @@
 """Keep the pictures that the report shows: results/<profile>/explain.npz (Grad-CAM maps) and hard_scans.npz.
 
 After `prepare` and `train` no other stage reads images. Run it with the runs and the prepared data in place.
+
+    python -m pipelines.explain
 """
 
 import argparse

@@ -3,6 +3,8 @@
 Exactly the runs of the profile are read, by name. A run that is missing, failed or malformed is an error unless the
 profile sets `allow_missing: true`; it is then a hole: its row in runs.csv says why, and the method's numbers come from
 the runs that remain. pipelines/evidence/schemas.py describes every file and column.
+
+    python -m pipelines.summarise
 """
 
 import argparse

@@ -15,6 +15,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m report",
         description="Write report/PROFILE/ (index.html, README.md, figures, tables) from results/PROFILE/.",
+        epilog="example: python -m report --profile quick",
     )
     parser.add_argument(
         "--profile-file", default="params.yaml", help="parameters naming the profile (default: %(default)s)"

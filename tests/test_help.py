@@ -7,11 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-COMMANDS = sorted(
-    f"pipelines.{path.stem}"
-    for path in (ROOT / "pipelines").glob("*.py")
-    if "argparse.ArgumentParser(" in path.read_text() and path.stem != "worker"  # which the launcher starts
-) + ["report"]
+COMMANDS = [*(f"pipelines.{path.stem}" for path in sorted((ROOT / "pipelines").glob("[!_]*.py"))), "report"]
 HEAVY = (
     "dvc", "hydra", "matplotlib", "medmnist", "numpy", "pandas", "PIL", "ray", "scipy", "seaborn", "sklearn",
     "statsmodels", "timm", "torch", "torchvision",
@@ -36,5 +32,6 @@ def test_help_loads_nothing_heavy(command, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
+    assert done.stdout.count(f"python -m {command}") >= 2, "an example beside the usage"
     assert lines[0].startswith(f"usage: python -m {command}") and lines[-2:] == ["status: 0", "loaded: []"]
     assert not list(tmp_path.iterdir())
