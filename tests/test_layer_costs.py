@@ -3,12 +3,14 @@
 import csv
 import json
 import math
+import re
+import sys
 from dataclasses import replace
 
 import pytest
 import torch
 
-from pipelines.costs import costing, layer_cases, layer_costs, measure
+from pipelines.costs import costing, layer_cases, layer_costs, layer_packages, measure
 from pipelines.profile import Params
 from tests.conftest import tiny_params
 from tests.test_layer_cases import CPU, TINY
@@ -73,6 +75,7 @@ def test_a_layer_that_does_not_fit_is_left_out_and_named(monkeypatch, capsys):
 @pytest.mark.parametrize("asked", [True, False])
 def test_the_cost_stage_writes_them_where_the_profile_asks(workdir, monkeypatch, capsys, asked):
     monkeypatch.setattr(layer_cases, "CASES", TINY[:1])
+    monkeypatch.setattr(layer_cases, "BESIDE", ())
     content = tiny_params()
     content["method"] = {"full": content["method"]["full"]}
     content["cost"] = {"rounds": 1, "inference_batch": 4, "block_s": 1e-6, "layers": asked}
@@ -85,3 +88,27 @@ def test_the_cost_stage_writes_them_where_the_profile_asks(workdir, monkeypatch,
         assert [row["method"] for row in csv.DictReader(file)] == ["full"]
     assert ("layers" in json.loads((workdir / "results/tiny/cost.json").read_text())["ceiling"]) is asked
     assert ("layers: selective scan, a small Vim" in capsys.readouterr().out) is asked
+
+
+# Reference implementations
+
+
+@pytest.mark.parametrize("place, package", [(0, "mambapy"), (1, "inkan")])
+def test_a_reference_implementation_takes_the_references_place(place, package):
+    pytest.importorskip(package, reason=f"{package} is not installed (pip install -e '.[reference]')")
+    case = replace(TINY[place], package=package)
+    found = layer_costs.measure_all(CPU, rounds=2, block_s=1e-6, cases=[case])
+    assert found["left_out"] == {} and 0 <= found["rows"][0]["error"] <= 1e-4
+
+
+@pytest.mark.parametrize("package", ["mambapy", "inkan"])
+def test_a_package_that_is_missing_is_left_out_with_a_reason(monkeypatch, package):
+    monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.delitem(sys.modules, f"{package}.pscan", raising=False)
+    cases = [replace(TINY[0 if package == "mambapy" else 1], package=package)]
+    found = layer_costs.measure_all(CPU, rounds=1, block_s=1e-6, cases=cases)
+    assert found["rows"] == [] and re.search(r"package '.+' is not installed: pip install", *found["left_out"].values())
+
+
+def test_every_package_has_a_case_and_every_case_a_package():
+    assert {case.package for case in layer_cases.BESIDE} == set(layer_packages.PACKAGES)

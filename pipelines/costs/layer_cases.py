@@ -8,7 +8,7 @@ scan is computed whatever the recipe's precision.
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,7 @@ from baselines.backbones import classifier
 from baselines.layers.kan import KANConv2d, KANLinear
 from baselines.layers.selective_scan import selective_scan
 from baselines.layers.ssm import SelectiveSSM
+from pipelines.costs.layer_packages import PACKAGES
 
 GPU_BATCH = 32  # at least, as the recipes have; a case's own is small enough for two cores
 # Forward 7 a state element: two for exp(delta A), one for B (delta u), two for the step, two for the sum with C.
@@ -29,7 +30,10 @@ OPERATIONS = 7 + 14
 
 @dataclass(frozen=True)
 class Case:
-    """The `place`-th layer of `kind` that an image meets in network(num_classes=4, image_size=..., **options)."""
+    """The `place`-th layer of `kind` that an image meets in network(num_classes=4, image_size=..., **options).
+
+    package: a reference implementation (`layer_packages`) that takes the reference's place.
+    """
 
     method: str
     kind: type[nn.Module]
@@ -38,6 +42,7 @@ class Case:
     batch: int
     options: dict = field(default_factory=dict)
     place: int = 0
+    package: str = ""
 
     def layer(self) -> tuple[nn.Module, tuple[int, ...]]:
         """The layer with the method's initial weights, all to be trained, and its input's shape without the batch.
@@ -66,7 +71,7 @@ def _head(backbone, **sizes):
     return kan_head.adapt(classifier(backbone=backbone, weights="random", **sizes))
 
 
-OCT1K = {  # as in conf/profile/oct1k.yaml
+SMALL = {
     "medmamba": {"patch": 8, "widths": [48, 96, 192], "depths": [2, 2, 2]},
     "vim": {"width": 128, "depth": 6},
 }
@@ -74,11 +79,16 @@ RESNET = {"backbone": "resnet18"}  # VGG16 has as many features
 CASES = (
     Case("MedMamba-T, first stage, 224 px", SelectiveSSM, medmamba.network, 224, 1),
     Case("Vim, 224 px", SelectiveSSM, vim.network, 224, 4),
-    Case("medmamba of oct1k, first stage, 128 px", SelectiveSSM, medmamba.network, 128, 8, OCT1K["medmamba"]),
-    Case("vim of oct1k, 128 px", SelectiveSSM, vim.network, 128, 16, OCT1K["vim"]),
+    Case("small MedMamba, first stage, 128 px", SelectiveSSM, medmamba.network, 128, 8, SMALL["medmamba"]),
+    Case("small Vim, 128 px", SelectiveSSM, vim.network, 128, 16, SMALL["vim"]),
     Case("kan_head on VGG16 or ResNet-18, first layer", KANLinear, _head, 128, 32, RESNET),
     Case("kan_head on VGG16 or ResNet-18, second layer", KANLinear, _head, 128, 32, RESNET, place=1),
     Case("MedKAN, first stage, 224 px", KANConv2d, medkan.network, 224, 4),
+)
+# The same beside packages, where they are installed.
+BESIDE = tuple(
+    replace(CASES[place], package=package, method=f"{CASES[place].method}, beside {package}")
+    for place, package in ((2, "mambapy"), (3, "mambapy"), (4, "inkan"), (5, "inkan"))
 )
 
 
@@ -87,6 +97,7 @@ class Comparison:
     """Ours, the reference and the floor on the same inputs; the gradient of every input is asked for.
 
     constants: what else they read. floor: a function of `floor_inputs`, or the least bytes and operations.
+    reference_inputs: what the reference is given in place of `inputs`, where it has parameters of its own.
     """
 
     layer: str
@@ -97,15 +108,23 @@ class Comparison:
     floor: Callable[..., Tensor] | tuple[float, float]
     floor_inputs: list[Tensor] = field(default_factory=list)
     constants: list[Tensor] = field(default_factory=list)
+    reference_inputs: list[Tensor] = field(default_factory=list)
 
 
 def set_up(case: Case, device: torch.device) -> Comparison:
-    """The case's layer with noise as its input; for a scan, with what the layer around it makes of that."""
+    """The case's layer with noise as its input; for a scan, with what the layer around it makes of that.
+
+    Raises:
+        ModuleNotFoundError: the case's package is not installed.
+    """
     layer, shape = case.layer()
     layer.to(device)
     batch = case.batch if device.type == "cpu" else max(case.batch, GPU_BATCH)
     x = torch.randn(batch, *shape, generator=torch.Generator().manual_seed(0)).to(device)
-    return (_scan if isinstance(layer, SelectiveSSM) else _kan)(layer, x)
+    work = (_scan if isinstance(layer, SelectiveSSM) else _kan)(layer, x)
+    if case.package:
+        work.reference, work.reference_inputs = PACKAGES[case.package](layer, work.inputs)
+    return work
 
 
 def _leaves(*tensors):

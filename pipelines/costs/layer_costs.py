@@ -18,7 +18,7 @@ TOLERANCE = 1e-4  # float32, sums of thousands of steps
 
 
 def measure_all(device: torch.device, *, rounds: int, block_s: float, cases: Sequence[Case] | None = None) -> dict:
-    """Measure the layers, `layer_cases.CASES` where none are given, and print the figures of each.
+    """Measure the layers, `layer_cases.CASES` and `BESIDE` where none are given, and print the figures of each.
 
     Args:
         rounds: turns of each piece. block_s: seconds that one turn takes at least.
@@ -34,11 +34,13 @@ def measure_all(device: torch.device, *, rounds: int, block_s: float, cases: Seq
     units = {"copy": "bytes_per_s", "float32": "float32_flops_per_s"}
     best = {name: pieces[name] for name in units}
     rows, speeds, left_out = [], {name: [] for name in best}, {}
-    for case in layer_cases.CASES if cases is None else cases:
+    for case in (*layer_cases.CASES, *layer_cases.BESIDE) if cases is None else cases:
         try:
             row, own = _case(case, device, best, amounts, rounds, block_s)
-        except torch.OutOfMemoryError:
+        except (torch.OutOfMemoryError, ModuleNotFoundError) as error:
             left_out[case.method] = f"out of memory on {device}"
+            if isinstance(error, ModuleNotFoundError):
+                left_out[case.method] = f"package {error.name!r} is not installed: pip install -e '.[reference]'"
             print(f"layers: {case.method} left out: {left_out[case.method]}", flush=True)
             continue
         _show(row)
@@ -55,7 +57,7 @@ def _case(case, device, best, amounts, rounds, block_s) -> tuple[dict, dict]:
     row = {"layer": work.layer, "method": case.method, "shape": work.shape, "elements": work.inputs[0].numel()}
     row |= {"rounds": rounds, "tolerance": TOLERANCE, "error": checked(case.method, work)}
     dy = torch.randn_like(work.ours(*work.inputs))
-    forms = {"ours": (work.ours, work.inputs), "reference": (work.reference, work.inputs)}
+    forms = {"ours": (work.ours, work.inputs), "reference": (work.reference, work.reference_inputs or work.inputs)}
     if callable(work.floor):
         forms["floor"] = (work.floor, work.floor_inputs)
     runs = {name: lambda form=form: forward_backward(*form, dy) for name, form in forms.items()}
@@ -123,8 +125,8 @@ def kept_bytes(function: Callable, inputs: list[torch.Tensor], constants: Sequen
 
 
 def checked(name: str, work: Comparison) -> float:
-    """The largest difference between ours and the reference, in the output and every gradient, as a share of the
-    largest value there.
+    """The largest difference between ours and the reference, in the output and the gradient of every tensor that both
+    are given, as a share of the largest value there.
 
     Raises:
         ValueError: it is above `TOLERANCE`.
@@ -132,10 +134,14 @@ def checked(name: str, work: Comparison) -> float:
     dy = torch.randn_like(work.ours(*work.inputs))
     allowed, torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.allow_tf32, False  # it rounds by 1e-3
     try:
-        both = [forward_backward(form, work.inputs, dy) for form in (work.ours, work.reference)]
+        given = work.inputs, work.reference_inputs or work.inputs
+        both = [forward_backward(*form, dy) for form in zip((work.ours, work.reference), given)]
     finally:
         torch.backends.cudnn.allow_tf32 = allowed
-    error = max(((a - b).abs().max() / b.abs().max()).item() for a, b in zip(*both, strict=True))
+    (y, *grads), (expected, *theirs) = both
+    theirs = {id(x): grad for x, grad in zip(given[1], theirs, strict=True)}
+    pairs = [(y, expected), *((grad, theirs[id(x)]) for x, grad in zip(given[0], grads) if id(x) in theirs)]
+    error = max(((a - b).abs().max() / b.abs().max()).item() for a, b in pairs)
     if not error <= TOLERANCE:
         raise ValueError(
             f"{name} ({work.layer}, {work.shape}): ours and the reference differ by {error:.2g} of the largest value, "
