@@ -42,6 +42,8 @@ def section(results: Results) -> Section:
 
 def finding(curves: pd.DataFrame, names) -> str:
     """Which methods still rise when training ends, and which are within a point of their best soonest."""
+    if not len(names):
+        return "No method learned, so none is told from another by its curve."
     mean = curves[curves.method.isin(names)].groupby(["method", "epoch"]).val_acc.mean().unstack("method")
     gain = mean.apply(lambda own: own.dropna().iloc[-1] - own.dropna().iloc[max(own.count() - 3, 0)])
     rising = [name for name in names if name in gain.index and gain[name] > STILL]

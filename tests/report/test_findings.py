@@ -142,6 +142,7 @@ def test_curves_that_still_rise_are_counted():
     assert first == "flat is within a point of its best after 2 of its 4 epochs"
     assert second == "rising gained over a point in the last two epochs."
     assert learning_curves.finding(frame, ["flat"]).endswith("none gained a point in the last two epochs.")
+    assert learning_curves.finding(frame, []).startswith("No method learned")
 
 
 def test_the_smallest_share_that_is_enough():
