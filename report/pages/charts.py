@@ -137,10 +137,12 @@ def curves(results: Results) -> dict | None:
                 "seeds": int(own.seed.nunique()),
                 "dash": DASHES[again % len(DASHES)],
                 "first": method in first,
+                "last": int(own.epoch.max()) - epochs[0] if len(own) else 0,
                 "lines": {name: _band(own, name, epochs) for name in metrics} if len(own) else None,
             }
         )
-    return {"epochs": epochs, "metrics": {name: METRICS[name] for name in metrics}, "methods": found}
+    start = max((own["last"] for own in found if own["first"]), default=len(epochs) - 1)
+    return {"epochs": epochs, "start": start, "metrics": {name: METRICS[name] for name in metrics}, "methods": found}
 
 
 def _band(own: pd.DataFrame, name: str, epochs: list[int]) -> list[list]:

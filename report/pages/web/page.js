@@ -110,7 +110,7 @@
   const box = find("#curves");
   const data = JSON.parse(find("#curve-data")?.textContent ?? "null");
   let plot = null;
-  let at = data ? data.epochs.length - 1 : 0; // the epoch read out, as a place in data.epochs
+  let at = data ? data.start : 0; // the epoch read out, as a place in data.epochs
 
   function drawCurves() {
     if (!data) return;
@@ -121,12 +121,14 @@
     const columns = [data.epochs];
     const series = [{}];
     const bands = [];
+    let end = 1; // the last epoch of what is shown, as a place
     for (const method of data.methods) {
       const chip = chips[method.number];
       const values = method.lines?.[metric];
       if (!values) continue;
       const color = getComputedStyle(chip.key).color;
       const shown = chip.box.checked;
+      if (shown) end = Math.max(end, method.last);
       const line = { stroke: color, show: shown, width: 2, points: { show: data.epochs.length < 3 } };
       const edge = { show: shown && band, stroke: "transparent", points: { show: false } };
       chip.series = series.length;
@@ -143,7 +145,7 @@
         height: Math.min(420, Math.max(260, innerHeight * 0.5)),
         legend: { show: false },
         cursor: { y: false, drag: { x: false, y: false }, points: { size: 7 } },
-        scales: { x: { time: false } },
+        scales: { x: { time: false, range: [data.epochs[0], data.epochs[Math.min(end, data.epochs.length - 1)]] } },
         axes: [
           { ...axis, label: "Epoch", labelSize: 22, grid: { show: false }, ticks: lines, incrs: [1, 2, 5, 10, 20, 50, 100] },
           { ...axis, size: 52, grid: lines, ticks: lines },
