@@ -7,19 +7,38 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 # Threads that spin while they wait slow a run beside other work down 4 to 10 times.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: repro test report lock
+.PHONY: repro test report compare cost lint lock
 
+# The parameters are composed anew where the profile changes alone, so that what was edited there stays. One process
+# trains all short runs; `dvc repro` then finds them complete.
 repro: .venv/installed
-	python -m pipelines.params $(PROFILE)
+	@grep -qx 'profile: $(PROFILE)' params.yaml || python -m pipelines.params $(PROFILE)
+	dvc repro prepare pretrain
+	python -m pipelines.launch
 	dvc repro
 	@echo "report: report/$(PROFILE)/index.html"
 
 test: .venv/installed
-	python -m pytest
+	python -m pytest -n 2 --dist worksteal --durations 10
 
 # Every profile's report, in all formats, from results/ alone: needs no data, no weights, no training. Says where.
 report: .venv/installed
 	python -m report --all
+
+# What changed between the experiments that `dvc exp run` made, and what came of it.
+compare: .venv/installed
+	dvc exp show --only-changed --no-pager --drop '$(HIDDEN)'
+
+# Minutes, with nothing else running; a profile that asks for no costs has every method measured.
+cost: .venv/installed
+	sed 's/^cost: null$$/cost: {rounds: 11}/' params.yaml > params.new && mv params.new params.yaml
+	dvc repro --force --single-item cost
+	dvc repro
+
+lint: .venv/installed
+	ruff check .
+	ruff format --check .
+	mypy colora pipelines/files pipelines/profile pipelines/runs
 
 .venv/installed: requirements.lock
 	$(PYTHON) -c 'import sys; sys.exit("Python >= 3.11 is needed, found " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'

@@ -29,6 +29,8 @@ def run_method(params: Params, method: str, seeds: list[int] | None = None, devi
     own, failed = params.seeds_of(method), 0
     if unknown := [seed for seed in seeds or [] if seed not in own]:
         raise ParamsError(f"seed {unknown[0]} is not one of {method}'s: {own}; add it to `seeds`")
+    # An output of the train stage, though the runs be from elsewhere or keep nothing.
+    params.model_dir(method, own[0]).parent.mkdir(parents=True, exist_ok=True)
     for seed in own if seeds is None else seeds:
         record = run_one(params, method, seed, device)
         if record is None:
