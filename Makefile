@@ -38,7 +38,7 @@ cost: .venv/installed
 lint: .venv/installed
 	ruff check .
 	ruff format --check .
-	mypy colora pipelines/files pipelines/profile pipelines/runs
+	mypy
 
 .venv/installed: requirements.lock
 	$(PYTHON) -c 'import sys; sys.exit("Python >= 3.11 is needed, found " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'

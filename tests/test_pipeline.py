@@ -1,9 +1,14 @@
-"""The pipeline as DVC sees it: a copy of the project, run once with four small methods, then asked what changes touch."""
+"""The pipeline as DVC sees it: a copy of the project, run once with four small methods, then asked what changes rerun."""
 
+import csv
+import io
 import json
+import os
+import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import yaml
@@ -17,9 +22,11 @@ CODE = ("baselines", "colora", "pipelines", "report", "dvc.yaml", ".dvcignore")
 
 
 def dvc(folder, *arguments):
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])  # whose `python` the stages run
     done = subprocess.run(
-        [sys.executable, "-m", "dvc", *arguments], cwd=folder, capture_output=True, text=True, stdin=subprocess.DEVNULL
-    )
+        [sys.executable, "-m", "dvc", *arguments], cwd=folder, capture_output=True, text=True, stdin=subprocess.DEVNULL,
+        env={**os.environ, "PATH": path},
+    )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 

@@ -63,7 +63,8 @@ def compose(profile: str, conf: str | Path = "conf") -> Params:
     _check_profile(profile, folder)
     with initialize_config_dir(config_dir=str(folder), version_base=None):
         try:
-            content = OmegaConf.to_container(hydra_compose("config", overrides=[f"profile={profile}"]), resolve=True)
+            composed = hydra_compose("config", overrides=[f"profile={profile}"])
+            content = dict(OmegaConf.to_container(composed, resolve=True))  # type: ignore[arg-type]
         except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
             raise ParamsError(f"{path}: cannot be composed ({error})") from None
     if content.get("profile") != profile:

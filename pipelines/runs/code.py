@@ -66,7 +66,7 @@ def _imports(path: Path) -> list[Path]:
                 raise ValueError(
                     f"{path}, line {node.lineno}: found a relative import; import by the full name instead"
                 )
-            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+            names |= {str(node.module), *(f"{node.module}.{alias.name}" for alias in node.names)}
     found = []
     for name in names:
         if name.startswith(("baselines.", "colora.")) or name == "colora":

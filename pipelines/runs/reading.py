@@ -193,7 +193,7 @@ def common_classes(runs: dict) -> list[str]:
 
 def get(record: dict, key: str):
     """The value at a dotted key, or None where a step of the way is absent."""
-    value = record
+    value: Any = record
     for part in key.split("."):
         value = value.get(part) if isinstance(value, dict) else None
     return value
