@@ -1,6 +1,8 @@
 # `make repro` trains and reports, `make test` tests; both set up .venv first and can be repeated.
 PYTHON ?= python3
 PROFILE ?= quick
+# Columns that `make compare` leaves out: what changed in code, results and pictures.
+HIDDEN = ^(Created|State|Executor|(baselines|colora|data|models|pipelines|report|results|weights)/.*)$$
 UV_VERSION = 0.13.9
 BIN = .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)

@@ -1,6 +1,6 @@
 """Plan a profile's GPU hours from the step times that `python -m pipelines.cost` measured; trains nothing.
 
-    python -m pipelines.plan --profile paper --gpus 1 8 64
+python -m pipelines.plan --profile paper --gpus 1 8 64
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""The pipeline as DVC sees it: a copy of the project, run once with four small methods, then asked what changes rerun."""
+"""The pipeline as DVC sees it: a copy of the project, run once with four small methods, then asked what they rerun."""
 
 import csv
 import io
@@ -46,7 +46,7 @@ def ran(tmp_path_factory):
             shutil.copy(ROOT / name, folder / name)
     methods = {name: tiny_params()["method"][name] for name in ("full", "head-only", "colora-blocks2-5")}
     methods["vim"] = {"family": "vim", "patch": 8, "width": 16, "depth": 1, "train": {"lr": 0.001}}
-    tuning = {"lrs": [1e-3, 3e-3], "epochs": 1}
+    tuning = {"lrs": [1e-3, 3e-3], "epochs": 1, "widen": 0}
     content = tiny_params(method=methods, tune=tuning, pretrain=None, allow_missing=False)
     content["train"]["epochs"] = 1
     (folder / "params.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
@@ -151,3 +151,21 @@ def test_runs_made_elsewhere_are_recorded_without_training(ran):
     out = dvc(ran, "repro", "train@full")
     assert out.count("complete, kept") == 2
     assert changed(ran) == ALWAYS
+
+
+def test_experiments_that_differ_in_one_parameter_fit_a_screen(ran):
+    """`make compare`, whose options stand in the Makefile: at most 12 columns, at most 120 characters a line."""
+    who = ["-c", "user.name=a", "-c", "user.email=a@b"]
+    (ran / ".gitignore").write_text("__pycache__/\n/data/\n/weights/\n/models/\n/checkpoints/\n")
+    for words in (["add", "-A"], [*who, "commit", "-qm", "run"]):
+        subprocess.run(["git", *words], cwd=ran, check=True)
+    dvc(ran, "exp", "run", "-n", "faster", "-S", "method.vim.train.lr=0.01", "summarise")
+    hidden = re.search(r"^HIDDEN = (.*)$", (ROOT / "Makefile").read_text(), re.M)[1].replace("$$", "$")
+    command = re.search(r"^\tdvc (exp show .*) --drop", (ROOT / "Makefile").read_text(), re.M)[1].split()
+    names, *rows = csv.reader(io.StringIO(dvc(ran, *command, "--drop", hidden, "--csv")))
+    assert "method.vim.train.lr" in names and len(names) <= 12
+    assert {"0.001", "0.01"} == {row[names.index("method.vim.train.lr")] for row in rows if row[0]}
+    lines = dvc(ran, *command, "--drop", hidden).splitlines()
+    assert 0 < max(map(len, lines)) <= 120 and "faster" in "".join(lines) and "…" not in "".join(lines)
+    diff = json.loads(dvc(ran, "metrics", "diff", "--json", "faster", "HEAD"))
+    assert set(diff) <= {"results/tiny/metrics.json"}

@@ -1,4 +1,5 @@
-"""No method trains by an operator that torch has no reproducible CUDA kernel for; found without a GPU, on the meta device.
+"""No method trains by an operator that torch has no reproducible CUDA kernel for; found without a GPU, on the meta
+device.
 
 With `deterministic: true` torch raises there, which would be seen on the GPU only.
 """

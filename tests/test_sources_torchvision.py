@@ -107,6 +107,7 @@ def test_prepared_from_the_archive_to_the_card(published, tmp_path, monkeypatch)
     )  # fmt: skip
     manifest = preparation.prepare(params)
     assert (manifest.count, manifest.channels, manifest.folds) == (39, 3, None)
-    assert "cache" not in str(manifest.made_from) and "| all | val | 2 | 2 | 2 | 6 |" in (
-        tmp_path / "results/tiny/data/card.md"
-    ).read_text()
+    assert (
+        "cache" not in str(manifest.made_from)
+        and "| all | val | 2 | 2 | 2 | 6 |" in (tmp_path / "results/tiny/data/card.md").read_text()
+    )

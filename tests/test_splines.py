@@ -35,9 +35,7 @@ def forms(monkeypatch):
     used = []
     for name, form in (("_bumps", "closed"), ("_recursion", "recursion")):
         function = getattr(splines, name)
-        monkeypatch.setattr(
-            splines, name, lambda *a, function=function, form=form: used.append(form) or function(*a)
-        )
+        monkeypatch.setattr(splines, name, lambda *a, function=function, form=form: used.append(form) or function(*a))
     return used
 
 

@@ -17,6 +17,7 @@ from baselines.layers.splines import SplineLayer, b_splines
 
 BACKENDS = ("torch", "efficient-kan")
 
+
 def _product_dtype(weight):
     """What a matrix product with this weight will compute in; the basis is rounded to it once, as it is written."""
     kind = weight.device.type

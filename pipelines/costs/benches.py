@@ -171,7 +171,8 @@ def measure_all(
         images: training images of an epoch, where known.
 
     Returns:
-        "rows": a dict a contender (pipelines.costs.costing.COLUMNS), "ceiling": operations and bytes a second of a large matrix
+        "rows": a dict a contender (pipelines.costs.costing.COLUMNS), "ceiling": operations and bytes a second of a
+        large matrix
         product, convolution and copy, "headline": ratios of CoLoRA methods by method, "left_out": reasons by name.
     """
     benches, left_out = [], {}

@@ -23,7 +23,8 @@ class Contender:
     """One network to train and run.
 
     name: a method's, or made up from one. settings: as `Params.settings` gives them, with random weights and `train` as
-    it is measured. role: "method" or "peer". of: the CoLoRA method that a peer is beside. form: "" for what `baselines.build`
+    it is measured. role: "method" or "peer". of: the CoLoRA method that a peer is beside. form: "" for what
+    `baselines.build`
     makes of the settings; "two-branch" for CoLoRA with both branches as convolutions of plain PyTorch; "peft" for
     peft's LoRA on the convolutions of the CoLoRA method.
     """
@@ -61,7 +62,8 @@ def lineup(
     precision: str = "",
     compile: bool | None = None,
 ) -> list[Contender]:
-    """The methods, the four peers of the CoLoRA methods among them that `cost.references_of` names (by default the first on each
+    """The methods, the four peers of the CoLoRA methods among them that `cost.references_of` names (by default the
+    first on each
     backbone), and full fine-tuning on every backbone that has none. Peers that a method equals are left out.
 
     Raises:
@@ -81,7 +83,8 @@ def lineup(
 def growth(params: Params) -> list[tuple[Contender, list[str]]]:
     """The points of the sweeps that `cost.growth` asks for, each once, with the sweeps that it belongs to.
 
-    Beside the value that is swept, image size and batch size are the profile's. A rank is swept for the methods that have
+    Beside the value that is swept, image size and batch size are the profile's. A rank is swept for the methods that
+    have
     one, alpha along with it; methods without one stand in at the profile's point, to compare with.
 
     Raises:

@@ -75,7 +75,8 @@ def plan(params: Params, methods: list[str] | None = None) -> dict[str, list]:
     """The contenders that are measured side by side, by what they share; the growth sweeps are `GROWTH`.
 
     Raises:
-        ParamsError: a method that is not there or cannot be measured as asked, or two settings that share all of a label.
+        ParamsError: a method that is not there or cannot be measured as asked, or two settings that share all of a
+        label.
     """
     from pipelines.costs import contenders
 
@@ -210,7 +211,8 @@ def _show(label: str, result: dict) -> None:
     width = max([len(row["method"]) for row in result["rows"]], default=0)
     for row in result["rows"]:
         print(
-            f"  {row['method']:{width}}  {row['image_size']} px, batch {row['batch_size']}  step {row['step_ms']:.1f} ms"
+            f"  {row['method']:{width}}  {row['image_size']} px, batch {row['batch_size']}  "
+            f"step {row['step_ms']:.1f} ms"
             f"  x{row['step_ratio']:.3f} [{row['step_ratio_lo']:.3f}, {row['step_ratio_hi']:.3f}]"
             f"  peak {row['peak_mib']:.1f} MiB  x{row['peak_ratio']:.3f}",
             flush=True,

@@ -66,7 +66,8 @@ def step_times(params: Params, path: Path) -> list[dict]:
             missing.append(f"\n  {method}: expected {wanted}; found {' / '.join(own) or 'no row'}{reasons}")
     if missing:
         raise UserError(
-            f"{path}: no step times of {len(missing)} of {len(params.method)} methods; {AGAIN}, with their batch sizes in "
+            f"{path}: no step times of {len(missing)} of {len(params.method)} methods; {AGAIN}, with their batch "
+            "sizes in "
             f"cost.batch_sizes:{''.join(missing)}"
         )
     return found

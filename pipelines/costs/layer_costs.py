@@ -24,7 +24,8 @@ def measure_all(device: torch.device, *, rounds: int, block_s: float, cases: Seq
         rounds: turns of each piece. block_s: seconds that one turn takes at least.
 
     Returns:
-        As `benches.measure_all`: "rows" (pipelines.costs.costing.LAYER_COLUMNS), "ceiling", "headline", which is empty, and
+        As `benches.measure_all`: "rows" (pipelines.costs.costing.LAYER_COLUMNS), "ceiling", "headline", which is
+        empty, and
         "left_out": reasons by case.
 
     Raises:

@@ -55,7 +55,7 @@ def members(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
     Raises:
         ArrayError: an entry is encrypted, compressed otherwise than numpy does, or claims more than it can hold.
     """
-    whole = os.fstat(archive.fp.fileno()).st_size
+    whole = os.fstat(archive.fp.fileno()).st_size  # type: ignore[union-attr]
     for entry in archive.infolist():
         most = entry.compress_size * {zipfile.ZIP_STORED: 1, zipfile.ZIP_DEFLATED: DEFLATE}.get(entry.compress_type, 0)
         if entry.flag_bits & 1 or entry.compress_size > whole or entry.file_size > most:

@@ -11,7 +11,8 @@ from pipelines.runs.code import ROOT
 
 
 def environment(device: str | None = None) -> dict:
-    """Versions, machine and commit of this process, for the record; `dirty` when the code differs from the commit. A GPU
+    """Versions, machine and commit of this process, for the record; `dirty` when the code differs from the commit. A
+    GPU
     is named where `device` ("cpu", "cuda", "cuda:1"; None: the GPU if there is one) is one. Imports torch.
     """
     import datetime
@@ -54,7 +55,7 @@ def commit() -> str | None:
 
 @functools.cache
 def dirty() -> bool | None:
-    """Whether the code that can decide a number differs from the commit; None where this is an archive, or no checkout."""
+    """Whether the code that can decide a number differs from the commit; None in an archive, or without a checkout."""
     if commit() is None or commit() != _git("rev-parse", "HEAD"):
         return None
     return bool(_git("status", "--porcelain", "--", "colora", "baselines", "pipelines"))

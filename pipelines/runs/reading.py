@@ -1,6 +1,7 @@
 """Read the finished runs of a profile back, and refuse what is not one whole and consistent run."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -170,7 +171,8 @@ def check_same_settings(method: str, runs: list[dict]) -> None:
             differing = _differing(key, runs[0], run)
             if differing:
                 raise UserError(
-                    f"method {method}: seeds {runs[0]['seed']} and {run['seed']} differ in {key}: {', '.join(differing)}; "
+                    f"method {method}: seeds {runs[0]['seed']} and {run['seed']} differ in {key}: "
+                    f"{', '.join(differing)}; "
                     f"rerun the older one: python -m pipelines.train --method {method} --seed SEED"
                 )
 

@@ -66,6 +66,7 @@ def table(counts: dict[str, dict]) -> str:
     for method, c in counts.items():
         share, mega = c["trainable"] / c["total"], c["flops"] / 1e6
         lines.append(
-            f"{method:{width}}  {c['backbone']:{backbone}}  {c['trainable']:12,}  {c['total']:12,}  {share:7.2%}  {mega:10,.1f}"
+            f"{method:{width}}  {c['backbone']:{backbone}}  {c['trainable']:12,}  {c['total']:12,}  {share:7.2%}  "
+            f"{mega:10,.1f}"
         )
     return "\n".join(lines)

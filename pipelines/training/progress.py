@@ -38,7 +38,8 @@ class EpochLog:
         if self.bar.disable:
             seconds = (time.monotonic() - self.start) / (row["epoch"] - self.first + 1) * (self.epochs - row["epoch"])
             print(
-                f"{self.title}: epoch {row['epoch']} of {self.epochs}, loss {row['train_loss']:.3f}, validation accuracy "
+                f"{self.title}: epoch {row['epoch']} of {self.epochs}, loss {row['train_loss']:.3f}, validation "
+                "accuracy "
                 f"{row['val_acc']:.3f}, {seconds:.0f} s left",
                 flush=True,
             )

@@ -24,7 +24,9 @@ PROBE_FILES = ("corruptions.npz", "gradcam.npz")  # as `pipelines.training.probe
 
 
 def run_method(params: Params, method: str, seeds: list[int] | None = None, device: str | None = None) -> int:
-    """Train the missing or stale runs of one method, by default all its seeds; 1 if any failed and the profile allows no holes, else 0."""
+    """Train the missing or stale runs of one method, by default all its seeds; 1 if any failed and the profile
+    allows no holes, else 0.
+    """
     params.settings(method)  # first, so that an unknown method is named as such
     own, failed = params.seeds_of(method), 0
     if unknown := [seed for seed in seeds or [] if seed not in own]:

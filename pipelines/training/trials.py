@@ -14,7 +14,8 @@ def choose(params: Params, method: str, device: str | None = None) -> dict:
     """Train a trial at every rate of `tune.lrs`; returns the record of them and of the choice.
 
     The rate chosen has the best validation score (`train.select`; ties: the lower loss). While it is the lowest or the
-    highest of those tried, one more is tried beyond it, in the steps of the grid there (tenfold at most), `tune.widen` times at most.
+    highest of those tried, one more is tried beyond it, in the steps of the grid there (tenfold at most),
+    `tune.widen` times at most.
 
     Raises:
         UserError: no trial had an end: each diverged or did not fit the memory.
@@ -55,7 +56,7 @@ def best(trials: list[dict], select: str) -> dict | None:
 
 
 def beyond(trials: list[dict], select: str) -> float | None:
-    """The rate to try next where the best one is at an edge of those tried; None where it is not, or it stands alone."""
+    """The rate to try next where the best one is at an edge of those tried; None where it is not, or is alone."""
     chosen, rates = best(trials, select), sorted(trial["lr"] for trial in trials)
     if chosen is None or len(rates) < 2 or chosen["lr"] not in (rates[0], rates[-1]):
         return None

@@ -1,6 +1,7 @@
 """Choose each method's learning rate on the validation split: the same grid, epochs and seed for every method.
 
-Every trial is recorded in `results/<profile>/tune/<method>.json`, and trials that are there already are kept. The tuning
+Every trial is recorded in `results/<profile>/tune/<method>.json`, and trials that are there already are kept. The
+tuning
 seed's test images are never looked at; where the data have folds only that seed's are unseen, for other seeds' test
 images are among those tuned on. A method that states its rate, or a profile without a `tune` section, is recorded as
 such.
