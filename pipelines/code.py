@@ -1,6 +1,6 @@
 """Write data/code.json, one hash a family of the code that decides its numbers (see pipelines/runs/code.py).
 
-    python -m pipelines.code
+python -m pipelines.code
 """
 
 import argparse

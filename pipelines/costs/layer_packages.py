@@ -1,7 +1,7 @@
 """Reference implementations on PyPI of the layers that `layer_cases` measures: `pip install -e '.[reference]'`.
 
-Each function takes our layer and the tensors that our form is given, and returns the package's form of the same function
-with the tensors that it is given: the input and, as far as it has parameters of its own, those.
+Each function takes our layer and the tensors that our form is given, and returns the package's form of the same
+function with the tensors that it is given: the input and, as far as it has parameters of its own, those.
 """
 
 import importlib

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pipelines.data.preprocessing import Preprocessing
 from pipelines.data.prepared import Prepared
+from pipelines.data.preprocessing import Preprocessing
 from pipelines.files.errors import UserError
 from pipelines.prediction.images import batches
 from pipelines.profile import Params, Train
