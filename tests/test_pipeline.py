@@ -47,7 +47,7 @@ def ran(tmp_path_factory):
     methods = {name: tiny_params()["method"][name] for name in ("full", "head-only", "colora-blocks2-5")}
     methods["vim"] = {"family": "vim", "patch": 8, "width": 16, "depth": 1, "train": {"lr": 0.001}}
     tuning = {"lrs": [1e-3, 3e-3], "epochs": 1, "widen": 0}
-    content = tiny_params(method=methods, tune=tuning, pretrain=None, allow_missing=False)
+    content = tiny_params(method=methods, tune=tuning, pretrain=None, allow_missing=False, report={"paper": True})
     content["train"]["epochs"] = 1
     (folder / "params.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
     subprocess.run(["git", "init", "-q"], cwd=folder, check=True)
