@@ -33,7 +33,7 @@ def _small_ceiling(monkeypatch):
 def profile(methods=METHODS, section=None, **changes) -> Params:
     content = tiny_params(**changes)
     content["method"] = {name: content["method"][name] for name in methods} if isinstance(methods, tuple) else methods
-    content["cost"] = {"rounds": 6, "inference_batch": 4, "block_s": 1e-6, **(section or {})}
+    content["cost"] = {"processes": 1, "rounds": 6, "inference_batch": 4, "block_s": 1e-6, **(section or {})}
     return Params(**content)
 
 
@@ -79,11 +79,12 @@ def layer_flops(model):
     return found
 
 
-def test_flops_of_a_training_step_counted_by_hand():
+def test_flops_of_a_training_step_counted_by_hand(monkeypatch):
+    monkeypatch.setattr("colora.conv.kernel_is_cheaper", lambda *shape: False)  # gradients by the two-branch form
     params, batch = profile(), 8
     full, transfer, ours, *_ = lineup(params, batch)
     layers = layer_flops(contenders.build(full, 4))
-    first, body = next(iter(layers)), sum(n for name, n in layers.items() if name.startswith("body"))
+    first, body = next(iter(layers)), sum(n for name, n in layers.items() if name.startswith("backbone"))
     head = sum(layers.values()) - body
     # Everything once forward and twice backward; but nobody needs the gradient of the images.
     assert bench(full).flops()[1] == batch * (3 * (body + head) - layers[first])
@@ -104,10 +105,10 @@ def test_flops_of_a_training_step_counted_by_hand():
 # Who is measured
 
 
-def test_peers_stand_on_the_network_and_at_the_places_of_the_colora_method():
+def test_references_stand_on_the_network_and_at_the_places_of_the_colora_method():
     full, _, ours, two, lora = lineup(profile())
     assert [two.name, lora.name] == ["colora-blocks2-5-two-branch", "colora-blocks2-5-peft-lora-r8"]
-    assert two.role == lora.role == "peer" and two.network == lora.network == full.network == ours.network
+    assert two.role == lora.role == "reference" and two.network == lora.network == full.network == ours.network
     torch.manual_seed(0)
     model = contenders.build(ours, 4).eval()
     for parameter in model.parameters():
@@ -138,18 +139,18 @@ def test_what_a_network_has_not_got_is_added_for_the_ratios():
         "colora-blocks2-5-two-branch", "colora-blocks2-5-peft-lora-r8", "smallcnn-full", "smallcnn-head-only",
         "smallvit-full",
     ]  # fmt: skip
-    related = {c.name: contenders.reference(c, found) for c in found}
+    related = {c.name: contenders.full_beside(c, found) for c in found}
     assert related["vit-lora"].name == "smallvit-full" and related["vim"] is None
     assert related["smallvit-full"].settings["head"] == "linear"
     full = lineup(profile())[0]
-    assert contenders.reference(full, [replace(full, image_size=64)]) is None
+    assert contenders.full_beside(full, [replace(full, image_size=64)]) is None
 
 
 def test_growth_points_are_measured_once_each_and_alpha_follows_the_rank():
     growth = {"methods": ["full", "conv-lora-r8"], "batch_sizes": [8, 16], "image_sizes": [32, 64], "ranks": [2, 8]}
     params = profile(("full", "conv-lora-r8"), {"growth": growth})
     points = contenders.growth(params)
-    shown = [(c.name, c.image_size, c.train["batch_size"], c.settings.get("rank"), s) for c, s in points]
+    shown = [(c.name, c.image_size, c.train.batch_size, c.settings.get("rank"), s) for c, s in points]
     assert shown == [
         ("full", 32, 8, None, ["batch"]), ("full", 32, 16, None, ["batch", "image", "rank"]),
         ("full", 64, 16, None, ["image"]),
@@ -164,19 +165,22 @@ def test_a_compiled_network_is_related_to_a_compiled_one():
     methods["colora-blocks2-5"]["train"] = {"compile": True}
     found = lineup(profile(methods))
     full, ours, *peers = found
-    related = contenders.reference(ours, found)
-    assert contenders.reference(full, found) is full and (related.name, related.role) == ("smallcnn-full", "peer")
-    assert all(contender.train["compile"] for contender in [related, *peers])
+    related = contenders.full_beside(ours, found)
+    assert contenders.full_beside(full, found) is full and (related.name, related.role) == (
+        "smallcnn-full",
+        "reference",
+    )
+    assert all(contender.train.compile for contender in [related, *peers])
     points = [
         point for point, _ in contenders.growth(profile(methods, {"growth": {"methods": list(methods), "ranks": [2]}}))
     ]
-    assert contenders.reference(points[0], points) is points[0] and contenders.reference(points[1], points) is None
+    assert contenders.full_beside(points[0], points) is points[0] and contenders.full_beside(points[1], points) is None
 
 
 def test_a_setting_may_be_compiled_and_is_called_so():
     setting = {**SETTING, "methods": ["colora-blocks2-5"], "compile": True}
     groups = costing.plan(profile(section={"settings": [setting]}))
-    compiled = {label: [c.train["compile"] for c in group] for label, group in groups.items()}
+    compiled = {label: [c.train.compile for c in group] for label, group in groups.items()}
     assert compiled == {"32px-b16": [False] * 5, "smallcnn-16px-b4-float32-compiled": [True] * 5}
     assert costing.plan(profile(section={"settings": [{**setting, "compile": False}]})).keys() == {
         "32px-b16", "smallcnn-16px-b4-float32",
@@ -190,7 +194,7 @@ def test_labels_say_of_the_networks_whether_they_are_compiled():
     mixed = {**SETTING, "backbone": "smallvit", "methods": list(methods)}
     section = {"settings": [own, eager, mixed], "batch_sizes": [4, 4]}
     groups = costing.plan(profile(methods, section, train={**tiny_params()["train"], "compile": True}))
-    assert {label: [c.train["compile"] for c in group] for label, group in groups.items()} == {
+    assert {label: [c.train.compile for c in group] for label, group in groups.items()} == {
         "32px-b4": [True, False, False],  # with full fine-tuning to relate to what is not compiled
         "smallcnn-16px-b4-float32-compiled": [True],
         "smallcnn-16px-b4-float32": [False],
@@ -202,7 +206,7 @@ def test_labels_say_of_the_networks_whether_they_are_compiled():
 
 @pytest.mark.parametrize(
     "other, told",
-    [({"compile": False}, "methods full, compile false"), ({"methods": ["head-only"]}, "methods transfer, ")],
+    [({"compile": False}, "methods full, compile false"), ({"methods": ["head-only"]}, "methods head-only, ")],
 )
 def test_settings_that_cannot_be_told_apart_are_both_named(other, told):
     setting = {**SETTING, "methods": ["full"]}
@@ -226,7 +230,7 @@ def test_every_network_of_a_compiled_setting_runs_compiled(workdir, monkeypatch)
     monkeypatch.setattr(torch, "compile", lambda network: original(network, backend=backend))
     settings = [{**SETTING, "batch_sizes": [4, 6], "methods": list(METHODS), "compile": True}]
     costing.run(profile(section={"settings": settings, "rounds": 1}), "cpu")
-    assert len(compiled) == 2 * 5  # three methods and two peers at two batch sizes, each with a graph of its own
+    assert len(compiled) == 2 * 5  # three methods and two references at two batch sizes, each with a graph of its own
     found = {row["setting"]: [] for row in read_rows("results/tiny/cost.csv")}
     for row in read_rows("results/tiny/cost.csv"):
         found[row["setting"]].append((row["compile"], bool(row["inference_ms"]), bool(row["input_ratio"])))
@@ -249,10 +253,10 @@ def test_inference_is_measured_beside_a_compiled_method(workdir, monkeypatch):
 def test_points_of_the_growth_sweeps_are_left_out_one_by_one(workdir, monkeypatch):
     def measure_all(label, lineup, device, **options):
         rows = [
-            {"method": c.name, "image_size": c.image_size, "batch_size": c.train["batch_size"],
+            {"method": c.name, "image_size": c.image_size, "batch_size": c.train.batch_size,
              "rank": c.settings.get("rank", math.nan), "step_ratio": 1.0, "step_ratio_lo": 1.0, "step_ratio_hi": 1.0,
              "step_ms": 1.0, "peak_mib": 1.0, "peak_ratio": 1.0}
-            for c in lineup if (c.name, c.train["batch_size"], c.settings.get("rank")) not in left_out
+            for c in lineup if (c.name, c.train.batch_size, c.settings.get("rank")) not in left_out
         ]  # fmt: skip
         return {
             "rows": rows,
@@ -328,9 +332,16 @@ def test_a_bench_trains_what_the_method_trains_and_merges_what_merges():
     assert moved and moved <= {name for name, p in made.model.named_parameters() if p.requires_grad}
     assert any("depthwise" in name for name in moved) and any("head" in name for name in moved)
     assert not any(isinstance(m, ColoraConv2d) for m in made.merged.modules())
-    assert set(made.turn()) == {"step", "fed", "inference 1", "inference 1 merged", "inference 4", "inference 4 merged"}
-    assert set(bench(full, inference_batch=4).turn()) == {"step", "fed", "inference 1", "inference 4"}
-    assert set(bench(full).turn()) == {"step"}
+    assert set(made.round()) == {
+        "step",
+        "fed",
+        "inference 1",
+        "inference 1 merged",
+        "inference 4",
+        "inference 4 merged",
+    }
+    assert set(bench(full, inference_batch=4).round()) == {"step", "fed", "inference 1", "inference 4"}
+    assert set(bench(full).round()) == {"step"}
 
 
 def read_rows(path):
@@ -338,9 +349,9 @@ def read_rows(path):
         return list(csv.DictReader(file))
 
 
-def write_card(params):
+def write_card(params, card=None):
     counts = {"train": {"a": 30, "b": 20}, "val": {"a": 1, "b": 1}, "test": {"a": 1, "b": 1}}
-    card = {"classes": ["a", "b"], "seeds": {"all": {"counts": counts}}}
+    card = {"classes": ["a", "b"], "seeds": {"all": {"counts": counts}}} if card is None else card
     folder = params.results_dir / "data"
     folder.mkdir(parents=True)
     (folder / "card.json").write_text(json.dumps(card))
@@ -412,7 +423,7 @@ def fake_measurement(calls, stop_at=None):
 def test_an_interrupted_run_goes_on_and_other_settings_start_over(workdir, monkeypatch):
     calls = []
     machine = dict.fromkeys(("torch", "cpu", "threads", "gpu", "cuda", "driver"))
-    monkeypatch.setattr(costing.records, "environment", lambda family: machine)
+    monkeypatch.setattr(costing, "environment", lambda device: machine)
     monkeypatch.setattr(benches, "measure_all", fake_measurement(calls, stop_at="32px-b8"))
     params = profile(section={"batch_sizes": [4, 8]})
     write_card(params)
@@ -424,13 +435,15 @@ def test_an_interrupted_run_goes_on_and_other_settings_start_over(workdir, monke
         profile(section={"batch_sizes": [4], "rounds": 7}), "cpu", ["full"]
     )  # more rounds: anew, and not written
     assert calls[2:] == ["32px-b4"] and not (workdir / "results/tiny/cost.csv").exists()
+    costing.run(profile(section={"batch_sizes": [4], "rounds": 7}), "cpu", ["full"])
+    assert calls.pop() == "32px-b4" and calls[3:] == []  # and measured again when asked again
     costing.run(params, "cpu")
     assert calls[3:] == ["32px-b8"] and len(read_rows(workdir / "results/tiny/cost.csv")) == 10
     costing.run(params, "cpu")  # nothing is kept of a run that ended
     assert calls[4:] == ["32px-b4", "32px-b8"]
 
 
-def test_peers_that_cannot_be_made_are_left_out_and_named(workdir, monkeypatch, capsys):
+def test_references_that_cannot_be_made_are_left_out_and_named(workdir, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "peft", None)
     built = contenders.build
 
@@ -474,3 +487,41 @@ def test_the_command_line_names_the_method_that_is_wrong(workdir, capsys):
     assert capsys.readouterr().err.startswith("error: method 'full': family 'full' has no option 'blocks'")
     assert cost.main(["--method", "fulll", "--device", "cpu"]) == 1
     assert "did you mean 'full'" in capsys.readouterr().err
+
+
+def test_processes_are_put_together_by_the_ratios_of_each(workdir, capsys):
+    params = profile(("full", "colora-blocks2-5"), {"processes": 2, "rounds": 1, "batch_sizes": [4]})
+    results = costing.run(params, "cpu")
+    full, ours, *_ = read_rows(workdir / "results/tiny/cost.csv")
+    assert full["processes"] == "2" and full["step_ratio"] == full["step_ratio_lo"] == full["step_ratio_hi"] == "1"
+    assert 0 < float(ours["step_ratio_lo"]) < float(ours["step_ratio"]) < float(ours["step_ratio_hi"])
+    assert results["32px-b4"]["headline"]["colora-blocks2-5"]["colora_step_ratio"] == pytest.approx(
+        float(ours["step_ratio"]), rel=1e-4
+    )
+    assert not list(workdir.glob("checkpoints/**/*.json"))
+
+
+def test_what_one_process_left_out_is_left_out_of_all():
+    def result(ratio, *names, **left_out):
+        rows = [
+            {"method": name, "image_size": 32, "batch_size": 4, "rank": math.nan, "step_ratio": ratio,
+             "step_ratio_lo": 0.0, "step_ratio_hi": 9.0, "peak_mib": 10 * ratio, "flops": 7} for name in names
+        ]  # fmt: skip
+        return {"rows": rows, "ceiling": {"copy": ratio}, "headline": {}, "left_out": left_out}
+
+    found = benches.combined([result(1.0, "a", "b"), result(4.0, "a", b="memory"), result(2.0, "a", "b")])
+    (row,) = found["rows"]
+    assert row["method"] == "a" and found["left_out"] == {"b": "memory"} and found["ceiling"] == {"copy": 2.0}
+    assert row["step_ratio"] == pytest.approx(2) and (row["peak_mib"], row["flops"], row["processes"]) == (20, 7, 3)
+    half = 4.302653 * math.log(2) / math.sqrt(3)  # Student's quantile for two degrees of freedom
+    assert row["step_ratio_hi"] == pytest.approx(2 * math.exp(half), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    "card", [{}, {"classes": ["a"], "seeds": {}}, {"classes": None, "seeds": {"0": {"counts": {}}}}]
+)
+def test_an_empty_data_card_is_one_clear_error(workdir, capsys, card):
+    write_card(profile(), card)
+    Path("params.yaml").write_text(yaml.safe_dump({**tiny_params(), "cost": {"rounds": 1}}))
+    assert cost.main(["--device", "cpu"]) == 1
+    assert capsys.readouterr().err.startswith("error: results/tiny/data/card.json: no classes, or no numbers")

@@ -25,11 +25,34 @@ CPU = torch.device("cpu")
 
 @pytest.mark.parametrize("n", [6, 7, 20, 31])
 def test_interval_of_the_median_is_the_narrowest_exact_one(n):
+    """How many of n values lie below the median is binomial (n, 1/2): the k-th and the (n + 1 - k)-th value."""
     values = stats.gamma(2).rvs(n, random_state=n)
     middle, low, high = measure.median_interval(values)
-    found = stats.quantile_test(values).confidence_interval(0.95)
+    k = max(k for k in range(n // 2) if sum(math.comb(n, i) for i in range(k)) / 2**n <= 0.025)
     assert middle == pytest.approx(np.median(values))
-    assert (low, high) == (found.low, found.high)
+    assert (low, high) == (np.sort(values)[k - 1], np.sort(values)[n - k])
+
+
+def test_interval_over_processes_holds_the_truth_as_often_as_it_says():
+    rng = np.random.default_rng(0)
+    found = [measure.process_interval(0.8 * np.exp(0.05 * rng.normal(size=3))) for _ in range(2000)]
+    assert np.mean([low <= 0.8 <= high for _, low, high in found]) == pytest.approx(0.95, abs=0.015)
+    assert measure.process_interval([1.0, 1.0, 1.0]) == (1, 1, 1)
+    middle, low, high = measure.process_interval([2.0, 8.0])
+    assert middle == pytest.approx(4) and low * high == pytest.approx(16)
+    assert math.isnan(measure.process_interval([3.0])[1]) and math.isnan(measure.process_interval([1.0, math.nan])[0])
+
+
+@pytest.mark.parametrize(
+    "name, product",
+    [("aten::mm", True), ("aten::addmm", True), ("aten::bmm", True), ("aten::baddbmm", True), ("aten::linear", True),
+     ("aten::mkldnn_linear", True), ("aten::matmul", True), ("aten::_scaled_dot_product_flash_attention", True),
+     ("triton_tem_mm_3", True), ("aten::upsample_bilinear2d", False), ("aten::upsample_linear1d", False),
+     ("aten::_upsample_trilinear3d", False), ("aten::lgamma", False), ("aten::add", False)],
+)  # fmt: skip
+def test_what_counts_as_a_matrix_product(name, product):
+    event = SimpleNamespace(name=name, cpu_parent=None, input_shapes=[])
+    assert (measure._kind(event) == "product") is product
 
 
 def test_few_values_have_no_interval():

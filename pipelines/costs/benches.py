@@ -1,7 +1,8 @@
-"""Contenders set up for measuring, and the figures that come of their turns."""
+"""Contenders set up for measuring, and the figures that come of their rounds and processes."""
 
 import copy
 import math
+import statistics
 
 import numpy as np
 import torch
@@ -133,7 +134,7 @@ class Bench:
 
         return measure.seconds(call, self.device, times)
 
-    def turn(self) -> dict[str, float]:
+    def round(self) -> dict[str, float]:
         """Seconds of a step and of each kind of inference; where short, one untimed goes first, for cold caches."""
         if self.block > 1:
             self.steps(1)
@@ -161,18 +162,18 @@ def measure_all(
     inference_batch: int,
     num_classes: int,
     images: int | None,
+    seed: int = 0,
 ) -> dict:
-    """Measure contenders side by side.
+    """Measure contenders side by side in this process.
 
     Args:
-        rounds: turns of each. block_s: seconds that the timed steps of one turn take at least, and twice those of its
-            calls of each kind.
+        rounds: in each of which every contender is measured once. block_s: seconds that the timed steps of one round
+            take at least, and twice those of its calls of each kind. seed: of the order in which rounds go.
         inference_batch: images of the larger requests; 0: no inference.
         images: training images of an epoch, where known.
 
     Returns:
-        "rows": a dict a contender (pipelines.costs.costing.COLUMNS), "ceiling": operations and bytes a second of a
-        large matrix
+        "rows": a dict a contender (columns of cost.csv), "ceiling": operations and bytes a second of a large matrix
         product, convolution and copy, "headline": ratios of CoLoRA methods by method, "left_out": reasons by name.
     """
     benches, left_out = [], {}
@@ -193,10 +194,10 @@ def measure_all(
         benches.append((bench, still))
     found = [bench.contender for bench, _ in benches]
     dtypes = {c.train.precision: getattr(torch, c.train.precision) for c in found}
-    pieces, amounts = measure.ceilings(dtypes.values(), device)
-    pieces |= {str(place): bench.turn for place, (bench, _) in enumerate(benches)}
+    works, amounts = measure.ceilings(dtypes.values(), device)
+    works |= {str(place): bench.round for place, (bench, _) in enumerate(benches)}
     with tqdm(total=rounds, desc=label, unit="round", disable=None, leave=False) as bar:
-        readings = measure.rounds(pieces, rounds, seed=0, on_round=bar.update)
+        readings = measure.rounds(works, rounds, seed=seed, on_round=bar.update)
     for bench, still in benches:
         still["shares"] = bench.shares()  # last: once a profiler was attached, launching may take longer
     speed = {name: [amount / s for s in readings[name]["s"]] for name, amount in amounts.items()}
@@ -206,7 +207,7 @@ def measure_all(
         for place, (bench, still) in enumerate(benches)
     ]
     for contender, row in zip(found, rows, strict=True):
-        reference = contenders.reference(contender, found)
+        reference = contenders.full_beside(contender, found)
         row["peak_ratio"] = NAN if reference is None else row["peak_mib"] / rows[found.index(reference)]["peak_mib"]
     unit = {name: "bytes_per_s" if name == "copy" else f"{name.replace(' ', '_')}_flops_per_s" for name in speed}
     return {
@@ -217,6 +218,47 @@ def measure_all(
     }
 
 
+def measure_anew(*arguments, deterministic: bool, device: str, **options) -> dict:
+    """`measure_all` as a process of its own does it."""
+    label, lineup = arguments
+    return measure_all(label, lineup, step.pick_device(device, deterministic=deterministic), **options)
+
+
+def combined(found: list[dict]) -> dict:
+    """Results of `measure_all` of several processes as one: medians, and where a figure has an interval, that of the
+    processes. What one of them left out is left out.
+    """
+    if len(found) == 1:
+        return found[0]
+    left_out = {name: why for result in found for name, why in result["left_out"].items()}
+    by_point = [{_point(row): row for row in result["rows"]} for result in found]
+    points = [point for point in by_point[0] if all(point in rows for rows in by_point)]
+    rows = [{**_over([rows[point] for rows in by_point]), "processes": len(found)} for point in points]
+    methods = [method for method in found[0]["headline"] if all(method in result["headline"] for result in found)]
+    return {
+        "rows": rows,
+        "ceiling": _over([result["ceiling"] for result in found]),
+        "headline": {method: _over([result["headline"][method] for result in found]) for method in methods},
+        "left_out": left_out,
+    }
+
+
+def _point(row: dict) -> tuple:
+    return row["method"], row["image_size"], row["batch_size"], str(row["rank"])
+
+
+def _over(records: list[dict]) -> dict:
+    """One dict of the same keys: numbers with a point as medians or, with limits, as `measure.process_interval`."""
+    out = dict(records[0])
+    for name in [name for name, value in out.items() if isinstance(value, float)]:
+        values = [record[name] for record in records]
+        if f"{name}_lo" in out:
+            out |= dict(zip((name, f"{name}_lo", f"{name}_hi"), measure.process_interval(values), strict=True))
+        elif not name.endswith(("_lo", "_hi")):
+            out[name] = statistics.median(values)
+    return out
+
+
 def _best(speed: dict[str, list[float]], precision: str) -> list[float]:
     """Operations a second of the faster of the matrix product and the convolution, round by round."""
     return [max(pair) for pair in zip(speed[precision], speed[f"{precision} convolution"], strict=True)]
@@ -225,7 +267,7 @@ def _best(speed: dict[str, list[float]], precision: str) -> list[float]:
 def _row(bench, still, own, place, found, speed, images) -> dict:
     contender, train, inference_batch = bench.contender, bench.train, bench.inference_batch
     readings = own[place]
-    reference = contenders.reference(contender, found)
+    reference = contenders.full_beside(contender, found)
     whole = None if reference is None else own[found.index(reference)]
     step, low, high = median_interval(readings["step"])
     forward, step_flops = still["flops"]
@@ -239,6 +281,7 @@ def _row(bench, still, own, place, found, speed, images) -> dict:
         "peak_mib": still["peak"] / MIB, "images_per_s": size / step,
         "epoch_s": NAN if images is None else step * math.ceil(round(images * train.share) / size),
         "flops": forward, "ceiling_share": median_interval(shares)[0], "rounds": len(readings["step"]),
+        "processes": 1,
         "family": contender.family, "of": contender.of, "precision": train.precision, "step_flops": step_flops,
         "compile": train.compile, "inference_flops": still["deployed"][0],
         "inference_operators": still["deployed"][1],

@@ -1,4 +1,4 @@
-"""Whose cost is measured: a profile's methods, and peers on the networks and at the places of its CoLoRA methods."""
+"""Whose cost is measured: a profile's methods, and reference implementations on the networks of its CoLoRA methods."""
 
 import warnings
 from dataclasses import dataclass, replace
@@ -15,7 +15,7 @@ TRAINED_ALIKE = ("batch_size", "precision", "compile")
 
 
 class LeftOut(ValueError):
-    """A peer that cannot be built here; the message says why."""
+    """A reference implementation that cannot be built here; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -23,10 +23,9 @@ class Contender:
     """One network to train and run.
 
     name: a method's, or made up from one. settings: as `Params.settings` gives them, with random weights and `train` as
-    it is measured. role: "method" or "peer". of: the CoLoRA method that a peer is beside. form: "" for what
-    `baselines.build`
-    makes of the settings; "two-branch" for CoLoRA with both branches as convolutions of plain PyTorch; "peft" for
-    peft's LoRA on the convolutions of the CoLoRA method.
+    it is measured. role: "method" or "reference". of: the CoLoRA method that a reference implementation is beside.
+    form: "" for what `baselines.build` makes of the settings; "two-branch" for CoLoRA with both branches as
+    convolutions of plain PyTorch; "peft" for peft's LoRA on the convolutions of the CoLoRA method.
     """
 
     name: str
@@ -62,9 +61,9 @@ def lineup(
     precision: str = "",
     compile: bool | None = None,
 ) -> list[Contender]:
-    """The methods, the four peers of the CoLoRA methods among them that `cost.references_of` names (by default the
-    first on each
-    backbone), and full fine-tuning on every backbone that has none. Peers that a method equals are left out.
+    """The methods, the four reference implementations of the CoLoRA methods among them that `cost.references_of` names
+    (by default the first on each backbone), and full fine-tuning on every backbone that has none. What a method equals
+    is left out.
 
     Raises:
         ParamsError: a method that is not there, or whose family has a network of its own where `backbone` is given.
@@ -73,9 +72,9 @@ def lineup(
     adapted = [c for c in found if families()[c.family].kind == "adapt"]
     for contender in adapted:
         if contender.name in references_of(params, found):
-            found += _peers(contender, found)
+            found += _references(contender, found)
     for contender in adapted:
-        if reference(contender, found) is None:
+        if full_beside(contender, found) is None:
             found.append(_plain(contender, "full"))
     return found
 
@@ -84,8 +83,7 @@ def growth(params: Params) -> list[tuple[Contender, list[str]]]:
     """The points of the sweeps that `cost.growth` asks for, each once, with the sweeps that it belongs to.
 
     Beside the value that is swept, image size and batch size are the profile's. A rank is swept for the methods that
-    have
-    one, alpha along with it; methods without one stand in at the profile's point, to compare with.
+    have one, alpha along with it; methods without one stand in at the profile's point, to compare with.
 
     Raises:
         ParamsError: a method that is not there.
@@ -116,7 +114,7 @@ def _at_rank(settings: dict, rank: int) -> dict:
 
 
 def references_of(params: Params, found: list[Contender]) -> list[str]:
-    """The CoLoRA methods that get peers.
+    """The CoLoRA methods that get reference implementations.
 
     Raises:
         ParamsError: `cost.references_of` names what is no CoLoRA method of the profile.
@@ -127,17 +125,19 @@ def references_of(params: Params, found: list[Contender]) -> list[str]:
         return list(first.values())
     for name in wanted:
         if params.settings(name)["family"] != "colora":
-            raise ParamsError(f"cost.references_of: {name!r} is no CoLoRA method; peers stand beside those only")
+            raise ParamsError(
+                f"cost.references_of: {name!r} is no CoLoRA method; reference implementations stand beside those only"
+            )
     return wanted
 
 
-def reference(contender: Contender, among: list[Contender]) -> Contender | None:
+def full_beside(contender: Contender, among: list[Contender]) -> Contender | None:
     """Full fine-tuning of the same network, to which times and memory are related; none of a network from scratch."""
     return next((c for c in among if c.family == "full" and c.network == contender.network), None)
 
 
 def sibling(contender: Contender, form: str, among: list[Contender]) -> Contender | None:
-    """The peer of this form beside a CoLoRA method."""
+    """The reference implementation of this form beside a CoLoRA method."""
     same = (c for c in among if c.of == contender.name and c.form == form and c.network == contender.network)
     return next(same, None)
 
@@ -157,30 +157,31 @@ def _method(params, method, image_size, batch_size, backbone="", precision="", c
     return Contender(method, settings, image_size)
 
 
-def _peers(colora: Contender, found: list[Contender]) -> list[Contender]:
-    beside = {"role": "peer", "of": colora.name}
-    peers = [
-        replace(colora, name=f"{colora.name}-two-branch", form="two-branch", **beside),
-        replace(colora, name=f"{colora.name}-peft-lora-r{PEFT_RANK}", form="peft", **beside),
+def _references(colora: Contender, found: list[Contender]) -> list[Contender]:
+    role = {"role": "reference", "of": colora.name}
+    beside = [
+        replace(colora, name=f"{colora.name}-two-branch", form="two-branch", **role),
+        replace(colora, name=f"{colora.name}-peft-lora-r{PEFT_RANK}", form="peft", **role),
     ]
     for family in ("full", "head_only"):
         if not any(c.family == family and c.network == colora.network for c in found):
-            peers.append(_plain(colora, family))
-    return peers
+            beside.append(_plain(colora, family))
+    return beside
 
 
 def _plain(contender: Contender, family: str) -> Contender:
-    """A peer of a family without options, on the network of a contender."""
+    """A reference of a family without options, on the network of a contender."""
     kept = ("backbone", "weights", "head", "batchnorm", "train")
     settings = {"family": family, **{key: contender.settings[key] for key in kept if key in contender.settings}}
-    return Contender(f"{settings['backbone']}-{family}", settings, contender.image_size, "peer", contender.name)
+    name = f"{settings['backbone']}-{family.replace('_', '-')}"
+    return Contender(name, settings, contender.image_size, "reference", contender.name)
 
 
 def build(contender: Contender, num_classes: int) -> nn.Module:
     """The network of a contender, ready to train.
 
     Raises:
-        LeftOut: a peer that needs a package which is not there, or that its package refuses to make.
+        LeftOut: a reference implementation whose package is not there, or refuses to make it.
         baselines.MethodError, ParamsError: the method's section is wrong.
     """
     make = {"": _as_method, "two-branch": _two_branch, "peft": _peft}[contender.form]

@@ -1,18 +1,22 @@
-"""Measure what training and running every method costs: time, memory, FLOPs, beside peers on the same network.
+"""Measure what training and running every method costs: time, memory, FLOPs, beside reference implementations.
 
-All methods and peers take turns in one process, round by round, each round in another order; ratios to full fine-tuning
-are taken within a round. Writes results/<profile>/cost.csv, cost_growth.csv, cost_layers.csv and cost.json. A run that
-was interrupted goes on with the settings it had not finished, on the same machine and with the same code.
+All take turns in one process, round by round, each round in another order, and ratios to full fine-tuning are taken
+within a round; then another process does it all anew, and intervals are over the processes. Writes
+results/<profile>/cost.csv, cost_growth.csv, cost_layers.csv and cost.json. A run that was interrupted goes on with the
+settings it had not finished, on the same machine and with the same code.
 """
 
 import csv
 import io
 import json
 import math
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 from pipelines.evidence import schemas
 from pipelines.files import records
+from pipelines.files.errors import UserError
 from pipelines.files.hashing import code_hash, sha256_json
 from pipelines.profile import Params, ParamsError
 from pipelines.runs.code import ROOT, code_files
@@ -51,13 +55,16 @@ def run(params: Params, device: str | None = None, methods: list[str] | None = N
     results, kept = {}, []
     for label, lineup in plan(params, methods).items():
         own = options if label != GROWTH else {**options, "rounds": params.cost.growth.rounds, "inference_batch": 0}
-        kept.append(_kept_file(params, lineup, own, machine))
-        if kept[-1].is_file():
-            results[label] = json.loads(kept[-1].read_text())
-            print(f"{label}: measured before, kept", flush=True)
-        else:
-            results[label] = benches.measure_all(label, lineup, device, **own)
-            records.write_json(kept[-1], results[label])
+        found = []
+        for seed in range(params.cost.processes):
+            kept.append(_kept_file(params, lineup, {**own, "seed": seed}, machine))
+            if kept[-1].is_file():
+                print(f"{label}: measured before, kept", flush=True)
+            else:
+                measured = _measured(params, label, lineup, device, {**own, "seed": seed})
+                records.write_json(kept[-1], measured)
+            found.append(json.loads(kept[-1].read_text()))
+        results[label] = benches.combined(found)
         _show(label, results[label])
     if not methods:
         _write(params, results, machine)
@@ -66,17 +73,30 @@ def run(params: Params, device: str | None = None, methods: list[str] | None = N
 
             results[LAYERS] = layer_costs.measure_all(device, rounds=options["rounds"], block_s=options["block_s"])
             _write(params, results, machine)
-        for path in kept:
-            path.unlink(missing_ok=True)
+    for path in kept:
+        path.unlink(missing_ok=True)
     return results
+
+
+def _measured(params: Params, label: str, lineup, device, options: dict) -> dict:
+    """What `benches.measure_all` finds, in a new process where there are to be several."""
+    from pipelines.costs import benches
+
+    count = params.cost.processes
+    if count == 1:
+        return benches.measure_all(label, lineup, device, **options)
+    title = f"{label}, process {options['seed'] + 1} of {count}"
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(
+            benches.measure_anew, title, lineup, deterministic=params.train.deterministic, device=str(device), **options
+        ).result()
 
 
 def plan(params: Params, methods: list[str] | None = None) -> dict[str, list]:
     """The contenders that are measured side by side, by what they share; the growth sweeps are `GROWTH`.
 
     Raises:
-        ParamsError: a method that is not there or cannot be measured as asked, or two settings that share all of a
-        label.
+        ParamsError: a method that is not there or cannot be measured as asked, or two settings of one label.
     """
     from pipelines.costs import contenders
 
@@ -117,9 +137,13 @@ def _options(params: Params) -> dict:
     path = params.results_dir / "data" / "card.json"
     images, classes = params.cost.images, 4
     if path.is_file():
-        card = records.read_json(path, "run `python -m pipelines.prepare` again")
-        images = sum(next(iter(card["seeds"].values()))["counts"]["train"].values())
-        classes = len(card["classes"])
+        again = "run `python -m pipelines.prepare` again"
+        card = records.read_json(path, again)
+        try:
+            images = sum(next(iter(card["seeds"].values()))["counts"]["train"].values())
+            classes = len(card["classes"])
+        except (KeyError, TypeError, AttributeError, StopIteration):
+            raise UserError(f"{path}: no classes, or no numbers of training images of a seed; {again}") from None
     else:
         epochs = "no epoch times" if images is None else f"epochs of cost.images, {images:,}"
         print(f"{path} is not there: {epochs}, and four classes; `python -m pipelines.prepare` writes it")
@@ -211,8 +235,8 @@ def _show(label: str, result: dict) -> None:
     width = max([len(row["method"]) for row in result["rows"]], default=0)
     for row in result["rows"]:
         print(
-            f"  {row['method']:{width}}  {row['image_size']} px, batch {row['batch_size']}  "
-            f"step {row['step_ms']:.1f} ms"
+            f"  {row['method']:{width}}  {row['image_size']} px, batch {row['batch_size']}"
+            f"  step {row['step_ms']:.1f} ms"
             f"  x{row['step_ratio']:.3f} [{row['step_ratio_lo']:.3f}, {row['step_ratio_hi']:.3f}]"
             f"  peak {row['peak_mib']:.1f} MiB  x{row['peak_ratio']:.3f}",
             flush=True,

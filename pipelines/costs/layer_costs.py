@@ -21,19 +21,18 @@ def measure_all(device: torch.device, *, rounds: int, block_s: float, cases: Seq
     """Measure the layers, `layer_cases.CASES` and `BESIDE` where none are given, and print the figures of each.
 
     Args:
-        rounds: turns of each piece. block_s: seconds that one turn takes at least.
+        rounds: of each work. block_s: seconds that one takes at least in a round.
 
     Returns:
-        As `benches.measure_all`: "rows" (pipelines.costs.costing.LAYER_COLUMNS), "ceiling", "headline", which is
-        empty, and
+        As `benches.measure_all`: "rows" (columns of cost_layers.csv), "ceiling", "headline", which is empty, and
         "left_out": reasons by case.
 
     Raises:
         ValueError: a layer does not agree with its reference.
     """
-    pieces, amounts = measure.ceilings([torch.float32], device)
+    works, amounts = measure.ceilings([torch.float32], device)
     units = {"copy": "bytes_per_s", "float32": "float32_flops_per_s"}
-    best = {name: pieces[name] for name in units}
+    best = {name: works[name] for name in units}
     rows, speeds, left_out = [], {name: [] for name in best}, {}
     for case in (*layer_cases.CASES, *layer_cases.BESIDE) if cases is None else cases:
         try:
@@ -67,8 +66,8 @@ def _case(case, device, best, amounts, rounds, block_s) -> tuple[dict, dict]:
         row[f"{prefix}kept_mib"] = kept_bytes(*forms[name], work.constants) / MIB
         row[f"{prefix}kept_per_element"] = row[f"{prefix}kept_mib"] * MIB / row["elements"]
     row["peak_ratio"] = row["peak_mib"] / row["reference_peak_mib"]
-    pieces = best | {name: _turn(run, device, block_s) for name, run in runs.items()}
-    seconds = {name: found["s"] for name, found in measure.rounds(pieces, rounds, seed=0).items()}
+    works = best | {name: _round(run, device, block_s) for name, run in runs.items()}
+    seconds = {name: found["s"] for name, found in measure.rounds(works, rounds, seed=0).items()}
     speeds = {name: [amounts[name] / s for s in seconds[name]] for name in best}
     row["bound"] = "products"
     if not callable(work.floor):
@@ -91,17 +90,17 @@ def _figures(name, values):
     return dict(zip((name, f"{name}_lo", f"{name}_hi"), median_interval(values), strict=True))
 
 
-def _turn(run: Callable, device, block_s) -> Callable[[], dict[str, float]]:
+def _round(run: Callable, device, block_s) -> Callable[[], dict[str, float]]:
     """Seconds of a run, the mean of as many as take `block_s`; where that is several, an untimed one goes first."""
     run()
     times = measure.times_for(block_s, measure.seconds(run, device))
 
-    def turn():
+    def timed():
         if times > 1:
             run()
         return {"s": measure.seconds(run, device, times)}
 
-    return turn
+    return timed
 
 
 def forward_backward(function: Callable, inputs: list[torch.Tensor], dy: torch.Tensor) -> list[torch.Tensor]:

@@ -10,6 +10,7 @@ import json
 import math
 import os
 import random
+import re
 import statistics
 import tempfile
 import time
@@ -17,6 +18,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import torch
+from scipy import stats
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -29,21 +31,21 @@ CEILING = {"cpu": (2048, 2**25, (16, 256, 32)), "cuda": (8192, 2**28, (64, 512, 
 
 
 def rounds(
-    pieces: dict[str, Callable[[], dict[str, float]]],
+    works: dict[str, Callable[[], dict[str, float]]],
     count: int,
     seed: int,
     on_round: Callable[[], None] = lambda: None,
 ) -> dict[str, dict[str, list[float]]]:
-    """Run every piece `count` times, round by round, each round in an order drawn by `seed`.
+    """Do every work `count` times, round by round, each round in an order drawn by `seed`.
 
-    A piece returns its readings by name; so does this, with a list of one value a round: {piece: {reading: [count]}}.
+    A work returns its readings by name; so does this, with a list of one value a round: {work: {reading: [count]}}.
     """
-    order, draw = list(pieces), random.Random(seed)
-    readings = {name: {} for name in pieces}
+    order, draw = list(works), random.Random(seed)
+    readings = {name: {} for name in works}
     for _ in range(count):
         draw.shuffle(order)
         for name in order:
-            for reading, value in pieces[name]().items():
+            for reading, value in works[name]().items():
                 readings[name].setdefault(reading, []).append(value)
         on_round()
     return readings
@@ -52,20 +54,26 @@ def rounds(
 def median_interval(values: Iterable[float], level: float = 0.95) -> tuple[float, float, float]:
     """The median and an interval that holds the true one with probability `level` at least: (median, low, high).
 
-    Two order statistics: how many of n independent values lie below the true median is binomial (n, 1/2), whatever they
-    are distributed like (Conover, Practical Nonparametric Statistics, 1999, section 3.2). Fewer than six values have
-    no such interval at 95 %: NaN.
+    By `scipy.stats.quantile_test`, from order statistics: whatever the values are distributed like, if they are
+    independent. Fewer than six values have no such interval at 95 %: NaN.
     """
-    ordered = sorted(values)
-    n = len(ordered)
-    if not n:
+    values = list(values)
+    if not values:
         return NAN, NAN, NAN
-    tail, below = 0.0, 0  # P(at most below - 1 of n lie under the median), and below
-    while tail + math.comb(n, below) / 2**n <= (1 - level) / 2:
-        tail += math.comb(n, below) / 2**n
-        below += 1
-    middle = statistics.median(ordered)
-    return (middle, ordered[below - 1], ordered[n - below]) if below else (middle, NAN, NAN)
+    found = stats.quantile_test(values).confidence_interval(level)
+    return statistics.median(values), float(found.low), float(found.high)
+
+
+def process_interval(values: Iterable[float], level: float = 0.95) -> tuple[float, float, float]:
+    """The geometric mean of positive figures of independent processes, and Student's interval of their logarithms."""
+    logs = [math.log(value) for value in values]
+    if any(map(math.isnan, logs)) or not logs:
+        return NAN, NAN, NAN
+    middle = statistics.fmean(logs)
+    if len(logs) == 1:
+        return math.exp(middle), NAN, NAN
+    half = stats.t.ppf((1 + level) / 2, len(logs) - 1) * statistics.stdev(logs) / math.sqrt(len(logs))
+    return math.exp(middle), math.exp(middle - half), math.exp(middle + half)
 
 
 def seconds(work: Callable[[], object], device: torch.device, times: int = 1) -> float:
@@ -203,6 +211,10 @@ def shares(work: Callable[[], object], device: torch.device) -> dict[str, float]
     return {kind: value / whole if whole else math.nan for kind, value in totals.items()}
 
 
+# Not what has these letters among others: upsample_bilinear2d resizes, lgamma is elementwise.
+_PRODUCT = re.compile(r"(?<![a-z])(b?add)?b?mm(?![a-z])|matmul|attention|(?<![a-z])linear(?![a-z0-9])")
+
+
 def _kind(event) -> str:
     above = event
     while above is not None:
@@ -215,7 +227,7 @@ def _kind(event) -> str:
         kernel = (event.input_shapes or [])[2 if "backward" in event.name else 1 :][:1]  # (out, in / groups, *sides)
         small = bool(kernel) and len(kernel[0]) > 2 and (kernel[0][1] == 1 or set(kernel[0][2:]) == {1})
         return "small" if small else "dense"
-    if any(part in event.name for part in ("mm", "matmul", "linear", "attention")):
+    if _PRODUCT.search(event.name):
         return "product"
     return "norm" if "_norm" in event.name else "rest"  # and not aten::normal_
 
@@ -223,7 +235,7 @@ def _kind(event) -> str:
 def ceilings(dtypes: Iterable[torch.dtype], device: torch.device) -> tuple[dict[str, Callable], dict[str, float]]:
     """What bounds any network here: a large matrix product and a large 3x3 convolution in each dtype, and a large copy.
 
-    Neither of the first two is always the faster: on CPUs a convolution may beat the matrix library. Returns pieces for
+    Neither of the first two is always the faster: on CPUs a convolution may beat the matrix library. Returns works for
     `rounds`, which read "s", and the operations or bytes of each: "copy" (n bytes copied move 2 n), "DTYPE" and
     "DTYPE convolution". On a GPU the float32 product is in TF32, as cuDNN's convolutions are.
     """

@@ -40,8 +40,10 @@ class Cost(Section):
         rounds: int = Field(7, gt=0)
         """Of each point."""
 
+    processes: int = Field(3, gt=0)
+    """Each measures all anew, and intervals are over them; one alone has intervals over its rounds."""
     rounds: int = Field(20, gt=0)
-    """Of every method; six or more give intervals."""
+    """Of every method in a process."""
     batch_sizes: list[Annotated[int, Field(gt=0)]] = []
     """By default the recipe's."""
     references_of: list[str] | None = None

@@ -162,7 +162,7 @@ class Cost(Section):
 
     Supported where every interval lies at or below `at_most`, contradicted where every one lies above. tolerance: for a
     ratio without an interval, how far it may be off, as a share. A second reading in the growth sweeps counts as a
-    setting of its own: an interval covers the rounds of one process, not what differs from one to the next.
+    setting of its own.
     """
 
     kind: Literal["cost"]
@@ -194,7 +194,7 @@ class Cost(Section):
             return Finding(text, SUPPORTED)
         if (low > self.at_most).all():
             return Finding(text, CONTRADICTED)
-        return Finding(text, INCONCLUSIVE, "more rounds, or one setting to be agreed on: they do not all say the same")
+        return Finding(text, INCONCLUSIVE, "more processes, or one setting to be agreed on: they do not all say the same")
 
 
 class Inference(Section):

@@ -118,7 +118,12 @@ def figure(rows: pd.DataFrame) -> Figure:
 
 def how(rows: pd.DataFrame, where: str) -> str:
     """On what and how the readings were taken."""
-    return f"Measured on {where}, contenders taking turns, {span(rows.rounds)} rounds; ratios within a round."
+    over = "rounds" if rows.processes.isna().any() or (rows.processes < 2).any() else "processes"
+    repeated = f" in each of {span(rows.processes)} processes" * (over == "processes")
+    return (
+        f"Measured on {where}, contenders taking turns, {span(rows.rounds)} rounds{repeated}; ratios within a round, "
+        f"intervals over {over}."
+    )
 
 
 def table(cost: pd.DataFrame, where: str, profile: str) -> Table:
