@@ -68,13 +68,14 @@ def figure(rows: pd.DataFrame, inks, margin: float) -> Figure:
     """A row a comparator, largest difference first; `rows` as `declared` gives them, sorted."""
     names = list(rows.against)
     figure, (axis,) = drawing.stacked({"": names}, inks, f"Accuracy of {rows.method[0]} minus the other's, points")
-    low, high = 100 * rows.lo, 100 * rows.hi
+    # Of two runs an interval may leave what a difference can be, or have no end: it then reaches the edge.
+    low, high = ((100 * ends).clip(-100, 100).fillna(0) for ends in (rows.lo, rows.hi))
     axis.axvspan(-100 * margin, 100 * margin, color="#EFEFEF", zorder=0)
     axis.axvline(0, color=drawing.INK, lw=0.9, zorder=1)
     for place, row in enumerate(rows.itertuples()):
         tested = row.higher != "not tested"
         color = drawing.HUES["CoLoRA"] if tested else drawing.RULE
-        axis.plot([100 * row.lo, 100 * row.hi], [place] * 2, color=color, lw=2.2, zorder=2)
+        axis.plot([low.iloc[place], high.iloc[place]], [place] * 2, color=color, lw=2.2, zorder=2)
         fill = color if row.higher in ("supported", "contradicted") else "white"
         axis.plot(100 * row.difference, place, "o", ms=7, mfc=fill, mec=color, mew=1.6, zorder=3)
         word = {"supported": "better", "contradicted": "worse"}.get(row.higher, row.higher)
