@@ -21,7 +21,8 @@ def needs(results: Results) -> str | None:
 def section(results: Results) -> Section:
     tried = results.tuning
     names = results.varied(SHOWN, set(tried.method))
-    title = finding(tried[tried.method.isin(results.learnt)] if results.learnt else tried)
+    learnt = tried[tried.method.isin(results.learnt)]
+    title = finding(learnt if len(learnt) else tried)
     caption = (
         "Best validation accuracy of a short run at each learning rate, one seed; ring: the rate chosen. Every "
         "method had the same grid; a choice at its edge widened the grid by one step."
