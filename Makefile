@@ -2,7 +2,7 @@
 PYTHON ?= python3
 PROFILE ?= quick
 # Columns that `make compare` leaves out: what changed in code, results and pictures.
-HIDDEN = ^(Created|State|Executor|(baselines|colora|data|models|pipelines|report|results|weights)/.*)$$
+HIDDEN = ^(Created|State|Executor|rev|typ|probe|code[.].*|(baselines|colora|data|models|pipelines|report|results|weights)/.*)$$
 UV_VERSION = 0.13.9
 BIN = .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
@@ -29,7 +29,7 @@ report: .venv/installed
 
 # What changed between the experiments that `dvc exp run` made, and what came of it.
 compare: .venv/installed
-	dvc exp show --only-changed --no-pager --drop '$(HIDDEN)'
+	@COLUMNS=120 dvc exp show --only-changed --no-pager --drop '$(HIDDEN)'
 
 # Minutes, with nothing else running; a profile that asks for no costs has every method measured.
 cost: .venv/installed

@@ -17,7 +17,9 @@ def main(argv=None) -> int:
     parser.add_argument("--profile-file", default="params.yaml", help="parameters (default: %(default)s)")
     parser.add_argument("--device", help="cpu, cuda or cuda:N; default: the GPU if there is one")
     parser.add_argument(
-        "--method", action="append", help="only this method and what stands beside it (may be repeated): printed, not written"
+        "--method",
+        action="append",
+        help="only this method and what stands beside it (repeatable): printed, not written",
     )
     args = parser.parse_args(argv)
 

@@ -25,7 +25,7 @@ def dvc(folder, *arguments):
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])  # whose `python` the stages run
     done = subprocess.run(
         [sys.executable, "-m", "dvc", *arguments], cwd=folder, capture_output=True, text=True, stdin=subprocess.DEVNULL,
-        env={**os.environ, "PATH": path},
+        env={**os.environ, "PATH": path, "COLUMNS": "120"},
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
@@ -161,7 +161,7 @@ def test_experiments_that_differ_in_one_parameter_fit_a_screen(ran):
         subprocess.run(["git", *words], cwd=ran, check=True)
     dvc(ran, "exp", "run", "-n", "faster", "-S", "method.vim.train.lr=0.01", "summarise")
     hidden = re.search(r"^HIDDEN = (.*)$", (ROOT / "Makefile").read_text(), re.M)[1].replace("$$", "$")
-    command = re.search(r"^\tdvc (exp show .*) --drop", (ROOT / "Makefile").read_text(), re.M)[1].split()
+    command = re.search(r"^\t.*dvc (exp show .*) --drop", (ROOT / "Makefile").read_text(), re.M)[1].split()
     names, *rows = csv.reader(io.StringIO(dvc(ran, *command, "--drop", hidden, "--csv")))
     assert "method.vim.train.lr" in names and len(names) <= 12
     assert {"0.001", "0.01"} == {row[names.index("method.vim.train.lr")] for row in rows if row[0]}

@@ -194,7 +194,7 @@ class Cost(Section):
             return Finding(text, SUPPORTED)
         if (low > self.at_most).all():
             return Finding(text, CONTRADICTED)
-        return Finding(text, INCONCLUSIVE, "more processes, or one setting to be agreed on: they do not all say the same")
+        return Finding(text, INCONCLUSIVE, "more processes, or one setting agreed on: they do not all say the same")
 
 
 class Inference(Section):
