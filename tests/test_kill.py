@@ -83,7 +83,7 @@ def counted(last):
             file.write(content[len(content) // 2 :])
         original(path, half)
 
-    for module in (records, train, summarise):
+    for module in (records, runner, summarise):
         if hasattr(module, "write_atomically"):
             module.write_atomically = halved
     write_text = Path.write_text
