@@ -4,9 +4,8 @@ import csv
 import time
 from pathlib import Path
 
+from pipelines.files.errors import UserError
 from pipelines.profile import Params
-
-LOGGERS = ("dvclive", "tensorboard")
 
 
 class EpochLog:
@@ -60,7 +59,20 @@ class EpochLog:
 
 
 def _logger(name: str, params: Params, title: str):
-    """(log a row, end) of an optional package."""
+    """(log a row, end) of an optional package.
+
+    Raises:
+        UserError: it is not installed.
+    """
+    try:
+        return _open(name, params, title)
+    except ModuleNotFoundError as error:
+        raise UserError(
+            f"log: {name} needs the package {error.name!r}, which is not installed; `pip install '.[log]'`"
+        ) from None
+
+
+def _open(name: str, params: Params, title: str):
     folder = Path("checkpoints") / params.profile / name / title.replace(" seed ", "/")
     if name == "dvclive":
         from dvclive import Live
