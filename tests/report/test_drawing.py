@@ -129,6 +129,7 @@ def test_rows_stand_from_the_top_down_in_their_panels():
 
 def test_files_bear_no_date_and_pictures_stay_small(tmp_path, monkeypatch):
     monkeypatch.setattr(style, "LARGEST", 15_000)
+    open_before = plt.get_fignums()  # by other tests, which draw without saving
     noise = np.random.default_rng(0).integers(0, 256, (60, 60))
 
     def draw(where):
@@ -142,4 +143,4 @@ def test_files_bear_no_date_and_pictures_stay_small(tmp_path, monkeypatch):
     assert first[1].stat().st_size <= 15_000
     with Image.open(first[1]) as picture:
         assert 3 * style.FINENESS[-1] <= picture.width < 3 * style.FINENESS[0]  # coarser than it would be
-    assert not plt.get_fignums()
+    assert plt.get_fignums() == open_before
