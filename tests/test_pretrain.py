@@ -28,7 +28,7 @@ def weights(tmp_path, monkeypatch):
         torch.set_num_threads(threads)
         try:
             params = Params(**tiny_params(pretrain=recipe))
-            pretraining.run(params)
+            pretraining.pretrain(params)
             assert torch.get_num_threads() == threads  # the caller's
         finally:
             torch.set_num_threads(before)

@@ -63,6 +63,9 @@ class Named(torch.nn.Module):
         self.shown.append(x.clone())
         return self.layer4(x).flatten(1) @ self.weight
 
+    def last_map(self):
+        return self.layer4, lambda output: output
+
 
 def test_every_kind_and_severity_in_its_place(prepared, tmp_path):
     """Against images corrupted here one by one: the noise depends on kind, severity and place in the test alone."""

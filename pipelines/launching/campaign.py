@@ -106,12 +106,17 @@ def _pytest(checks: Path) -> list[str]:
 
 def _call(command: list[str], seconds: float | None) -> int:
     """Run a module to its end, or interrupt it after so long; returns its exit status."""
-    with subprocess.Popen([sys.executable, "-m", *command]) as process:
+    with subprocess.Popen([sys.executable, "-m", *command], preexec_fn=_heed_interrupts) as process:
         try:
             return process.wait(seconds and max(seconds, 0))
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGINT)
             return process.wait()
+
+
+def _heed_interrupts() -> None:
+    """A shell starts its background jobs deaf to SIGINT, and their children inherit that."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _made(profiles: dict[str, Wave]) -> tuple[list[Path], list[Path]]:
