@@ -194,7 +194,8 @@ def sent(profile):
     scores = {"acc": 0.5, "balanced_acc": 0.5, "auc": 0.5, "loss": 1.0}
     record = {
         "profile": "tiny", "method": "full", "seed": 0, "status": "complete", "fingerprint": task.fingerprint(),
-        "settings": {"family": "full", "train": {"epochs": 1, "batch_size": 1, "lr": 0.1}}, "metrics": {"best_epoch": 1, "val": scores, "test": scores},
+        "settings": {"family": "full", "train": {"epochs": 1, "batch_size": 1, "lr": 0.1}},
+        "metrics": {"best_epoch": 1, "val": scores, "test": scores},
         "parameters": {"trainable": 1, "total": 1, "flops": 1},
         "data": {"train": 1, "val": 1, "test": 1, "classes": ["a"]},
         "timings": {"epoch_s": 1.0, "total_s": 1.0}, "environment": {"dirty": False},
