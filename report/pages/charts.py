@@ -8,7 +8,7 @@ from matplotlib.ticker import MaxNLocator
 from report.pages.cells import TONES, rank
 from report.pages.first_screen import declared_contrasts
 from report.reading import Results
-from report.text import DASH, interval, number, percent, points, scaled
+from report.text import DASH, interval, listed, number, percent, points, scaled
 from report.text.formats import MINUS
 
 METRICS = {
@@ -42,9 +42,10 @@ class Axis:
 
 
 def methods(results: Results) -> dict:
-    """Every method's accuracy on one axis, the highest first; None where a method has no result."""
-    frame = results.methods
-    numbers = {method: place for place, method in enumerate(frame.index)}
+    """The accuracy of every method that was run on one axis, the highest first; the note names the others."""
+    numbers = {method: place for place, method in enumerate(results.methods.index)}
+    frame = results.methods[results.methods.seeds > 0]
+    absent = results.methods.index.difference(frame.index, sort=False)
     tested = results.complete.groupby("method").test_acc.apply(list)
     # A method or two that did not learn would press all others together.
     lowest = frame.acc_mean.max() - FARTHEST * (frame.acc_mean.max() - frame.acc_mean.median())
@@ -65,6 +66,7 @@ def methods(results: Results) -> dict:
     ]  # fmt: skip
     reference = results.reference
     line = f" Dashed line: {reference}." if reference else ""
+    missing = f" Not run yet: {listed(absent)}." if len(absent) else ""
     return {
         "title": f"All methods, the most accurate first: {results.label}",
         "rows": rows,
@@ -72,9 +74,9 @@ def methods(results: Results) -> dict:
         "reference": axis.place(frame.acc_mean[reference]) if reference else None,
         "families": sorted(map(str, frame.family.unique())),
         "backbones": sorted(map(str, frame.backbone.unique())),
-        "kinds": [{"family": str(row.family), "backbone": str(row.backbone)} for row in frame.itertuples()],
+        "kinds": [{"family": str(row.family), "backbone": str(row.backbone)} for row in results.methods.itertuples()],
         "note": "Filled dot: mean over seeds. Bar: its 95 % interval for new seeds and new test images. Hollow dots: "
-        f"seeds. An arrow: below the axis.{line} A name leads to its runs.",
+        f"seeds. An arrow: below the axis.{line} A name leads to its runs.{missing}",
     }
 
 
@@ -129,6 +131,8 @@ def curves(results: Results) -> dict | None:
     found = []
     for place, (method, row) in enumerate(results.methods.iterrows()):
         own = frame[frame.method == method]
+        if own.empty:
+            continue
         again = used[row.color] = used.get(row.color, -1) + 1
         found.append(
             {
@@ -137,8 +141,8 @@ def curves(results: Results) -> dict | None:
                 "seeds": int(own.seed.nunique()),
                 "dash": DASHES[again % len(DASHES)],
                 "first": method in first,
-                "last": int(own.epoch.max()) - epochs[0] if len(own) else 0,
-                "lines": {name: _band(own, name, epochs) for name in metrics} if len(own) else None,
+                "last": int(own.epoch.max()) - epochs[0],
+                "lines": {name: _band(own, name, epochs) for name in metrics},
             }
         )
     start = max((own["last"] for own in found if own["first"]), default=len(epochs) - 1)

@@ -124,8 +124,8 @@ def caption(results: Results) -> str:
 
 
 def table(results: Results) -> Table:
-    """Accuracy, AUC, parameters and time of every method, and whether it started from pretrained weights."""
-    methods = results.methods.sort_values("acc_mean", ascending=False, na_position="last", kind="stable")
+    """Accuracy, AUC, parameters and time of every method that was run, and whether it started pretrained."""
+    methods = results.methods[results.methods.seeds > 0].sort_values("acc_mean", ascending=False, kind="stable")
     start = methods.weights.map(lambda weights: "from scratch" if weights == "random" else "pretrained", "ignore")
     raw = methods.assign(start=start).drop(columns=["color", "ink", "shown"]).rename_axis("method").reset_index()
     text = pd.DataFrame({

@@ -70,8 +70,9 @@
   function applyFilters() {
     const fits = methods.map((method) => filters.every(({ value, dataset }) => !value || method[dataset.filter] === value));
     for (const element of all("[data-method]")) element.hidden = !fits[element.dataset.method];
-    const count = fits.filter(Boolean).length;
-    find("#filtered").textContent = count === methods.length ? "" : `${count} of ${methods.length} methods, in every table`;
+    const rows = all("#table-methods tbody tr");
+    const count = rows.filter((row) => !row.hidden).length;
+    find("#filtered").textContent = count === rows.length ? "" : `${count} of ${rows.length} methods, in every table`;
   }
 
   // --- Links: what is folded opens when something in it is the target ----------------------------------------------
@@ -124,7 +125,7 @@
     let end = 1; // the last epoch of what is shown, as a place
     for (const method of data.methods) {
       const chip = chips[method.number];
-      const values = method.lines?.[metric];
+      const values = method.lines[metric];
       if (!values) continue;
       const color = getComputedStyle(chip.key).color;
       const shown = chip.box.checked;
@@ -166,7 +167,7 @@
     const metric = find("#metric").value;
     const spoken = [];
     for (const method of data.methods) {
-      const values = method.lines?.[metric];
+      const values = method.lines[metric];
       if (!values) continue;
       const [mean, low, high] = values.map((part) => part[place]);
       const text = mean === null ? "\u2014" : mean.toFixed(3);
@@ -197,7 +198,7 @@
       button.addEventListener("click", () => {
         for (const method of data.methods) {
           const show = { all: true, none: false, first: method.first }[button.dataset.show];
-          chips[method.number].box.checked = show && method.lines !== null;
+          chips[method.number].box.checked = show;
         }
         drawCurves();
       });
