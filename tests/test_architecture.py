@@ -23,14 +23,20 @@ BELOW |= {"pipelines.evidence": {*_ORDER}, "pipelines.costs": {*_ORDER, "pipelin
 BELOW |= {"pipelines.prediction": {*_ORDER, "pipelines.evidence"}}
 BELOW |= {"pipelines.launching": {*_ORDER, "pipelines.costs"}}
 BELOW |= {
-    "report": {"baselines", "pipelines._cli", "pipelines.files", "pipelines.profile", "pipelines.evidence.schemas"}
+    "report": {
+        "baselines",
+        "pipelines._cli",
+        "pipelines.files",
+        "pipelines.profile",
+        "pipelines.evidence.schemas",
+        "pipelines.evidence.definitions",
+    }
 }
 COMMANDS = {f"pipelines.{path.stem}" for path in (ROOT / "pipelines").glob("[!_]*.py")}
 LONGEST = {**dict.fromkeys(PACKAGES, 350), "tests": 450}
 
 # What still breaks a rule, by a part of how the rule tells it; nothing may be added here.
 MAY_STILL = (
-    "report.sections.stability line", "pipelines.data.preprocessing -> pipelines.data.pictures",
     "tests/colora/test_colora_conv.py",
     "tests/colora/test_colora_saving.py", "tests/test_cost.py", "tests/test_selective_scan.py",
 )  # fmt: skip

@@ -8,7 +8,6 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from pipelines.data.errors import DataError
-from pipelines.data.preprocessing import WHITE
 
 SUFFIXES = {".jpeg", ".jpg", ".png", ".bmp", ".tif", ".tiff", ".webp"}
 # Whatever the name says, Pillow would go by the content and try all it knows, one of them (EPS) by another program.
@@ -21,6 +20,7 @@ VOLUMES = (
     "volumes, DICOM and vendor formats are not read: "
     "export B-scans as single images first, for instance with oct-converter"
 )
+WHITE = np.iinfo(np.uint16).max  # of 16-bit grey, where no folder says otherwise
 PHOTOMETRIC, WHITE_IS_ZERO = 262, 0  # a TIFF tag, which Pillow heeds for 8 bits and not for 16
 
 

@@ -9,15 +9,13 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-WHITE = 65535  # of 16-bit grey, where no folder says otherwise
-
 
 class Preprocessing(BaseModel):
     """How an image file becomes an array; stored with prepared data and beside trained weights.
 
     size: pixels of a side. channels: 1 keeps or makes grey, 3 repeats grey. fit: `crop` takes the centre square of the
     short side, `pad` adds black to the short side, `stretch` changes the proportions. white: the value of 16-bit grey
-    that becomes 255.
+    that becomes 255, white itself where no folder says otherwise.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -25,7 +23,7 @@ class Preprocessing(BaseModel):
     size: int
     fit: Literal["crop", "pad", "stretch"] = "crop"
     channels: Literal[1, 3] = 1
-    white: int = WHITE
+    white: int = 2**16 - 1
 
     def load(self, file: Path):
         """The image as a NumPy array, uint8 (size, size), or (size, size, 3) where `channels` is 3.

@@ -3,7 +3,7 @@
 a_st is the validation accuracy of seed s after epoch t = 1..E, l_st its training loss. Warm-up is the first 30 % of
 the epochs, during which a one-cycle schedule raises the learning rate; methods with other schedules are given the same.
 Curves of fewer than `SHORTEST` epochs have no stability: every measure is then NaN, as it is for a curve with a
-missing value. `DEFINITIONS` says in words what each measure is, and `INTERVALS` how its interval comes about.
+missing value. `definitions` says in words what each measure is, and how its interval comes about.
 
 The intervals are over seeds. Percentile bootstraps over 2 to 5 seeds cover far less than they promise (with two, a
 resampled standard deviation is zero half of the time), so they come from stated distributions instead and are as wide
@@ -14,43 +14,11 @@ import numpy as np
 import pandas as pd
 from scipy.stats import chi2, t
 
-SHORTEST = 3
-FINAL = 3  # epochs that the final value is a mean of
-REACHED = 0.95
-SPIKE_RATIO = 1.5
-SPIKE_RISE = 0.05
-SPIKE_WINDOW = 5
-ROUNDING = 1e-9  # values that differ by less are equal
+from pipelines.evidence.definitions import FINAL, REACHED, SPIKE_RATIO, SPIKE_RISE, SPIKE_WINDOW
 
-# Plain characters only: the LaTeX tables print these too.
-DEFINITIONS = {
-    "spread": (
-        "Spread between seeds",
-        "root of the mean, over the epochs t after warm-up, of the variance of a(t) between seeds",
-    ),
-    "jitter": (
-        "Epoch-to-epoch jitter",
-        "root of the mean, over the epochs t after warm-up, of (a(t+1) − 2 a(t) + a(t−1)) squared / 6: zero for a "
-        "straight line, the standard deviation of noise that is independent from epoch to epoch",
-    ),
-    "drawdown": ("Largest drawdown", "maximum over t of max(a(1), ..., a(t)) − a(t)"),
-    "epochs_to_final": (
-        f"Epochs to {100 * REACHED:.0f} %",
-        f"first t with a(t) at least {REACHED} × the final value, the mean of the last {FINAL} epochs",
-    ),
-    "loss_spikes": (
-        "Loss spikes",
-        f"number of epochs whose mean training loss is above {SPIKE_RATIO} × the median of the {SPIKE_WINDOW} epochs "
-        f"before (fewer at the start), and above that median by {SPIKE_RISE} or more",
-    ),
-}
+SHORTEST = 3
+ROUNDING = 1e-9  # values that differ by less are equal
 FOLDED = "the runs validate on different folds, whose own spread it would be"
-INTERVALS = (
-    "The intervals are 95 % intervals over seeds, wide because seeds are few. Spread: chi-squared with seeds − 1 "
-    "degrees of freedom, exact if a seed keeps its distance from the others at all epochs and too wide otherwise. Loss "
-    "spikes: exact for Poisson counts. The others: Student's t of the seeds' values, cut at values that cannot be; "
-    "none where all seeds give the same value, which says nothing about how they vary."
-)
 
 
 def warm_up(epochs: int) -> int:
@@ -146,7 +114,7 @@ def count_interval(counts: np.ndarray, level: float = 0.95) -> tuple[float, floa
 
 
 def measures(accuracy: np.ndarray, loss: np.ndarray) -> dict[str, tuple[float, float, float, int]]:
-    """(value, low, high, seeds) of each of `DEFINITIONS`: the mean over the seeds whose measure is a number.
+    """(value, low, high, seeds) of each of the definitions: the mean over the seeds whose measure is a number.
 
     Args:
         accuracy, loss: validation accuracy and training loss (S, E); NaN where an epoch is missing.

@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from pipelines.evidence.stability import DEFINITIONS, INTERVALS
+from pipelines.evidence.definitions import DEFINITIONS, INTERVALS
 from report.reading import Results
 from report.sections import Section, Table
 from report.text import DASH, few, points

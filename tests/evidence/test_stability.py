@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipelines.evidence import schemas, stability
+from pipelines.evidence import definitions, schemas, stability
 
 RNG = np.random.default_rng
 
@@ -187,7 +187,9 @@ def test_frame():
     curves = {s: approach() + RNG(s).normal(0, 0.02, 20) for s in (0, 3)}
     runs = {("b", 0): run(curves[0]), ("a", 0): run(curves[0][:2]), ("b", 3): run(curves[3])}
     frame = schemas.frame("stability", stability.rows(runs, one_set=True))
-    assert frame.method.tolist() == ["b"] * 5 + ["a"] * 5 and frame.measure.tolist() == list(stability.DEFINITIONS) * 2
+    assert (
+        frame.method.tolist() == ["b"] * 5 + ["a"] * 5 and frame.measure.tolist() == list(definitions.DEFINITIONS) * 2
+    )
     own = frame.query("method == 'b'").set_index("measure")
     stacked = np.array(list(curves.values()))
     assert own.value["jitter"] == pytest.approx(stability.jitter(stacked).mean())
@@ -214,5 +216,5 @@ def test_seeds_of_other_length_are_not_compared():
 
 def test_definitions_can_be_printed_in_latex():
     known = set("−×—–±")
-    for text in [stability.INTERVALS, *(part for both in stability.DEFINITIONS.values() for part in both)]:
+    for text in [definitions.INTERVALS, *(part for both in definitions.DEFINITIONS.values() for part in both)]:
         assert text.isascii() or {c for c in text if not c.isascii()} <= known
