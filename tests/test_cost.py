@@ -312,12 +312,18 @@ def test_a_network_that_cannot_be_compiled_is_left_out(workdir, monkeypatch, cap
         ({"references_of": ["colra-blocks2-5"]}, "did you mean 'colora-blocks2-5'"),
         ({"settings": [{**SETTING, "methods": ["ful"]}]}, "no method 'ful'"),
         ({"settings": [{**SETTING, "methods": ["vim"]}]}, "'vim'.*network of its own"),
+        ({"methods": ["ful"]}, "no method 'ful'"),
         ({"growth": {"methods": ["nobody"], "batch_sizes": [2]}}, "no method 'nobody'"),
     ],
 )  # fmt: skip
 def test_sections_that_ask_for_what_is_not_there(section, message):
     with pytest.raises(ParamsError, match=message):
         costing.plan(profile({**tiny_params()["method"], "vim": FAMILIES["vim"]}, section))
+
+
+def test_the_section_may_name_the_methods_that_are_measured():
+    (found,) = costing.plan(profile(section={"methods": ["colora-blocks2-5"], "references_of": []})).values()
+    assert [contender.name for contender in found] == ["colora-blocks2-5", "smallcnn-full"]  # what its ratios are to
 
 
 # Runs

@@ -101,7 +101,7 @@ def plan(params: Params, methods: list[str] | None = None) -> dict[str, list]:
     from pipelines.costs import contenders
 
     cost, size = params.cost, params.data.image_size
-    chosen = methods or list(params.method)
+    chosen = methods or cost.methods or list(params.method)
     groups, asked = {}, {}
 
     def add(label, lineup, where):

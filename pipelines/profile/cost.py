@@ -40,6 +40,8 @@ class Cost(Section):
         rounds: int = Field(7, gt=0)
         """Of each point."""
 
+    methods: list[str] | None = Field(None, min_length=1)
+    """Those that are measured at the profile's size; by default all."""
     processes: int = Field(3, gt=0)
     """Each measures all anew, and intervals are over them; one alone has intervals over its rounds."""
     rounds: int = Field(20, gt=0)
