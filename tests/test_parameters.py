@@ -57,6 +57,20 @@ def test_table_and_json_name_every_method(capsys):
     assert f"{total:,}" in capsys.readouterr().out
 
 
+def test_methods_of_one_budget_train_as_many_parameters():
+    """oct1k's breadth counted at the paper's size: CoLoRA's own budget, and that of Conv-LoRA of rank 8."""
+    own, small = PAPER["colora-blocks2-5"], PAPER["conv-lora-r8"]
+    budgets = {
+        "colora-blocks2-5": own, "conv-lora-r216": own, "peft-lora-r45": own, "peft-dora-r45": own,
+        "peft-loha-r23": own, "conv-adapter-full-width": own, "conv-lora-r8": small, "peft-lora-r2": small,
+        "peft-dora-r2": small, "peft-loha-r1": small, "peft-lokr-r16": small, "conv-adapter-64th": small,
+    }  # fmt: skip
+    params = compose("oct1k")
+    for method, budget in budgets.items():
+        counted = counting.count_method(method, params.settings(method), num_classes=4, image_size=224)
+        assert counted["trainable"] == pytest.approx(budget, rel=0.02), method
+
+
 def test_classes_are_counted():
     params = compose("oct1k")
     two, nine = (counting.count(params, num_classes=n) for n in (2, 9))
