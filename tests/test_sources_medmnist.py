@@ -11,6 +11,7 @@ import pytest
 from pipelines.data import preparation as stage
 from pipelines.data.sources import DataError, medmnist
 from pipelines.profile import MedMNIST, Params
+from tests import published as made
 
 CLASSES = 4
 
@@ -167,18 +168,9 @@ def published(tmp_path, monkeypatch, shelf):
 @pytest.mark.parametrize("size", [28, 64, 128, 224])
 def test_coloured_sets_at_every_size_come_from_the_archive_of_that_size(tmp_path, monkeypatch, dataset, size):
     """A small archive in the cache under the published name stands for the published one."""
-    import medmnist as package
-
-    classes, flag = len(package.INFO[dataset]["label"]), "" if size == 28 else f"_{size}"
-    rng, content = np.random.default_rng(size), {}
-    for split in ("train", "val", "test"):
-        content[f"{split}_images"] = rng.integers(0, 256, (classes, size, size, 3), dtype=np.uint8)
-        content[f"{split}_labels"] = np.arange(classes, dtype=np.uint8)[:, None]
-    file = saved(tmp_path / f"{dataset}{flag}.npz", content, np.savez)
-    digest = hashlib.md5(file.read_bytes()).hexdigest()
-    monkeypatch.setitem(package.INFO, dataset, {**package.INFO[dataset], f"MD5{flag}": digest})
+    content = made.medmnist(monkeypatch, tmp_path, dataset, size)
     found = read_source(section(tmp_path, dataset, size))
-    assert found.preprocessing.channels == 3 and len(found.classes) == classes
+    assert found.preprocessing.channels == 3 and len(found.classes) == len(content["test_labels"])
     np.testing.assert_array_equal(found.images[found.splits["test"]], content["test_images"])
 
 

@@ -1,8 +1,6 @@
 """The torchvision source on a small archive in CIFAR-100's own format, with checksums of its own."""
 
-import hashlib
 import pickle
-import tarfile
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,40 +12,17 @@ from pipelines.data import preparation
 from pipelines.data.errors import DataError
 from pipelines.data.sources import torchvision
 from pipelines.profile import Params, Torchvision
+from tests import published as made
 
 CLASSES = ["apple", "bear", "cup"]
-
-
-def batch(count, seed):
-    """As CIFAR's files: a row an image, its red plane, then the green and the blue one."""
-    rng = np.random.default_rng(seed)
-    labels = [n % 3 for n in range(count)]
-    return {"data": rng.integers(0, 256, (count, 3 * 32 * 32), dtype=np.uint8), "fine_labels": labels}
 
 
 @pytest.fixture
 def published(tmp_path, monkeypatch):
     """CIFAR-100 made a small archive that lies in the cache; gives the cache and the content."""
-    content = {"train": batch(30, 0), "test": batch(9, 1), "meta": {"fine_label_names": CLASSES}}
-    folder = tmp_path / "made" / "cifar-100-python"
-    folder.mkdir(parents=True)
-    sums = {}
-    for name, part in content.items():
-        body = pickle.dumps(part)
-        (folder / name).write_bytes(body)
-        sums[name] = hashlib.md5(body).hexdigest()
     cache = tmp_path / "cache"
-    cache.mkdir()
-    archive = cache / "cifar-100-python.tar.gz"
-    with tarfile.open(archive, "w:gz") as tar:
-        tar.add(folder, "cifar-100-python")
-    monkeypatch.setattr(datasets.CIFAR100, "train_list", [["train", sums["train"]]])
-    monkeypatch.setattr(datasets.CIFAR100, "test_list", [["test", sums["test"]]])
-    monkeypatch.setattr(datasets.CIFAR100, "meta", {**datasets.CIFAR100.meta, "md5": sums["meta"]})
-    monkeypatch.setattr(datasets.CIFAR100, "tgz_md5", hashlib.md5(archive.read_bytes()).hexdigest())
-    # Port 9 (discard) of this machine answers nothing, as an absent network does.
-    monkeypatch.setattr(datasets.CIFAR100, "url", "http://127.0.0.1:9/cifar-100-python.tar.gz")
-    return SimpleNamespace(cache=cache, archive=archive, content=content)
+    content = made.cifar100(monkeypatch, cache, CLASSES, (30, 9))
+    return SimpleNamespace(cache=cache, archive=cache / "cifar-100-python.tar.gz", content=content)
 
 
 def read(cache, size=32, val_share=0.2):
@@ -93,7 +68,7 @@ def test_a_download_with_another_checksum_is_refused(published, shelf, monkeypat
 
 def test_files_that_were_changed_after_unpacking_are_unpacked_again(published):
     expected = read(published.cache).images
-    (published.cache / "cifar-100-python" / "train").write_bytes(pickle.dumps(batch(30, 7)))
+    (published.cache / "cifar-100-python" / "train").write_bytes(pickle.dumps(made.cifar_batch(30, 3, 7)))
     np.testing.assert_array_equal(read(published.cache).images, expected)
 
 

@@ -5,7 +5,7 @@ are those of cost.csv; times in runs.csv are never used, as those runs may have 
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
 import pandas as pd
@@ -30,14 +30,14 @@ class Finding:
 
 
 def combined(parts: Iterable[Finding]) -> Finding:
-    """A claim about several things: all must be tested and support it; one contradiction is enough against it."""
+    """A claim about several tested things: all must support it; one contradiction is enough against it."""
     parts = list(parts)
     words = {part.verdict for part in parts}
-    order = (CONTRADICTED, NOT_TESTED, INCONCLUSIVE, SUPPORTED)
+    order = (CONTRADICTED, INCONCLUSIVE, SUPPORTED)
     takes = dict.fromkeys(part.takes for part in parts if part.takes)
     word = next(word for word in order if word in words)
     evidence = "; ".join(part.evidence for part in parts)
-    return Finding(evidence, word, "; ".join(takes) if word in (NOT_TESTED, INCONCLUSIVE) else "")
+    return Finding(evidence, word, "; ".join(takes) if word == INCONCLUSIVE else "")
 
 
 class Parameters(Section):
@@ -103,7 +103,7 @@ class Contrast(Section):
 
 
 class Elsewhere(Section):
-    """A contrast on other data sets, each in a profile of its own: the claim holds only when every one was run."""
+    """A contrast on other data sets, each in a profile of its own: judged only when every one was run."""
 
     kind: Literal["elsewhere"]
     datasets: list[str] = Field(min_length=1)
@@ -113,15 +113,23 @@ class Elsewhere(Section):
         return f"{self.contrast.words()}, on each of {', '.join(self.datasets)}"
 
     def judge(self, results: Results, method: str) -> Finding:
-        return combined(self._on(results, method, name) for name in self.datasets)
+        on = self._profiles(results)
+        found = {name: self.contrast.judge(on[name], method) for name in self.datasets if name in on}
+        told = "; ".join(f"{name}: {found[name].evidence if name in found else 'not run'}" for name in self.datasets)
+        missing = ", ".join(name for name in self.datasets if name not in found)
+        takes = [f"a profile on each of {missing}"] if missing else []
+        takes += [f"{name}: {own.takes}" for name, own in found.items() if own.verdict == NOT_TESTED]
+        if takes:
+            return Finding(told, NOT_TESTED, "; ".join(takes))
+        return replace(combined(found.values()), evidence=told)
 
-    def _on(self, results: Results, method: str, dataset: str) -> Finding:
+    def _profiles(self, results: Results) -> dict[str, Results]:
+        """The results that lie beside these, and these, by data set: of several the first by name."""
+        found: dict[str, Results] = {}
         for summary in sorted(results.directory.parent.glob("*/summary.json")):
-            found = results if summary.parent == results.directory else load(summary.parent)
-            if found.dataset == dataset:
-                finding = self.contrast.judge(found, method)
-                return Finding(f"{dataset}: {finding.evidence}", finding.verdict, finding.takes)
-        return Finding(f"{dataset}: not run", NOT_TESTED, f"a profile on {dataset}")
+            own = results if summary.parent == results.directory else load(summary.parent)
+            found.setdefault(own.dataset, own)
+        return found
 
 
 class Stability(Section):

@@ -5,8 +5,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from report import drawing
-from report.reading import Results, counterparts
+from report.reading import Results, counterparts, machine
 from report.sections import Section, Table
+from report.sections.cost_ratios import heading
 from report.text import DASH, interval, listed, mean_sd, number, points
 
 GROUP, ORDER = "Result", 30
@@ -36,7 +37,7 @@ def section(results: Results) -> Section:
     )
     return Section(
         name="beside_paper", group=GROUP, title=title, caption=caption, alt=f"{title} In points, {told}.",
-        figure=figure(rows, results.methods.ink), tables=[table(results)],
+        figure=figure(rows, results.methods.ink), tables=[table(results), *memory(results)],
     )  # fmt: skip
 
 
@@ -129,6 +130,36 @@ def table(results: Results) -> Table:
         )
     title = f"The paper's figures beside those measured here, with their 95 % interval (measured: {results.label})"
     return Table("beside_paper", title, note, raw, text, left=3)
+
+
+def memory(results: Results) -> list[Table]:
+    """Peak memory of training as measured, at every setting, beside the paper's figure for the same method and network;
+    no table where none was measured. The paper's ratio is to its own full fine-tuning.
+    """
+    paper = results.paper.dropna(subset=["memory_gib"])
+    ours = results.cost[results.cost.role.eq("method") & results.cost.peak_mib.notna()]
+    rows = ours.merge(paper[["method", "backbone", "memory_gib", "source"]], on=["method", "backbone"])
+    if rows.empty:
+        return []
+    full = paper[paper.method == "full"].set_index("backbone").memory_gib
+    raw = pd.DataFrame({
+        "method": rows.method, "backbone": rows.backbone, "image_size": rows.image_size, "batch_size": rows.batch_size,
+        "precision": rows.precision, "measured_gib": rows.peak_mib / 1024, "measured_ratio": rows.peak_ratio,
+        "paper_gib": rows.memory_gib, "paper_ratio": rows.memory_gib / rows.backbone.map(full), "source": rows.source,
+    })  # fmt: skip
+    text = pd.DataFrame({
+        "Method": raw.method, "Measured at": [heading(row) for row in rows.itertuples()],
+        "Paper, GiB": [number(v, ".3f") for v in raw.paper_gib],
+        "Measured, GiB": [number(v, ".3f") for v in raw.measured_gib],
+        "Paper, × full": [number(v, ".2f") for v in raw.paper_ratio],
+        "Measured, × full": [number(v, ".2f") for v in raw.measured_ratio],
+    })  # fmt: skip
+    note = (
+        "The paper's figures are of OCTMNIST at 224 px, in Keras on an RTX 3090; batch size and precision are not "
+        "stated with them. Measured: the most bytes in use at once through torch's allocator, on "
+        f"{machine(results.directory)}."
+    )
+    return [Table("beside_paper_memory", "Peak memory of training beside the paper's", note, raw, text, left=2)]
 
 
 def comparability(results: Results) -> str:

@@ -82,7 +82,8 @@ def figure(curves: pd.DataFrame, names: list[str], methods: pd.DataFrame) -> Fig
         drawing.ticks(axis, "x", 4)
     low = curves.val_acc.quantile(0.06)
     high = curves.val_acc.max()
-    grid.set(ylim=(low - 0.05 * (high - low), min(high + 0.05 * (high - low), 1.005)), xlabel="", ylabel="")
+    room = max(0.05 * (high - low), 0.005)  # curves may all be one flat line
+    grid.set(ylim=(low - room, min(high + room, 1.005)), xlabel="", ylabel="")
     grid.figure.set_layout_engine("constrained")
     grid.figure.supxlabel("Epoch", fontsize=9.5)
     grid.figure.supylabel("Validation accuracy", fontsize=9.5)

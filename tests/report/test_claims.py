@@ -136,13 +136,18 @@ def test_a_claim_about_several_data_sets_needs_them_all(tmp_path):
 
     other("pathmnist", 0.05)
     found = test.judge(results, made.METHOD)
-    assert found.verdict == "not tested" and found.takes == "a profile on bloodmnist"
+    assert found.verdict == "not tested"
+    assert found.takes == "a profile on each of bloodmnist"
+    assert found.evidence.startswith("pathmnist: +0.050") and found.evidence.endswith("bloodmnist: not run")
     other("bloodmnist", 0.05)
     assert test.judge(results, made.METHOD).verdict == "supported"
     (tmp_path / "bloodmnist" / "contrasts.csv").unlink()
     rows = schemas.frame("contrasts", [made.contrast("head-only", -0.05)])
     rows.to_csv(tmp_path / "bloodmnist" / "contrasts.csv", index=False)
     assert test.judge(results, made.METHOD).verdict == "contradicted"
+    (tmp_path / "pathmnist" / "summary.json").unlink()  # one that contradicts is no verdict on all either
+    found = test.judge(results, made.METHOD)
+    assert found.verdict == "not tested" and found.takes == "a profile on each of pathmnist"
 
 
 @pytest.mark.parametrize(

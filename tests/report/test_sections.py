@@ -1,6 +1,7 @@
 """Every section of a made-up profile: it says what the results hold, and draws it where it should stand."""
 
 import re
+from dataclasses import replace
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -161,3 +162,16 @@ def test_the_papers_gains_stand_beside_ours(results, built):
     means = results.methods.acc_mean
     assert own.difference == pytest.approx(means["colora-blocks2-5"] - means["full"], abs=1e-5)
     assert not {name for name, _ in rows.index} & {"full", "head-only", "vit-full"}
+
+
+def test_the_papers_memory_stands_beside_ours(results, built):
+    """The paper's table: 3.320, 2.316 and 3.172 GiB. conftest's COSTS has 800, 240 and 480 MiB."""
+    (table,) = (own for own in built[0]["beside_paper"].tables if own.name == "beside_paper_memory")
+    rows = table.raw.set_index("method")
+    assert list(rows.index) == ["full", "head-only", "colora-blocks2-5"]
+    assert rows.paper_gib.tolist() == [3.32, 2.316, 3.172]
+    assert rows.measured_gib.tolist() == [800 / 1024, 240 / 1024, 480 / 1024]
+    assert rows.paper_ratio.tolist() == pytest.approx([1, 2.316 / 3.32, 3.172 / 3.32])
+    assert rows.measured_ratio.tolist() == [1, 0.3, 0.6]
+    nothing = replace(results, cost=results.cost[results.cost.role == "reference"])
+    assert beside_paper.memory(nothing) == []
