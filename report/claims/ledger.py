@@ -81,13 +81,14 @@ def _scope(results: Results, method: str, test) -> str:
     """What a verdict is about: a network for counts, networks and a machine for costs, else data and a network."""
     backbone = results.methods.backbone.get(method, "no network")
     if isinstance(test, Parameters):
-        return str(backbone)
+        return f"the parameters of {backbone}"
     if isinstance(test, Inference | Cost):
         rows = results.cost[results.cost.method == method]
         if rows.empty:
             return "nothing yet"
         networks = ", ".join(dict.fromkeys(rows.backbone))
-        return f"{networks} on {machine(results.directory)}" if isinstance(test, Cost) else networks
+        cost = isinstance(test, Cost)
+        return f"{networks} on {machine(results.directory)}" if cost else f"the operators of {networks}"
     if isinstance(test, Elsewhere):
         return "these data sets"
     data = {
@@ -95,7 +96,7 @@ def _scope(results: Results, method: str, test) -> str:
         "folder": f"{results.card.get('count', 0):,} images of a folder, not OCTMNIST",
         "unknown": "data without a card",
     }.get(results.source, results.dataset)
-    return f"{data}; {backbone}"
+    return f"{backbone} on {data}"
 
 
 def tally(found: list[Verdict]) -> str:
@@ -112,13 +113,13 @@ def claims(results: Results, found: list[Verdict]) -> Table:
         "Claim": raw.claim, "Verdict": raw.verdict, "Evidence here": raw.evidence,
         "What would decide it": raw.takes.where(raw.takes != "", DASH), "Said in": raw["where"],
     })  # fmt: skip
-    scopes = "; ".join(dict.fromkeys(raw.scope))
+    scopes = "; ".join(dict.fromkeys(raw.scope[raw.verdict != "not tested"])) or "nothing yet"
     note = (
         "Claims of arXiv:2505.18315 in this project's words. Method, comparators, sizes and thresholds stand in "
         f"claims.yaml and were declared before the runs: the method is {method_of_claims()}. Intervals are those that "
         "the verdicts rest on, Holm-adjusted over the declared contrasts. Inconclusive: neither is shown, not "
-        "that the claim is wrong. Costs count as measured by pipelines.cost, never as epoch times of runs. Verdicts "
-        f"hold only for: {scopes}. The CSV states the test and the scope of each."
+        "that the claim is wrong. Costs count as measured by pipelines.cost, never as epoch times of runs. "
+        f"Verdicts are about: {scopes}. The CSV states the test and the scope of each."
     )
     widths = (0.24, 0.11, 0.28, 0.19, 0.15)
     return Table("claims", f"Claims of the paper: {results.label}", note, raw, text, left=5, widths=widths)

@@ -153,7 +153,7 @@ def test_a_claim_about_several_data_sets_needs_them_all(tmp_path):
 @pytest.mark.parametrize(
     ("source", "text"),
     [("phantom", "say nothing about OCT images"), ("folder", "1,000 images of a folder, not OCTMNIST"),
-     ("medmnist", "octmnist; vgg16")],
+     ("medmnist", "vgg16 on octmnist")],
 )  # fmt: skip
 def test_verdicts_on_accuracy_hold_for_their_data_only(tmp_path, source, text):
     assert text in judged(tmp_path, source=source)["accuracy-full"].scope
