@@ -6,6 +6,7 @@ manifest, not the source's ids.
 """
 
 import json
+import re
 from collections import defaultdict
 from itertools import combinations
 from pathlib import Path
@@ -15,7 +16,7 @@ import numpy as np
 from pipelines.data import external, prepared
 from pipelines.data.labelled import some
 from pipelines.data.prepared import Manifest
-from pipelines.files import records
+from pipelines.files import fonts, records
 from pipelines.files.hashing import code_hash, sha256_json
 from pipelines.files.markdown import plain
 
@@ -47,6 +48,8 @@ def write(folder: Path, manifest: Manifest, others: dict[str, Manifest], out: Pa
         external.write_table(prepared.external_dir(folder, name), out / f"external-{name}.csv")
     write_patients(manifest.patient_of_image, out / "patients.csv")
     draw_examples(images, labels, splits, manifest.classes, out / "examples.png")
+    if told := fonts.warning(manifest.classes):
+        print(f"warning: {told}")
     _write_text(out / "card.md", as_markdown(card))
     _write_text(out / "card.json", json.dumps({**card, "made_from": made_from}, indent=1) + "\n")
 
@@ -146,7 +149,7 @@ def describe(images: np.ndarray, labels: np.ndarray, splits: dict[str, np.ndarra
 
 def as_markdown(card: dict) -> str:
     """The card as a page of Markdown."""
-    origin, named = card["origin"], card["patients"] is not None
+    origin, named, mode = card["origin"], card["patients"] is not None, card["settings"].get("mode", "full")
     lines = [
         "# Data card",
         "",
@@ -159,7 +162,7 @@ def as_markdown(card: dict) -> str:
         + ("grey" if card["channels"] == 1 else "RGB"),
         f"- Patients: {format(card['patients'], ',') if named else 'not named by the source'}",
         *([_folds(card)] if card["folds"] else []),
-        f"- Training images used: mode `{card['settings'].get('mode', 'full')}`",
+        *([f"- Training images used: mode `{mode}`"] if mode != "full" else []),
         f"- Exact duplicates: {card['exact_duplicates']['images']:,} images repeat another one, "
         f"{card['exact_duplicates']['with_another_label']:,} of them under another label",
         f"- SHA-256 of the image array: `{card['images_sha256']}`",
@@ -232,11 +235,25 @@ def draw_examples(
             axes.set(xticks=[], yticks=[])
             for spine in axes.spines.values():  # some scans have white corners, which would melt into the page
                 spine.set(color="0.6", linewidth=0.5)
-        name = classes[label] if len(classes[label]) <= 16 else classes[label][:15] + "\N{HORIZONTAL ELLIPSIS}"
-        row[0].text(-0.08, 0.5, name, parse_math=False, transform=row[0].transAxes, ha="right", va="center", fontsize=9)
-    temporary = path.with_name(f".{path.name}.partial")
-    figure.savefig(temporary, format="png", metadata={"Software": None})
-    temporary.replace(path)
+        name = _wrapped(classes[label])
+        row[0].text(
+            -0.08, 0.5, name, parse_math=False, transform=row[0].transAxes, ha="right", va="center", fontsize=9,
+            fontfamily=[*fonts.families()],
+        )  # fmt: skip
+    with fonts.quiet():
+        records.write_atomically(path, lambda file: figure.savefig(file, format="png", metadata={"Software": None}))
+
+
+def _wrapped(name: str, width: int = 14, lines: int = 4) -> str:
+    """A name in lines of at most so many Latin letters' width (Chinese, Japanese and Korean ones are twice as wide)."""
+    found = [""]
+    for part in re.findall(r"[^\s_-]*[\s_-]?", name):
+        for piece in [part] if fonts.cells(part) <= width else part:
+            if fonts.cells(found[-1] + piece.rstrip()) > width:
+                found.append("")
+            found[-1] += piece
+    shown = [line.strip() for line in found[:lines]]
+    return "\n".join(shown) + ("\N{HORIZONTAL ELLIPSIS}" if len(found) > lines else "")
 
 
 def _first_copies(images: np.ndarray) -> np.ndarray:

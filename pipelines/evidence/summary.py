@@ -30,6 +30,8 @@ from pipelines.files.records import write_atomically, write_json
 from pipelines.profile import Params
 from pipelines.runs.reading import check_same_settings, common_classes, get, read_runs
 
+SHOWN = 3  # classes in a warning
+
 
 def summarise(params: Params) -> dict[str, dict]:
     """Read every run of the profile, write the summary files, return the content of summary.json.
@@ -85,8 +87,12 @@ def summarise(params: Params) -> dict[str, dict]:
         headline(params, chosen, summary, schemas.frame("external", content["external"])),
     )
     write_json(params.results_dir / "summary.json", summary)
-    for method, name in never_predicted(content["confusion"]):
-        print(f"warning: {method} names no test image {name!r}; `train.class_weights` or `train.sampler` may help")
+    for method, names in never_predicted(content["confusion"]).items():
+        print(
+            f"warning: {method} names no test image {', '.join(map(repr, names[:SHOWN]))}"
+            + (f" and {len(names) - SHOWN} classes more" if len(names) > SHOWN else "")
+            + "; `train.class_weights` or `train.sampler` may help"
+        )
     print(f"{len(runs)} of {len(runs) + len(holes)} runs summarised in {params.results_dir}")
     if holes:
         told = [f"{method} seed {seed} {why['status']}" for (method, seed), why in holes.items()]
@@ -109,20 +115,26 @@ def check_same_weights(runs: dict) -> None:
                 )
 
 
-def never_predicted(confusion: list[dict]) -> list[tuple[str, str]]:
-    """(method, class) of every class that a method names for none of its test images, of rows of confusion.csv."""
-    found: dict[tuple[str, str], int] = {}
+def never_predicted(confusion: list[dict]) -> dict[str, list[str]]:
+    """The classes that a method names for none of its test images, by method, of rows of confusion.csv."""
+    counts: dict[tuple[str, str], int] = {}
     for row in confusion:
         key = row["method"], row["predicted"]
-        found[key] = found.get(key, 0) + row["count"]
-    return [key for key, count in found.items() if not count]
+        counts[key] = counts.get(key, 0) + row["count"]
+    found: dict[str, list[str]] = {}
+    for (method, name), count in counts.items():
+        if not count:
+            found.setdefault(method, []).append(name)
+    return found
 
 
 def choose(declared: Declared, outcomes: dict[str, dict[str, list[Outcome]]], names: dict[float, dict]) -> Chosen:
-    """What the profile has of the declared contrasts, by its runs with the most labels."""
+    """What the profile has of the declared contrasts, by its runs with the most labels: nothing where the declared
+    method has no run, as its comparators are then methods like any other.
+    """
     test, asked = outcomes["test"], [declared.method, *declared.against]
     folds = tests.design([own for method in test.values() for own in method])
-    there = [name for name in asked if test.get(name)]
+    there = [name for name in asked if test.get(name)] if test.get(declared.method) else []
     return Chosen(
         method=declared.method if declared.method in there else None,
         against=[name for name in declared.against if name in there],

@@ -6,10 +6,12 @@ from report.drawing.rows import (
     abbreviated,
     below,
     beside,
+    cut,
     dumbbells,
     kind_handles,
     label_rows,
     limits,
+    short_names,
     stacked,
     ticks,
     wrapped,
@@ -18,7 +20,6 @@ from report.drawing.style import FORMATS, REFERENCE_LINE, SMALL, WIDTH, facets, 
 
 __all__ = [
     "FORMATS", "HUES", "INK", "Looks", "MARKERS", "MOST", "QUIET", "REFERENCE_LINE", "RULE", "SHADE", "SMALL", "WIDTH",
-    "abbreviated", "below", "beside", "dumbbells", "facets", "ink", "kind_handles", "label_rows", "limits", "look",
-    "looks", "present", "save",
-    "stacked", "ticks", "wrapped",
+    "abbreviated", "below", "beside", "cut", "dumbbells", "facets", "ink", "kind_handles", "label_rows", "limits",
+    "look", "looks", "present", "save", "short_names", "stacked", "ticks", "wrapped",
 ]  # fmt: skip

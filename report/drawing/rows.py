@@ -11,11 +11,13 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from pipelines.files.fonts import cells
 from report.drawing.palette import MARKERS, present
 from report.drawing.style import SMALL, WIDTH
 
 ROW = 0.25  # inches
 MOST = 12  # rows of a panel
+ELLIPSIS = "\N{HORIZONTAL ELLIPSIS}"
 
 
 def stacked(
@@ -120,10 +122,25 @@ def wrapped(name: str, width: int = 22) -> str:
     return "\n".join(line.rstrip() for line in lines(narrowest))
 
 
+def cut(name: str, most: int) -> str:
+    """A name of at most so many cells: the end of a longer one becomes an ellipsis."""
+    name = str(name)
+    while cells(name) > most:
+        name = name.removesuffix(ELLIPSIS)[:-1].rstrip() + ELLIPSIS
+    return name
+
+
 def abbreviated(name: str, longest: int = 10) -> str:
     """A class name that fits a tick: as it is where short, else its words' initials or its start."""
     name = str(name)
-    if len(name) <= longest:
+    if cells(name) <= longest:
         return name
-    words = name.replace("-", " ").replace("_", " ").split()
-    return "".join(w[0] for w in words).upper() if len(words) > 1 else name[: longest - 1] + "."
+    words = [word for word in re.split(r"[\W_]+", name) if word]
+    return "".join(word[0] for word in words).upper() if 1 < len(words) <= longest else cut(name, longest)
+
+
+def short_names(names: Sequence[str], longest: int = 10) -> dict[str, str]:
+    """What each class is called on a tick, in order: abbreviated; where two would be alike, each by its number."""
+    short = {str(name): abbreviated(name, longest) for name in names}
+    alike = len(set(short.values())) < len(short)
+    return {name: f"#{number}" if alike and own != name else own for number, (name, own) in enumerate(short.items(), 1)}

@@ -17,6 +17,7 @@ import matplotlib.pyplot as plt  # noqa: E402
 from matplotlib.figure import Figure  # noqa: E402
 from PIL import Image  # noqa: E402
 
+from pipelines.files import fonts  # noqa: E402
 from report.drawing.palette import INK, QUIET, RULE  # noqa: E402
 
 WIDTH = 5.6  # inches
@@ -26,7 +27,7 @@ LARGEST = 120_000  # bytes of a PNG, since some stand in Git
 FINENESS = (190, 160, 135, 115, 100, 80)  # dots an inch, the first that fits
 
 _RC = {
-    "font.family": "sans-serif", "font.sans-serif": ["DejaVu Sans"],  # comes with matplotlib: same on every machine
+    "text.parse_math": False,  # a name may hold dollars
     "font.size": 9.5, "axes.titlesize": 9.5, "axes.labelsize": 9.5, "xtick.labelsize": 9, "ytick.labelsize": 9,
     "legend.fontsize": 9, "legend.title_fontsize": 9, "legend.frameon": False, "legend.handlelength": 1.4,
     "legend.columnspacing": 1.4, "legend.handletextpad": 0.5, "axes.titleweight": "bold",
@@ -43,7 +44,11 @@ REFERENCE_LINE = {"color": RULE, "lw": 1.0, "ls": (0, (4, 3)), "zorder": 1}
 @contextmanager
 def look():
     """matplotlib's and seaborn's settings while figures are made and saved, whatever the caller's are."""
-    with plt.rc_context({**plt.rcParamsDefault, "backend": plt.get_backend(), **_RC}):
+    family = [*fonts.families()]
+    with (
+        fonts.quiet(),
+        plt.rc_context({**plt.rcParamsDefault, "backend": plt.get_backend(), **_RC, "font.family": family}),
+    ):
         yield
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 
+from pipelines.files import fonts
 from report import sections as rooms
 from report.claims import verdicts
 from report.pages import html, markdown, model_card
@@ -49,6 +50,8 @@ def build(results: Results, out: Path) -> Path:
     out.mkdir(parents=True, exist_ok=True)
     pictures = {own.name: draw(own, out / "figures") for own in sections if own.figure is not None}
     plt.close("all")
+    if told := fonts.warning([*results.methods.index, *results.confusion["true"].astype(str).unique()]):
+        print(f"warning: {told}", flush=True)
     _write_tables(sections, out / "tables")
     for name in markdown.shown(sections):
         path = out / markdown.PICTURES / f"{name}.png"

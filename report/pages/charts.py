@@ -8,7 +8,7 @@ from matplotlib.ticker import MaxNLocator
 from report.pages.cells import TONES, rank
 from report.pages.first_screen import declared_contrasts
 from report.reading import Results
-from report.text import DASH, interval, listed, number, percent, points, scaled
+from report.text import DASH, MARK, interval, listed, number, percent, points, scaled, unnamed
 from report.text.formats import MINUS
 
 METRICS = {
@@ -52,7 +52,8 @@ def methods(results: Results) -> dict:
     axis = Axis([*frame.acc_lo, *frame.acc_hi, *frame.acc_mean], steps=4, lowest=lowest)
     rows = [
         {
-            "number": numbers[method], "name": row.shown, "backbone": str(row.backbone),
+            "number": numbers[method], "name": row.shown + f" {MARK}" * (method in results.never_named),
+            "backbone": str(row.backbone),
             "declared": [method] == results.declared[:1],
             "lo": axis.place(row.acc_lo), "hi": axis.place(row.acc_hi), "mean": axis.place(row.acc_mean),
             "beyond": bool(row.acc_mean < axis.low),
@@ -76,7 +77,8 @@ def methods(results: Results) -> dict:
         "backbones": sorted(map(str, frame.backbone.unique())),
         "kinds": [{"family": str(row.family), "backbone": str(row.backbone)} for row in results.methods.itertuples()],
         "note": "Filled dot: mean over seeds. Bar: its 95 % interval for new seeds and new test images. Hollow dots: "
-        f"seeds. An arrow: below the axis.{line} A name leads to its runs.{missing}",
+        f"seeds. An arrow: below the axis.{line} A name leads to its runs.{missing}"
+        f"{unnamed(results.never_named)}",
     }
 
 

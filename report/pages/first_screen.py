@@ -158,6 +158,7 @@ def not_run(results: Results) -> list[str]:
         if others:
             found.append(f"the paper's other data sets ({', '.join(others)})")
     rows = declared_contrasts(results)
+    rows = rows[rows.method.isin(results.methods.index)]  # else the profile is about something else
     absent = rows[(rows.higher == NOT_TESTED) & ~rows.against.isin(results.complete.method)]
     if len(absent):
         found.append(f"declared comparators without a run: {', '.join(absent.comparator)}")

@@ -96,9 +96,19 @@ class Results:
         return list(reached.index[unknown | (reached >= (chance + reached.max()) / 2)])
 
     @property
+    def never_named(self) -> dict[str, list[str]]:
+        """By method, the classes that it names for no test image in any run."""
+        counts = self.confusion.groupby(["method", "predicted"], sort=False)["count"].sum()
+        never = counts[counts == 0].reset_index()
+        return {method: list(own.predicted) for method, own in never.groupby("method", sort=False)}
+
+    @property
     def declared(self) -> list[str]:
-        """The declared method and its comparators, in the order of claims.yaml; empty where nothing was declared."""
+        """The declared method and its comparators, in the order of claims.yaml; empty where the profile has no such
+        method, as it is then about something else.
+        """
         rows = self.contrasts[(self.contrasts.data == "test") & (self.contrasts.metric == "accuracy")]
+        rows = rows[rows.method.isin(self.methods.index)]
         rows = rows[rows.share == rows.share.max()]
         return [name for name in dict.fromkeys([*rows.method[:1], *rows.against]) if name in self.methods.index]
 

@@ -8,7 +8,7 @@ from matplotlib.lines import Line2D
 from report import drawing
 from report.reading import Results
 from report.sections import Section, Table
-from report.text import DASH, count, few, interval, mean_sd, number, percent, plural, seconds
+from report.text import DASH, MARK, count, few, interval, mean_sd, number, percent, plural, seconds, unnamed
 
 GROUP, ORDER = "Result", 20
 
@@ -129,7 +129,8 @@ def table(results: Results) -> Table:
     start = methods.weights.map(lambda weights: "from scratch" if weights == "random" else "pretrained", "ignore")
     raw = methods.assign(start=start).drop(columns=["color", "ink", "shown"]).rename_axis("method").reset_index()
     text = pd.DataFrame({
-        "Method": methods.index, "Network": methods.backbone.fillna(DASH), "Kind": methods.kind,
+        "Method": [name + f" {MARK}" * (name in results.never_named) for name in methods.index],
+        "Network": methods.backbone.fillna(DASH), "Kind": methods.kind,
         "Start": start.fillna(DASH),
         "Accuracy": [mean_sd(m, s, 3) for m, s in zip(methods.acc_mean, methods.acc_sd, strict=True)],
         "95 % interval": [interval(lo, hi) for lo, hi in zip(methods.acc_lo, methods.acc_hi, strict=True)],
@@ -144,5 +145,6 @@ def table(results: Results) -> Table:
         f"{'patients' if results.patients else 'test images'}. Trained and total: parameters; the total counts "
         "branches before they are merged. LR: learning rate. s/epoch: seconds of a training epoch where the run "
         "happened to be made, beside other work at times: the cost group has times that may be compared."
+        + unnamed(results.never_named)
     )
     return Table("main", f"Test results: {results.label}", note, raw, text, left=4)

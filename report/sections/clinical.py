@@ -1,4 +1,4 @@
-"""What a clinic asks: sensitivity at 95 % specificity and other measures, by image and patient, with ROC curves."""
+"""What a clinic asks: sensitivity at 95 % specificity and other measures, by image and patient, with their curves."""
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -13,6 +13,9 @@ from report.text import DASH, number, percent
 GROUP, ORDER, FOLDED = "Evidence", 35, True
 SPECIFICITY, FALSE_ALARMS = "95 %", 0.05  # of `sensitivity` in clinical.csv
 SHOWN = 6  # classes: more panels were not legible
+AXES = {
+    "roc": ("False positive rate", "True positive rate", (0, 0.3)), "precision_recall": ("Recall", "Precision", (0, 1)),
+}  # fmt: skip
 MEASURES = {
     "accuracy": "Accuracy", "balanced_accuracy": "Balanced accuracy", "kappa": "Kappa", "auc": "AUC",
     "average_precision": "Average precision", "sensitivity": f"Sensitivity at {SPECIFICITY} specificity",
@@ -25,16 +28,18 @@ def needs(results: Results) -> str | None:
 
 def section(results: Results) -> Section:
     title = finding(results.clinical, results.leading(1))
-    curves = results.roc[results.roc.curve == "roc"]
+    curves = results.roc
     order = [name for name in results.methods.index if name in set(curves.method)]
     caption = (
-        "ROC curves of each class against the rest, mean over runs, from a false positive rate of 0 to 0.3; dotted: "
-        f"{percent(FALSE_ALARMS)} false positives, where the table's sensitivities are read."
+        "Each class against the rest, mean over runs. Left: ROC from a false positive rate of 0 to 0.3; dashed: "
+        f"{percent(FALSE_ALARMS)} false positives, where the table's sensitivities are read. Right: precision "
+        "and recall."
+        + (f" The first {SHOWN} of {count} classes." if (count := curves["class"].nunique()) > SHOWN else "")
     )
     return Section(
         name="clinical", group=GROUP, title=title, caption=caption if order else "", alt=title if order else "",
         figure=figure(curves, order, results.methods) if order else None,
-        tables=[table(results.clinical, list(results.methods.index), results.label)], folded=FOLDED,
+        tables=tables(results.clinical, list(results.methods.index), results.label), folded=FOLDED,
     )  # fmt: skip
 
 
@@ -52,44 +57,65 @@ def finding(clinical: pd.DataFrame, leading: list[str]) -> str:
 
 
 def figure(curves: pd.DataFrame, order: list[str], methods: pd.DataFrame) -> Figure:
-    """A panel a class, a line a method. curves: method, class, x, y."""
+    """A row of panels a class, ROC beside precision and recall; a line a method. curves: method, class, curve, x, y."""
     classes = list(dict.fromkeys(curves["class"]))[:SHOWN]
-    columns = min(2, len(classes))
+    shown = curves[curves["class"].isin(classes)]
     with drawing.facets():
         grid = sns.relplot(
-            curves[curves["class"].isin(classes)], x="x", y="y", hue="method", hue_order=order, col="class",
-            col_order=classes,
-            col_wrap=columns, kind="line", estimator=None, palette=methods.color.to_dict(), height=2.1, legend=False,
-            aspect=drawing.WIDTH / columns / 2.1, drawstyle="steps-post",
+            shown.assign(row=shown["class"].map(classes.index)), x="x", y="y", hue="method", hue_order=order, row="row",
+            col="curve", col_order=list(AXES), kind="line", estimator=None,
+            palette=methods.color.to_dict(), height=1.7, legend=False, aspect=drawing.WIDTH / 2 / 1.7,
+            drawstyle="steps-post", facet_kws={"sharex": False, "sharey": False},
         )  # fmt: skip
-    for name, axis in grid.axes_dict.items():
-        axis.axvline(FALSE_ALARMS, **drawing.REFERENCE_LINE)
-        axis.set_title(drawing.abbreviated(name, 22))
-    grid.set(xlim=(0, 0.3), ylim=(0, 1.02), xlabel="False positive rate", ylabel="True positive rate")
+    for (row, curve), axis in grid.axes_dict.items():
+        xlabel, ylabel, xlim = AXES[curve]
+        axis.set_title(drawing.wrapped(drawing.cut(classes[row], 52), 27) if curve == "roc" else "")
+        axis.set(xlim=xlim, ylim=(0, 1.02), xlabel=xlabel if row == len(classes) - 1 else "", ylabel=ylabel)
+        if curve == "roc":
+            axis.axvline(FALSE_ALARMS, **drawing.REFERENCE_LINE)
     grid.figure.set_layout_engine("constrained")
     handles = [plt.Line2D([], [], color=methods.color[name], lw=1.6, label=name) for name in order]
     drawing.below(grid.figure, handles)
     return grid.figure
 
 
-def table(clinical: pd.DataFrame, order: list[str], label: str) -> Table:
-    """A row a method and level, a column a measure and class."""
-    rows = []
-    heads = clinical[["measure", "class"]].drop_duplicates()
-    for name in [name for name in order if name in set(clinical.method)]:
-        for level, own in clinical[clinical.method == name].groupby("level", sort=False):
+def tables(clinical: pd.DataFrame, order: list[str], label: str) -> list[Table]:
+    """A row a method and level, a column a measure and class; of many classes those of one level, a row a class."""
+    order = [name for name in order if name in set(clinical.method)]
+    whole, rows = clinical, []
+    if crowded := clinical["class"].nunique() > SHOWN:
+        whole = clinical[clinical["class"].isna()]
+    heads = whole[["measure", "class"]].drop_duplicates()
+    for name in order:
+        for level, own in whole[whole.method == name].groupby("level", sort=False):
             cells = {}
-            for head in heads.itertuples(index=False):
-                measure, of = head
+            for measure, of in heads.itertuples(index=False):
                 cell = own[(own.measure == measure) & (own["class"].isna() if pd.isna(of) else own["class"] == of)]
                 title = MEASURES.get(measure, measure) + ("" if pd.isna(of) else f", {of}")
                 cells[title] = _told(cell.iloc[0]) if len(cell) else DASH
             rows.append({"Method": name, "Of": level, **cells})
     note = (
-        "Means over runs with 95 % intervals. Of patients: probabilities averaged over a patient's images of one "
-        "class. AUC, average precision and sensitivity: of a class against the rest."
+        "Means over runs with 95 % intervals; none where one patient has all images of a class in a test split. Of "
+        "patients: probabilities averaged over a patient's images of one class."
     )
-    return Table("clinical", f"Clinical measures: {label}", note, clinical, pd.DataFrame(rows), left=2)
+    ranked = " AUC, average precision and sensitivity: of a class against the rest."
+    first = Table(
+        "clinical", f"Clinical measures: {label}", note if crowded else note + ranked, clinical, pd.DataFrame(rows),
+        left=2,
+    )  # fmt: skip
+    return [first, _by_class(clinical, order, label)] if crowded else [first]
+
+
+def _by_class(clinical: pd.DataFrame, order: list[str], label: str) -> Table:
+    """Sensitivity of every class, by image: a row a class, a column a method."""
+    rows = clinical[(clinical.measure == "sensitivity") & (clinical.level == "image")]
+    told = rows.assign(told=[_told(row) for row in rows.itertuples()]).pivot(
+        index="class", columns="method", values="told"
+    )
+    text = told.reindex(index=list(dict.fromkeys(rows["class"])), columns=order).fillna(DASH)
+    text = text.rename_axis("Class").rename_axis(None, axis=1).reset_index()
+    note = "By image, each class against the rest. AUC, average precision and patients: clinical.csv."
+    return Table("sensitivity", f"{MEASURES['sensitivity']}: {label}", note, rows, text)
 
 
 def _told(row) -> str:

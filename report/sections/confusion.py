@@ -13,7 +13,8 @@ from report.text import number, percent
 
 GROUP, ORDER = "Evidence", 20
 SHOWN = 6
-CROWDED = 12  # classes, from which neither cells nor ticks are written
+CROWDED = 12  # classes, above which ticks are every fifth class's number and the table has a row a class
+EVERY = 5
 
 
 def needs(results: Results) -> str | None:
@@ -25,20 +26,26 @@ def section(results: Results) -> Section:
     shares = {name: matrix(results.confusion, name) for name in names}
     title = finding(shares)
     caption = f"Per cent of the images of a true class (row) that are called each class (column); {results.label}."
-    short = [
-        f"{drawing.abbreviated(c)} {c}" for c in next(iter(shares.values())).index if drawing.abbreviated(c) != str(c)
-    ]
-    caption += f" Abbreviated: {', '.join(short)}." if short else ""
+    classes = list(next(iter(shares.values())).index)
+    caption += _key(classes)
     told = "; ".join(
         f"{name} recognises {', '.join(f'{percent(round(share.loc[c, c], 2))} of {c}' for c in share.index)}"
         for name, share in list(shares.items())[:3]
         if len(share) <= CROWDED
     )
     return Section(
-        name="confusion", group=GROUP, title=title, caption=caption, alt=f"{title} {told}.",
+        name="confusion", group=GROUP, title=title, caption=caption, alt=f"{title} {told}." if told else title,
         figure=figure(shares, results.methods.ink),
         tables=[recall(results.confusion, list(results.methods.index), results.label)], folded=True,
     )  # fmt: skip
+
+
+def _key(classes: list[str]) -> str:
+    """What the ticks mean."""
+    if len(classes) > CROWDED:
+        return " Classes by number, as in the table."
+    short = [f"{own} {name}" for name, own in drawing.short_names(classes).items() if own != name]
+    return f" Abbreviated: {', '.join(short)}." if short else ""
 
 
 def matrix(confusion: pd.DataFrame, method: str) -> pd.DataFrame:
@@ -77,16 +84,18 @@ def figure(shares: dict[str, pd.DataFrame], inks) -> Figure:
     )
     for axis, (name, share) in zip(axes.flat, shares.items()):
         crowded = len(share) > CROWDED
-        labels = False if crowded else [drawing.abbreviated(c) for c in share.columns]
+        names = range(1, len(share) + 1) if crowded else drawing.short_names(list(share.columns)).values()
+        labels = EVERY if crowded else True
         sns.heatmap(
-            100 * share, ax=axis, cmap=drawing.SHADE, vmin=0, vmax=100, cbar=False, square=True, annot=len(share) <= 6,
-            fmt=".0f",
-            annot_kws={"fontsize": drawing.SMALL}, xticklabels=labels, yticklabels=labels, linewidths=0.5,
+            100 * share.set_axis(names).set_axis(names, axis=1), ax=axis, cmap=drawing.SHADE, vmin=0, vmax=100,
+            cbar=False, square=True, annot=len(share) <= 6, fmt=".0f",
+            annot_kws={"fontsize": drawing.SMALL}, xticklabels=labels, yticklabels=labels,
+            linewidths=0 if crowded else 0.5,
         )  # fmt: skip
         axis.set_title(drawing.wrapped(name, 18), color=inks[name], fontsize=9, linespacing=0.95)
         axis.tick_params(length=0)
-        axis.tick_params(axis="x", rotation=45)
         axis.tick_params(axis="y", rotation=0)
+        plt.setp(axis.get_xticklabels(), rotation=45, ha="right", rotation_mode="anchor")
         axis.set(xlabel="", ylabel="")
     for axis in list(axes.flat)[len(shares) :]:
         axis.set_visible(False)
@@ -96,12 +105,16 @@ def figure(shares: dict[str, pd.DataFrame], inks) -> Figure:
 
 
 def recall(confusion: pd.DataFrame, order: list[str], label: str) -> Table:
-    """Share of each true class that is recognised, a row a method."""
+    """Share of each true class that is recognised: a row a method, or a class where these are many."""
     names = [name for name in order if name in set(confusion.method)]
     rows = {name: pd.Series(np.diag(matrix(confusion, name)), matrix(confusion, name).index) for name in names}
     share = pd.DataFrame(rows).T
     text = share.map(lambda v: number(v, ".3f")).rename_axis("Method").rename_axis(None, axis=1).reset_index()
+    if len(share.columns) > CROWDED:
+        text = share.T.map(lambda v: number(v, ".3f")).rename_axis("Class").rename_axis(None, axis=1).reset_index()
+        text.insert(0, "No.", [str(place) for place in range(1, len(text) + 1)])
     raw = share.rename_axis("method").rename_axis(None, axis=1).reset_index()
     return Table(
-        "recall", f"Recall by class: {label}", "Share of a true class that is recognised, over all runs.", raw, text
-    )
+        "recall", f"Recall by class: {label}", "Share of a true class that is recognised, over all runs.", raw, text,
+        left=2 if len(share.columns) > CROWDED else 1,
+    )  # fmt: skip

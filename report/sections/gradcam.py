@@ -5,6 +5,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from pipelines.files.fonts import cells
 from report import drawing
 from report.reading import Explained, Results
 from report.sections import Section
@@ -93,13 +94,17 @@ def caption(shown: Explained, origin: str) -> str:
     sizes = sorted({maps.shape[1:] for maps in shown.maps})
     coarse = " or ".join(f"{h} x {w}" for h, w in sizes)
     pixels = " x ".join(map(str, shown.images.shape[1:3]))
+    named = {shown.classes[place] for place in [*shown.labels, *shown.predicted.flat]}
+    short = [
+        f"{own} {name}" for name, own in drawing.short_names(shown.classes).items() if own != name and name in named
+    ]
     return (
         "Grad-CAM (Selvaraju et al. 2017): where a network's last map speaks for the class that it names, below each "
         "scan with its probability in per cent; not why, nor what speaks against it. Dark to yellow: none to the "
         f"strongest evidence of the panel. A wrong class has a cross and a dashed frame. Maps have {coarse} positions "
         f"on {pixels} px: they point to a region. Chosen by rule, not by eye: above, images on which methods agree "
         f"and the least sure one is surest; below, those on which most pairs name different classes. {origin}, seed "
-        f"{shown.seed}, of {shown.pool:,} test images."
+        f"{shown.seed}, of {shown.pool:,} test images." + (f" Abbreviated: {', '.join(short)}." if short else "")
     )
 
 
@@ -125,13 +130,14 @@ def figure(shown: Explained, inks) -> Figure:
         hspace=text / side,
     )  # fmt: skip
     split = int((shown.shows == AGREEMENT).sum())
+    short = list(drawing.short_names(shown.classes).values())
     for row in range(rows):
         scan = grey(shown.images[row])
         axes[row, 0].imshow(overlaid(scan, np.zeros((1, 1))), interpolation="none")
-        _below(axes[row, 0], drawing.abbreviated(shown.classes[shown.labels[row]], 12), drawing.INK, weight="bold")
+        _below(axes[row, 0], short[shown.labels[row]], drawing.INK, weight="bold")
         for column, maps in enumerate(shown.maps, start=1):
             axes[row, column].imshow(overlaid(scan, maps[row] / 255), interpolation="none")
-            _say(axes[row, column], shown, column - 1, row)
+            _say(axes[row, column], shown, column - 1, row, short)
     for axis in axes.flat:
         axis.spines[["top", "right"]].set_visible(True)
     for axis, title, name in zip(axes[0], titles, ["", *shown.methods.tolist()], strict=True):
@@ -142,12 +148,12 @@ def figure(shown: Explained, inks) -> Figure:
     return figure
 
 
-def _say(axis: Axes, shown: Explained, method: int, image: int) -> None:
+def _say(axis: Axes, shown: Explained, method: int, image: int, short: list[str]) -> None:
     """Below a panel the class named, and how sure; a wrong one has a cross, bold type and a thick dashed frame."""
     named = shown.predicted[method, image]
     wrong = named != shown.labels[image]
     mark, color = WRONG if wrong else RIGHT
-    text = f"{mark} {drawing.abbreviated(shown.classes[named], 8)} {100 * shown.probability[method, image]:.0f}"
+    text = f"{mark} {short[named]} {100 * shown.probability[method, image]:.0f}"
     _below(axis, text, color, weight="bold" if wrong else "normal")
     if wrong:
         axis.spines[:].set(color=color, linewidth=1.5, linestyle=(0, (3, 1.5)))
@@ -156,7 +162,7 @@ def _say(axis: Axes, shown: Explained, method: int, image: int) -> None:
 def _below(axis: Axes, text: str, color: str, weight: str) -> None:
     # As large as fits below a panel; characters are 0.62 of the size wide on average, bold ones 0.7.
     width = 72 * axis.bbox.width / axis.figure.dpi
-    size = min(7.5, width / max(len(text), 1) / (0.7 if weight == "bold" else 0.62))
+    size = min(7.5, width / max(cells(text), 1) / (0.7 if weight == "bold" else 0.62))
     axis.text(
         0.5, -0.03, text, transform=axis.transAxes, ha="center", va="top", fontsize=size, color=color, weight=weight
     )

@@ -58,7 +58,7 @@ def figure(rows: pd.DataFrame, scans: dict[int, np.ndarray]) -> Figure:
     for axis, row in zip(axes.flat, rows.itertuples()):
         axis.imshow(scans[row.image], cmap="gray", vmin=0, vmax=255, interpolation="nearest")
         axis.spines[["top", "right"]].set_visible(True)
-        label, called = (drawing.abbreviated(name, 12) for name in (row.label, row.predicted))
+        label, called = drawing.cut(row.label, 12), drawing.cut(row.predicted, 14)
         axis.set_xlabel(f"{label}, called\n{called} {row.probability:.2f}", fontsize=drawing.SMALL, linespacing=1.0)
     for axis in list(axes.flat)[len(rows) :]:
         axis.set_visible(False)

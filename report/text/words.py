@@ -1,6 +1,8 @@
 """Words that captions and titles share."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+
+MARK = "†"  # behind a method that never names some class
 
 
 def listed(names: Sequence[str], last: str = "and") -> str:
@@ -16,3 +18,12 @@ def plural(number: int, noun: str) -> str:
 def few(names: Sequence[str], most: int = 4) -> str:
     """The names, or so many of them and how many more there are."""
     return listed(list(names)) if len(names) <= most + 1 else f"{', '.join(names[:most])} and {len(names) - most} more"
+
+
+def unnamed(never: Mapping[str, Sequence[str]]) -> str:
+    """What `MARK` means: the classes, by method, that it names for no test image; nothing where there are none."""
+    if not never:
+        return ""
+    told = [f"{few(names, 3)} by {method}" for method, names in list(never.items())[:4]]
+    more = f"; and by {plural(len(never) - 4, 'method')} more" if len(never) > 4 else ""
+    return f" {MARK} Named for no test image: {'; '.join(told)}{more}."

@@ -11,6 +11,7 @@ from PIL import Image
 from skimage.color import deltaE_ciede2000, rgb2lab
 
 import baselines
+from pipelines.files import fonts
 from report import drawing
 from report.drawing import palette, style
 from tests import fake_results as fake
@@ -94,6 +95,45 @@ def test_class_names_fit_their_ticks():
     assert drawing.abbreviated("drusen") == "drusen"
     assert drawing.abbreviated("choroidal neovascularization") == "CN"
     assert len(drawing.abbreviated("pneumonoultramicroscopic")) == 10
+    assert drawing.abbreviated("\u7cd6\u5c3f\u75c5") == "\u7cd6\u5c3f\u75c5"  # six Latin letters wide
+    assert drawing.abbreviated("\u7cd6\u5c3f\u75c5\u6027\u9ec4\u6591") == "\u7cd6\u5c3f\u75c5\u6027\u2026"
+
+
+def test_no_two_classes_are_called_alike():
+    names = [f"diagnosis number {place} of the atlas" for place in range(40)]
+    short = drawing.short_names(names)
+    assert list(short) == names and len(set(short.values())) == 40 and short[names[6]] == "#7"
+    assert drawing.short_names(["cnv", "choroidal neovascularization"]) == {
+        "cnv": "cnv", "choroidal neovascularization": "CN",
+    }  # fmt: skip
+
+
+def test_a_script_that_no_font_has_is_told_once_and_one_that_a_font_has_is_drawn(tmp_path, monkeypatch, recwarn):
+    name = "\u6b63\u5e38"
+    monkeypatch.setattr(fonts, "families", lambda: ("DejaVu Sans",))
+    assert fonts.lacking(["drusen", name]) == name and fonts.warning(["drusen \u00e9 $x$"]) is None
+    assert f"no installed font has {' '.join(name)};" in fonts.warning([name])
+    with drawing.look():
+        figure, axis = plt.subplots()
+        axis.set_title(name)
+    drawing.save(figure, tmp_path / "boxes")
+    assert not recwarn.list  # matplotlib's own would be one a character, figure and format
+    monkeypatch.undo()
+    if len(fonts.families()) == 1:
+        pytest.skip("no Chinese font is installed (Debian: fonts-noto-cjk)")
+    assert fonts.warning([name]) is None
+    with drawing.look():
+        figure, axis = plt.subplots()
+        axis.set_title(name)
+    drawing.save(figure, tmp_path / "signs")
+    assert (tmp_path / "signs.png").read_bytes() != (tmp_path / "boxes.png").read_bytes()
+
+
+def test_dollars_in_a_name_are_no_formula(tmp_path):
+    with drawing.look():
+        figure, axis = plt.subplots()
+        axis.set_title("$a$ and $\\b")  # as a formula it could not be parsed
+    assert all(file.stat().st_size for file in drawing.save(figure, tmp_path / "title"))
 
 
 @pytest.mark.parametrize("values", [[0.95, 0.96, 0.97, 1.0], [0.5], [0.3, 0.3], [0.9, np.nan, 0.92]])
