@@ -48,10 +48,13 @@ def _run(options: argparse.Namespace) -> None:
 
 
 def _build(task: tuple[str, str]) -> Path:
+    from pipelines.files import records
     from report import pages
 
     name, profile_file = task
-    return pages.build(_read(name, profile_file), Path("report") / name)
+    out = Path("report") / name
+    with records.writing(out):  # where a disk is full the system names no file
+        return pages.build(_read(name, profile_file), out)
 
 
 def _read(name: str, profile_file: str):

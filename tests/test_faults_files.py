@@ -21,7 +21,9 @@ from pipelines.runs.reading import read_runs
 from pipelines.runs.record import is_complete
 from pipelines.training import checkpoint as checkpoints
 from pipelines.training import loop, runner
+from report.__main__ import main as report
 from tests.conftest import tiny_params
+from tests.report import made
 
 PAGE = 4096  # what a small file takes of a disk in memory
 DISK = 4096 * PAGE
@@ -316,3 +318,12 @@ def test_damaged_weights_are_named(prepared, workdir, capsys, damage):
 
 def nan(content: bytes) -> bytes:
     return content[:-4] + np.float32("nan").tobytes()
+
+
+def test_a_report_on_a_full_disk_is_an_error_in_one_line(disk, workdir, capsys):
+    made.write(workdir / "results" / "tiny", ("full", "bitfit"))
+    (workdir / "report").symlink_to(disk)
+    fill(disk, leave=2)
+    assert report(["--profile", "tiny"]) == 1
+    error = capsys.readouterr().err
+    assert "No space left on device" in error and "report/tiny" in error and error.count("\n") == 1

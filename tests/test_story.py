@@ -48,8 +48,6 @@ def do(command, *arguments) -> None:
     assert command([*map(str, arguments)]) == 0, (command, arguments)
 
 
-# Of torch's exporters and onnxscript.
-@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
 def test_from_own_scans_to_predictions(workdir, capsys):
     # Class folders, and the same scans as a list: the same images with the same patients.
     write_scans(Path("scans"), 0, patients=6)

@@ -100,5 +100,5 @@ def writing(path: Path):
     try:
         yield
     except OSError as error:
-        advice = "it was left as it was; make room on the disk or allow writing there, and run again"
+        advice = "make room on the disk or allow writing there, and run again"
         raise OSError(error.errno, f"cannot be written ({error.strerror or error}); {advice}", str(path)) from error

@@ -2,6 +2,7 @@
 
 import io
 import json
+import warnings
 from pathlib import Path
 
 import torch
@@ -70,9 +71,10 @@ def _onnx(model: nn.Module, images: torch.Tensor, facts: str) -> bytes:
         raise UserError(
             f"--format onnx needs the package {error.name}, which is not installed; `pip install '.[export]'`"
         ) from None
-    program = torch.onnx.export(
-        _program(model, images), input_names=["images"], output_names=["probabilities"], dynamo=True, verbose=False
-    )
+    with warnings.catch_warnings(action="ignore"):  # of torch's exporter about its own code
+        program = torch.onnx.export(
+            _program(model, images), input_names=["images"], output_names=["probabilities"], dynamo=True, verbose=False
+        )
     proto = program.model_proto
     entry = proto.metadata_props.add()
     entry.key, entry.value = CARD, facts

@@ -12,9 +12,6 @@ from pipelines import export
 from pipelines.prediction import ensemble, exporting
 from pipelines.profile import load
 
-# Of torch's exporters and onnxscript.
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
-
 
 def pictures(count):
     return np.random.default_rng(count).integers(0, 256, (count, 32, 32), dtype=np.uint8)
