@@ -6,13 +6,11 @@ of the run. Each run is a fork of one process that has imported everything, so a
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 import yaml
 
@@ -21,7 +19,7 @@ from tests.conftest import tiny_params
 ROOT = Path(__file__).parents[1]
 
 DRIVER = """
-import builtins, json, os, signal, sys
+import json, os, shutil, signal, sys
 import numpy, pandas, torch
 from pathlib import Path
 from pipelines.runs.record import read_record
@@ -34,7 +32,7 @@ import matplotlib.pyplot
 import report.__main__, report.pages
 
 torch.set_num_threads(1)
-stage, kill_at = sys.argv[1], [int(k) for k in sys.argv[2].split(",")]
+stage, most = sys.argv[1], int(sys.argv[2])  # kills at most
 params = load("params.yaml")
 
 
@@ -97,7 +95,8 @@ def counted(last):
     return lambda: count
 
 
-for last in kill_at:
+def forked(last):
+    # Run in a fork that dies at point `last` (0: never), and check that what a reader finds is whole or absent.
     sys.stdout.flush()
     child = os.fork()
     if child == 0:
@@ -109,9 +108,7 @@ for last in kill_at:
         finally:
             sys.stdout.flush()
             os._exit(code)
-    _, status = os.waitpid(child, 0)
-    print("status", last, os.WTERMSIG(status) if os.WIFSIGNALED(status) else -os.WEXITSTATUS(status))
-    # What a reader finds now is whole or absent.
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     runs = Path("results/tiny/runs")
     for path in runs.rglob("*.npz"):
         if not path.name.startswith("."):
@@ -121,31 +118,57 @@ for last in kill_at:
         read_record(folder)
     for path in Path("results/tiny").glob("*.csv"):
         pandas.read_csv(path)
-    if stage == "train" and "--again" in sys.argv:
-        child = os.fork()
-        if child == 0:
-            os._exit(run())
-        print("resumed", last, os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
-        folder = params.run_dir("colora", 0)
-        left = sorted(p.name for p in folder.iterdir())
-        record = json.loads((folder / "record.json").read_text())
-        for key in ("date", "command"):
-            record["environment"].pop(key)
-        record.pop("timings")
-        print("run", json.dumps([left, record, *((folder / n).read_bytes().hex()
-              for n in ("predictions.npz", "corruptions.npz", "gradcam.npz"))]))
-        (folder / "record.json").unlink()
-        [p.unlink() for p in folder.iterdir()]
+    return status
+
+
+def made():
+    # What the stage leaves, without dates and timings.
+    if stage != "train":
+        out = Path("report/tiny" if stage == "report" else "results/tiny")
+        files = sorted(p for p in out.rglob("*") if p.is_file() and not p.name.startswith("."))
+        return {str(p): p.read_bytes().hex() for p in files}
+    folder = params.run_dir("colora", 0)
+    record = json.loads((folder / "record.json").read_text())
+    for key in ("date", "command"):
+        record["environment"].pop(key)
+    record.pop("timings")
+    arrays = ("predictions.npz", "corruptions.npz", "gradcam.npz")
+    return [sorted(p.name for p in folder.iterdir()), record, *((folder / n).read_bytes().hex() for n in arrays)]
+
+
+def cleared():
+    # A summary is written over the old one; a run and a report start from nothing.
+    for place in {"train": ("results/tiny/runs", "models", "checkpoints"), "report": ("report/tiny",)}.get(stage, ()):
+        shutil.rmtree(place, ignore_errors=True)
+
+
+run()  # here, so that no fork has to load and compile again what torch and Matplotlib leave to the first use
+cleared()
+statuses = [forked(0)]
+whole, points = made(), int(Path("points").read_text())
+kills = sorted({int(k) for k in numpy.linspace(1, points, min(most, points))})
+ends = []
+cleared()
+for last in kills:
+    statuses.append(forked(last))
+    if stage == "train" or last == kills[-1]:
+        ends.append((last, forked(0), made() == whole))
+        cleared()
+print("found", json.dumps({"points": points, "kills": kills, "statuses": statuses, "ends": ends,
+      "left": whole[0] if stage == "train" else list(whole)}))
 """
 
 
-def drive(folder, *arguments) -> list[list[str]]:
+def drive(folder, stage: str, most: int) -> dict:
+    """Run a stage unbroken, then killed at `most` points spread evenly, each time (a summary: at the end) made anew."""
     done = subprocess.run(
-        [sys.executable, "-c", DRIVER, *map(str, arguments)], cwd=folder, capture_output=True, text=True,
+        [sys.executable, "-c", DRIVER, stage, str(most)], cwd=folder, capture_output=True, text=True,
         env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
-    return [line.split(" ", 2) for line in done.stdout.splitlines()]
+    found = json.loads(done.stdout.splitlines()[-1].removeprefix("found "))
+    assert found["statuses"] == [0] + [-signal.SIGKILL] * len(found["kills"])
+    return found
 
 
 @pytest.fixture
@@ -161,19 +184,10 @@ def tiny(prepared, workdir):
 
 
 def test_a_run_killed_anywhere_ends_as_the_unbroken_one(tiny):
-    lines = drive(tiny, "train", "0", "--again")
-    points = int((tiny / "points").read_text())
-    unbroken = [line[1] for line in lines if line[0] == "run"]
-    assert points >= 24  # steps, and three points for each of the files
-    lines = drive(tiny, "train", ",".join(map(str, range(1, points + 1))), "--again")
-    assert [line[2] for line in lines if line[0] == "status"] == [str(int(signal.SIGKILL))] * points
-    assert [line[2] for line in lines if line[0] == "resumed"] == ["0"] * points
-    ends = [" ".join(line[1:]) for line in lines if line[0] == "run"]
-    whole = " ".join(next(line for line in drive(tiny, "train", "0", "--again") if line[0] == "run")[1:])
-    assert len(ends) == points and unbroken
-    for point, end in enumerate(ends, start=1):
-        assert end == whole, f"killed at point {point} of {points}"
-    assert json.loads(whole)[0] == ["corruptions.npz", "curves.csv", "gradcam.npz", "predictions.npz", "record.json"]
+    found = drive(tiny, "train", 1000)
+    assert found["points"] >= 24  # steps, and three points for each of the files
+    assert found["ends"] == [[point, 0, True] for point in range(1, found["points"] + 1)]
+    assert found["left"] == ["corruptions.npz", "curves.csv", "gradcam.npz", "predictions.npz", "record.json"]
 
 
 @pytest.mark.parametrize("stage", ["summarise", "report"])
@@ -187,18 +201,5 @@ def test_summary_and_report_killed_anywhere_are_made_anew(tiny, stage):
         assert runner.run_method(params, method, [0], "cpu") == 0
     if stage == "report":
         assert summarise.main([]) == 0
-    out = Path("report/tiny") if stage == "report" else Path("results/tiny")
-
-    def files():
-        return {p: p.read_bytes() for p in sorted(out.rglob("*")) if p.is_file()}
-
-    drive(tiny, stage, "0")
-    whole, points = files(), int((tiny / "points").read_text())
-    if stage == "report":
-        shutil.rmtree(out)
-    kills = sorted({int(k) for k in np.linspace(1, points, 6)})
-    statuses = [line[2] for line in drive(tiny, stage, ",".join(map(str, kills))) if line[0] == "status"]
-    assert statuses == [str(int(signal.SIGKILL))] * len(kills)
-    assert drive(tiny, stage, "0")[-1][2] == "0"
-    left = {p: content for p, content in files().items() if not p.name.startswith(".")}
-    assert left == {p: content for p, content in whole.items() if not p.name.startswith(".")}
+    found = drive(tiny, stage, 3)
+    assert len(found["kills"]) == 3 and found["ends"] == [[found["points"], 0, True]] and found["left"]

@@ -1,4 +1,5 @@
 import json
+import shutil
 import subprocess
 import sys
 
@@ -60,6 +61,39 @@ def test_the_library_counts_for_colora_alone():
     assert any("colora/fused.py" in str(p) for p in code.code_files("colora"))
     assert not any("/colora/" in str(p) for p in code.code_files("full"))
     assert {"full", "head_only", "bitfit", "adapters", "conv_lora", "colora"} <= set(families())
+
+
+@pytest.fixture(scope="module")
+def copied(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("code")
+    for name in ("baselines", "colora", "pipelines"):
+        shutil.copytree(code.ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    return folder
+
+
+BACKBONES = {"full", "head_only", "colora"}
+
+
+@pytest.mark.parametrize(
+    "name, old, new, changed",
+    [
+        ("colora/fused.py", '"""The convolution', '"""A convolution', set()),
+        ("colora/fused.py", "[need_pointwise, need_depthwise, False]", "[True, need_depthwise, False]", {"colora"}),
+        ("baselines/head_only.py", "return model", "return model.train()", {"head_only"}),
+        ("baselines/backbones/nets.py", "(16, 32, 64, 96, 128)", "(16, 32, 64, 96, 160)", BACKBONES),
+        ("baselines/layers/scan.py", "SEGMENT = 16", "SEGMENT = 8", {"vim"}),
+        ("pipelines/runs/metrics.py", ".argmax(1) ==", ".argmin(1) ==", {*BACKBONES, "vim"}),
+    ],
+    ids=["docstring", "library", "family", "backbones", "layer", "shared"],
+)
+def test_code_counts_for_the_families_whose_numbers_it_decides(copied, monkeypatch, name, old, new, changed):
+    monkeypatch.setattr(code, "ROOT", copied)
+    before, text = code.hashes()["code"], (copied / name).read_text()
+    assert old in text
+    (copied / name).write_text(text.replace(old, new))
+    after = code.hashes()["code"]
+    (copied / name).write_text(text)
+    assert {family for family in (*BACKBONES, "vim") if after[family] != before[family]} == changed
 
 
 def a_record(**changes):

@@ -170,8 +170,6 @@ def _kept_file(params: Params, lineup, options: dict, environment: dict) -> Path
 
 
 def _write(params: Params, results: dict, environment: dict | None) -> None:
-    from pipelines.costs import contenders
-
     settings = [label for label in results if label not in (GROWTH, LAYERS)]
     rows = [{**row, "setting": label} for label in settings for row in results[label]["rows"]]
     write_csv(params.results_dir / "cost.csv", COLUMNS, rows)
@@ -180,6 +178,8 @@ def _write(params: Params, results: dict, environment: dict | None) -> None:
         write_csv(params.results_dir / "cost_layers.csv", LAYER_COLUMNS, layers)
     grown = []
     if GROWTH in results:
+        from pipelines.costs import contenders
+
         # A method may be left out at some of its points, such as large batches.
         measured = {
             _point(row["method"], row["image_size"], row["batch_size"], row): row for row in results[GROWTH]["rows"]

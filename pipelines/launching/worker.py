@@ -11,14 +11,13 @@ import re
 import resource
 import signal
 import sys
-import traceback
 from multiprocessing.connection import Connection
 from pathlib import Path
 
 
 def serve(connection: Connection) -> None:
-    """Do tasks until the other end closes. An error of torch or the GPU ends this process: it may have left them in a
-    state in which no other task should run.
+    """Do tasks until the other end closes. An error that is not the user's ends this process: it may have left torch or
+    the GPU in a state in which no other task should run.
     """
     while True:
         try:
@@ -47,10 +46,6 @@ def _do(task: dict) -> None:
             runner.run_method(params, task["method"], [task["seed"]])
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
-    except (RuntimeError, MemoryError):  # torch's, and the GPU's
-        raise
-    except Exception:
-        traceback.print_exc()
 
 
 def _clean() -> None:

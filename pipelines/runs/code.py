@@ -6,6 +6,7 @@ edited comment, a moved or renamed file reruns nothing, and a change in `colora/
 """
 
 import ast
+import functools
 from pathlib import Path
 
 from baselines import families
@@ -32,7 +33,7 @@ def code_files(family: str) -> list[Path]:
         path = waiting.pop()
         if path not in files:
             files.add(path)
-            waiting += _imports(path)
+            waiting += _imports(path, path.stat().st_mtime_ns)
     return sorted(files)
 
 
@@ -51,7 +52,8 @@ def hashes() -> dict:
     }
 
 
-def _imports(path: Path) -> list[Path]:
+@functools.cache
+def _imports(path: Path, _changed: int) -> list[Path]:
     """The files of baselines/ and colora/ that a file imports, at its top or inside its functions.
 
     Raises:

@@ -108,30 +108,6 @@ def sharded(rank, folder):
     distributed.destroy_process_group()
 
 
-@pytest.mark.parametrize("train", [data_parallel, sharded])
-def test_two_processes_train_what_one_does(train, tmp_path):
-    multiprocessing.spawn(train, (str(tmp_path),), nprocs=2)
-    alone = injected()
-    for _ in range(2):
-        step(alone, batch())
-    expected = alone(batch()).detach()
-    close(torch.load(tmp_path / "outputs"), expected)
-    close(colora.load_adapter(net(), tmp_path / "adapter")(batch()).detach(), expected)
-    if train is sharded:
-        colora.save_adapter(alone, tmp_path / "alone")
-        files = [tmp_path / name / "adapter_config.json" for name in ("adapter", "alone")]
-        one, other = (json.loads(file.read_text())["base"] for file in files)
-        assert one == other
-        for file in (tmp_path / "merged").iterdir():
-            assert file.read_bytes() == (tmp_path / "adapter" / file.name).read_bytes()
-        expected = torch.load(tmp_path / "reset" / "outputs")
-        close(colora.load_adapter(net(), tmp_path / "reset")(batch()).detach(), expected)
-
-
-def test_injecting_into_a_wrapped_or_sharded_model_is_refused(tmp_path):
-    multiprocessing.spawn(refused, (str(tmp_path),), nprocs=2)
-
-
 def refused(rank, folder):
     from torch.distributed.fsdp import fully_shard
 
@@ -142,3 +118,39 @@ def refused(rank, folder):
     with pytest.raises(TypeError, match="'0': its weight is sharded already; inject first"):
         colora.inject(fully_shard(net(), mesh=mesh))
     distributed.destroy_process_group()
+
+
+def work(rank, folder):
+    """All that two processes do, one after the other: each takes seconds to import torch."""
+    for do in (refused, data_parallel, sharded):
+        do(rank, f"{folder}/{do.__name__}")
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("two")
+    for do in (refused, data_parallel, sharded):
+        (folder / do.__name__).mkdir()
+    multiprocessing.spawn(work, (str(folder),), nprocs=2)
+    return folder
+
+
+@pytest.mark.parametrize("train", [data_parallel, sharded])
+def test_two_processes_train_what_one_does(train, done):
+    """Where `refused` holds too."""
+    folder = done / train.__name__
+    alone = injected()
+    for _ in range(2):
+        step(alone, batch())
+    expected = alone(batch()).detach()
+    close(torch.load(folder / "outputs"), expected)
+    close(colora.load_adapter(net(), folder / "adapter")(batch()).detach(), expected)
+    if train is sharded:
+        colora.save_adapter(alone, folder / "alone")
+        files = [folder / name / "adapter_config.json" for name in ("adapter", "alone")]
+        one, other = (json.loads(file.read_text())["base"] for file in files)
+        assert one == other
+        for file in (folder / "merged").iterdir():
+            assert file.read_bytes() == (folder / "adapter" / file.name).read_bytes()
+        expected = torch.load(folder / "reset" / "outputs")
+        close(colora.load_adapter(net(), folder / "reset")(batch()).detach(), expected)
