@@ -21,7 +21,7 @@ repro: .venv/installed
 	@echo "report: report/$(PROFILE)/index.html"
 
 test: .venv/installed
-	python -m pytest -n 2 --dist loadfile --durations 10
+	python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations 10
 
 # Every profile's report, in all formats, from results/ alone: needs no data, no weights, no training. Says where.
 report: .venv/installed

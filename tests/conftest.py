@@ -1,4 +1,4 @@
-"""Shared by all tests: two threads at most, and a tiny prepared data set."""
+"""Shared by all tests: one thread a process, what takes longest first, and a tiny prepared data set."""
 
 import os
 from pathlib import Path
@@ -6,10 +6,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read once, when torch is loaded
+# Read once, when torch is loaded. `make test` has a process a core, and the networks are too small to share.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read once, before the first product on a GPU
 
 SHARED = Path(__file__).parents[2] / "shared"
+SLOW = ("test_kill", "test_pipeline", "test_cluster", "test_launch", "test_cost", "test_browser")
+
+
+def pytest_collection_modifyitems(items):
+    """What takes a minute or more comes first: at the end, one process would work and the other wait."""
+    items.sort(key=lambda item: SLOW.index(item.path.stem) if item.path.stem in SLOW else len(SLOW))
+
 
 try:
     from hypothesis import HealthCheck, settings

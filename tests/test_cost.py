@@ -3,7 +3,9 @@
 import csv
 import json
 import math
+import pickle
 import sys
+from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
 
@@ -495,7 +497,27 @@ def test_the_command_line_names_the_method_that_is_wrong(workdir, capsys):
     assert "did you mean 'full'" in capsys.readouterr().err
 
 
-def test_processes_are_put_together_by_the_ratios_of_each(workdir, capsys):
+class Inline:
+    """A pool of one new process but for the new process, which takes ten seconds to import torch."""
+
+    def __init__(self, workers, mp_context):
+        assert (workers, mp_context.get_start_method()) == (1, "spawn")
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        pass
+
+    def submit(self, *call, **options):
+        (function, *arguments), options = pickle.loads(pickle.dumps((call, options)))
+        done = Future()
+        done.set_result(function(*arguments, **options))
+        return done
+
+
+def test_processes_are_put_together_by_the_ratios_of_each(workdir, monkeypatch):
+    monkeypatch.setattr(costing, "ProcessPoolExecutor", Inline)
     params = profile(("full", "colora-blocks2-5"), {"processes": 2, "rounds": 1, "batch_sizes": [4]})
     results = costing.run(params, "cpu")
     full, ours, *_ = read_rows(workdir / "results/tiny/cost.csv")

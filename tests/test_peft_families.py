@@ -68,7 +68,8 @@ def test_trained_parameters_of_vgg16_by_hand(section, expected):
 
 @pytest.mark.parametrize("name", CNN)
 def test_on_a_cnn_it_starts_at_the_pretrained_function_and_trains_what_it_says(name):
-    starts_where_it_should(CNN[name], "resnet18", {}, 64)
+    # In blocks 2 and 3, strides and shortcuts among them: HRA reflects kernels of 4,608 numbers in block 5 for 20 s.
+    starts_where_it_should({**CNN[name], "blocks": [2, 3]}, "resnet18", {}, 64)
 
 
 @pytest.mark.parametrize("name", CNN)
