@@ -117,6 +117,7 @@ def refused(rank, folder):
     mesh = distributed.device_mesh.init_device_mesh("cpu", (2,))
     with pytest.raises(TypeError, match="'0': its weight is sharded already; inject first"):
         colora.inject(fully_shard(net(), mesh=mesh))
+    torch.save(True, f"{folder}/both{rank}")
     distributed.destroy_process_group()
 
 
@@ -137,7 +138,6 @@ def done(tmp_path_factory):
 
 @pytest.mark.parametrize("train", [data_parallel, sharded])
 def test_two_processes_train_what_one_does(train, done):
-    """Where `refused` holds too."""
     folder = done / train.__name__
     alone = injected()
     for _ in range(2):
@@ -154,3 +154,7 @@ def test_two_processes_train_what_one_does(train, done):
             assert file.read_bytes() == (folder / "adapter" / file.name).read_bytes()
         expected = torch.load(folder / "reset" / "outputs")
         close(colora.load_adapter(net(), folder / "reset")(batch()).detach(), expected)
+
+
+def test_injecting_into_a_wrapped_or_sharded_model_is_refused(done):
+    assert {path.name for path in (done / "refused").glob("both*")} == {"both0", "both1"}
