@@ -78,7 +78,7 @@ def test_the_cost_stage_writes_them_where_the_profile_asks(workdir, monkeypatch,
     monkeypatch.setattr(layer_cases, "BESIDE", ())
     content = tiny_params()
     content["method"] = {"full": content["method"]["full"]}
-    content["cost"] = {"rounds": 1, "inference_batch": 4, "block_s": 1e-6, "layers": asked}
+    content["cost"] = {"processes": 1, "rounds": 1, "inference_batch": 4, "block_s": 1e-6, "layers": asked}
     costing.run(Params(**content), "cpu")
     with open(workdir / "results/tiny/cost_layers.csv", newline="") as file:
         reader = csv.DictReader(file)

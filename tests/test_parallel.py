@@ -13,6 +13,7 @@ import torch
 import yaml
 from torch import nn
 
+import colora
 from baselines.backbones import classifier
 from pipelines.data.images import open_prepared
 from pipelines.profile import Params
@@ -61,15 +62,42 @@ def test_moving_batchnorm_statistics_and_pieces_do_not_go_together(prepared):
     fitted(prepared, {"family": "head_only"}, micro_batch=4)  # frozen statistics: fine
 
 
-@pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler on a CPU")
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of inductor's own imports
-def test_the_compiled_network_gives_the_same_numbers(prepared):
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch's own imports
+def test_the_compiled_network_gives_the_same_numbers(prepared, monkeypatch):
+    """Traced and differentiated as torch.compile does it; C++ is made of it below, where there is less of it."""
+    original = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda network: original(network, backend="aot_eager"))
     _, eager = fitted(prepared, FAMILIES["colora"])
     _, compiled = fitted(prepared, FAMILIES["colora"], compile=True)
     for a, b in zip(eager.curves, compiled.curves):
         assert b["train_loss"] == pytest.approx(a["train_loss"], rel=1e-3)
         assert abs(a["val_acc"] - b["val_acc"]) <= 1 / 32
     assert compiled.best_state.keys() == eager.best_state.keys()
+
+
+@pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler on a CPU")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_the_compiled_gradient_is_the_same():
+    torch.manual_seed(0)
+    plain = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    model = colora.inject(plain).to(memory_format=torch.channels_last)
+    for parameter in colora_parameters(model):
+        nn.init.normal_(parameter, std=0.3)
+    images = torch.randn(4, 3, 16, 16).contiguous(memory_format=torch.channels_last)
+    gradients = []
+    for compiled in (False, True):
+        model.zero_grad()
+        replica = parallel.Replica(model, CPU, micro_batch=None, compile=compiled)
+        replica.accumulate(
+            images, torch.arange(4), lambda net, x, y: (nn.functional.cross_entropy(logits := net(x), y), logits)
+        )
+        gradients.append([p.grad.clone() for p in colora_parameters(model)])
+    assert len(gradients[0]) == 3  # pointwise, depthwise, and its bias
+    torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-4, atol=1e-6)
+
+
+def colora_parameters(model):
+    return [p for p in model.parameters() if p.requires_grad]
 
 
 def torchrun(processes, *arguments):
