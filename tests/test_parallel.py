@@ -100,15 +100,6 @@ def colora_parameters(model):
     return [p for p in model.parameters() if p.requires_grad]
 
 
-def torchrun(processes, *arguments):
-    return subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "-m",
-         "pipelines.train", *arguments],
-        env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(ROOT)},
-        capture_output=True, text=True,
-    )  # fmt: skip
-
-
 def test_two_processes_give_one_processs_metrics(prepared, workdir):
     """A batch of 16 leaves 13 rows of 93 training images for the last one: uneven rows, of which one process has 6."""
     shutil.rmtree(prepared)
@@ -119,7 +110,12 @@ def test_two_processes_give_one_processs_metrics(prepared, workdir):
     content["train"] |= {"augment": "standard", "schedule": "one-cycle"}
     (workdir / "params.yaml").write_text(yaml.safe_dump(content))
     params = Params(**content)
-    done = torchrun(2, "--method", "colora", "--device", "cpu")
+    done = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "pipelines.train",
+         "--method", "colora", "--device", "cpu"],
+        env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(ROOT)},
+        capture_output=True, text=True,
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.count("colora seed 0: accuracy") == 1
     folder = params.run_dir("colora", 0)
@@ -135,12 +131,12 @@ def test_two_processes_give_one_processs_metrics(prepared, workdir):
         assert together["metrics"]["test"][name] == pytest.approx(alone["metrics"]["test"][name], abs=2e-3)
 
 
-def test_two_processes_on_a_cpu_refuse_moving_batchnorm_statistics(prepared, workdir):
-    content = tiny_params(seeds=[0])
-    (workdir / "params.yaml").write_text(yaml.safe_dump(content))
-    done = torchrun(2, "--method", "full", "--device", "cpu")
-    assert done.returncode != 0 and "2 processes on a CPU, but this method updates BatchNorm" in done.stderr
-    assert not Params(**content).run_dir("full", 0).exists()
+def test_two_processes_on_a_cpu_refuse_moving_batchnorm_statistics(prepared, monkeypatch):
+    params = Params(**tiny_params(seeds=[0]))
+    monkeypatch.setattr(parallel, "size", lambda: 2)
+    with pytest.raises(ValueError, match="2 processes on a CPU, but this method updates BatchNorm"):
+        runner.run_method(params, "full", [0], "cpu")
+    assert not params.run_dir("full", 0).exists()
 
 
 def test_curves_are_untouched_by_the_options_that_are_off(prepared):
