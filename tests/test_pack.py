@@ -143,9 +143,18 @@ def test_uncommitted_code_is_refused(tmp_path, monkeypatch):
         ["-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "x", "--allow-empty"],
     ):
         subprocess.run(["git", "-C", str(tmp_path), *command], check=True)
+    monkeypatch.setattr(packing, "ROOT", tmp_path)
+    for name in ("conf/profile/mine.yaml", "report/mine/index.html"):  # a profile, and the report made of it
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_text("")
+    with pytest.raises(packing.PackError, match="not committed.*\n.*conf/profile/mine.yaml$"):
+        packing._committed("rev-parse", "HEAD")
+    subprocess.run(["git", "-C", str(tmp_path), "add", "conf"], check=True)
+    subprocess.run(["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "y"],
+                   check=True)  # fmt: skip
+    assert len(packing._committed("rev-parse", "HEAD").strip()) == 40
     (tmp_path / "pipelines").mkdir()
     (tmp_path / "pipelines" / "new.py").write_text("")
-    monkeypatch.setattr(packing, "ROOT", tmp_path)
     with pytest.raises(packing.PackError, match="code that is not committed.*\n.*pipelines/"):
         packing._committed("rev-parse", "HEAD")
     subprocess.run(["git", "-C", str(tmp_path), "add", "."], check=True)

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from pipelines.data import digests, labelled, pictures, prepared
+from pipelines.data import digests, labelled, patients, pictures, prepared
 from pipelines.data.errors import DataError
 from pipelines.data.labelled import Listing
 from pipelines.data.prepared import Manifest
@@ -33,12 +33,14 @@ def prepare(params, data: Manifest, code: str) -> dict[str, Manifest]:
     return found
 
 
-def listed(path: Path, classes: list[str], pattern: str | None, follow_links: bool, key: str) -> Listing:
+def listed(
+    path: Path, classes: list[str], pattern: str | None, follow_links: bool, key: str, pattern_key: str | None = None
+) -> Listing:
     """Labelled images in class folders or in a CSV file, their labels in the order of the training data's classes.
 
     Args:
         path: a folder, or a file as `data.manifest.path`. classes: of the training data, in their order.
-        pattern: reads patients from the names of a folder's files. key: names the path in errors.
+        pattern: reads patients from the names of a folder's files. key, pattern_key: name both in errors.
 
     Raises:
         DataError: it cannot be listed, or its classes are not those of the data.
@@ -46,7 +48,7 @@ def listed(path: Path, classes: list[str], pattern: str | None, follow_links: bo
     if path.expanduser().is_file():
         found = manifest.listing(path, follow_links, key, split=False)
     else:
-        found = folder.listing(path, pattern, follow_links, key, split=False)
+        found = folder.listing(path, None, follow_links, key, split=False)
     if set(found.classes) != set(classes):
         missing, strange = sorted(set(classes) - set(found.classes)), sorted(set(found.classes) - set(classes))
         what = [f"it lacks {labelled.some(missing)}"] * bool(missing) + [f"it has {labelled.some(strange)}"] * bool(
@@ -56,10 +58,12 @@ def listed(path: Path, classes: list[str], pattern: str | None, follow_links: bo
             f"{key}: {path}: expected the classes of the data, {', '.join(classes)}; {' and '.join(what)}; rename its "
             "folders or labels"
         )
+    owners = found.patients
+    if pattern is not None and owners is None and not path.expanduser().is_file():
+        names = [found.classes[label] for label in found.labels]
+        owners = patients.from_names(found.files, pattern, names, pattern_key or f"{key}.pattern")
     order = np.array([classes.index(name) for name in found.classes])
-    return Listing(
-        found.root, found.files, found.names, order[found.labels], classes, found.patients, None, found.left_out
-    )
+    return Listing(found.root, found.files, found.names, order[found.labels], classes, owners, None, found.left_out)
 
 
 def write_table(folder: Path, path: Path) -> None:

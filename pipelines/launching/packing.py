@@ -77,7 +77,8 @@ def _committed(*arguments: str) -> bytes:
             raise PackError(f"git {words[0]} in {ROOT}: {done.stderr.decode().strip()}; pack from a git checkout")
         return done.stdout
 
-    changed = git("status", "--porcelain", "--", *CODE).decode()
+    made = [f":(exclude)report/{profile.stem}" for profile in (ROOT / "conf" / "profile").glob("*.yaml")]
+    changed = git("status", "--porcelain", "--untracked-files=all", "--", *CODE, *made).decode()
     if changed:
         raise PackError(
             "code that is not committed: the records could not say what made them; commit first:\n" + changed.rstrip()

@@ -43,7 +43,7 @@ def evaluate(
     networks = ensemble.load(params, method, seeds, device, merged=merged)
     if pattern is None and params.data.source == "folder":
         pattern = params.data.folder.pattern
-    listing = external.listed(folder, networks.classes, pattern or None, False, "--folder")
+    listing = external.listed(folder, networks.classes, pattern or None, False, "--folder", "--pattern")
     found = list(ensemble.predict(networks, listing.files))
     lost = len(listing.files) - sum(len(part.places) for part in found)
     if not found:

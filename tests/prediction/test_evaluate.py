@@ -1,5 +1,6 @@
 """`pipelines.evaluate`: scores against scikit-learn, intervals against the jackknife written out."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -85,6 +86,15 @@ def test_other_classes_a_missing_folder_and_a_damaged_file_are_told(here, tmp_pa
     strange = write_scans(tmp_path / "strange", 0, patients=1, classes=("CNV", "DRUSEN"))
     assert evaluate.main([*command, str(strange)]) == 1
     assert "expected the classes of the data, CNV, DME, NORMAL; it lacks DME, NORMAL and it has DRUSEN" in (
+        capsys.readouterr().err
+    )
+    for file in (other / "DME").iterdir():  # a name may say another class than the folder does
+        (tmp_path / "odd" / "DME").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "odd" / "DME" / file.name.replace("DME", "CNV")).write_bytes(file.read_bytes())
+    for name in ("CNV", "NORMAL"):
+        shutil.copytree(other / name, tmp_path / "odd" / name)
+    assert evaluate.main([*command, str(tmp_path / "odd")]) == 1
+    assert "its name says 'CNV' but its class is 'DME'; move it, or leave the group `label` out of --pattern" in (
         capsys.readouterr().err
     )
     assert evaluate.main([*command, "nowhere"]) == 1
