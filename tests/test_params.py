@@ -96,6 +96,7 @@ def write_changed(folder, change):
         (lambda c: c["train"].update(lr=-1.0), ["train.lr", "greater than 0", "-1.0"]),
         (lambda c: c["train"].update(loss="hinge"), ["train.loss", "cross-entropy", "'hinge'"]),
         (lambda c: c.pop("seeds"), ["missing key 'seeds'"]),
+        (lambda c: c["data"].pop("image_size"), ["missing key 'data.image_size' (Height and width in pixels)"]),
         (lambda c: c.update(seeds=[]), ["seeds", "at least 1"]),
         (lambda c: c.update(seeds=[0, 0]), ["seeds: each counts once", "[0, 0]"]),
         (lambda c: c.update(seeds=[-1]), ["seeds.0", "greater than or equal to 0"]),

@@ -34,7 +34,9 @@ def explain(error: ValidationError, where, model, prefix: str = "") -> str:
         if e["type"] == "extra_forbidden":
             lines.append(f"unknown key {key!r}{near(str(e['loc'][-1]), _fields_at(model, e['loc'][:-1]))}")
         elif e["type"] == "missing":
-            lines.append(f"missing key {key!r}")
+            field = _fields_at(model, e["loc"][:-1]).get(e["loc"][-1])
+            meaning = " ".join((field.description or "").split()) if field else ""
+            lines.append(f"missing key {key!r}" + (f" ({meaning.rstrip('.')})" if meaning else ""))
         else:
             found = "" if e["type"] == "value_error" else f", found {short(e['input'])}{_number_hint(e)}"
             lines.append(f"{key or 'top level'}: {e['msg'].removeprefix('Value error, ')}{found}")
@@ -47,17 +49,17 @@ def short(value) -> str:
     return text if len(text) <= 200 else text[:200] + "..."
 
 
-def _fields_at(model, loc) -> list[str]:
-    """The field names of the section at `loc`, for the near-name hint."""
+def _fields_at(model, loc) -> dict:
+    """The fields of the section at `loc` by name."""
     for part in loc:
         field = getattr(model, "model_fields", {}).get(part)
         if field is None:
-            return []
+            return {}
         options = getattr(field.annotation, "__args__", (field.annotation,))
         model = next((o for o in options if isinstance(o, type) and issubclass(o, Section)), None)
         if model is None:
-            return []
-    return list(model.model_fields)
+            return {}
+    return model.model_fields
 
 
 def _number_hint(error) -> str:
