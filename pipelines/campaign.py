@@ -32,7 +32,6 @@ def main(argv=None) -> int:
     parser.add_argument("--cost", action="store_true", help="measure each profile's costs before its runs")
     parser.add_argument("--models", action="store_true", help="pack trained weights too, after all results")
     parser.add_argument("--volume-mib", type=launcher.positive(float), default=15, help="of one archive at most")
-    parser.add_argument("--volumes", type=launcher.positive(int), help="archives at most; default: as many as it takes")
     parser.add_argument("--dry-run", action="store_true", help="say what would run, and run nothing")
     launcher.add_pool_options(parser)
     args = parser.parse_args(argv)
@@ -45,7 +44,7 @@ def _campaign(args) -> int:
     waves = campaign.read_plan(args.plan)
     if args.dry_run:
         return launcher.dry_run(waves)
-    parcels = packing.Parcels(args.out, size=int(args.volume_mib * 2**20), count=args.volumes)
+    parcels = packing.Parcels(args.out, size=int(args.volume_mib * 2**20))
     checks = {"checks": None} if args.skip_checks else {}
     return campaign.run(
         waves,

@@ -24,8 +24,8 @@ def main(argv=None) -> int:
 def _launch(args) -> int:
     waves = [Wave(args.profile_file, load(args.profile_file), args.method, args.seed)]
     if args.dry_run:
-        return launcher.dry_run(waves, args.stage)
-    return launcher.launch(waves, lambda grid: _pool(grid, args), stage=args.stage, minutes=args.minutes)
+        return launcher.dry_run(waves)
+    return launcher.launch(waves, lambda grid: _pool(grid, args), minutes=args.minutes)
 
 
 def _parser():
@@ -36,7 +36,6 @@ def _parser():
         "--method", action="append", help="a method (may be repeated); default: all methods of the profile"
     )
     parser.add_argument("--seed", type=int, action="append", help="a seed (may be repeated); default: all seeds")
-    parser.add_argument("--stage", choices=("tune", "train"), help="the trials alone, or the runs alone; default: both")
     parser.add_argument("--profile-file", default="params.yaml", help="parameters (default: %(default)s)")
     parser.add_argument("--dry-run", action="store_true", help="say what would run, and run nothing")
     launcher.add_pool_options(parser)
@@ -47,9 +46,6 @@ def _parser():
         help="nodes read data and weights in this folder of theirs (default: this folder's path); "
         "without --shared they are sent once to each node",
     )  # fmt: skip
-    ray.add_argument(
-        "--retries", type=int, default=3, help="how often a run starts again that a lost node takes along (default: 3)"
-    )
     return parser
 
 

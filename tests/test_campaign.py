@@ -1,6 +1,5 @@
 """A campaign end to end on the CPU, stopped and gone on with; then what it packs."""
 
-import os
 import signal
 import subprocess
 import sys
@@ -144,11 +143,3 @@ def test_archives_stay_under_their_size_and_hold_every_file_as_it_was_last(workd
         path.name: path.read_bytes() for path in paths
     }
     assert "results/large.npz is too large" in capsys.readouterr().out
-
-
-def test_no_more_archives_than_allowed(workdir, capsys):
-    parcels = Parcels(Path("back"), size=10_000, count=2)
-    parcels.update([noise(Path(f"results/{i}.npz"), 3000, i) for i in range(20)])
-    parcels.update([noise(Path("results/late.npz"), 3000)])
-    assert sorted(os.listdir("back")) == ["results-1.tar.gz", "results-2.tar.gz"]
-    assert capsys.readouterr().out.count("is full") == 1

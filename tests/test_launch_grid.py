@@ -31,8 +31,8 @@ def profile(prepared, workdir):
     return write
 
 
-def grid_of(params, methods=None, seeds=None, stage=None):
-    return Grid([Wave("params.yaml", params, methods, seeds)], stage)
+def grid_of(params, methods=None, seeds=None):
+    return Grid([Wave("params.yaml", params, methods, seeds)])
 
 
 def finish(params, task, seconds=10.0, **changes):
@@ -187,12 +187,6 @@ def test_a_wave_goes_before_the_next_one_and_a_run_in_two_waves_is_one(profile):
     ]  # fmt: skip
     with pytest.raises(ParamsError, match="another file has a profile 'tiny' too"):
         Grid([Wave("params.yaml", params), Wave("other.yaml", profile(**untuned("c")))])
-
-
-def test_one_stage_alone(profile):
-    params = profile()
-    assert names(grid_of(params, stage="tune").tasks) == ["full tuning"]
-    assert names(grid_of(params, ["full"], stage="train").queue()) == ["full seed 0", "full seed 1"]
 
 
 # How it ended

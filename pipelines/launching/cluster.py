@@ -31,6 +31,7 @@ from pipelines.runs.code import ROOT
 from pipelines.runs.record import Record
 
 LARGEST = 500 * 2**20  # bytes that Ray carries in a working directory
+RETRIES = 3  # of a run that was lost with its node
 
 
 class NodeError(UserError):
@@ -206,7 +207,7 @@ class Cluster:
             self._counted = -math.inf
             self._losses[task] += 1
             lost = f"lost with its node or process: {str(error).splitlines()[0]}"
-            return None if self._losses[task] <= self.args.retries else lost
+            return None if self._losses[task] <= RETRIES else lost
         except ray.exceptions.RayTaskError as error:
             ray.kill(actor)
             return f"{type(error.cause).__name__}: {error.cause}"

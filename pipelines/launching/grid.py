@@ -107,15 +107,12 @@ def _needs_tuning(params: Params, method: str) -> bool:
 class Grid:
     """The tasks of some waves.
 
-    Args:
-        stage: "tune" or "train" to leave out the other's tasks.
-
     Raises:
         ParamsError: a method or seed that its profile does not have, or two files for one profile.
         FileNotFoundError: the data are not prepared.
     """
 
-    def __init__(self, waves: list[Wave], stage: str | None = None):
+    def __init__(self, waves: list[Wave]):
         self.tasks: list[Task] = []
         self._trials: dict[tuple[str, str], Task] = {}
         self._seconds: dict[tuple[str, str], list[float]] = {}  # what runs took, here or where their records come from
@@ -143,9 +140,6 @@ class Grid:
         self.profiles = list(profiles)
         for task in self.tasks if len(profiles) > 1 else ():
             task.prefix = f"{task.params.profile}: "
-        if stage:
-            self.tasks = [task for task in self.tasks if (task.seed is None) == (stage == "tune")]
-            self._trials = self._trials if stage == "tune" else {}
 
     def _plan(self, wave: Wave, rank: int, method: str, seeds: list[int]) -> None:
         runs = [Task(wave, rank, method, seed) for seed in seeds]

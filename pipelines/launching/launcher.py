@@ -25,7 +25,6 @@ def launch(
     waves: list[Wave],
     make_pool: Callable,
     *,
-    stage: str | None = None,
     minutes: float | None = None,
     tick: Callable[[], None] = lambda: None,
 ) -> int:
@@ -33,7 +32,6 @@ def launch(
 
     Args:
         make_pool: called with the grid; gives a `processes.Workers` or a `cluster.Cluster`.
-        stage: "tune" or "train" for these tasks alone.
         minutes: stop after so long, as Ctrl-C would.
         tick: called several times a second, and at the end.
 
@@ -45,7 +43,7 @@ def launch(
         for profile in sorted({wave.params.profile for wave in waves}):
             stack.enter_context(_locked(Path("checkpoints") / profile / "launch.lock"))
         stops = stack.enter_context(_stop_requests())
-        grid = Grid(waves, stage)
+        grid = Grid(waves)
         if waiting := grid.in_state("waiting"):
             from pipelines.training import checking  # torch, where something is left to do
 
@@ -57,9 +55,9 @@ def launch(
         return _close(grid, stops)
 
 
-def dry_run(waves: list[Wave], stage: str | None = None) -> int:
+def dry_run(waves: list[Wave]) -> int:
     """Say what would run; returns 1 if something cannot."""
-    grid = Grid(waves, stage)
+    grid = Grid(waves)
     queue = grid.queue()
     for task in queue + [task for task in grid.in_state("waiting") if task not in queue]:
         seconds = grid.expected(task)

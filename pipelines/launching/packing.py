@@ -149,13 +149,12 @@ class Parcels:
 
     Args:
         size: bytes that an archive may have.
-        count: archives that there may be; what comes after is left out, with a warning.
     """
 
-    def __init__(self, out: Path, *, size: int, count: int | None = None):
-        self.out, self.size, self.count = out, size, count
+    def __init__(self, out: Path, *, size: int):
+        self.out, self.size = out, size
         self._seen: dict[Path, tuple] = {}
-        self._number, self._open, self._full = 1, [], False
+        self._number, self._open = 1, []
 
     def ignore(self, paths: Iterable[Path]) -> None:
         """Leave these files out unless they change."""
@@ -164,13 +163,11 @@ class Parcels:
     def update(self, paths: Iterable[Path]) -> None:
         """Pack those of the files that are new or have changed."""
         changed = {path: _stamp(path) for path in paths if self._seen.get(path) != _stamp(path)}
-        if changed and not self._full:
+        if changed:
             self._add(list(changed))
             self._seen |= changed
 
     def _add(self, paths: list[Path]) -> None:
-        if self._full:
-            return
         together = list(dict.fromkeys([*self._open, *paths]))
         content = io.BytesIO()
         with tarfile.open(fileobj=content, mode="w:gz", compresslevel=3) as tar:
@@ -180,9 +177,6 @@ class Parcels:
             name = self.out / f"results-{self._number}.tar.gz"
             records.write_atomically(name, lambda file: file.write(content.getbuffer()))
             self._open = together
-        elif self._open and self._number == self.count:
-            self._full = True
-            print(f"warning: {self.out} is full; what comes now stays in this folder alone", flush=True)
         elif self._open:
             self._number, self._open = self._number + 1, []
             self._add(paths)
