@@ -37,7 +37,8 @@ def images(count=4, size=32):
     "backbone", ["smallcnn", "resnet18", "resnet50", "vgg16", "squeezenet1_1", "convnext_tiny", "efficientnet_b0"]
 )
 def test_blocks_cover_every_spatial_convolution_once(backbone):
-    model = build({"family": "full"}, backbone, image_size=64)
+    with torch.device("meta"):
+        model = build({"family": "full"}, backbone, image_size=64)
     names = [n for b in range(1, 6) for n in model.convolutions((b, b))]
     expected = [
         n for n, m in model.named_modules() if isinstance(m, nn.Conv2d) and m.kernel_size != (1, 1) and "head" not in n
@@ -46,7 +47,8 @@ def test_blocks_cover_every_spatial_convolution_once(backbone):
 
 
 def test_vgg16_blocks_are_the_papers():
-    model = build({"family": "full"}, "vgg16")
+    with torch.device("meta"):
+        model = build({"family": "full"}, "vgg16")
     assert [len(model.convolutions((b, b))) for b in range(1, 6)] == [2, 2, 3, 3, 3]
 
 
