@@ -11,6 +11,7 @@ from report.drawing.rows import (
     kind_handles,
     label_rows,
     limits,
+    log_ticks,
     short_names,
     stacked,
     ticks,
@@ -21,5 +22,5 @@ from report.drawing.style import FORMATS, REFERENCE_LINE, SMALL, WIDTH, facets, 
 __all__ = [
     "FORMATS", "HUES", "INK", "Looks", "MARKERS", "MOST", "QUIET", "REFERENCE_LINE", "RULE", "SHADE", "SMALL", "WIDTH",
     "abbreviated", "below", "beside", "cut", "dumbbells", "facets", "ink", "kind_handles", "label_rows", "limits",
-    "look", "looks", "present", "save", "short_names", "stacked", "ticks", "wrapped",
+    "log_ticks", "look", "looks", "present", "save", "short_names", "stacked", "ticks", "wrapped",
 ]  # fmt: skip

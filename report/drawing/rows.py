@@ -1,7 +1,7 @@
 """What figures share that show a method a row: panels, names in the kind's colour, limits, values beside the panel."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from pipelines.files.fonts import cells
 from report.drawing.palette import MARKERS, present
@@ -89,6 +89,16 @@ def limits(values, *, room: float = 0.04, most: float = 1.5, top: float | None =
 def ticks(axis: Axes, which: str = "x", count: int = 6) -> None:
     """At most so many ticks, at round numbers."""
     getattr(axis, f"{which}axis").set_major_locator(MaxNLocator(count, steps=[1, 2, 2.5, 5, 10]))
+
+
+def log_ticks(
+    axis: Axes, which: str = "x", form: Callable[[float], str] = "{:g}".format, subs: Sequence[float] = (1, 2, 5)
+) -> None:
+    """Ticks of a logarithmic axis at `subs` times the powers of ten, as plain numbers: no text here is a formula."""
+    own = getattr(axis, f"{which}axis")
+    own.set_major_locator(LogLocator(subs=subs, numticks=20))
+    own.set_major_formatter(FuncFormatter(lambda value, _: form(value)))
+    own.set_minor_formatter(NullFormatter())
 
 
 def below(figure: Figure, handles: Sequence[Line2D], columns: int = 3) -> None:

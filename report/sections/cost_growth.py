@@ -5,7 +5,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
+from matplotlib.ticker import NullLocator
 
 from report import drawing
 from report.reading import Results, machine
@@ -95,9 +95,7 @@ def figure(rows: pd.DataFrame) -> Figure:
         marks = sorted(rows["at"][rows.sweep == sweep].unique())
         axis.set_xticks(marks, [f"{mark:g}" for mark in marks])
         axis.xaxis.set_minor_locator(NullLocator())
-        axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=20))
-        axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axis.yaxis.set_minor_formatter(NullFormatter())
+        drawing.log_ticks(axis, "y")
         axis.set_xlabel(SWEEPS[sweep][1] if what == list(VALUES)[-1] else "")
         axis.set_ylabel(VALUES[what] if sweep == columns[0] else "")
     grid.figure.set_layout_engine("constrained")

@@ -4,7 +4,6 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from report import drawing
 from report.reading import Results, machine
@@ -105,9 +104,7 @@ def figure(rows: pd.DataFrame) -> Figure:
         xlim=(values.min() / 1.12, max(values.max(), 1) * 1.12),
         xlabel="\N{MULTIPLICATION SIGN} full fine-tuning",
     )
-    last.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=20))
-    last.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    last.xaxis.set_minor_formatter(NullFormatter())
+    drawing.log_ticks(last)
     drawing.below(figure, [
         Line2D([], [], ls="", marker="o", ms=6.5, color=drawing.INK, label="step time"),
         Line2D([], [], ls="", marker="|", ms=11, mew=2.4, color=drawing.INK, label="peak memory"),

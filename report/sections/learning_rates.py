@@ -90,6 +90,8 @@ def figure(tried: pd.DataFrame, names: list[str], methods: pd.DataFrame) -> Figu
         ylim=(low - room, high + room),
         xlim=(own.lr.min() / 1.6, own.lr.max() * 1.6),
     )
+    for axis in grid.axes.flat:
+        drawing.log_ticks(axis, subs=(1, 3) if own.lr.max() < 30 * own.lr.min() else (1,))
     grid.figure.set_layout_engine("constrained")
     grid.figure.supxlabel("Learning rate", fontsize=9.5)
     grid.figure.supylabel("Validation accuracy", fontsize=9.5)

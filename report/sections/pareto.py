@@ -6,7 +6,6 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from report import drawing
 from report.reading import Results
@@ -118,11 +117,7 @@ def figure(points: pd.DataFrame, fronts: dict[str, list[str]], numbers: dict[str
         name, form = AXES[column]
         axis.set(xscale="log", ylim=limits, xlabel=name, ylabel="Test accuracy")
         axis.set_xlim(own[column].min() / 1.4, own[column].max() * 1.4)
-        axis.xaxis.set_major_locator(
-            LogLocator(subs=(1, 2, 5) if np.ptp(np.log10(own[column])) < 2.5 else (1,), numticks=20)
-        )
-        axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _, form=form: form(value)))
-        axis.xaxis.set_minor_formatter(NullFormatter())
+        drawing.log_ticks(axis, form=form, subs=(1, 2, 5) if np.ptp(np.log10(own[column])) < 2.5 else (1,))
         drawing.ticks(axis, "y")
     handles = drawing.kind_handles(points, ms=7)
     handles.append(Line2D([], [], color=drawing.RULE, lw=1.2, label="Pareto front"))

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import confusion_matrix
 
 from pipelines.evidence import schemas
+from report import drawing
 from report.reading import Explained
 from report.sections import (
     clinical,
@@ -130,6 +132,16 @@ def test_a_rate_at_the_edge_of_the_grid_is_named():
     )
     text = learning_rates.table(frame, ["edge", "inside"]).text.set_index("Method")
     assert text.loc["edge", "0.01"] == "0.900 *" and text.loc["inside", "0.0001"] == "0.800"
+
+
+def test_rates_stand_on_the_axis_as_numbers():
+    """Names may hold dollars, so no text is read as a formula, and a logarithmic axis must write none."""
+    looks = pd.DataFrame({"color": ["#336699"], "ink": ["#336699"]}, index=["m"])
+    with drawing.look():
+        figure = learning_rates.figure(tried("m", [3e-4, 1e-3, 3e-3], [0.8, 0.9, 0.85], 1e-3), ["m"], looks)
+        shown = [label.get_text() for label in figure.axes[0].get_xticklabels(which="both") if label.get_text()]
+    plt.close(figure)
+    assert {"0.0003", "0.001", "0.003"} <= set(shown) and not any("$" in text for text in shown)
 
 
 def test_curves_that_still_rise_are_counted():
