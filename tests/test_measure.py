@@ -138,7 +138,7 @@ content = tiny_params()
 content["model"]["backbone"] = "resnet18"
 params = Params(**content)
 for method in sys.argv[1:]:
-    (found, *_) = contenders.lineup(params, [method], image_size=64, batch_size=16)
+    (found, *_) = contenders.lineup(params, [method], image_size=64, batch_size=32)
     bench = benches.Bench(found, torch.device("cpu"), num_classes=4, block_s=1e-6, inference_batch=0)
     bench.optimizer.zero_grad(set_to_none=True)
     resident = measure.resident_bytes(bench.model, bench.optimizer, bench.images, bench.labels)
