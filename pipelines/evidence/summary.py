@@ -1,5 +1,6 @@
 """What `pipelines.summarise` writes of a profile's runs; `schemas` describes it file by file."""
 
+from collections import Counter
 from dataclasses import asdict
 
 import numpy as np
@@ -95,8 +96,9 @@ def summarise(params: Params) -> dict[str, dict]:
         )
     print(f"{len(runs)} of {len(runs) + len(holes)} runs summarised in {params.results_dir}")
     if holes:
-        told = [f"{method} seed {seed} {why['status']}" for (method, seed), why in holes.items()]
-        print("holes (reasons in runs.csv): " + ", ".join(told))
+        of = Counter((method, why["status"]) for (method, _), why in holes.items())
+        told = ", ".join(f"{method} {count} {status}" for (method, status), count in of.items())
+        print(f"holes (seeds and reasons in runs.csv): {told}")
     return summary
 
 

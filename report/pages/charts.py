@@ -6,7 +6,6 @@ from matplotlib.colors import to_hex, to_rgb
 from matplotlib.ticker import MaxNLocator
 
 from report.pages.cells import TONES, rank
-from report.pages.first_screen import declared_contrasts
 from report.reading import Results
 from report.text import DASH, MARK, interval, listed, number, percent, points, scaled, unnamed
 from report.text.formats import MINUS
@@ -84,7 +83,7 @@ def methods(results: Results) -> dict:
 
 def forest(results: Results) -> dict | None:
     """The declared contrasts on one axis of percentage points; None where nothing was declared or run."""
-    frame = declared_contrasts(results)
+    frame = results.declared_contrasts
     if frame.difference.isna().all():
         return None
     margin = frame.margin.max()

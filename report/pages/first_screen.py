@@ -42,18 +42,9 @@ def answer(results: Results, found: list[Verdict]) -> Answer:
     )  # fmt: skip
 
 
-def declared_contrasts(results: Results) -> pd.DataFrame:
-    """The declared accuracy contrasts on the profile's own test images, at the smallest share of the labels: that of a
-    profile of several shares is what it is about.
-    """
-    rows = results.contrasts
-    rows = rows[(rows.data == "test") & (rows.metric == "accuracy")]
-    return rows[rows.share == rows.share.min()].reset_index(drop=True)
-
-
 def subject(results: Results) -> str:
     """The method that the first screen is about: the declared one, as it is called in its contrasts."""
-    rows = declared_contrasts(results)
+    rows = results.declared_contrasts
     return str(rows.method.iloc[0]) if len(rows) else method_of_claims()
 
 
@@ -86,7 +77,7 @@ def sentence(results: Results) -> str:
 
 def _against_full(results: Results, methods: pd.DataFrame) -> str:
     """', 1.2 points more than full fine-tuning (0.3 to 2.1), while it trains 16 % as many parameters'."""
-    rows = declared_contrasts(results)
+    rows = results.declared_contrasts
     rows = rows[(rows.comparator == "full") & rows.difference.notna()]
     if rows.empty:
         return ""
@@ -139,7 +130,7 @@ def images(results: Results) -> str:
 
 def design(results: Results) -> str:
     """' (5 folds x 3 repeats)', where the test images are folds."""
-    rows = declared_contrasts(results)
+    rows = results.declared_contrasts
     if rows.empty or not rows.folds.max() > 1:
         return ""
     repeats = int(rows.repeats.max())
@@ -157,7 +148,7 @@ def not_run(results: Results) -> list[str]:
         others = [name for name in dict.fromkeys(results.paper.dataset) if name != "octmnist" and name not in there]
         if others:
             found.append(f"the paper's other data sets ({', '.join(others)})")
-    rows = declared_contrasts(results)
+    rows = results.declared_contrasts
     rows = rows[rows.method.isin(results.methods.index)]  # else the profile is about something else
     absent = rows[(rows.higher == NOT_TESTED) & ~rows.against.isin(results.complete.method)]
     if len(absent):
@@ -191,7 +182,7 @@ def machine(results: Results) -> str:
 
 def headline(results: Results) -> str:
     """ "What came out" of README: five lines of Markdown, every number from results/."""
-    rows, found = declared_contrasts(results), verdicts(results) if len(results.paper) else []
+    rows, found = results.declared_contrasts, verdicts(results) if len(results.paper) else []
     lines = [sentence(results)]
     told = []
     for word, text in ((SUPPORTED, "More accurate than"), (CONTRADICTED, "less accurate than")):

@@ -78,8 +78,9 @@ class Results:
 
     @property
     def whole(self) -> pd.DataFrame:
-        """The methods that are trained on the largest share of the labels; all, where there is one share."""
-        return self.methods[self.methods.share == self.methods.share.max()]
+        """The methods of the largest share of the labels that was run; all, where there is one share."""
+        run = self.methods.share[self.methods.seeds > 0]
+        return self.methods[self.methods.share == (run if len(run) else self.methods.share).max()]
 
     @property
     def reference(self) -> str | None:
@@ -108,9 +109,17 @@ class Results:
         method, as it is then about something else.
         """
         rows = self.contrasts[(self.contrasts.data == "test") & (self.contrasts.metric == "accuracy")]
-        rows = rows[rows.method.isin(self.methods.index)]
-        rows = rows[rows.share == rows.share.max()]
+        rows = rows[rows.method.isin(self.whole.index)]
         return [name for name in dict.fromkeys([*rows.method[:1], *rows.against]) if name in self.methods.index]
+
+    @property
+    def declared_contrasts(self) -> pd.DataFrame:
+        """The declared accuracy contrasts on the profile's own test images, at the smallest share of the labels that
+        was run: that of a profile of several shares is what it is about.
+        """
+        own = self.contrasts[(self.contrasts.data == "test") & (self.contrasts.metric == "accuracy")]
+        run = own.share[own.difference.notna()]
+        return own[own.share == (run if len(run) else own.share).min()].reset_index(drop=True)
 
     def leading(self, count: int = 6) -> list[str]:
         """Methods that stand for all where only `count` can be shown: the declared ones that have a run, one of every

@@ -19,11 +19,13 @@ WORDS = {  # of the verdict on 'the method is better'
 
 
 def needs(results: Results) -> str | None:
-    return None if len(declared(results.contrasts)) else "no contrast was declared, or none has runs on both sides"
+    return (
+        None if results.declared_contrasts.difference.notna().any() else "no declared contrast has runs on both sides"
+    )
 
 
 def section(results: Results) -> Section:
-    rows = declared(results.contrasts)
+    rows = results.declared_contrasts.dropna(subset="difference")
     rows = rows.assign(last=rows.higher == "not tested")
     rows = rows.sort_values(["last", "difference"], ascending=[True, False], kind="stable").reset_index(drop=True)
     inks = results.methods.ink
@@ -43,12 +45,6 @@ def section(results: Results) -> Section:
         alt=f"{finding(rows)} Differences in accuracy, {rows.method[0]} minus the other: {told}.",
         figure=figure(rows, inks, margin), tables=[table(results.contrasts, results.label)],
     )  # fmt: skip
-
-
-def declared(contrasts: pd.DataFrame) -> pd.DataFrame:
-    """The declared contrasts in accuracy on the profile's own test images, on the largest share of the labels."""
-    own = contrasts[(contrasts.data == "test") & (contrasts.metric == "accuracy")]
-    return own[(own.share == own.share.max()) & own.difference.notna()]
 
 
 def finding(rows: pd.DataFrame) -> str:

@@ -19,7 +19,8 @@ CLOSE = 0.01  # of a series' best accuracy
 
 
 def needs(results: Results) -> str | None:
-    return None if results.labels.acc_mean.notna().any() else "all methods are trained on one share of the labels"
+    shares = results.labels.share[results.labels.acc_mean.notna()].nunique()
+    return None if shares > 1 else "all runs are on one share of the labels"
 
 
 def section(results: Results) -> Section:
@@ -61,7 +62,7 @@ def finding(rows: pd.DataFrame, contrasts: pd.DataFrame) -> str:
         for verdict, word in words.items()
         if (small.higher == verdict).any()
     ]
-    if told and least < most:
+    if told:
         return f"With {percent(least)} of the labels {small.method.iloc[0]} is {', '.join(told)}."
     first, last = (rows[rows.share == share].set_index("series").acc_mean.idxmax() for share in (least, most))
     if first == last:
@@ -114,21 +115,22 @@ def table(rows: pd.DataFrame, label: str) -> Table:
 
 
 def needed(rows: pd.DataFrame, label: str) -> Table:
-    """The smallest share at which each series comes close to its accuracy with all labels."""
+    """The smallest share at which each series comes close to its accuracy on the largest."""
+    most = "all labels" if rows.share.max() == 1 else f"{percent(rows.share.max())} of the labels"
     found = []
     for series, own in rows.sort_values("share").groupby("series", sort=False):
         near = own[own.difference >= -CLOSE - 1e-9]
         shown = own[(own.lo > -CLOSE) | (own.share == own.share.max())]
         first, sure = (part.iloc[0] if len(part) else None for part in (near, shown))
         found.append({
-            "Series": series, "With all labels": number(own.acc_mean.iloc[-1], ".3f"),
+            "Series": series, f"With {most}": number(own.acc_mean.iloc[-1], ".3f"),
             f"Within {points(CLOSE)} points from": DASH if first is None else percent(first.share),
             "Difference there": DASH if first is None or pd.isna(first.lo) else
             f"{signed(first.difference)} {interval(first.lo, first.hi, plus=True)}",
             "Shown from": DASH if sure is None else percent(sure.share),
         })  # fmt: skip
     note = (
-        "Difference: accuracy minus that with all labels, paired by run and image, with an unadjusted 95 % interval. "
+        f"Difference: accuracy minus that with {most}, paired by run and image, with an unadjusted 95 % interval. "
         f"Shown from: the smallest share at which that interval lies above {signed(-CLOSE)} as a whole."
     )
     return Table("label_needs", f"Labels that a series needs: {label}", note, rows, pd.DataFrame(found))

@@ -149,12 +149,13 @@ def test_weights_are_listed_without_their_place():
     assert listed == [("w.safetensors", "ab" * 32), ("w.safetensors", "")]
 
 
-def test_holes_where_they_are_allowed():
+def test_holes_where_they_are_allowed(capsys):
     params = fake.params([*METHODS, "bitfit"], seeds=(0, 1, 2), allow_missing=True)
     fake.write_profile(params, skip=[("head-only", 1), *[("bitfit", s) for s in params.seeds]])
     fake.edit_record(params.run_dir("full", 2), lambda r: r.update(status="failed", failure="loss is nan in epoch 3"))
     (params.run_dir("full", 1) / "curves.csv").write_text("epoch\n1\n")
     summary = summarise(params)
+    assert "full 1 malformed, full 1 failed, head-only 1 missing, bitfit 3 missing" in capsys.readouterr().out
     assert {method: own["seeds"] for method, own in summary.items()} == {
         "full": 1, "head-only": 2, "colora-blocks2-5": 3, "bitfit": 0,
     }  # fmt: skip

@@ -98,7 +98,7 @@ def test_the_headline_for_readme_is_five_lines_at_most_with_every_declared_contr
     text = pages.headline(results)
     lines = text.splitlines()
     assert len(lines) <= 5 and all(line.startswith("- ") for line in lines)
-    for own in first_screen.declared_contrasts(results).itertuples():
+    for own in results.declared_contrasts.itertuples():
         assert own.comparator in text
         if own.higher == "supported":
             assert f"{own.comparator} ({100 * own.difference:+.1f} points" in text

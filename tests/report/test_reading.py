@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -79,6 +80,21 @@ def test_without_files_of_other_stages_there_are_no_rows(copy):
         (copy / f"{name}.csv").unlink()
     found = load(copy)
     assert found.cost.empty and "step_ratio" in found.cost and found.external.empty and found.explained is None
+
+
+def test_a_profile_of_few_labels_stands_on_what_was_run(results):
+    """Only the smallest share has runs: it is the whole, and the declared contrasts are its own."""
+    own = results.methods
+    few = own.assign(share=0.1, seeds=3).set_axis([f"{name}-10" for name in own.index])
+    methods = pd.concat([own.assign(seeds=0), few])
+    contrasts = pd.concat([
+        results.contrasts.assign(difference=np.nan),
+        results.contrasts.assign(share=0.1, method=results.contrasts.method + "-10"),
+    ])  # fmt: skip
+    found = replace(results, methods=methods, contrasts=contrasts)
+    assert list(found.whole.index) == list(few.index)
+    assert set(found.declared_contrasts.share) == {0.1} and len(found.declared_contrasts) > 1
+    assert found.declared[0] == "colora-blocks2-5-10"
 
 
 def test_pictures_are_checked(tmp_path):
