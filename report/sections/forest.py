@@ -9,13 +9,10 @@ from matplotlib.patches import Patch
 from report import drawing
 from report.reading import Results
 from report.sections import Section, Table
-from report.text import DASH, interval, listed, number, p_text, plural, points, signed, span
+from report.text import DASH, HIGHER, interval, listed, number, p_text, plural, points, signed, span
 
 GROUP, ORDER = "Result", 10
 METRICS = {"accuracy": "accuracy", "balanced_accuracy": "balanced accuracy", "auc": "AUC"}
-WORDS = {  # of the verdict on 'the method is better'
-    "supported": "more accurate than", "contradicted": "less accurate than", "inconclusive": "not told apart from",
-}  # fmt: skip
 
 
 def needs(results: Results) -> str | None:
@@ -50,7 +47,7 @@ def section(results: Results) -> Section:
 def finding(rows: pd.DataFrame) -> str:
     """The declared method's place among its comparators, in one sentence."""
     words = []
-    for verdict, word in WORDS.items():
+    for verdict, word in HIGHER.items():
         of = rows[rows.higher == verdict]
         if len(of):
             names = listed([f"{row.comparator} ({points(row.difference, plus=True)})" for row in of.itertuples()], "or")

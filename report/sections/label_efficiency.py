@@ -10,7 +10,7 @@ from matplotlib.ticker import FixedLocator, NullLocator
 from report import drawing
 from report.reading import Results
 from report.sections import Section, Table
-from report.text import DASH, few, interval, number, percent, points, signed, span
+from report.text import DASH, HIGHER, few, interval, number, percent, points, signed, span
 
 GROUP, ORDER = "Result", 15
 DASHES = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (5, 1.2, 1.2, 1.2)))
@@ -48,26 +48,28 @@ def counted(rows: pd.DataFrame) -> tuple[str, pd.Series]:
 
 
 def finding(rows: pd.DataFrame, contrasts: pd.DataFrame) -> str:
-    """What the declared contrasts show at the smallest share; without any, who is best at the smallest and largest."""
+    """What the declared contrasts show at the smallest and the largest share; without any, who is best there."""
     least, most = rows.share.min(), rows.share.max()
     own = contrasts[(contrasts.data == "test") & (contrasts.metric == "accuracy")]
-    small = own[own.share == least]
-    words = {
-        "supported": "more accurate than",
-        "contradicted": "less accurate than",
-        "inconclusive": "not told apart from",
-    }
-    told = [
-        f"{word} {few(list(small.comparator[small.higher == verdict]))}"
-        for verdict, word in words.items()
-        if (small.higher == verdict).any()
-    ]
-    if told:
-        return f"With {percent(least)} of the labels {small.method.iloc[0]} is {', '.join(told)}."
+    told = {share: _told(own[own.share == share]) for share in (least, most)}
+    if told[least]:
+        name = own.method[own.share == least].iloc[0]
+        name = dict(zip(rows.method, rows.series)).get(name, name)
+        more = f"; with {percent(most)}, {told[most]}" if told[most] else ""
+        return f"With {percent(least)} of the labels {name} is {told[least]}{more}."
     first, last = (rows[rows.share == share].set_index("series").acc_mean.idxmax() for share in (least, most))
     if first == last:
         return f"{first} is best with {percent(least)} and with {percent(most)} of the labels."
     return f"With {percent(least)} of the labels {first} is best, with {percent(most)} {last}."
+
+
+def _told(contrasts: pd.DataFrame) -> str:
+    """The verdicts of one share in words; nothing where none was tested."""
+    return ", ".join(
+        f"{word} {few(list(contrasts.comparator[contrasts.higher == verdict]))}"
+        for verdict, word in HIGHER.items()
+        if (contrasts.higher == verdict).any()
+    )
 
 
 def figure(rows: pd.DataFrame, methods: pd.DataFrame) -> Figure:

@@ -17,10 +17,10 @@ from report.text.formats import (
 )
 from report.text.latex import latex
 from report.text.table import Table, markdown
-from report.text.words import MARK, few, listed, plural, unnamed
+from report.text.words import HIGHER, MARK, few, listed, plural, unnamed
 
 __all__ = [
-    "DASH", "MARK", "Table", "count", "few", "interval", "latex", "listed", "markdown", "mean_sd", "number",
+    "DASH", "HIGHER", "MARK", "Table", "count", "few", "interval", "latex", "listed", "markdown", "mean_sd", "number",
     "p_text", "percent", "plural", "points", "scaled", "seconds", "signed", "span", "three_digits",
     "unnamed",
 ]  # fmt: skip

@@ -3,6 +3,11 @@
 from collections.abc import Mapping, Sequence
 
 MARK = "†"  # behind a method that never names some class
+HIGHER = {  # of the verdict on 'the method is better'
+    "supported": "more accurate than",
+    "contradicted": "less accurate than",
+    "inconclusive": "not told apart from",
+}
 
 
 def listed(names: Sequence[str], last: str = "and") -> str:

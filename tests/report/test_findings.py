@@ -169,12 +169,19 @@ def test_the_smallest_share_that_is_enough():
 
 
 def test_few_labels_are_told_by_the_declared_contrasts():
-    rows = pd.DataFrame({"series": ["a", "b"] * 2, "share": [0.1, 0.1, 1, 1], "acc_mean": [0.7, 0.6, 0.8, 0.9]})
+    rows = pd.DataFrame({
+        "series": ["a", "b"] * 2, "method": ["a-10", "b-10", "a", "b"], "share": [0.1, 0.1, 1, 1],
+        "acc_mean": [0.7, 0.6, 0.8, 0.9],
+    })  # fmt: skip
     columns = ["data", "metric", "share", "method", "comparator", "higher"]
     none = pd.DataFrame(columns=columns)
     assert label_efficiency.finding(rows, none) == "With 10 % of the labels a is best, with 100 % b."
-    declared = pd.DataFrame([["test", "accuracy", 0.1, "ours-10", "full", "supported"]], columns=columns)
-    assert label_efficiency.finding(rows, declared) == "With 10 % of the labels ours-10 is more accurate than full."
+    small = ["test", "accuracy", 0.1, "a-10", "full", "supported"]
+    declared = pd.DataFrame([small], columns=columns)
+    assert label_efficiency.finding(rows, declared) == "With 10 % of the labels a is more accurate than full."
+    declared = pd.DataFrame([small, ["test", "accuracy", 1, "a", "full", "contradicted"]], columns=columns)
+    told = "With 10 % of the labels a is more accurate than full; with 100 %, less accurate than full."
+    assert label_efficiency.finding(rows, declared) == told
 
 
 def test_the_best_calibrated_is_the_one_nearest_to_chance():
