@@ -230,10 +230,13 @@ def test_options_that_mean_nothing(options, capsys):
 @pytest.mark.skipif(not (ROOT / "results" / "oct1k" / "cost.csv").is_file(), reason="oct1k's costs are not measured")
 def test_oct1k_is_planned_from_its_committed_times_without_torch_or_dvc():
     code = "import sys; from pipelines import plan; status = plan.main(['--profile', 'oct1k'])\n"
-    code += "sys.exit(status or bool({'torch', 'dvc', 'pandas'} & set(sys.modules)))"
+    code += "sys.exit(status or bool({'torch', 'dvc'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "no GPU" in done.stdout and "device hours in all" in done.stdout
+    params = compose("oct1k", ROOT / "conf")
+    left = len(params.method) - len(params.cost.methods)
+    assert f"{left} methods that cost.methods leaves out" in done.stdout and "ssf" not in done.stdout
 
 
 @pytest.mark.skipif(not (ROOT / "results" / "quick" / "cost.csv").is_file(), reason="quick's costs are not measured")

@@ -42,7 +42,8 @@ def forecast(params: Params, *, cost: Path | None, images: list[int] | None, gpu
 def step_times(params: Params, path: Path) -> list[dict]:
     """Every method's row of cost.csv at its own backbone, image size, batch size and precision, `step_ms` as a number.
 
-    `image_s` joins it: seconds that evaluation takes for an image, by the larger requests; 0 where not measured.
+    Of the methods in `cost.methods`, where the profile names some. `image_s` joins it: seconds that evaluation takes for
+    an image, by the larger requests; 0 where not measured.
 
     Raises:
         UserError: no such file, or none of `pipelines.cost`, or without a row for some methods, which are named.
@@ -55,7 +56,8 @@ def step_times(params: Params, path: Path) -> list[dict]:
     except (csv.Error, UnicodeDecodeError) as error:
         raise UserError(f"{path}: not readable as CSV ({error}); {AGAIN}") from None
     found, missing, left_out = [], [], _left_out(path)
-    for method in params.method:
+    methods = (params.cost and params.cost.methods) or list(params.method)
+    for method in methods:
         settings = {**params.settings(method), "image_size": params.data.image_size}
         wanted = _point({**settings, **settings["train"]})
         own = {_point(row): row for row in rows if row.get("method") == method}
@@ -66,7 +68,7 @@ def step_times(params: Params, path: Path) -> list[dict]:
             missing.append(f"\n  {method}: expected {wanted}; found {' / '.join(own) or 'no row'}{reasons}")
     if missing:
         raise UserError(
-            f"{path}: no step times of {len(missing)} of {len(params.method)} methods; {AGAIN}, with their batch "
+            f"{path}: no step times of {len(missing)} of {len(methods)} methods; {AGAIN}, with their batch "
             "sizes in "
             f"cost.batch_sizes:{''.join(missing)}"
         )
@@ -175,6 +177,9 @@ def _show(params: Params, path: Path, works: list[Work], schedule: list[dict]) -
     counted = ["steps"] + ["validation and test passes"] * bool(len(blind) < len(works))
     counted += ["tuning trials"] * any(own.tuning for own in works)
     print(f"\nMore than {most_gpus(works)} {device}s do not help.")
+    left += [f"{len(params.method) - len(works)} methods that cost.methods leaves out"] * (
+        len(works) < len(params.method)
+    )
     print(f"Counted: {', '.join(counted)}. Not counted: {', '.join(left)}.")
     print("Frozen layers in front are counted in every pass, though training may compute them once: at most so much.")
 
