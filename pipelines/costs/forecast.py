@@ -42,8 +42,8 @@ def forecast(params: Params, *, cost: Path | None, images: list[int] | None, gpu
 def step_times(params: Params, path: Path) -> list[dict]:
     """Every method's row of cost.csv at its own backbone, image size, batch size and precision, `step_ms` as a number.
 
-    Of the methods in `cost.methods`, where the profile names some. `image_s` joins it: seconds that evaluation takes for
-    an image, by the larger requests; 0 where not measured.
+    Of the methods in `cost.methods`, where the profile names some. `image_s` joins it: seconds that evaluation takes
+    for an image, by the larger requests; 0 where not measured.
 
     Raises:
         UserError: no such file, or none of `pipelines.cost`, or without a row for some methods, which are named.
