@@ -12,6 +12,7 @@ from pipelines.data.errors import DataError
 from pipelines.files import hashing, records
 from pipelines.files.errors import UserError
 from pipelines.runs import code
+from pipelines.runs.environment import environment
 from pipelines.runs.identity import described, fingerprint
 from pipelines.runs.record import is_complete, read_record
 from tests.conftest import bright_quadrants, write_prepared
@@ -229,3 +230,8 @@ def test_what_a_dead_process_left_goes_unless_it_is_another_machines(tmp_path, m
         (tmp_path / name).touch()
     records.write_json(tmp_path / "a.json", {})
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*names[1:], "a.json"])
+
+
+def test_the_recorded_command_names_no_folder_of_the_machine(monkeypatch):
+    monkeypatch.setattr("sys.argv", ["/home/me/pipelines/cost.py", "--profile-file", "/data/mine.yaml", "x/y"])
+    assert environment("cpu")["command"] == "cost.py --profile-file mine.yaml x/y"

@@ -12,8 +12,8 @@ from pipelines.runs.code import ROOT
 
 def environment(device: str | None = None) -> dict:
     """Versions, machine and commit of this process, for the record; `dirty` when the code differs from the commit. A
-    GPU
-    is named where `device` ("cpu", "cuda", "cuda:1"; None: the GPU if there is one) is one. Imports torch.
+    GPU is named where `device` ("cpu", "cuda", "cuda:1"; None: the GPU if there is one) is one. Of absolute paths in
+    the command the last part alone is recorded. Imports torch.
     """
     import datetime
     from importlib import metadata
@@ -42,7 +42,7 @@ def environment(device: str | None = None) -> dict:
         "commit": commit(),
         "dirty": dirty(),
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": " ".join(Path(word).name if Path(word).is_absolute() else word for word in sys.argv),
     }
 
 
