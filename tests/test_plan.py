@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines import plan
-from pipelines.costs import costing, forecast, schedule
+from pipelines.costs import costing, schedule
 from pipelines.costs.schedule import Work
 from pipelines.files import records
 from pipelines.profile import compose
@@ -237,11 +237,3 @@ def test_oct1k_is_planned_from_its_committed_times_without_torch_or_dvc():
     params = compose("oct1k", ROOT / "conf")
     left = len(params.method) - len(params.cost.methods)
     assert f"{left} methods that cost.methods leaves out" in done.stdout and "ssf" not in done.stdout
-
-
-@pytest.mark.skipif(not (ROOT / "results" / "quick" / "cost.csv").is_file(), reason="quick's costs are not measured")
-def test_epochs_without_validation_are_those_of_the_cost_stage():
-    params = compose("quick", ROOT / "conf")
-    for measured in forecast.step_times(params, ROOT / "results" / "quick" / "cost.csv"):
-        found = forecast.work(params, measured, forecast.split_sizes(params, [params.data.phantom.train]))
-        assert 60 * found.row["epoch_min"] == pytest.approx(float(measured["epoch_s"]), rel=1e-5)

@@ -31,7 +31,7 @@ from pipelines.runs.code import ROOT
 from pipelines.runs.record import Record
 
 LARGEST = 500 * 2**20  # bytes that Ray carries in a working directory
-RETRIES = 3  # of a run that was lost with its node
+RETRIES = 3  # of a run that was lost with its node, or sent to one that was lost already
 
 
 class NodeError(UserError):
@@ -121,9 +121,10 @@ class Cluster:
         self.threads = args.threads or min(
             max(1, int(node.get("CPU", 1) * self.gpu // node["GPU"])) if self.gpu else 1 for node in nodes
         )
-        self.running: dict = {}  # reference -> (task, actor)
+        self.running: dict = {}  # reference -> (task, (actor, reference of its being up))
         self._idle: list = []
         self._losses: Counter = Counter()
+        self._unstarted: Counter = Counter()
         self._counted = -math.inf
         if not self.slots:
             ray.shutdown()
@@ -180,10 +181,14 @@ class Cluster:
         return len(self.running) < self.slots
 
     def start(self, task: Task) -> None:
-        actor = self._idle.pop() if self._idle else self._actor.remote(*self._about)
+        if self._idle:
+            actor, up = self._idle.pop()
+        else:
+            actor = self._actor.remote(*self._about)
+            up = actor.__ray_ready__.remote()
         tuned = self.params.tune_file(task.method)
         chosen = tuned.read_bytes() if task.seed is not None and tuned.is_file() else None
-        self.running[actor.do.remote(task.method, task.seed, chosen)] = task, actor
+        self.running[actor.do.remote(task.method, task.seed, chosen)] = task, (actor, up)
 
     def ended(self, seconds: float) -> list[tuple[Task, str | None]]:
         """Tasks that have ended and whose results are written, with their last word, None where they are to start
@@ -196,10 +201,26 @@ class Cluster:
             self._release()
         ray.wait(list(self.running), num_returns=1, timeout=seconds) if self.running else time.sleep(seconds)
         done = ray.wait(list(self.running), num_returns=len(self.running), timeout=0)[0] if self.running else []
-        return [(self.running[reference][0], self._collect(reference)) for reference in done]
+        return [(self.running[reference][0], self._collect(reference)) for reference in done if self._ran(reference)]
+
+    def _ran(self, reference) -> bool:
+        """Whether a task's actor was ever up, or has died too often before; else the task is sent out again.
+
+        Ray takes seconds to learn that a node is lost, and until then may put new actors there.
+        """
+        task, (_, up) = self.running[reference]
+        try:
+            ray.get(up, timeout=0)
+        except (ray.exceptions.RayActorError, ray.exceptions.GetTimeoutError):
+            self._unstarted[task] += 1
+            if self._unstarted[task] <= RETRIES:
+                del self.running[reference]
+                self.start(task)
+                return False
+        return True
 
     def _collect(self, reference) -> str | None:
-        task, actor = self.running.pop(reference)
+        task, (actor, up) = self.running.pop(reference)
         try:
             result = ray.get(reference)
         except ray.exceptions.RayActorError as error:
@@ -213,20 +234,20 @@ class Cluster:
             return f"{type(error.cause).__name__}: {error.cause}"
         if "unfit" in result:
             raise NodeError(f"node {result['node']}: {result['unfit']}")
-        self._idle.append(actor)
+        self._idle.append((actor, up))
         where = f"node {result['node']}\n".encode()
         records.write_atomically(task.log, lambda file: file.write(where + result["log"]))
         return store(task, result) or f"{result['why']} (on node {result['node']})"
 
     def _release(self) -> None:
         """Give idle actors' places back."""
-        for actor in self._idle:
+        for actor, _ in self._idle:
             ray.kill(actor)
         self._idle = []
 
     def stop(self, impatient) -> list[tuple[Task, str | None]]:
         """Interrupt what runs, kill it after a grace time or once `impatient()`, return it, and leave the cluster."""
-        for _, actor in self.running.values():
+        for _, (actor, _) in self.running.values():
             actor.interrupt.remote()
         deadline, left = time.monotonic() + GRACE_S, list(self.running)
         while left and time.monotonic() < deadline and not impatient():
@@ -235,7 +256,7 @@ class Cluster:
             (task, "" if reference in left else self._collect(reference))
             for reference, (task, _) in list(self.running.items())
         ]
-        for _, actor in self.running.values():
+        for _, (actor, _) in self.running.values():
             ray.kill(actor)  # the kernel kills its worker with it
         self._release()
         self.running = {}

@@ -5,8 +5,6 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
-import matplotlib.pyplot as plt
-
 from pipelines.files import fonts
 from report import sections as rooms
 from report.claims import verdicts
@@ -49,7 +47,6 @@ def build(results: Results, out: Path) -> Path:
     found = answer(results, verdicts(results) if len(results.paper) else [])
     out.mkdir(parents=True, exist_ok=True)
     pictures = {own.name: draw(own, out / "figures") for own in sections if own.figure is not None}
-    plt.close("all")
     if told := fonts.warning([*results.methods.index, *results.confusion["true"].astype(str).unique()]):
         print(f"warning: {told}", flush=True)
     _write_tables(sections, out / "tables")

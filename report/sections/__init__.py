@@ -17,6 +17,7 @@ from importlib import import_module
 from pkgutil import iter_modules
 from types import ModuleType
 
+import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
 from report import drawing
@@ -68,6 +69,8 @@ def build(results: Results, only: Collection[str] | None = None) -> tuple[list[S
         if reason is None:
             with drawing.look():
                 sections.append(module.section(results))
+            if sections[-1].figure is not None:
+                plt.close(sections[-1].figure)  # pyplot lets go of it; it is saved as before
         else:
             left_out[name] = reason
     return sections, left_out
