@@ -85,6 +85,11 @@ def network(method):
     return model.to(GPU, memory_format=torch.channels_last)
 
 
+@pytest.fixture(scope="module")
+def colora():
+    return network("colora-blocks2-5")
+
+
 def prepared(count=8, home=GPU):
     pixels = torch.zeros(count, SIZE, SIZE, dtype=torch.uint8, device=home)
     labels = torch.zeros(count, dtype=torch.int64, device=home)
@@ -133,9 +138,9 @@ def test_training_evaluation_probe_and_prediction_stay_on_the_device(method, tmp
 
 @pytest.mark.parametrize("home", [GPU, torch.device("cpu")], ids=["images on the GPU", "streamed"])
 @pytest.mark.parametrize("augment", ["none", "authors", "flip", "standard"])
-def test_the_host_waits_as_often_in_long_epochs_as_in_short_ones(augment, home, without_driver):
-    model, recipe = network("colora-blocks2-5"), PARAMS.train.model_copy(update={"batch_size": 4, "augment": augment})
-    waits = [epoch(model, recipe, prepared(count, home)) for count in (4, 8, 24)]
+def test_the_host_waits_as_often_in_long_epochs_as_in_short_ones(augment, home, colora, without_driver):
+    recipe = PARAMS.train.model_copy(update={"batch_size": 4, "augment": augment})
+    waits = [epoch(colora, recipe, prepared(count, home)) for count in (4, 8, 24)]
     assert waits == [2, 2, 2], "loss and accuracy, once an epoch"
 
 
