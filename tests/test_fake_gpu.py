@@ -18,12 +18,16 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import baselines
+from colora.conv import ColoraConv2d
+from pipelines.costs.benches import Bench
+from pipelines.costs.contenders import Contender
 from pipelines.data import augmentation, images
+from pipelines.data.images import Features
 from pipelines.data.prepared import Prepared
 from pipelines.prediction import ensemble
 from pipelines.profile import Train, compose
 from pipelines.training import loop, parallel, probe, step
-from pipelines.training.loaders import batches_of
+from pipelines.training.loaders import batches_of, make_loaders
 
 PARAMS = compose("paper")
 ONE_EACH = {(own["family"], own["backbone"]): name for name in PARAMS.method for own in [PARAMS.settings(name)]}
@@ -148,6 +152,40 @@ def test_a_wait_in_every_step_is_counted(without_driver):
     model, recipe = network("head-only"), PARAMS.train.model_copy(update={"batch_size": 4})
     model.register_forward_hook(lambda module, inputs, logits: logits.sum().item() and None)
     assert [epoch(model, recipe, prepared(count)) for count in (4, 8, 24)] == [3, 4, 8]
+
+
+@pytest.mark.parametrize("method", ["head-only", "colora-block5", "colora-blocks2-5-merge-reset"])
+def test_whole_runs_stay_on_the_device_with_frozen_features_and_merges(method, without_driver, monkeypatch):
+    monkeypatch.setattr("colora.conv.digest", lambda kernel: f"{kernel.cpu().numel():064x}")  # of its values
+    changes = {"epochs": 2, "batch_size": 4, "eval_batch_size": 4, "augment": "none"}
+    model, recipe = network(method), Train.model_validate({**PARAMS.settings(method)["train"], **changes})
+    waits, depth = [0], model.train().frozen_depth()
+    with FakeGPU() as gpu:
+        loaders = make_loaders(model, prepared(), recipe, GPU)
+        assert [isinstance(own, Features) for own in (loaders.train, loaders.val)] == [depth > 0] * 2
+        gpu.waits = 0
+        done = loop.fit(model, loaders, recipe, seed=0, device=GPU, on_epoch=lambda row: waits.append(gpu.waits))
+    assert depth > 0 or method == "colora-blocks2-5-merge-reset"
+    # Sums of training, then labels, probabilities and loss; before the first reset every kernel and bias is read once.
+    read = 2 * sum(isinstance(m, ColoraConv2d) for m in model.modules()) if "reset" in method else 0
+    assert [waits[1], waits[2] - waits[1]] == [5 + read, 5] and len(done.curves) == 2
+    assert {tensor.device.type for tensor in done.best_state.values()} == {"meta"}
+
+
+@pytest.mark.parametrize("form", ["", "two-branch"])
+def test_what_cost_measures_stays_on_the_device(form, without_driver):
+    settings = {**PARAMS.settings("colora-blocks2-5"), "weights": "random"}
+    settings["train"] = {**settings["train"], "batch_size": 4}
+    with FakeGPU():
+        bench = Bench(
+            Contender("colora", settings, SIZE, role="reference" if form else "method", form=form),
+            GPU, num_classes=CLASSES, block_s=0, inference_batch=8,
+        )  # fmt: skip
+        readings, (inference, training) = bench.round(), bench.flops()
+        bench.peak_bytes(), bench.deployed()
+    of_ours = set() if form else {"fed", "inference 1 merged", "inference 8 merged"}
+    assert set(readings) == {"step", "inference 1", "inference 8"} | of_ours
+    assert training > inference > 0
 
 
 class Constant(nn.Module):
