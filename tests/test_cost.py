@@ -1,4 +1,4 @@
-"""What the cost stage measures: FLOPs of steps, peers, files, and runs that go on."""
+"""What the cost stage measures: FLOPs of steps, files, and runs that go on."""
 
 import csv
 import json
@@ -6,7 +6,6 @@ import math
 import pickle
 import sys
 from concurrent.futures import Future
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,7 +16,7 @@ from torch import nn
 from colora.conv import ColoraConv2d
 from pipelines import cost
 from pipelines.costs import benches, contenders, costing, layer_costs, measure
-from pipelines.profile import Params, ParamsError
+from pipelines.profile import Params
 from pipelines.training import counting
 from tests.conftest import FAMILIES, tiny_params
 
@@ -104,119 +103,7 @@ def test_flops_of_a_training_step_counted_by_hand(monkeypatch):
     assert bench(ours).flops()[1] == pytest.approx(batch * expected, rel=1e-12)
 
 
-# Who is measured
-
-
-def test_references_stand_on_the_network_and_at_the_places_of_the_colora_method():
-    full, _, ours, two, lora = lineup(profile())
-    assert [two.name, lora.name] == ["colora-blocks2-5-two-branch", "colora-blocks2-5-peft-lora-r8"]
-    assert two.role == lora.role == "reference" and two.network == lora.network == full.network == ours.network
-    torch.manual_seed(0)
-    model = contenders.build(ours, 4).eval()
-    for parameter in model.parameters():
-        nn.init.normal_(parameter, std=0.05)
-    twin = contenders.build(two, 4).eval()
-    twin.load_state_dict(model.state_dict())
-    x = torch.randn(2, 3, 32, 32)
-    calls = []
-    for layer in twin.modules():
-        if isinstance(layer, ColoraConv2d):
-            layer.register_forward_hook(lambda m, i, out: calls.append((out - m.two_branch(*i)).abs().max().item()))
-    torch.testing.assert_close(twin(x), model(x), rtol=1e-4, atol=1e-5)
-    adapted = {name: layer for name, layer in model.named_modules() if isinstance(layer, ColoraConv2d)}
-    assert calls == [0.0] * len(adapted)  # bit for bit: the fused form rounds otherwise
-    counterpart = contenders.build(lora, 4)
-    with_lora = {name.split(".lora_A")[0] for name, _ in counterpart.named_parameters() if ".lora_A" in name}
-    assert with_lora == set(adapted)
-    low_rank = sum(8 * (m.in_channels * math.prod(m.kernel_size) + m.out_channels) for m in adapted.values())
-    trained = sum(p.numel() for p in counterpart.parameters() if p.requires_grad)
-    assert trained == low_rank + sum(p.numel() for p in counterpart.head.parameters())
-
-
-def test_what_a_network_has_not_got_is_added_for_the_ratios():
-    vit = {"family": "lora", "backbone": "smallvit", "head": "linear", "rank": 8, "alpha": 16}
-    methods = {"colora-blocks2-5": {"family": "colora"}, "vit-lora": vit, "vim": FAMILIES["vim"]}
-    found = lineup(profile(methods))
-    assert [c.name for c in found[3:]] == [
-        "colora-blocks2-5-two-branch", "colora-blocks2-5-peft-lora-r8", "smallcnn-full", "smallcnn-head-only",
-        "smallvit-full",
-    ]  # fmt: skip
-    related = {c.name: contenders.full_beside(c, found) for c in found}
-    assert related["vit-lora"].name == "smallvit-full" and related["vim"] is None
-    assert related["smallvit-full"].settings["head"] == "linear"
-    full = lineup(profile())[0]
-    assert contenders.full_beside(full, [replace(full, image_size=64)]) is None
-
-
-def test_growth_points_are_measured_once_each_and_alpha_follows_the_rank():
-    growth = {"methods": ["full", "conv-lora-r8"], "batch_sizes": [8, 16], "image_sizes": [32, 64], "ranks": [2, 8]}
-    params = profile(("full", "conv-lora-r8"), {"growth": growth})
-    points = contenders.growth(params)
-    shown = [(c.name, c.image_size, c.train.batch_size, c.settings.get("rank"), s) for c, s in points]
-    assert shown == [
-        ("full", 32, 8, None, ["batch"]), ("full", 32, 16, None, ["batch", "image", "rank"]),
-        ("full", 64, 16, None, ["image"]),
-        ("conv-lora-r8", 32, 8, 8, ["batch"]), ("conv-lora-r8", 32, 16, 8, ["batch", "image", "rank"]),
-        ("conv-lora-r8", 64, 16, 8, ["image"]), ("conv-lora-r8", 32, 16, 2, ["rank"]),
-    ]  # fmt: skip
-    assert points[-1][0].settings["alpha"] == 4
-
-
-def test_a_compiled_network_is_related_to_a_compiled_one():
-    methods = {name: dict(tiny_params()["method"][name]) for name in ("full", "colora-blocks2-5")}
-    methods["colora-blocks2-5"]["train"] = {"compile": True}
-    found = lineup(profile(methods))
-    full, ours, *peers = found
-    related = contenders.full_beside(ours, found)
-    assert contenders.full_beside(full, found) is full and (related.name, related.role) == (
-        "smallcnn-full",
-        "reference",
-    )
-    assert all(contender.train.compile for contender in [related, *peers])
-    points = [
-        point for point, _ in contenders.growth(profile(methods, {"growth": {"methods": list(methods), "ranks": [2]}}))
-    ]
-    assert contenders.full_beside(points[0], points) is points[0] and contenders.full_beside(points[1], points) is None
-
-
-def test_a_setting_may_be_compiled_and_is_called_so():
-    setting = {**SETTING, "methods": ["colora-blocks2-5"], "compile": True}
-    groups = costing.plan(profile(section={"settings": [setting]}))
-    compiled = {label: [c.train.compile for c in group] for label, group in groups.items()}
-    assert compiled == {"32px-b16": [False] * 5, "smallcnn-16px-b4-float32-compiled": [True] * 5}
-    assert costing.plan(profile(section={"settings": [{**setting, "compile": False}]})).keys() == {
-        "32px-b16", "smallcnn-16px-b4-float32",
-    }  # fmt: skip
-
-
-def test_labels_say_of_the_networks_whether_they_are_compiled():
-    """By the recipe too, not the setting's own words alone."""
-    methods = {"full": {"family": "full"}, "head-only": {"family": "head_only", "train": {"compile": False}}}
-    own, eager = {**SETTING, "methods": ["full"]}, {**SETTING, "methods": ["full"], "compile": False}
-    mixed = {**SETTING, "backbone": "smallvit", "methods": list(methods)}
-    section = {"settings": [own, eager, mixed], "batch_sizes": [4, 4]}
-    groups = costing.plan(profile(methods, section, train={**tiny_params()["train"], "compile": True}))
-    assert {label: [c.train.compile for c in group] for label, group in groups.items()} == {
-        "32px-b4": [True, False, False],  # with full fine-tuning to relate to what is not compiled
-        "smallcnn-16px-b4-float32-compiled": [True],
-        "smallcnn-16px-b4-float32": [False],
-        "smallvit-16px-b4-float32": [True, False, False],
-    }
-    everywhere = costing.plan(profile({"full": methods["full"]}, train={**tiny_params()["train"], "compile": True}))
-    assert list(everywhere) == ["32px-b16-compiled"]
-
-
-@pytest.mark.parametrize(
-    "other, told",
-    [({"compile": False}, "methods full, compile false"), ({"methods": ["head-only"]}, "methods head-only, ")],
-)
-def test_settings_that_cannot_be_told_apart_are_both_named(other, told):
-    setting = {**SETTING, "methods": ["full"]}
-    message = (
-        rf"cost.settings.1 \({told}.* and cost.settings.0 \(methods full, compile null\).*'smallcnn-16px-b4-float32'"
-    )
-    with pytest.raises(ParamsError, match=message):
-        costing.plan(profile(section={"settings": [setting, {**setting, "batch_sizes": [2, 4], **other}]}))
+# Runs
 
 
 @pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # of torch's own tracing
@@ -305,30 +192,6 @@ def test_a_network_that_cannot_be_compiled_is_left_out(workdir, monkeypatch, cap
     left = json.loads(Path("results/tiny/cost.json").read_text())["left_out"]
     assert "No working C++ compiler found" in left["smallcnn-16px-b4-float32-compiled"]["full"]
     assert {row["setting"] for row in read_rows("results/tiny/cost.csv")} == {"32px-b16"}
-
-
-@pytest.mark.parametrize(
-    "section, message",
-    [
-        ({"references_of": ["full"]}, "cost.references_of: 'full' is no CoLoRA method"),
-        ({"references_of": ["colra-blocks2-5"]}, "did you mean 'colora-blocks2-5'"),
-        ({"settings": [{**SETTING, "methods": ["ful"]}]}, "no method 'ful'"),
-        ({"settings": [{**SETTING, "methods": ["vim"]}]}, "'vim'.*network of its own"),
-        ({"methods": ["ful"]}, "no method 'ful'"),
-        ({"growth": {"methods": ["nobody"], "batch_sizes": [2]}}, "no method 'nobody'"),
-    ],
-)  # fmt: skip
-def test_sections_that_ask_for_what_is_not_there(section, message):
-    with pytest.raises(ParamsError, match=message):
-        costing.plan(profile({**tiny_params()["method"], "vim": FAMILIES["vim"]}, section))
-
-
-def test_the_section_may_name_the_methods_that_are_measured():
-    (found,) = costing.plan(profile(section={"methods": ["colora-blocks2-5"], "references_of": []})).values()
-    assert [contender.name for contender in found] == ["colora-blocks2-5", "smallcnn-full"]  # what its ratios are to
-
-
-# Runs
 
 
 def test_a_bench_trains_what_the_method_trains_and_merges_what_merges():
@@ -471,13 +334,6 @@ def test_references_that_cannot_be_made_are_left_out_and_named(workdir, monkeypa
     rows = read_rows(workdir / "results/tiny/cost.csv")
     assert [row["method"] for row in rows] == list(METHODS)
     assert {row["step_ms_lo"] for row in rows} == {row["epoch_s"] for row in rows} == {""}  # one round; no data card
-
-
-def test_groups_that_do_not_fit_the_rank_are_left_out():
-    methods = {"colora": {"family": "colora", "backbone": "convnext_tiny"}}
-    lora = next(c for c in lineup(profile(methods)) if c.form == "peft")
-    with torch.device("meta"), pytest.raises(contenders.LeftOut, match="peft: "):
-        contenders.build(lora, 4)
 
 
 def test_without_a_section_the_files_have_no_row(workdir, capsys):

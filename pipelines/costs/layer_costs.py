@@ -145,7 +145,7 @@ def checked(name: str, work: Comparison) -> float:
     if not error <= TOLERANCE:
         raise ValueError(
             f"{name} ({work.layer}, {work.shape}): ours and the reference differ by {error:.2g} of the largest value, "
-            f"expected at most {TOLERANCE:g}; run tests/test_selective_scan.py, test_kan.py and test_layer_costs.py"
+            f"expected at most {TOLERANCE:g}; run tests/test_selective_scan*.py, test_kan*.py and test_layer_costs.py"
         )
     return error
 
