@@ -23,7 +23,10 @@ def main(arguments: list[str] | None = None) -> int:
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--profile", metavar="NAME", help="this profile, whatever the parameters name")
     which.add_argument("--all", action="store_true", help="every profile that has results")
-    which.add_argument("--headline", metavar="NAME", help="print what came out of a profile, a few lines of Markdown")
+    which.add_argument(
+        "--headline", metavar="NAME", nargs="+",
+        help="print what came out of a profile, a few lines of Markdown, one of each further profile among them",
+    )  # fmt: skip
     return run(lambda: _run(parser.parse_args(arguments)))
 
 
@@ -31,8 +34,7 @@ def _run(options: argparse.Namespace) -> None:
     from report import pages
 
     if options.headline:
-        results = _read(options.headline, options.profile_file)
-        print(pages.headline(results))
+        print(pages.headline(*(_read(name, options.profile_file) for name in options.headline)))
         return
     if options.all:
         names = sorted(path.parent.name for path in Path("results").glob("*/summary.json"))

@@ -180,8 +180,8 @@ def machine(results: Results) -> str:
     return ", ".join(dict.fromkeys(map(str, names))) or "machine not recorded"
 
 
-def headline(results: Results) -> str:
-    """ "What came out" of README: five lines of Markdown, every number from results/."""
+def headline(results: Results, *others: Results) -> str:
+    """ "What came out" of README: five lines of Markdown and the sentence of each other profile, all from results/."""
     rows, found = results.declared_contrasts, verdicts(results) if len(results.paper) else []
     lines = [sentence(results)]
     told = []
@@ -201,6 +201,7 @@ def headline(results: Results) -> str:
     shown = tiles(results, found)
     if shown:
         lines.append(" ".join(f"{tile.label}: {tile.value} ({tile.detail})." for tile in shown))
+    lines += [f"[{own.profile}](report/{own.profile}/README.md): {sentence(own)}" for own in others]
     missing = not_run(results)
     if missing:
         lines.append(f"**Not run:** {'; '.join(missing)}.")
