@@ -72,8 +72,8 @@ def finding(rows: pd.DataFrame) -> str:
         own = rows[(rows.base == base) & (rows.paper > 0)]
         if len(own):
             found, against = int((own.lo > 0).sum()), int((own.hi < 0).sum())
-            text = f"of {len(own)} gains over {words} in the paper {found} appear here"
-            parts.append(f"{text}, {against} are losses" if against else text)
+            text = f"of the paper's gains over {words} {found} of {len(own)} found here"
+            parts.append(f"{text}, {against} reversed" if against else text)
     text = "; ".join(parts) or "The paper states no gain for the methods measured here"
     return f"{text[0].upper()}{text[1:]}."
 

@@ -237,7 +237,9 @@ def test_command_line_builds_one_or_all(commanded, capsys):
     assert main(["--all"]) == 0 and capsys.readouterr().out == "report/a/index.html\nreport/b/index.html\n"
     assert main(["--headline", "a", "b"]) == 0
     told = capsys.readouterr().out.splitlines()
-    assert told[0].startswith("- Trained on 640 images") and told[-1].startswith("- [b](report/b/README.md): Trained on")
+    assert told[0].startswith("- Trained on 640 images") and told[-1].startswith(
+        "- [b](report/b/README.md): Trained on"
+    )
 
 
 def test_the_profile_says_whether_it_is_about_the_paper(commanded, capsys):
