@@ -43,7 +43,7 @@ def build(results: Results, out: Path) -> Path:
     """
     for folder in ("figures", "tables", "pictures", "models"):
         shutil.rmtree(out / folder, ignore_errors=True)
-    sections = folded(rooms.build(results)[0])
+    sections = folded(rooms.build(results))
     found = answer(results, verdicts(results) if len(results.paper) else [])
     out.mkdir(parents=True, exist_ok=True)
     pictures = {own.name: draw(own, out / "figures") for own in sections if own.figure is not None}

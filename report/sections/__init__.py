@@ -4,14 +4,11 @@ A module of this folder is a section. It has
 
     GROUP = "Result"      one of GROUPS
     ORDER = 20            its place within the group, lowest first
-    FOLDED = False        whether a page shows it closed at first (optional)
-    def needs(results) -> str | None       why it cannot be made of these results; None where it can
-    def section(results) -> Section        the section itself; called only where `needs` is None
+    def section(results) -> Section | None       None where the results hold nothing for it
 
 Adding a figure is adding a file; nothing else lists them.
 """
 
-from collections.abc import Collection
 from dataclasses import dataclass, field
 from importlib import import_module
 from pkgutil import iter_modules
@@ -41,7 +38,7 @@ class Section:
     name: str
     group: str
     title: str
-    caption: str
+    caption: str = ""
     alt: str = ""
     figure: Figure | None = None
     tables: list[Table] = field(default_factory=list)
@@ -54,23 +51,13 @@ def found() -> list[ModuleType]:
     return sorted(modules, key=lambda module: (GROUPS.index(module.GROUP), module.ORDER, module.__name__))
 
 
-def build(results: Results, only: Collection[str] | None = None) -> tuple[list[Section], dict[str, str]]:
-    """Make the sections of a profile's results, or those named in `only`.
-
-    Returns:
-        the sections in the order shown, and for each that is left out the reason, by name.
-    """
-    sections, left_out = [], {}
+def build(results: Results) -> list[Section]:
+    """The sections of a profile's results in the order shown."""
+    made = []
     for module in found():
-        name = module.__name__.rpartition(".")[2]
-        if only is not None and name not in only:
-            continue
-        reason = module.needs(results)
-        if reason is None:
-            with drawing.look():
-                sections.append(module.section(results))
-            if sections[-1].figure is not None:
-                plt.close(sections[-1].figure)  # pyplot lets go of it; it is saved as before
-        else:
-            left_out[name] = reason
-    return sections, left_out
+        with drawing.look():
+            section = module.section(results)
+        made += [section] if section else []
+        if section and section.figure:
+            plt.close(section.figure)  # pyplot lets go of it; it is saved as before
+    return made

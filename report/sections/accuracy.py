@@ -13,12 +13,10 @@ from report.text import DASH, MARK, count, few, interval, mean_sd, number, perce
 GROUP, ORDER = "Result", 20
 
 
-def needs(results: Results) -> str | None:
-    return None if (results.methods.seeds > 0).any() else "no run is complete"
-
-
-def section(results: Results) -> Section:
+def section(results: Results) -> Section | None:
     methods = results.whole[results.whole.seeds > 0]
+    if methods.empty:
+        return None
     drawn = figure(methods, results.complete, results.declared[:1])
     title = finding(methods)
     best = methods.sort_values("acc_mean", ascending=False)

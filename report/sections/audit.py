@@ -4,16 +4,13 @@ from report import claims
 from report.reading import Results
 from report.sections import Section
 
-GROUP = "Evidence"
-ORDER = 90
+GROUP, ORDER = "Evidence", 90
 
 
-def needs(results: Results) -> str | None:
-    return "the report is not about the paper" if results.paper.empty else None
-
-
-def section(results: Results) -> Section:
+def section(results: Results) -> Section | None:
+    if results.paper.empty:  # the report is not about the paper
+        return None
     table = claims.audited(results)
     agree = (table.raw.agrees == "yes").sum()
     title = f"{agree} of {len(table.raw)} of the paper's own figures that can be recomputed agree."
-    return Section("audit", GROUP, title, "", tables=[table], folded=True)
+    return Section("audit", GROUP, title, tables=[table], folded=True)

@@ -14,16 +14,9 @@ GROUP, ORDER = "Result", 30
 BASES = {"full": "full fine-tuning", "head_only": "head-only"}  # role of pairs.csv: words
 
 
-def needs(results: Results) -> str | None:
-    if results.paper.empty:
-        return "the report is not about the paper"
-    return (
-        None if len(differences(results)) else "no method of the profile stands in the paper beside full or head-only"
-    )
-
-
-def section(results: Results) -> Section:
-    rows = differences(results)
+def section(results: Results) -> Section | None:
+    if results.paper.empty or (rows := differences(results)).empty:
+        return None
     title = finding(rows)
     caption = (
         "Accuracy minus that of full fine-tuning, and of head-only, on the same network and data: dot and line, "

@@ -4,14 +4,11 @@ from report import claims
 from report.reading import Results
 from report.sections import Section
 
-GROUP = "Evidence"
-ORDER = 10
+GROUP, ORDER = "Evidence", 10
 
 
-def needs(results: Results) -> str | None:
-    return "the report is not about the paper" if results.paper.empty else None
-
-
-def section(results: Results) -> Section:
+def section(results: Results) -> Section | None:
+    if results.paper.empty:  # the report is not about the paper
+        return None
     found = claims.verdicts(results)
-    return Section("claims", GROUP, f"{claims.tally(found)}.", "", tables=[claims.claims(results, found)])
+    return Section("claims", GROUP, f"{claims.tally(found)}.", tables=[claims.claims(results, found)])

@@ -10,7 +10,7 @@ from report.reading import Results
 from report.sections import Section, Table
 from report.text import DASH, number, percent
 
-GROUP, ORDER, FOLDED = "Evidence", 35, True
+GROUP, ORDER = "Evidence", 35
 SPECIFICITY, FALSE_ALARMS = "95 %", 0.05  # of `sensitivity` in clinical.csv
 SHOWN = 6  # classes: more panels were not legible
 AXES = {
@@ -22,11 +22,9 @@ MEASURES = {
 }  # fmt: skip
 
 
-def needs(results: Results) -> str | None:
-    return None if len(results.clinical) else "no run left probabilities"
-
-
-def section(results: Results) -> Section:
+def section(results: Results) -> Section | None:
+    if results.clinical.empty:
+        return None
     title = finding(results.clinical, results.leading(1))
     curves = results.roc
     order = [name for name in results.methods.index if name in set(curves.method)]
@@ -39,7 +37,7 @@ def section(results: Results) -> Section:
     return Section(
         name="clinical", group=GROUP, title=title, caption=caption if order else "", alt=title if order else "",
         figure=figure(curves, order, results.methods) if order else None,
-        tables=tables(results.clinical, list(results.methods.index), results.label), folded=FOLDED,
+        tables=tables(results.clinical, list(results.methods.index), results.label), folded=True,
     )  # fmt: skip
 
 

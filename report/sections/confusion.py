@@ -17,12 +17,10 @@ CROWDED = 12  # classes, above which ticks are every fifth class's number and th
 EVERY = 5
 
 
-def needs(results: Results) -> str | None:
-    return None if len(results.confusion) and results.leading(SHOWN) else "no run left predictions"
-
-
-def section(results: Results) -> Section:
+def section(results: Results) -> Section | None:
     names = results.leading(SHOWN)
+    if results.confusion.empty or not names:
+        return None
     shares = {name: matrix(results.confusion, name) for name in names}
     title = finding(shares)
     caption = f"Per cent of the images of a true class (row) that are called each class (column); {results.label}."

@@ -12,17 +12,15 @@ from report.reading import Results, machine
 from report.sections import Section
 from report.text import listed
 
-GROUP, ORDER, FOLDED = "Cost", 30, True
+GROUP, ORDER = "Cost", 30
 SWEEPS = {"batch": ("batch_size", "Batch size"), "image": ("image_size", "Image size, px"), "rank": ("rank", "Rank")}
 VALUES = {"step_ms": "Training step, ms", "peak_mib": "Peak memory, MiB"}
 
 
-def needs(results: Results) -> str | None:
-    return None if len(swept(results.cost_growth)) else "the profile's `cost` section asks for no sweep"
-
-
-def section(results: Results) -> Section:
+def section(results: Results) -> Section | None:
     rows = swept(results.cost_growth)
+    if rows.empty:
+        return None
     title = finding(rows)
     caption = (
         "One value is swept in a column, the others are the profile's; log scales. Measured on "
@@ -30,8 +28,7 @@ def section(results: Results) -> Section:
     )
     return Section(
         name="cost_growth", group=GROUP, title=title, caption=caption, alt=f"{title} {powers(rows)}".strip(),
-        figure=figure(rows),
-        folded=FOLDED,
+        figure=figure(rows), folded=True,
     )  # fmt: skip
 
 

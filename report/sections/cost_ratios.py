@@ -14,12 +14,10 @@ GROUP, ORDER = "Cost", 20
 SHOWN = 4  # panels; the table has all
 
 
-def needs(results: Results) -> str | None:
-    return None if results.cost.step_ratio.notna().any() else "no costs were measured; run `python -m pipelines.cost`"
-
-
-def section(results: Results) -> Section:
+def section(results: Results) -> Section | None:
     rows = styled(results.cost)
+    if rows.empty:
+        return None
     where = machine(results.directory)
     title = finding(rows, results.declared[:1])
     of_colora = list(dict.fromkeys(rows.panel[(rows.family == "colora") & (rows.role == "method")]))[:SHOWN]
@@ -44,8 +42,9 @@ def styled(cost: pd.DataFrame) -> pd.DataFrame:
     rows = cost[cost.step_ratio.notna() & (cost.family.ne("full") | cost.role.ne("method"))]
     colors = [drawing.looks(row.family, row.backbone).color for row in rows.itertuples()]
     panels = [heading(row) for row in rows.itertuples()]
-    rows = rows.assign(panel=panels, color=colors, ink=[drawing.ink(color) for color in colors])
-    return pd.concat([own.sort_values("step_ratio", kind="stable") for _, own in rows.groupby("panel", sort=False)])
+    place, _ = pd.factorize(pd.Series(panels, dtype=str))
+    rows = rows.assign(panel=panels, place=place, color=colors, ink=[drawing.ink(color) for color in colors])
+    return rows.sort_values(["place", "step_ratio"])
 
 
 def heading(row) -> str:

@@ -12,12 +12,10 @@ from report.text import few, interval, number, points, signed, span
 GROUP, ORDER = "Result", 40
 
 
-def needs(results: Results) -> str | None:
-    return None if results.external.balanced_accuracy.notna().any() else "the profile names no external data"
-
-
-def section(results: Results) -> Section:
+def section(results: Results) -> Section | None:
     rows = results.external[results.external.balanced_accuracy.notna()]
+    if rows.empty:
+        return None
     title = finding(rows, results.contrasts)
     sizes = "; ".join(
         f"{data}: {span(own.images)} images{f' of {span(own.patients)} patients' if own.patients.notna().any() else ''}"

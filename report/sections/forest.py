@@ -15,14 +15,10 @@ GROUP, ORDER = "Result", 10
 METRICS = {"accuracy": "accuracy", "balanced_accuracy": "balanced accuracy", "auc": "AUC"}
 
 
-def needs(results: Results) -> str | None:
-    return (
-        None if results.declared_contrasts.difference.notna().any() else "no declared contrast has runs on both sides"
-    )
-
-
-def section(results: Results) -> Section:
+def section(results: Results) -> Section | None:
     rows = results.declared_contrasts.dropna(subset="difference")
+    if rows.empty:
+        return None
     rows = rows.assign(last=rows.higher == "not tested")
     rows = rows.sort_values(["last", "difference"], ascending=[True, False], kind="stable").reset_index(drop=True)
     inks = results.methods.ink

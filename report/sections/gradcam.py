@@ -21,15 +21,9 @@ EDGE = 0.1  # share of the width and height at each side that counts as the imag
 AGREEMENT = "agreement"
 
 
-def needs(results: Results) -> str | None:
-    return (
-        None
-        if results.explained is not None
-        else "no explain.npz; run `python -m pipelines.explain` with `probe` in the profile"
-    )
-
-
-def section(results: Results) -> Section:
+def section(results: Results) -> Section | None:
+    if results.explained is None:
+        return None
     shown = chosen(results.explained, results.leading(MOST))
     title = finding(shown)
     told = "; ".join(

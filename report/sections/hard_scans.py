@@ -14,12 +14,10 @@ GROUP, ORDER = "Evidence", 60
 SHOWN = 8
 
 
-def needs(results: Results) -> str | None:
-    return None if len(results.hard_scans) else "no scan is wrong in most runs"
-
-
-def section(results: Results) -> Section:
+def section(results: Results) -> Section | None:
     rows = results.hard_scans
+    if rows.empty:
+        return None
     pictured = rows[rows.image.isin(list(results.scans))].head(SHOWN)
     title = finding(rows)
     caption = (

@@ -7,16 +7,14 @@ from report.sections import Section, Table
 from report.sections.cost_ratios import with_interval
 from report.text import number, percent, seconds, span
 
-GROUP, ORDER, FOLDED = "Cost", 40, True
+GROUP, ORDER = "Cost", 40
 BOUNDS = {"copy": "copying", "arithmetic": "arithmetic", "products": "dense products"}
 
 
-def needs(results: Results) -> str | None:
-    return None if len(results.cost_layers) else "the profile's `cost` section asks for no layers"
-
-
-def section(results: Results) -> Section:
+def section(results: Results) -> Section | None:
     rows = results.cost_layers
+    if rows.empty:
+        return None
     best, worst = rows.loc[rows.reference_ratio.idxmin()], rows.loc[rows.reference_ratio.idxmax()]
     title = (
         f"Layers written for this suite take {percent(round(best.reference_ratio, 2))} ({best.layer}, {best.method}) "
@@ -24,9 +22,8 @@ def section(results: Results) -> Section:
         "time."
     )
     return Section(
-        name="layer_costs", group=GROUP, title=title, caption="",
+        name="layer_costs", group=GROUP, title=title, folded=True,
         tables=[table(rows, results.profile, machine(results.directory))],
-        folded=FOLDED,
     )  # fmt: skip
 
 

@@ -14,11 +14,9 @@ SHOWN = 9  # panels
 STILL = 0.01  # gain in accuracy over the last two epochs from which a method is said to be still rising
 
 
-def needs(results: Results) -> str | None:
-    return None if len(results.curves) else "no run left a learning curve"
-
-
-def section(results: Results) -> Section:
+def section(results: Results) -> Section | None:
+    if results.curves.empty:
+        return None
     names = results.varied(SHOWN, set(results.curves.method))
     curves = results.curves[results.curves.method.isin(names)]
     title = finding(results.curves, [name for name in results.whole.index if name in results.learnt])

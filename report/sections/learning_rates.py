@@ -14,12 +14,10 @@ SHOWN = 9  # panels
 NEAR = 0.01  # of the best accuracy: rates that close count as good
 
 
-def needs(results: Results) -> str | None:
-    return None if results.tuning.val_acc.notna().any() else "no learning rate was tried: all are stated in the profile"
-
-
-def section(results: Results) -> Section:
+def section(results: Results) -> Section | None:
     tried = results.tuning
+    if tried.val_acc.isna().all():
+        return None
     names = results.varied(SHOWN, set(tried.method))
     learnt = tried[tried.method.isin(results.learnt)]
     title = finding(learnt if len(learnt) else tried)

@@ -4,18 +4,16 @@ from report.reading import Results
 from report.sections import Section, Table
 from report.text import DASH, few
 
-GROUP, ORDER, FOLDED = "Data and methods", 90, True
+GROUP, ORDER = "Data and methods", 90
 
 
-def needs(results: Results) -> str | None:
-    return None if len(results.holes) else "every run has a result"
-
-
-def section(results: Results) -> Section:
+def section(results: Results) -> Section | None:
     holes = results.holes
+    if holes.empty:
+        return None
     raw = holes[["method", "seed", "status", "failure"]]
     title = f"{len(holes)} of {len(results.runs)} runs have no result: {few(list(dict.fromkeys(holes.method)))}."
     text = raw.fillna(DASH).astype(str).rename(columns=str.capitalize)
     note = "The numbers of these methods come from the runs that remain."
     made = Table("missing", f"Runs without a result (profile {results.profile})", note, raw, text, left=4)
-    return Section(name="missing", group=GROUP, title=title, caption="", tables=[made], folded=FOLDED)
+    return Section(name="missing", group=GROUP, title=title, tables=[made], folded=True)

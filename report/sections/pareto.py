@@ -20,16 +20,10 @@ AXES = {  # column: name of the axis, and how its values are written
 }
 
 
-def needs(results: Results) -> str | None:
-    return (
-        None
-        if results.whole.dropna(subset=["acc_mean", "trainable"]).shape[0] > 1
-        else "fewer than two methods have runs"
-    )
-
-
-def section(results: Results) -> Section:
+def section(results: Results) -> Section | None:
     points = collected(results.whole, results.cost)
+    if points.trainable.count() < 2:
+        return None
     columns = [name for name in AXES if points[name].notna().sum() > 1]
     fronts = {name: front(points[name], points.acc_mean) for name in columns}
     title = finding(points, fronts)

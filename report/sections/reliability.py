@@ -21,13 +21,10 @@ SCORES = {  # columns of scores.csv: headings
 }  # fmt: skip
 
 
-def needs(results: Results) -> str | None:
-    have = results.reliability["count"].sum() > 0 and len(results.scores)
-    return None if have and results.leading(SHOWN) else "no run left probabilities"
-
-
-def section(results: Results) -> Section:
+def section(results: Results) -> Section | None:
     names = [name for name in results.leading(SHOWN) if name in set(results.reliability.method)]
+    if not names or results.scores.empty or not results.reliability["count"].any():
+        return None
     errors = results.scores.groupby("method")[["ece", "ece_chance"]].mean()
     title = finding(errors.loc[[name for name in names if name in results.learnt] or names])
     caption = (

@@ -19,12 +19,10 @@ MEANINGS = {
 }  # fmt: skip
 
 
-def needs(results: Results) -> str | None:
-    return None if len(whole(results.robustness)) else "no run was probed with corrupted images"
-
-
-def section(results: Results) -> Section:
+def section(results: Results) -> Section | None:
     rows = whole(results.robustness).set_index("method")
+    if rows.empty:
+        return None
     rows = rows.loc[[name for name in results.leading(SHOWN) if name in rows.index] or rows.index[:SHOWN]].sort_values(
         "drop"
     )

@@ -7,19 +7,17 @@ from report.reading import Results
 from report.sections import Section, Table
 from report.text import DASH, few, points
 
-GROUP, ORDER, FOLDED = "Evidence", 70, True
+GROUP, ORDER = "Evidence", 70
 POINTS = ("spread", "jitter", "drawdown")  # measures in units of accuracy, shown in percentage points
 
 
-def needs(results: Results) -> str | None:
-    return None if results.stability.value.notna().any() else "no measure of stability has a value"
-
-
-def section(results: Results) -> Section:
+def section(results: Results) -> Section | None:
+    if results.stability.value.isna().all():
+        return None
     made = table(results.stability, list(results.methods.index), results.describe("val"))
     learnt = results.stability[results.stability.method.isin(results.learnt)]
     title = finding(learnt if len(learnt) else results.stability)
-    return Section(name="stability", group=GROUP, title=title, caption="", tables=[made], folded=FOLDED)
+    return Section(name="stability", group=GROUP, title=title, tables=[made], folded=True)
 
 
 def finding(frame: pd.DataFrame) -> str:

@@ -275,7 +275,7 @@ def test_the_declared_methods_are_shown_first():
 def test_leading_needs_no_declaration(results):
     plain = replace(results, contrasts=results.contrasts.iloc[:0])
     assert plain.declared == [] and plain.leading(3) == list(results.methods.drop_duplicates("kind").index[:3])
-    assert forest.needs(plain) is not None
+    assert forest.section(plain) is None
 
 
 def test_the_table_of_layers_shows_every_row_with_dashes_for_what_is_not_there():

@@ -31,14 +31,14 @@ def own(tmp_path_factory):
 def test_all_methods_are_shown_and_none_of_the_papers_is_missed(own):
     assert own.declared == [] and own.leading() == list(METHODS)
     assert pages.answer(own, []).not_run == []
-    figure = next(part for part in sections.build(own)[0] if part.name == "confusion").figure
+    figure = next(part for part in sections.build(own) if part.name == "confusion").figure
     assert [axis.get_title("left") for axis in figure.axes if axis.get_visible()] == list(METHODS)
     assert [line["first"] for line in charts.curves(own)["methods"]] == [True, True]
 
 
 def test_a_class_that_a_method_never_names_is_marked(own):
     assert own.never_named == {"full": ["drusen"]}
-    parts = building.folded(sections.build(own)[0])
+    parts = building.folded(sections.build(own))
     found = pages.answer(own, [])
     for text in (markdown.render(own, found, parts), html.render(own, found, parts, {})):
         assert "† Named for no test image: drusen by full." in text

@@ -15,7 +15,8 @@ from report import claims, pages
 from report.__main__ import main
 from report.pages import building, first_screen, markdown, model_card, pictures
 from report.reading import PAPER, ReportError, load
-from report.sections import Section
+from report.sections import Section, audit
+from report.sections import claims as claims_section
 from report.text import Table
 from tests.report import made
 from tests.report import page as fake
@@ -117,7 +118,7 @@ def built(tmp_path_factory):
     folder = tmp_path_factory.mktemp("built")
     found = fake.results(folder)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(building.rooms, "build", lambda results: (fake.sections(results), {}))
+        patch.setattr(building.rooms, "build", fake.sections)
         patch.chdir(folder)
         building.build(found, folder / "report" / "fake")
     return found, folder / "report" / "fake"
@@ -186,8 +187,7 @@ def test_names_in_readme_cannot_form_markup():
 def test_own_data_hear_nothing_of_the_paper(tmp_path):
     found = pages.read(made.write(tmp_path / "results" / "own"))  # a folder: not the paper's data
     assert found.paper.empty
-    sections, left_out = building.rooms.build(found, ["claims", "audit"])
-    assert sections == [] and set(left_out) == {"claims", "audit"}
+    assert claims_section.section(found) is None and audit.section(found) is None
     text = markdown.render(found, pages.answer(found, []), [])
     assert "OCTMNIST" not in text and "arXiv" not in text and "small-data" not in text
     assert len(pages.read(made.write(tmp_path / "results" / "mnist", source="medmnist")).paper) > 0
@@ -198,7 +198,7 @@ def test_what_an_earlier_report_left_is_removed(tmp_path, monkeypatch):
     old = tmp_path / "report" / "figures" / "old.svg"
     old.parent.mkdir(parents=True)
     old.touch()
-    monkeypatch.setattr(building.rooms, "build", lambda results: ([], {}))
+    monkeypatch.setattr(building.rooms, "build", lambda results: [])
     building.build(found, tmp_path / "report")
     assert not old.exists() and (tmp_path / "report" / "index.html").is_file()
 
@@ -225,7 +225,7 @@ def test_a_model_card_stands_where_weights_are(results, tmp_path):
 @pytest.fixture
 def commanded(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(building.rooms, "build", lambda results: ([], {}))
+    monkeypatch.setattr(building.rooms, "build", lambda results: [])
     return tmp_path
 
 
