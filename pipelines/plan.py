@@ -16,21 +16,16 @@ def main(argv=None) -> int:
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--profile", help="a profile of conf/profile, whatever is active")
     which.add_argument("--profile-file", default="params.yaml", help="parameters (default: %(default)s)")
-    parser.add_argument("--cost", type=Path, metavar="FILE", help="step times; default: results/<profile>/cost.csv")
     parser.add_argument("--gpus", type=_positive, nargs="+", default=[1, 8, 64], metavar="N", help="default: 1 8 64")
-    images = "images to train on, or three numbers: training, validation, test; default: those of the data card"
-    parser.add_argument("--images", type=_positive, nargs="+", metavar="N", help=images)
     parser.add_argument("--out", type=Path, metavar="FILE.csv", help="also write the tables: FILE.csv, FILE_gpus.csv")
     args = parser.parse_args(argv)
-    if args.images and len(args.images) not in (1, 3):
-        parser.error(f"--images: expected one number or three, found {len(args.images)}")
 
     def action() -> None:
         from pipelines.costs import forecast
         from pipelines.profile import compose, load
 
         params = compose(args.profile) if args.profile else load(args.profile_file)
-        forecast.forecast(params, cost=args.cost, images=args.images, gpus=args.gpus, out=args.out)
+        forecast.forecast(params, gpus=args.gpus, out=args.out)
 
     return _cli.run(action)
 

@@ -16,6 +16,7 @@ from torch import nn
 from colora.conv import ColoraConv2d
 from pipelines import cost
 from pipelines.costs import benches, contenders, costing, layer_costs, measure
+from pipelines.evidence import schemas
 from pipelines.profile import Params
 from pipelines.training import counting
 from tests.conftest import FAMILIES, tiny_params
@@ -23,7 +24,6 @@ from tests.conftest import FAMILIES, tiny_params
 ROOT = Path(__file__).parents[1]
 CPU = torch.device("cpu")
 METHODS = ("full", "head-only", "colora-blocks2-5")
-SETTING = {"backbone": "smallcnn", "image_size": 16, "batch_sizes": [4]}
 
 
 @pytest.fixture(autouse=True)
@@ -38,8 +38,8 @@ def profile(methods=METHODS, section=None, **changes) -> Params:
     return Params(**content)
 
 
-def lineup(params, batch_size=8, **options):
-    return contenders.lineup(params, list(params.method), image_size=32, batch_size=batch_size, **options)
+def lineup(params, batch_size=8):
+    return contenders.lineup(params, list(params.method), image_size=32, batch_size=batch_size)
 
 
 def bench(contender, **options):
@@ -107,7 +107,7 @@ def test_flops_of_a_training_step_counted_by_hand(monkeypatch):
 
 
 @pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # of torch's own tracing
-def test_every_network_of_a_compiled_setting_runs_compiled(workdir, monkeypatch):
+def test_every_network_of_a_compiled_recipe_runs_compiled(workdir, monkeypatch):
     """And its inference, which the cost stage runs as it is, is not counted."""
     compiled, ran = [], set()
 
@@ -117,16 +117,13 @@ def test_every_network_of_a_compiled_setting_runs_compiled(workdir, monkeypatch)
 
     original = torch.compile
     monkeypatch.setattr(torch, "compile", lambda network: original(network, backend=backend))
-    settings = [{**SETTING, "batch_sizes": [4, 6], "methods": list(METHODS), "compile": True}]
-    costing.run(profile(section={"settings": settings, "rounds": 1}), "cpu")
+    recipe = {**tiny_params()["train"], "compile": True}
+    costing.run(profile(section={"batch_sizes": [4, 6], "rounds": 1}, train=recipe), "cpu")
     assert len(compiled) == 2 * 5  # three methods and two references at two batch sizes, each with a graph of its own
     found = {row["setting"]: [] for row in read_rows("results/tiny/cost.csv")}
     for row in read_rows("results/tiny/cost.csv"):
         found[row["setting"]].append((row["compile"], bool(row["inference_ms"]), bool(row["input_ratio"])))
-        assert row["compile"] == str(row["setting"].endswith("-compiled"))
-    for batch in (4, 6):
-        assert found[f"smallcnn-16px-b{batch}-float32-compiled"] == [("True", False, False)] * 5
-    assert found["32px-b16"][0] == ("False", True, True)
+    assert found == {f"32px-b{batch}": [("True", False, False)] * 5 for batch in (4, 6)}
 
 
 def test_inference_is_measured_beside_a_compiled_method(workdir, monkeypatch):
@@ -134,6 +131,7 @@ def test_inference_is_measured_beside_a_compiled_method(workdir, monkeypatch):
     methods = {"full": {"family": "full"}, "head-only": {"family": "head_only", "train": {"compile": True}}}
     costing.run(profile(methods, {"rounds": 1}), "cpu")
     full, transfer, whole = read_rows("results/tiny/cost.csv")
+    assert full["compile"] == "False" and full["input_ratio"]
     assert full["inference_batch"] == "4" and full["inference_ratio"] == full["inference_batch_ratio"] == "1"
     for row in (transfer, whole):
         assert (row["compile"], row["inference_batch"], row["inference_ms"]) == ("True", "", "")
@@ -142,7 +140,7 @@ def test_inference_is_measured_beside_a_compiled_method(workdir, monkeypatch):
 def test_points_of_the_growth_sweeps_are_left_out_one_by_one(workdir, monkeypatch):
     def measure_all(label, lineup, device, **options):
         rows = [
-            {"method": c.name, "image_size": c.image_size, "batch_size": c.train.batch_size,
+            {"sweep": c.sweep, "method": c.name, "image_size": c.image_size, "batch_size": c.train.batch_size,
              "rank": c.settings.get("rank", math.nan), "step_ratio": 1.0, "step_ratio_lo": 1.0, "step_ratio_hi": 1.0,
              "step_ms": 1.0, "peak_mib": 1.0, "peak_ratio": 1.0}
             for c in lineup if (c.name, c.train.batch_size, c.settings.get("rank")) not in left_out
@@ -150,7 +148,6 @@ def test_points_of_the_growth_sweeps_are_left_out_one_by_one(workdir, monkeypatc
         return {
             "rows": rows,
             "ceiling": {},
-            "headline": {},
             "left_out": {name: "out of memory" for name, *_ in left_out},
         }
 
@@ -187,11 +184,11 @@ def test_a_network_that_cannot_be_compiled_is_left_out(workdir, monkeypatch, cap
 
     original = torch.compile
     monkeypatch.setattr(torch, "compile", lambda network: original(network, backend=backend))
-    setting = {**SETTING, "methods": ["full"], "compile": True}
-    costing.run(profile(section={"settings": [setting], "rounds": 1}), "cpu")
+    methods = {"full": {"family": "full"}, "compiled": {"family": "full", "train": {"compile": True}}}
+    costing.run(profile(methods, {"rounds": 1}), "cpu")
     left = json.loads(Path("results/tiny/cost.json").read_text())["left_out"]
-    assert "No working C++ compiler found" in left["smallcnn-16px-b4-float32-compiled"]["full"]
-    assert {row["setting"] for row in read_rows("results/tiny/cost.csv")} == {"32px-b16"}
+    assert "No working C++ compiler found" in left["32px-b16"]["compiled"]
+    assert [row["method"] for row in read_rows("results/tiny/cost.csv")] == ["full"]
 
 
 def test_a_bench_trains_what_the_method_trains_and_merges_what_merges():
@@ -229,9 +226,10 @@ def write_card(params, card=None):
 
 
 def test_files_of_a_run(workdir, capsys):
-    other = {**SETTING, "methods": ["full"], "precision": "bfloat16"}
     growth = {"methods": ["full"], "batch_sizes": [4, 8], "rounds": 2}
-    params = profile(METHODS, {"settings": [other], "growth": growth, "batch_sizes": [8]})
+    methods = {name: tiny_params()["method"][name] for name in METHODS}
+    methods["half"] = {"family": "full", "train": {"precision": "bfloat16"}}
+    params = profile(methods, {"growth": growth, "batch_sizes": [8]})
     write_card(params)
     results = costing.run(params, "cpu")
     rows = read_rows(workdir / "results/tiny/cost.csv")
@@ -242,10 +240,9 @@ def test_files_of_a_run(workdir, capsys):
         "inference_ratio_hi", "rounds",
     ]  # fmt: skip
     assert [(r["setting"], r["method"]) for r in rows] == [
-        *(("32px-b8", name) for name in (*METHODS, "colora-blocks2-5-two-branch", "colora-blocks2-5-peft-lora-r8")),
-        ("smallcnn-16px-b4-bfloat16", "full"),
+        ("32px-b8", name) for name in (*methods, "colora-blocks2-5-two-branch", "colora-blocks2-5-peft-lora-r8")
     ]
-    full, transfer, ours, two, _, small = rows
+    full, transfer, ours, half, two, _ = rows
     assert full["step_ratio"] == full["step_ratio_lo"] == full["peak_ratio"] == full["inference_ratio"] == "1"
     for row in rows:
         step, size = float(row["step_ms"]) / 1000, int(row["batch_size"])
@@ -254,24 +251,19 @@ def test_files_of_a_run(workdir, capsys):
         assert float(row["epoch_s"]) == pytest.approx(math.ceil(50 / size) * step, rel=1e-4)
     assert float(transfer["peak_ratio"]) < float(ours["peak_ratio"]) < 1
     assert float(ours["peak_ratio"]) == pytest.approx(float(ours["peak_mib"]) / float(full["peak_mib"]), rel=1e-4)
-    assert ours["inference_merged_ms"] and not two["inference_merged_ms"] and small["precision"] == "bfloat16"
+    assert ours["inference_merged_ms"] and not two["inference_merged_ms"]
+    assert half["precision"] == "bfloat16" and half["step_ratio"] == "1"
     assert float(ours["peak_mib"]) < float(two["peak_mib"])
     # Merged, the method runs full fine-tuning's operators on an image; the two-branch form runs more.
-    deployed = [(row["inference_operators"], row["inference_flops"]) for row in rows[:4]]
+    deployed = [(row["inference_operators"], row["inference_flops"]) for row in rows]
     assert deployed[2] == deployed[0] and float(two["inference_flops"]) > float(full["inference_flops"])
     assert two["inference_operators"] != full["inference_operators"]
     found = json.loads((workdir / "results/tiny/cost.json").read_text())
     assert set(found["ceiling"]["32px-b8"]) == {
-        "bytes_per_s", "float32_flops_per_s", "float32_convolution_flops_per_s",
+        "bytes_per_s", "float32_flops_per_s", "float32_convolution_flops_per_s", "bfloat16_flops_per_s",
+        "bfloat16_convolution_flops_per_s",
     }  # fmt: skip
     assert found["environment"]["torch"] == torch.__version__
-    headline = found["headline"]["32px-b8"]["colora-blocks2-5"]
-    assert headline["colora_peak_ratio"] == pytest.approx(float(ours["peak_ratio"]), rel=1e-4)
-    assert headline["colora_vs_two_branch_peak"] == pytest.approx(
-        float(ours["peak_mib"]) / float(two["peak_mib"]), rel=1e-4
-    )
-    low, high = headline["colora_vs_two_branch_lo"], headline["colora_vs_two_branch_hi"]
-    assert low <= headline["colora_vs_two_branch"] <= high
     grown = read_rows(workdir / "results/tiny/cost_growth.csv")
     assert [(r["sweep"], r["batch_size"], r["rounds"]) for r in grown] == [("batch", "4", "2"), ("batch", "8", "2")]
     assert float(grown[0]["peak_mib"]) < float(grown[1]["peak_mib"])
@@ -284,9 +276,9 @@ def fake_measurement(calls, stop_at=None):
         calls.append(label)
         if label == stop_at:
             raise KeyboardInterrupt
-        row = dict.fromkeys(costing.COLUMNS, 1.0)
+        row = dict.fromkeys(schemas.TABLES["cost"].columns, 1.0)
         rows = [{**row, "method": c.name, "setting": label} for c in lineup]
-        return {"rows": rows, "ceiling": {}, "headline": {}, "left_out": {}}
+        return {"rows": rows, "ceiling": {}, "left_out": {}}
 
     return measure_all
 
@@ -340,7 +332,7 @@ def test_without_a_section_the_files_have_no_row(workdir, capsys):
     params = Params(**tiny_params())
     assert costing.run(params) == {} and "no cost section" in capsys.readouterr().out
     assert read_rows(workdir / "results/tiny/cost.csv") == read_rows(workdir / "results/tiny/cost_growth.csv") == []
-    assert json.loads((workdir / "results/tiny/cost.json").read_text())["headline"] == {}
+    assert json.loads((workdir / "results/tiny/cost.json").read_text())["ceiling"] == {}
 
 
 def test_the_command_line_names_the_method_that_is_wrong(workdir, capsys):
@@ -379,19 +371,17 @@ def test_processes_are_put_together_by_the_ratios_of_each(workdir, monkeypatch):
     full, ours, *_ = read_rows(workdir / "results/tiny/cost.csv")
     assert full["processes"] == "2" and full["step_ratio"] == full["step_ratio_lo"] == full["step_ratio_hi"] == "1"
     assert 0 < float(ours["step_ratio_lo"]) < float(ours["step_ratio"]) < float(ours["step_ratio_hi"])
-    assert results["32px-b4"]["headline"]["colora-blocks2-5"]["colora_step_ratio"] == pytest.approx(
-        float(ours["step_ratio"]), rel=1e-4
-    )
+    assert results["32px-b4"]["rows"][1]["step_ratio"] == pytest.approx(float(ours["step_ratio"]), rel=1e-4)
     assert not list(workdir.glob("checkpoints/**/*.json"))
 
 
 def test_what_one_process_left_out_is_left_out_of_all():
     def result(ratio, *names, **left_out):
         rows = [
-            {"method": name, "image_size": 32, "batch_size": 4, "rank": math.nan, "step_ratio": ratio,
+            {"sweep": "", "method": name, "image_size": 32, "batch_size": 4, "rank": math.nan, "step_ratio": ratio,
              "step_ratio_lo": 0.0, "step_ratio_hi": 9.0, "peak_mib": 10 * ratio, "flops": 7} for name in names
         ]  # fmt: skip
-        return {"rows": rows, "ceiling": {"copy": ratio}, "headline": {}, "left_out": left_out}
+        return {"rows": rows, "ceiling": {"copy": ratio}, "left_out": left_out}
 
     found = benches.combined([result(1.0, "a", "b"), result(4.0, "a", b="memory"), result(2.0, "a", "b")])
     (row,) = found["rows"]

@@ -1,4 +1,4 @@
-"""Who the cost stage measures: references, settings and their labels, growth, sections that ask too much."""
+"""Who the cost stage measures: references, growth, sections that ask too much."""
 
 import math
 from dataclasses import replace
@@ -11,7 +11,7 @@ from colora.conv import ColoraConv2d
 from pipelines.costs import contenders, costing
 from pipelines.profile import ParamsError
 from tests.conftest import FAMILIES, tiny_params
-from tests.test_cost import SETTING, lineup, profile
+from tests.test_cost import lineup, profile
 
 
 def test_references_stand_on_the_network_and_at_the_places_of_the_colora_method():
@@ -62,18 +62,19 @@ def test_what_a_network_has_not_got_is_added_for_the_ratios():
     assert contenders.full_beside(full, [replace(full, image_size=64)]) is None
 
 
-def test_growth_points_are_measured_once_each_and_alpha_follows_the_rank():
+def test_growth_points_are_those_of_every_sweep_and_alpha_follows_the_rank():
     growth = {"methods": ["full", "conv-lora-r8"], "batch_sizes": [8, 16], "image_sizes": [32, 64], "ranks": [2, 8]}
     params = profile(("full", "conv-lora-r8"), {"growth": growth})
     points = contenders.growth(params)
-    shown = [(c.name, c.image_size, c.train.batch_size, c.settings.get("rank"), s) for c, s in points]
+    shown = [(c.sweep, c.name, c.image_size, c.train.batch_size, c.settings.get("rank")) for c in points]
     assert shown == [
-        ("full", 32, 8, None, ["batch"]), ("full", 32, 16, None, ["batch", "image", "rank"]),
-        ("full", 64, 16, None, ["image"]),
-        ("conv-lora-r8", 32, 8, 8, ["batch"]), ("conv-lora-r8", 32, 16, 8, ["batch", "image", "rank"]),
-        ("conv-lora-r8", 64, 16, 8, ["image"]), ("conv-lora-r8", 32, 16, 2, ["rank"]),
+        ("batch", "full", 32, 8, None), ("batch", "full", 32, 16, None),
+        ("image", "full", 32, 16, None), ("image", "full", 64, 16, None), ("rank", "full", 32, 16, None),
+        ("batch", "conv-lora-r8", 32, 8, 8), ("batch", "conv-lora-r8", 32, 16, 8),
+        ("image", "conv-lora-r8", 32, 16, 8), ("image", "conv-lora-r8", 64, 16, 8),
+        ("rank", "conv-lora-r8", 32, 16, 2), ("rank", "conv-lora-r8", 32, 16, 8),
     ]  # fmt: skip
-    assert points[-1][0].settings["alpha"] == 4
+    assert points[-2].settings["alpha"] == 4
 
 
 def test_a_compiled_network_is_related_to_a_compiled_one():
@@ -87,50 +88,8 @@ def test_a_compiled_network_is_related_to_a_compiled_one():
         "reference",
     )
     assert all(contender.train.compile for contender in [related, *peers])
-    points = [
-        point for point, _ in contenders.growth(profile(methods, {"growth": {"methods": list(methods), "ranks": [2]}}))
-    ]
+    points = contenders.growth(profile(methods, {"growth": {"methods": list(methods), "ranks": [2]}}))
     assert contenders.full_beside(points[0], points) is points[0] and contenders.full_beside(points[1], points) is None
-
-
-def test_a_setting_may_be_compiled_and_is_called_so():
-    setting = {**SETTING, "methods": ["colora-blocks2-5"], "compile": True}
-    groups = costing.plan(profile(section={"settings": [setting]}))
-    compiled = {label: [c.train.compile for c in group] for label, group in groups.items()}
-    assert compiled == {"32px-b16": [False] * 5, "smallcnn-16px-b4-float32-compiled": [True] * 5}
-    assert costing.plan(profile(section={"settings": [{**setting, "compile": False}]})).keys() == {
-        "32px-b16", "smallcnn-16px-b4-float32",
-    }  # fmt: skip
-
-
-def test_labels_say_of_the_networks_whether_they_are_compiled():
-    """By the recipe too, not the setting's own words alone."""
-    methods = {"full": {"family": "full"}, "head-only": {"family": "head_only", "train": {"compile": False}}}
-    own, eager = {**SETTING, "methods": ["full"]}, {**SETTING, "methods": ["full"], "compile": False}
-    mixed = {**SETTING, "backbone": "smallvit", "methods": list(methods)}
-    section = {"settings": [own, eager, mixed], "batch_sizes": [4, 4]}
-    groups = costing.plan(profile(methods, section, train={**tiny_params()["train"], "compile": True}))
-    assert {label: [c.train.compile for c in group] for label, group in groups.items()} == {
-        "32px-b4": [True, False, False],  # with full fine-tuning to relate to what is not compiled
-        "smallcnn-16px-b4-float32-compiled": [True],
-        "smallcnn-16px-b4-float32": [False],
-        "smallvit-16px-b4-float32": [True, False, False],
-    }
-    everywhere = costing.plan(profile({"full": methods["full"]}, train={**tiny_params()["train"], "compile": True}))
-    assert list(everywhere) == ["32px-b16-compiled"]
-
-
-@pytest.mark.parametrize(
-    "other, told",
-    [({"compile": False}, "methods full, compile false"), ({"methods": ["head-only"]}, "methods head-only, ")],
-)
-def test_settings_that_cannot_be_told_apart_are_both_named(other, told):
-    setting = {**SETTING, "methods": ["full"]}
-    message = (
-        rf"cost.settings.1 \({told}.* and cost.settings.0 \(methods full, compile null\).*'smallcnn-16px-b4-float32'"
-    )
-    with pytest.raises(ParamsError, match=message):
-        costing.plan(profile(section={"settings": [setting, {**setting, "batch_sizes": [2, 4], **other}]}))
 
 
 @pytest.mark.parametrize(
@@ -138,15 +97,13 @@ def test_settings_that_cannot_be_told_apart_are_both_named(other, told):
     [
         ({"references_of": ["full"]}, "cost.references_of: 'full' is no CoLoRA method"),
         ({"references_of": ["colra-blocks2-5"]}, "did you mean 'colora-blocks2-5'"),
-        ({"settings": [{**SETTING, "methods": ["ful"]}]}, "no method 'ful'"),
-        ({"settings": [{**SETTING, "methods": ["vim"]}]}, "'vim'.*network of its own"),
         ({"methods": ["ful"]}, "no method 'ful'"),
         ({"growth": {"methods": ["nobody"], "batch_sizes": [2]}}, "no method 'nobody'"),
     ],
 )  # fmt: skip
 def test_sections_that_ask_for_what_is_not_there(section, message):
     with pytest.raises(ParamsError, match=message):
-        costing.plan(profile({**tiny_params()["method"], "vim": FAMILIES["vim"]}, section))
+        costing.plan(profile(section=section))
 
 
 def test_the_section_may_name_the_methods_that_are_measured():

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from pipelines.costs import costing, layer_cases, layer_costs, layer_packages, measure
+from pipelines.evidence import schemas
 from pipelines.profile import Params
 from tests.conftest import tiny_params
 from tests.test_layer_cases import CPU, TINY
@@ -33,7 +34,7 @@ def test_rows_are_complete_and_consistent(measured):
     assert [row["method"] for row in rows] == [case.method for case in TINY] and measured["left_out"] == {}
     assert set(measured["ceiling"]) == {"bytes_per_s", "float32_flops_per_s"}
     for row in rows:
-        assert set(row) == set(costing.LAYER_COLUMNS)
+        assert set(row) == set(schemas.TABLES["cost_layers"].columns)
         assert 0 <= row["error"] <= row["tolerance"] and row["rounds"] == 6
         for name in ("ms", "reference_ms", "floor_ms", "reference_ratio", "floor_ratio"):
             assert 0 < row[f"{name}_lo"] <= row[name] <= row[f"{name}_hi"] < math.inf
@@ -83,7 +84,7 @@ def test_the_cost_stage_writes_them_where_the_profile_asks(workdir, monkeypatch,
     with open(workdir / "results/tiny/cost_layers.csv", newline="") as file:
         reader = csv.DictReader(file)
         rows = list(reader)
-    assert reader.fieldnames == costing.LAYER_COLUMNS and len(rows) == asked
+    assert reader.fieldnames == list(schemas.TABLES["cost_layers"].columns) and len(rows) == asked
     with open(workdir / "results/tiny/cost.csv", newline="") as file:
         assert [row["method"] for row in csv.DictReader(file)] == ["full"]
     assert ("layers" in json.loads((workdir / "results/tiny/cost.json").read_text())["ceiling"]) is asked

@@ -5,7 +5,6 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -41,18 +40,6 @@ def test_interval_over_processes_holds_the_truth_as_often_as_it_says():
     middle, low, high = measure.process_interval([2.0, 8.0])
     assert middle == pytest.approx(4) and low * high == pytest.approx(16)
     assert math.isnan(measure.process_interval([3.0])[1]) and math.isnan(measure.process_interval([1.0, math.nan])[0])
-
-
-@pytest.mark.parametrize(
-    "name, product",
-    [("aten::mm", True), ("aten::addmm", True), ("aten::bmm", True), ("aten::baddbmm", True), ("aten::linear", True),
-     ("aten::mkldnn_linear", True), ("aten::matmul", True), ("aten::_scaled_dot_product_flash_attention", True),
-     ("triton_tem_mm_3", True), ("aten::upsample_bilinear2d", False), ("aten::upsample_linear1d", False),
-     ("aten::_upsample_trilinear3d", False), ("aten::lgamma", False), ("aten::add", False)],
-)  # fmt: skip
-def test_what_counts_as_a_matrix_product(name, product):
-    event = SimpleNamespace(name=name, cpu_parent=None, input_shapes=[])
-    assert (measure._kind(event) == "product") is product
 
 
 def test_few_values_have_no_interval():
@@ -167,74 +154,3 @@ def test_grouped_convolutions_count_their_own_kernels_only():
     x = torch.randn(2, 8, 5, 5, requires_grad=True)
     forward = 2 * 2 * 25 * conv.weight.numel()
     assert measure.flops(lambda: conv(x).sum().backward()) == 3 * forward
-
-
-class Blocks(nn.Module):
-    """Only what `parts` names, beside a parameter."""
-
-    LAYERS = {
-        "dense": nn.Conv2d(4, 4, 3, padding=1), "pointwise": nn.Conv2d(4, 4, 1),
-        "depthwise": nn.Conv2d(4, 4, 3, padding=1, groups=4), "norm": nn.BatchNorm2d(4), "product": nn.Linear(8, 8),
-        "rows": nn.Flatten(2), "dense rows": nn.Conv1d(4, 4, 3, padding=1), "pointwise rows": nn.Conv1d(4, 4, 1),
-        "depthwise rows": nn.Conv1d(4, 4, 3, padding=1, groups=4),
-    }  # fmt: skip
-
-    def __init__(self, *parts):
-        super().__init__()
-        self.layers = nn.Sequential(*(self.LAYERS[part] for part in parts), nn.ReLU())
-        self.scale = nn.Parameter(torch.ones(()))
-
-    def forward(self, x):
-        return self.layers(x) * self.scale
-
-
-@pytest.mark.parametrize(
-    "parts, kinds",
-    [
-        (["dense"], {"dense"}),
-        (["pointwise"], {"small"}),
-        (["depthwise"], {"small"}),
-        (["rows", "dense rows"], {"dense"}),
-        (["rows", "pointwise rows"], {"small"}),
-        (["rows", "depthwise rows"], {"small"}),
-        (["norm"], {"norm"}),
-        (["product"], {"product"}),
-        (["dense", "pointwise", "norm", "product"], {"dense", "small", "norm", "product"}),
-        ([], set()),
-    ],
-    ids=lambda value: str(sorted(value) if isinstance(value, set) else value),
-)
-@pytest.mark.parametrize("steps", [False, True])
-def test_time_goes_to_the_kinds_of_operators_that_run(parts, kinds, steps):
-    model = Blocks(*parts)
-    optimizer = torch.optim.AdamW(model.parameters())
-
-    def work():
-        optimizer.zero_grad()
-        model(torch.randn(2, 4, 8, 8, requires_grad=True)).sum().backward()
-        if steps:
-            optimizer.step()
-
-    work()
-    found = measure.shares(work, torch.device("cpu"))
-    assert list(found) == list(measure.KINDS) and sum(found.values()) == pytest.approx(1)
-    expected = kinds | {"rest"} | ({"optimizer"} if steps else set())
-    assert {kind for kind, share in found.items() if share > 0} == expected
-
-
-@pytest.mark.parametrize(
-    "name, kind",
-    [
-        ("triton_poi_fused_convolution_relu_0", "rest"),
-        ("triton_per_fused_native_layer_norm_1", "rest"),
-        ("triton_red_fused_mm_sum_2", "rest"),
-        ("triton_tem_fused_mm_3", "product"),
-        ("triton_tem_fused_convolution_4", "dense"),
-        ("aten::cudnn_convolution", "dense"),
-        ("aten::native_layer_norm", "norm"),
-    ],
-)
-def test_what_a_compiler_fused_is_not_filed_by_the_names_in_it(name, kind):
-    """Names of kernels that Inductor makes for a GPU, where a CPU has none to run."""
-    event = SimpleNamespace(name=name, cpu_parent=None, input_shapes=[])
-    assert measure._kind(event) == kind

@@ -86,10 +86,6 @@ class Bench:
         # Two steps, for the second starts with what the first leaves, whenever the loop drops old gradients.
         return measure.peak_bytes(lambda: self.steps(2), self.device, resident)
 
-    def shares(self) -> dict[str, float]:
-        """What the time of a training step goes to, as `measure.shares`."""
-        return measure.shares(lambda: self.steps(2), self.device)
-
     def flops(self) -> tuple[int, int]:
         """Of the forward pass of one image, and of a training step."""
         eager = parallel.Replica(self.model, self.device, micro_batch=None, compile=False)
@@ -155,8 +151,9 @@ def _reading(size: int, merged: bool) -> str:
 def measure_all(
     label: str,
     lineup: list[Contender],
-    device: torch.device,
+    device: str,
     *,
+    deterministic: bool,
     rounds: int,
     block_s: float,
     inference_batch: int,
@@ -173,9 +170,10 @@ def measure_all(
         images: training images of an epoch, where known.
 
     Returns:
-        "rows": a dict a contender (columns of cost.csv), "ceiling": operations and bytes a second of a large matrix
-        product, convolution and copy, "headline": ratios of CoLoRA methods by method, "left_out": reasons by name.
+        "rows": a dict a contender (columns of cost.csv and cost_growth.csv), "ceiling": operations and bytes a second
+        of a large matrix product, convolution and copy, "left_out": reasons by name.
     """
+    device = step.pick_device(device, deterministic=deterministic)
     benches, left_out = [], {}
     if any(contender.train.compile for contender in lineup):
         torch._dynamo.reset()  # what earlier groups compiled counts against the limit too,
@@ -198,30 +196,18 @@ def measure_all(
     works |= {str(place): bench.round for place, (bench, _) in enumerate(benches)}
     with tqdm(total=rounds, desc=label, unit="round", disable=None, leave=False) as bar:
         readings = measure.rounds(works, rounds, seed=seed, on_round=bar.update)
-    for bench, still in benches:
-        still["shares"] = bench.shares()  # last: once a profiler was attached, launching may take longer
     speed = {name: [amount / s for s in readings[name]["s"]] for name, amount in amounts.items()}
-    own = [readings[str(place)] for place in range(len(benches))]
-    rows = [
-        _row(bench, still, own, place, found, _best(speed, bench.train.precision), images)
-        for place, (bench, still) in enumerate(benches)
-    ]
-    for contender, row in zip(found, rows, strict=True):
-        reference = contenders.full_beside(contender, found)
-        row["peak_ratio"] = NAN if reference is None else row["peak_mib"] / rows[found.index(reference)]["peak_mib"]
+    measured = [{**still, **readings[str(place)]} for place, (_, still) in enumerate(benches)]
+    rows = []
+    for (bench, _), own in zip(benches, measured, strict=True):
+        reference = contenders.full_beside(bench.contender, found)
+        whole = None if reference is None else measured[found.index(reference)]
+        precision = bench.train.precision
+        best = [max(pair) for pair in zip(speed[precision], speed[f"{precision} convolution"], strict=True)]
+        rows.append(_row(bench, own, whole, best, images))
     unit = {name: "bytes_per_s" if name == "copy" else f"{name.replace(' ', '_')}_flops_per_s" for name in speed}
-    return {
-        "rows": rows,
-        "ceiling": {unit[name]: median_interval(values)[0] for name, values in speed.items()},
-        "headline": _headline(found, own, rows),
-        "left_out": left_out,
-    }
-
-
-def measure_anew(*arguments, deterministic: bool, device: str, **options) -> dict:
-    """`measure_all` as a process of its own does it."""
-    label, lineup = arguments
-    return measure_all(label, lineup, step.pick_device(device, deterministic=deterministic), **options)
+    ceiling = {unit[name]: median_interval(values)[0] for name, values in speed.items()}
+    return {"rows": rows, "ceiling": ceiling, "left_out": left_out}
 
 
 def combined(found: list[dict]) -> dict:
@@ -230,21 +216,17 @@ def combined(found: list[dict]) -> dict:
     """
     if len(found) == 1:
         return found[0]
-    left_out = {name: why for result in found for name, why in result["left_out"].items()}
     by_point = [{_point(row): row for row in result["rows"]} for result in found]
     points = [point for point in by_point[0] if all(point in rows for rows in by_point)]
-    rows = [{**_over([rows[point] for rows in by_point]), "processes": len(found)} for point in points]
-    methods = [method for method in found[0]["headline"] if all(method in result["headline"] for result in found)]
     return {
-        "rows": rows,
+        "rows": [{**_over([rows[point] for rows in by_point]), "processes": len(found)} for point in points],
         "ceiling": _over([result["ceiling"] for result in found]),
-        "headline": {method: _over([result["headline"][method] for result in found]) for method in methods},
-        "left_out": left_out,
+        "left_out": {name: why for result in found for name, why in result["left_out"].items()},
     }
 
 
 def _point(row: dict) -> tuple:
-    return row["method"], row["image_size"], row["batch_size"], str(row["rank"])
+    return row["sweep"], row["method"], row["image_size"], row["batch_size"], str(row["rank"])
 
 
 def _over(records: list[dict]) -> dict:
@@ -259,44 +241,34 @@ def _over(records: list[dict]) -> dict:
     return out
 
 
-def _best(speed: dict[str, list[float]], precision: str) -> list[float]:
-    """Operations a second of the faster of the matrix product and the convolution, round by round."""
-    return [max(pair) for pair in zip(speed[precision], speed[f"{precision} convolution"], strict=True)]
-
-
-def _row(bench, still, own, place, found, speed, images) -> dict:
+def _row(bench: Bench, own: dict, whole: dict | None, best: list[float], images: int | None) -> dict:
+    """A row by a contender's readings, those of full fine-tuning beside it, and the machine's best round by round."""
     contender, train, inference_batch = bench.contender, bench.train, bench.inference_batch
-    readings = own[place]
-    reference = contenders.full_beside(contender, found)
-    whole = None if reference is None else own[found.index(reference)]
-    step, low, high = median_interval(readings["step"])
-    forward, step_flops = still["flops"]
+    step, low, high = median_interval(own["step"])
+    (forward, step_flops), (inference_flops, operators) = own["flops"], own["deployed"]
     size = train.batch_size
-    shares = [step_flops / s / top for s, top in zip(readings["step"], speed, strict=True)]
+    shares = [step_flops / s / top for s, top in zip(own["step"], best, strict=True)]
     row = {
-        "method": contender.name, "role": contender.role, "backbone": contender.settings["backbone"],
-        "image_size": contender.image_size, "batch_size": size, "trainable": bench.trainable,
-        "step_ms": 1000 * step, "step_ms_lo": 1000 * low, "step_ms_hi": 1000 * high,
-        **_ratio("step_ratio", readings, whole, "step", "step"),
-        "peak_mib": still["peak"] / MIB, "images_per_s": size / step,
+        "sweep": contender.sweep, "method": contender.name, "role": contender.role,
+        "backbone": contender.settings["backbone"], "image_size": contender.image_size, "batch_size": size,
+        "trainable": bench.trainable, "step_ms": 1000 * step, "step_ms_lo": 1000 * low, "step_ms_hi": 1000 * high,
+        **_ratio("step_ratio", own, whole, "step", "step"),
+        "peak_mib": own["peak"] / MIB, "peak_ratio": NAN if whole is None else own["peak"] / whole["peak"],
+        "images_per_s": size / step,
         "epoch_s": NAN if images is None else step * math.ceil(round(images * train.share) / size),
-        "flops": forward, "ceiling_share": median_interval(shares)[0], "rounds": len(readings["step"]),
-        "processes": 1,
+        "flops": forward, "ceiling_share": median_interval(shares)[0], "rounds": len(own["step"]), "processes": 1,
         "family": contender.family, "of": contender.of, "precision": train.precision, "step_flops": step_flops,
-        "compile": train.compile, "inference_flops": still["deployed"][0],
-        "inference_operators": still["deployed"][1],
+        "compile": train.compile, "inference_flops": inference_flops, "inference_operators": operators,
         "rank": contender.settings.get("rank", NAN), "inference_batch": inference_batch or NAN,
-        **_ratio("input_ratio", readings, readings if bench.fed else None, "fed", "step"),
-        **{f"share_{kind}": share for kind, share in still["shares"].items()},
+        **_ratio("input_ratio", own, own if bench.fed else None, "fed", "step"),
     }  # fmt: skip
     for request, prefix in ((1, "inference"), (inference_batch, "inference_batch")):
         if not inference_batch:
             continue
         for merged, name in ((False, "ms"), (True, "merged_ms")):
-            seconds = readings.get(_reading(request, merged), [])
-            row[f"{prefix}_{name}"] = 1000 * median_interval(seconds)[0]
+            row[f"{prefix}_{name}"] = 1000 * median_interval(own.get(_reading(request, merged), []))[0]
         deployed = _reading(request, bench.merged is not None)
-        row |= _ratio(f"{prefix}_ratio", readings, whole, deployed, _reading(request, False))
+        row |= _ratio(f"{prefix}_ratio", own, whole, deployed, _reading(request, False))
     return row
 
 
@@ -304,25 +276,3 @@ def _ratio(name: str, readings: dict, whole: dict | None, mine: str, theirs: str
     """Median and interval of the ratios within rounds."""
     values = () if whole is None else [a / b for a, b in zip(readings[mine], whole[theirs], strict=True)]
     return dict(zip((name, f"{name}_lo", f"{name}_hi"), median_interval(values), strict=True))
-
-
-def _headline(found: list[Contender], own: list[dict], rows: list[dict]) -> dict:
-    """The ratios of every CoLoRA method that has its two-branch form beside it."""
-    headline = {}
-    for place, (contender, row) in enumerate(zip(found, rows, strict=True)):
-        twin = contenders.sibling(contender, "two-branch", found)
-        if twin is None:
-            continue
-        other = found.index(twin)
-        entry = {f"colora_step_ratio{end}": row[f"step_ratio{end}"] for end in ("", "_lo", "_hi")}
-        entry["colora_peak_ratio"] = row["peak_ratio"]
-        entry |= _ratio("colora_vs_two_branch", own[place], own[other], "step", "step")
-        entry["colora_vs_two_branch_peak"] = row["peak_mib"] / rows[other]["peak_mib"]
-        lora = contenders.sibling(contender, "peft", found)
-        if lora is not None:
-            entry |= _ratio("colora_vs_peft", own[place], own[found.index(lora)], "step", "step")
-            entry["colora_vs_peft_peak"] = row["peak_mib"] / rows[found.index(lora)]["peak_mib"]
-        entry["colora_inference_ratio"] = row.get("inference_ratio", NAN)
-        entry["colora_input_ratio"] = row["input_ratio"]
-        headline[contender.name] = entry
-    return headline

@@ -25,7 +25,8 @@ class Contender:
     name: a method's, or made up from one. settings: as `Params.settings` gives them, with random weights and `train` as
     it is measured. role: "method" or "reference". of: the CoLoRA method that a reference implementation is beside.
     form: "" for what `baselines.build` makes of the settings; "two-branch" for CoLoRA with both branches as
-    convolutions of plain PyTorch; "peft" for peft's LoRA on the convolutions of the CoLoRA method.
+    convolutions of plain PyTorch; "peft" for peft's LoRA on the convolutions of the CoLoRA method. sweep: of `growth`,
+    that it is a point of.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Contender:
     role: str = "method"
     of: str = ""
     form: str = ""
+    sweep: str = ""
 
     @property
     def family(self) -> str:
@@ -51,24 +53,15 @@ class Contender:
         return self.settings["backbone"], self.image_size, *(getattr(self.train, key) for key in TRAINED_ALIKE)
 
 
-def lineup(
-    params: Params,
-    methods: list[str],
-    *,
-    image_size: int,
-    batch_size: int,
-    backbone: str = "",
-    precision: str = "",
-    compile: bool | None = None,
-) -> list[Contender]:
+def lineup(params: Params, methods: list[str], *, image_size: int, batch_size: int) -> list[Contender]:
     """The methods, the four reference implementations of the CoLoRA methods among them that `cost.references_of` names
     (by default the first on each backbone), and full fine-tuning on every backbone that has none. What a method equals
     is left out.
 
     Raises:
-        ParamsError: a method that is not there, or whose family has a network of its own where `backbone` is given.
+        ParamsError: a method that is not there.
     """
-    found = [_method(params, method, image_size, batch_size, backbone, precision, compile) for method in methods]
+    found = [_method(params, method, image_size, batch_size) for method in methods]
     adapted = [c for c in found if families()[c.family].kind == "adapt"]
     for contender in adapted:
         if contender.name in references_of(params, found):
@@ -79,8 +72,8 @@ def lineup(
     return found
 
 
-def growth(params: Params) -> list[tuple[Contender, list[str]]]:
-    """The points of the sweeps that `cost.growth` asks for, each once, with the sweeps that it belongs to.
+def growth(params: Params) -> list[Contender]:
+    """The points of the sweeps that `cost.growth` asks for.
 
     Beside the value that is swept, image size and batch size are the profile's. A rank is swept for the methods that
     have one, alpha along with it; methods without one stand in at the profile's point, to compare with.
@@ -89,24 +82,16 @@ def growth(params: Params) -> list[tuple[Contender, list[str]]]:
         ParamsError: a method that is not there.
     """
     asked, size, batch = params.cost.growth, params.data.image_size, params.train.batch_size
-    points = []
-
-    def add(sweep, contender):
-        same = next((sweeps for other, sweeps in points if other == contender), None)
-        if same is None:
-            points.append((contender, [sweep]))
-        else:
-            same.append(sweep)
-
+    found = []
     for method in asked.methods:
-        for value in asked.batch_sizes:
-            add("batch", _method(params, method, size, value))
-        for value in asked.image_sizes:
-            add("image", _method(params, method, value, batch))
-        for value in asked.ranks:
-            own = _method(params, method, size, batch)
-            add("rank", own if "rank" not in own.settings else replace(own, settings=_at_rank(own.settings, value)))
-    return [(contender, list(dict.fromkeys(sweeps))) for contender, sweeps in points]
+        own = replace(_method(params, method, size, batch), sweep="rank")
+        found += [replace(_method(params, method, size, value), sweep="batch") for value in asked.batch_sizes]
+        found += [replace(_method(params, method, value, batch), sweep="image") for value in asked.image_sizes]
+        if "rank" in own.settings:
+            found += [replace(own, settings=_at_rank(own.settings, value)) for value in asked.ranks]
+        elif asked.ranks:
+            found.append(own)
+    return found
 
 
 def _at_rank(settings: dict, rank: int) -> dict:
@@ -136,25 +121,10 @@ def full_beside(contender: Contender, among: list[Contender]) -> Contender | Non
     return next((c for c in among if c.family == "full" and c.network == contender.network), None)
 
 
-def sibling(contender: Contender, form: str, among: list[Contender]) -> Contender | None:
-    """The reference implementation of this form beside a CoLoRA method."""
-    same = (c for c in among if c.of == contender.name and c.form == form and c.network == contender.network)
-    return next(same, None)
-
-
-def _method(params, method, image_size, batch_size, backbone="", precision="", compile=None) -> Contender:
-    settings = {**params.settings(method), "weights": "random"}
-    if backbone and families()[settings["family"]].kind == "network":
-        raise ParamsError(
-            f"cost.settings: method {method!r} (family {settings['family']!r}) has a network of its own and cannot be "
-            f"measured on {backbone!r}; take it out"
-        )
-    if backbone:
-        settings["backbone"] = backbone
-    changes = {"batch_size": batch_size, **({"precision": precision} if precision else {})}
-    changes |= {} if compile is None else {"compile": compile}
-    settings["train"] = {**settings["train"], **changes}
-    return Contender(method, settings, image_size)
+def _method(params: Params, method: str, image_size: int, batch_size: int) -> Contender:
+    settings = params.settings(method)
+    train = {**settings["train"], "batch_size": batch_size}
+    return Contender(method, {**settings, "weights": "random", "train": train}, image_size)
 
 
 def _references(colora: Contender, found: list[Contender]) -> list[Contender]:
@@ -182,13 +152,10 @@ def build(contender: Contender, num_classes: int) -> nn.Module:
 
     Raises:
         LeftOut: a reference implementation whose package is not there, or refuses to make it.
-        baselines.MethodError, ParamsError: the method's section is wrong.
+        baselines.MethodError: the method's section is wrong.
     """
     make = {"": _as_method, "two-branch": _two_branch, "peft": _peft}[contender.form]
-    try:
-        return make(contender, num_classes)
-    except TypeError as error:
-        raise ParamsError(f"method.{contender.name}: an option is missing or of the wrong type: {error}") from error
+    return make(contender, num_classes)
 
 
 def _as_method(contender, num_classes):

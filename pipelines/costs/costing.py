@@ -6,25 +6,21 @@ results/<profile>/cost.csv, cost_growth.csv, cost_layers.csv and cost.json. A ru
 settings it had not finished, on the same machine and with the same code.
 """
 
-import csv
-import io
 import json
-import math
 import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+
+import pandas as pd
 
 from pipelines.evidence import schemas
 from pipelines.files import records
 from pipelines.files.errors import UserError
 from pipelines.files.hashing import code_hash, sha256_json
-from pipelines.profile import Params, ParamsError
+from pipelines.profile import Params
 from pipelines.runs.code import ROOT, code_files
 from pipelines.runs.environment import environment
 
-COLUMNS, GROWTH_COLUMNS, LAYER_COLUMNS = (
-    list(schemas.TABLES[name].columns) for name in ("cost", "cost_growth", "cost_layers")
-)
 OWN_CODE = ("benches.py", "contenders.py", "measure.py")  # beside the loop's and the methods'
 GROWTH, LAYERS = "growth", "layers"
 
@@ -61,8 +57,7 @@ def run(params: Params, device: str | None = None, methods: list[str] | None = N
             if kept[-1].is_file():
                 print(f"{label}: measured before, kept", flush=True)
             else:
-                measured = _measured(params, label, lineup, device, {**own, "seed": seed})
-                records.write_json(kept[-1], measured)
+                records.write_json(kept[-1], _measured(params, label, lineup, str(device), {**own, "seed": seed}))
             found.append(json.loads(kept[-1].read_text()))
         results[label] = benches.combined(found)
         _show(label, results[label])
@@ -78,7 +73,7 @@ def run(params: Params, device: str | None = None, methods: list[str] | None = N
     return results
 
 
-def _measured(params: Params, label: str, lineup, device, options: dict) -> dict:
+def _measured(params: Params, label: str, lineup, device: str, options: dict) -> dict:
     """What `benches.measure_all` finds, in a new process where there are to be several."""
     from pipelines.costs import benches
 
@@ -87,48 +82,25 @@ def _measured(params: Params, label: str, lineup, device, options: dict) -> dict
         return benches.measure_all(label, lineup, device, **options)
     title = f"{label}, process {options['seed'] + 1} of {count}"
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(
-            benches.measure_anew, title, lineup, deterministic=params.train.deterministic, device=str(device), **options
-        ).result()
+        return pool.submit(benches.measure_all, title, lineup, device, **options).result()
 
 
 def plan(params: Params, methods: list[str] | None = None) -> dict[str, list]:
-    """The contenders that are measured side by side, by what they share; the growth sweeps are `GROWTH`.
+    """The contenders that are measured side by side, a group a batch size; the growth sweeps are `GROWTH`.
 
     Raises:
-        ParamsError: a method that is not there or cannot be measured as asked, or two settings of one label.
+        ParamsError: a method that is not there.
     """
     from pipelines.costs import contenders
 
     cost, size = params.cost, params.data.image_size
     chosen = methods or cost.methods or list(params.method)
-    groups, asked = {}, {}
-
-    def add(label, lineup, where):
-        label += "-compiled" * all(contender.train.compile for contender in lineup)
-        if label in groups:
-            raise ParamsError(
-                f"{where} and {asked[label]}: both are measured as {label!r}, where each would take the other's place; "
-                "expected settings that differ in backbone, image_size, batch_sizes, precision or compile; list the "
-                "methods of both in one"
-            )
-        groups[label], asked[label] = lineup, where
-
-    for batch in dict.fromkeys(cost.batch_sizes or [params.train.batch_size]):
-        lineup = contenders.lineup(params, chosen, image_size=size, batch_size=batch)
-        add(f"{size}px-b{batch}", lineup, "cost.batch_sizes")
-    for place, setting in enumerate(cost.settings):
-        own = [method for method in setting.methods if methods is None or method in methods]
-        precision = setting.precision or params.train.precision
-        told = f"cost.settings.{place} (methods {', '.join(setting.methods)}, compile {json.dumps(setting.compile)})"
-        for batch in dict.fromkeys(setting.batch_sizes) if own else []:
-            lineup = contenders.lineup(
-                params, own, image_size=setting.image_size, batch_size=batch, backbone=setting.backbone,
-                precision=precision, compile=setting.compile,
-            )  # fmt: skip
-            add(f"{setting.backbone}-{setting.image_size}px-b{batch}-{precision}", lineup, told)
+    groups = {
+        f"{size}px-b{batch}": contenders.lineup(params, chosen, image_size=size, batch_size=batch)
+        for batch in cost.batch_sizes or [params.train.batch_size]
+    }
     if cost.growth and not methods:
-        groups[GROWTH] = [contender for contender, _ in contenders.growth(params)]
+        groups[GROWTH] = contenders.growth(params)
     return groups
 
 
@@ -150,7 +122,7 @@ def _options(params: Params) -> dict:
     cost = params.cost
     return {
         "rounds": cost.rounds, "block_s": cost.block_s, "inference_batch": cost.inference_batch,
-        "num_classes": classes, "images": images,
+        "num_classes": classes, "images": images, "deterministic": params.train.deterministic,
     }  # fmt: skip
 
 
@@ -170,63 +142,25 @@ def _kept_file(params: Params, lineup, options: dict, environment: dict) -> Path
 
 
 def _write(params: Params, results: dict, environment: dict | None) -> None:
-    settings = [label for label in results if label not in (GROWTH, LAYERS)]
-    rows = [{**row, "setting": label} for label in settings for row in results[label]["rows"]]
-    write_csv(params.results_dir / "cost.csv", COLUMNS, rows)
-    if LAYERS in results or not (params.cost and params.cost.layers):  # earlier layers stay until they are measured
-        layers = results[LAYERS]["rows"] if LAYERS in results else []
-        write_csv(params.results_dir / "cost_layers.csv", LAYER_COLUMNS, layers)
-    grown = []
-    if GROWTH in results:
-        from pipelines.costs import contenders
-
-        # A method may be left out at some of its points, such as large batches.
-        measured = {
-            _point(row["method"], row["image_size"], row["batch_size"], row): row for row in results[GROWTH]["rows"]
-        }
-        for contender, sweeps in contenders.growth(params):
-            point = _point(contender.name, contender.image_size, contender.train.batch_size, contender.settings)
-            if point in measured:
-                grown += [{"sweep": sweep, **measured[point]} for sweep in sweeps]
-    write_csv(params.results_dir / "cost_growth.csv", GROWTH_COLUMNS, grown)
-    headline = {label: _finite(found["headline"]) for label, found in results.items() if found["headline"]}
+    rows = {label: found["rows"] for label, found in results.items()}
+    grown, layers = rows.pop(GROWTH, []), rows.pop(LAYERS, [])
+    _write_table(params, "cost", [{**row, "setting": label} for label, own in rows.items() for row in own])
+    _write_table(params, "cost_growth", grown)
+    if layers or not (params.cost and params.cost.layers):  # earlier layers stay until they are measured
+        _write_table(params, "cost_layers", layers)
     content = {
         "environment": environment,
         "deterministic": params.train.deterministic,  # on a GPU it keeps some faster kernels from being used
         "ceiling": {label: found["ceiling"] for label, found in results.items()},
-        "headline": headline,
         "left_out": {label: found["left_out"] for label, found in results.items() if found["left_out"]},
     }
     records.write_json(params.results_dir / "cost.json", content)
 
 
-def _point(method: str, image_size: int, batch_size: int, ranked: dict) -> tuple:
-    """What tells the points of the growth sweeps apart."""
-    return method, image_size, batch_size, str(ranked.get("rank", math.nan))  # a row without a rank has NaN
-
-
-def _finite(headline: dict) -> dict:
-    """Without ratios that do not exist: JSON has no NaN, and a metric that is none is no metric."""
-    return {
-        method: {name: round(value, 6) for name, value in ratios.items() if math.isfinite(value)}
-        for method, ratios in headline.items()
-    }
-
-
-def write_csv(path: Path, columns: list[str], rows: list[dict]) -> None:
-    """Write rows as CSV, numbers with six digits; a value that is missing or NaN is empty."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    for row in rows:
-        writer.writerow([_run(row.get(name, "")) for name in columns])
-    records.write_atomically(path, lambda file: file.write(text.getvalue().encode()))
-
-
-def _run(value):
-    if not isinstance(value, float):
-        return value
-    return "" if math.isnan(value) else f"{value:.6g}"
+def _write_table(params: Params, name: str, rows: list[dict]) -> None:
+    """Of the rows, which also tell what other tables have, the columns of this one."""
+    columns = list(schemas.TABLES[name].columns)
+    records.write_csv(params.results_dir / f"{name}.csv", pd.DataFrame(rows).reindex(columns=columns))
 
 
 def _show(label: str, result: dict) -> None:

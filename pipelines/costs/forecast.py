@@ -4,18 +4,19 @@ Reads what `python -m pipelines.cost` measured on the GPU, and trains nothing. A
 a validation pass an epoch and a test pass. A method's tuning trials come before its runs, one after the other.
 """
 
-import csv
 import math
 import statistics
 from pathlib import Path
 
-from pipelines.costs import costing
-from pipelines.costs.schedule import SCHEDULE_COLUMNS, Work, most_gpus, planned
+import pandas as pd
+
+from pipelines.costs.costing import GROWTH
+from pipelines.costs.schedule import Work, most_gpus, planned
+from pipelines.evidence import schemas
 from pipelines.files import records
 from pipelines.files.errors import UserError
 from pipelines.profile import Params, train_split
 
-POINT = ("backbone", "image_size", "batch_size", "precision", "compile")
 COLUMNS = [
     "method", "batch_size", "step_ms", "step_ms_lo", "step_ms_hi", "epochs", "epoch_min", "run_h", "tuning_h", "seeds",
     "total_h",
@@ -23,24 +24,24 @@ COLUMNS = [
 AGAIN = "run `python -m pipelines.cost` on the GPU that the plan is for"
 
 
-def forecast(params: Params, *, cost: Path | None, images: list[int] | None, gpus: list[int], out: Path | None) -> None:
+def forecast(params: Params, *, gpus: list[int], out: Path | None) -> None:
     """Print what every method takes and when so many GPUs have done all; with `out` write the two tables too.
 
     Raises:
         UserError: step times or numbers of images are not there.
     """
-    path = cost or params.results_dir / "cost.csv"
-    rows, sizes = step_times(params, path), split_sizes(params, images)
+    rows, sizes = step_times(params), split_sizes(params)
     works = [work(params, row, sizes) for row in rows]
-    schedule = [planned(works, count) for count in dict.fromkeys(gpus)]
-    _show(params, path, works, schedule)
+    methods = pd.DataFrame([own.row for own in works])
+    schedule = pd.DataFrame([planned(works, count) for count in dict.fromkeys(gpus)])
+    _show(params, works, methods, schedule)
     if out:
-        costing.write_csv(out, COLUMNS, [own.row for own in works])
-        costing.write_csv(out.with_name(f"{out.stem}_gpus.csv"), SCHEDULE_COLUMNS, schedule)
+        records.write_csv(out, methods[COLUMNS])
+        records.write_csv(out.with_name(f"{out.stem}_gpus.csv"), schedule)
 
 
-def step_times(params: Params, path: Path) -> list[dict]:
-    """Every method's row of cost.csv at its own backbone, image size, batch size and precision, `step_ms` as a number.
+def step_times(params: Params) -> list[dict]:
+    """Every method's row of cost.csv at its own backbone, image size, batch size and precision.
 
     Of the methods in `cost.methods`, where the profile names some. `image_s` joins it: seconds that evaluation takes
     for an image, by the larger requests; 0 where not measured.
@@ -48,79 +49,53 @@ def step_times(params: Params, path: Path) -> list[dict]:
     Raises:
         UserError: no such file, or none of `pipelines.cost`, or without a row for some methods, which are named.
     """
-    if not path.is_file():
-        raise UserError(f"{path}: no such file, so no step times; {AGAIN}, or name another file with --cost")
-    try:
-        with open(path, newline="", encoding="utf-8") as file:
-            rows = [row for row in csv.DictReader(file) if row.get("role") == "method"]
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not readable as CSV ({error}); {AGAIN}") from None
-    found, missing, left_out = [], [], _left_out(path)
+    path = params.results_dir / "cost.csv"
+    rows = schemas.read(params.results_dir, "cost").query("role == 'method'")
+    rows = rows.assign(image_s=(rows.inference_batch_ms / 1000 / rows.inference_batch).fillna(0.0)).to_dict("records")
+    left_out = _cost_json(params).get("left_out", {})
+    found, missing = [], []
     methods = (params.cost and params.cost.methods) or list(params.method)
     for method in methods:
         settings = {**params.settings(method), "image_size": params.data.image_size}
         wanted = _point({**settings, **settings["train"]})
-        own = {_point(row): row for row in rows if row.get("method") == method}
+        own = {_point(row): row for row in rows if row["method"] == method}
         if wanted in own:
-            found.append({**own[wanted], **_times(path, own[wanted])})
+            found.append(own[wanted])
         else:
-            reasons = "".join(f"; left out at {label}: {reason}" for label, reason in left_out.get(method, {}).items())
-            missing.append(f"\n  {method}: expected {wanted}; found {' / '.join(own) or 'no row'}{reasons}")
+            missing.append(f"\n  {method}: expected {wanted}; found {' / '.join(own) or 'no row'}")
+            missing += [
+                f"; left out at {label}: {reasons[method]}"
+                for label, reasons in left_out.items()
+                if label != GROWTH and method in reasons
+            ]
     if missing:
         raise UserError(
-            f"{path}: no step times of {len(missing)} of {len(methods)} methods; {AGAIN}, with their batch "
-            "sizes in "
-            f"cost.batch_sizes:{''.join(missing)}"
+            f"{path}: no step times of {len(methods) - len(found)} of {len(methods)} methods; {AGAIN}, with their "
+            f"batch sizes in cost.batch_sizes:{''.join(missing)}"
         )
     return found
 
 
-def _left_out(path: Path) -> dict[str, dict[str, str]]:
-    """{method: {label: why it was not measured there}} of the cost.json beside; growth sweeps do not count."""
-    source, reasons = path.with_suffix(".json"), {}
-    found = records.read_json(source, AGAIN).get("left_out", {}) if source.is_file() else {}
-    try:
-        for label, names in found.items():
-            for method, reason in names.items() if label != costing.GROWTH else ():
-                reasons.setdefault(method, {})[label] = reason
-    except AttributeError:
-        raise UserError(
-            f"{source}: left_out: found {found!r}, expected reasons by method by setting; {AGAIN}"
-        ) from None
-    return reasons
+def _cost_json(params: Params) -> dict:
+    path = params.results_dir / "cost.json"
+    return records.read_json(path, AGAIN) if path.is_file() else {}
 
 
 def _point(settings: dict) -> str:
-    words = "{} at {} px, batch {}, {}".format(*map(settings.get, POINT[:-1]))
-    return words + ", compiled" * (str(settings.get("compile")) == "True")  # as CSV has it
+    point = "{backbone} at {image_size} px, batch {batch_size}, {precision}".format(**settings)
+    return point + ", compiled" * (str(settings["compile"]) == "True")  # as CSV has it
 
 
-def _times(path: Path, row: dict) -> dict[str, float]:
-    try:
-        step_ms, request_ms = float(row["step_ms"]), float(row.get("inference_batch_ms") or 0)
-        image_s = request_ms / 1000 / int(row["inference_batch"]) if request_ms else 0.0
-        if not (0 < step_ms < math.inf and 0 <= image_s < math.inf):
-            raise ValueError
-    except (ValueError, TypeError, KeyError, ZeroDivisionError):
-        found = ", ".join(f"{name} {row.get(name)!r}" for name in ("step_ms", "inference_batch_ms", "inference_batch"))
-        raise UserError(f"{path}: method {row['method']} has {found}, expected numbers above 0; {AGAIN}") from None
-    return {"step_ms": step_ms, "image_s": image_s}
-
-
-def split_sizes(params: Params, images: list[int] | None = None) -> dict[int, dict[str, int]]:
-    """{seed: {split: images}}: `images` (training, or training, validation and test) where given, else the data card's,
-    else `cost.images` to train on.
+def split_sizes(params: Params) -> dict[int, dict[str, int]]:
+    """{seed: {split: images}}: the data card's, or without one `cost.images` to train on.
 
     Raises:
         UserError: there is no data card, or it lacks a seed or a split.
     """
-    path, again = params.results_dir / "data" / "card.json", "run `python -m pipelines.prepare`, or give --images"
-    if not images and not path.is_file() and params.cost and params.cost.images:
-        images = [params.cost.images]
-    if images:
-        return dict.fromkeys(params.all_seeds, dict(zip(("train", "val", "test"), [*images, 0, 0])))
-    if not path.is_file():
-        raise UserError(f"{path}: no such file, so no numbers of images; {again}")
+    path = params.results_dir / "data" / "card.json"
+    again = "run `python -m pipelines.prepare`, or state `cost.images`"
+    if not path.is_file() and params.cost and params.cost.images:
+        return dict.fromkeys(params.all_seeds, {"train": params.cost.images, "val": 0, "test": 0})
     card, sizes = records.read_json(path, again), {}
     for seed in params.all_seeds:
         try:
@@ -157,20 +132,19 @@ def work(params: Params, row: dict, sizes: dict[int, dict[str, int]]) -> Work:
     return Work(method, tuning, tuple(runs), line)
 
 
-def _show(params: Params, path: Path, works: list[Work], schedule: list[dict]) -> None:
-    source = path.with_suffix(".json")
-    machine = records.read_json(source, AGAIN).get("environment") if source.is_file() else None
-    machine, where = (machine, "") if isinstance(machine, dict) else ({}, f"a machine that {source} does not name")
+def _show(params: Params, works: list[Work], methods: pd.DataFrame, schedule: pd.DataFrame) -> None:
+    machine = _cost_json(params).get("environment") or {}
     device = "GPU" if machine.get("gpu") else "device"
+    where = f"a machine that {params.results_dir / 'cost.json'} does not name"
     if machine:
         where = machine.get("gpu") or f"{machine.get('cpu')} ({machine.get('threads')} threads, no GPU)"
         where += f", torch {machine.get('torch')}, {machine.get('date')}"
     print(f"profile {params.profile}, {len(works)} methods, seeds {', '.join(map(str, params.all_seeds))}")
-    print(f"step times: {path}, measured on {where}\n")
-    _table(COLUMNS, [own.row for own in works])
-    print(f"\n{sum(own.row['total_h'] for own in works):,.3f} {device} hours in all, a run at a time on each of\n")
-    _table([f"{device}s", *SCHEDULE_COLUMNS[1:]], [{f"{device}s": row["gpus"], **row} for row in schedule])
-    blind = [own.method for own in works if not own.row["evaluated"]]
+    print(f"step times: {params.results_dir / 'cost.csv'}, measured on {where}\n")
+    print(_text(methods[COLUMNS]))
+    print(f"\n{methods.total_h.sum():,.3f} {device} hours in all, a run at a time on each of\n")
+    print(_text(schedule.rename(columns={"gpus": f"{device}s"})))
+    blind = list(methods.method[~methods.evaluated])
     some = "" if len(blind) == len(works) else f" of {', '.join(blind)}"
     left = [f"validation and test passes{some}"] * bool(blind) + ["probing"] * bool(params.probe)
     left += ["pretraining"] * bool(params.pretrain) + ["loading and augmenting images", "start-up", "checkpoints"]
@@ -184,18 +158,5 @@ def _show(params: Params, path: Path, works: list[Work], schedule: list[dict]) -
     print("Frozen layers in front are counted in every pass, though training may compute them once: at most so much.")
 
 
-def _table(columns: list[str], rows: list[dict]) -> None:
-    """Print rows under their columns, words to the left and numbers to the right."""
-
-    def text(value):
-        if isinstance(value, float):
-            return f"{value:,.3f}" if value >= 1 else f"{value:.3g}"
-        return "-" if value in (None, "") else str(value)
-
-    grid = [columns, *([text(row.get(name)) for name in columns] for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*grid)]
-    for line in grid:
-        runs = zip(columns, line, widths)
-        print(
-            "  ".join(f"{v:<{w}}" if name in ("method", "bounded_by") else f"{v:>{w}}" for name, v, w in runs).rstrip()
-        )
+def _text(frame: pd.DataFrame) -> str:
+    return frame.to_string(index=False, float_format=lambda x: f"{x:,.3f}" if x >= 1 else f"{x:.3g}", na_rep="-")

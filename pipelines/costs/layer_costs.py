@@ -24,8 +24,8 @@ def measure_all(device: torch.device, *, rounds: int, block_s: float, cases: Seq
         rounds: of each work. block_s: seconds that one takes at least in a round.
 
     Returns:
-        As `benches.measure_all`: "rows" (columns of cost_layers.csv), "ceiling", "headline", which is empty, and
-        "left_out": reasons by case.
+        As `benches.measure_all`: "rows" (columns of cost_layers.csv), "ceiling", and "left_out": reasons by
+        case.
 
     Raises:
         ValueError: a layer does not agree with its reference.
@@ -48,7 +48,7 @@ def measure_all(device: torch.device, *, rounds: int, block_s: float, cases: Seq
         for name, values in own.items():
             speeds[name] += values
     ceiling = {units[name]: median_interval(values)[0] for name, values in speeds.items() if values}
-    return {"rows": rows, "ceiling": ceiling, "headline": {}, "left_out": left_out}
+    return {"rows": rows, "ceiling": ceiling, "left_out": left_out}
 
 
 def _case(case, device, best, amounts, rounds, block_s) -> tuple[dict, dict]:

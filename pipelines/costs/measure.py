@@ -10,7 +10,6 @@ import json
 import math
 import os
 import random
-import re
 import statistics
 import tempfile
 import time
@@ -184,52 +183,6 @@ def operators(work: Callable[[], object]) -> str:
     with Recorder():
         work()
     return digest.hexdigest()[:12]
-
-
-KINDS = ("dense", "small", "product", "norm", "optimizer", "rest")
-
-
-def shares(work: Callable[[], object], device: torch.device) -> dict[str, float]:
-    """What the time of `work()` goes to, by torch's profiler, as shares of the time in operators (on a GPU in kernels).
-
-    "dense": convolutions larger than 1x1; "small": 1x1 and depthwise ones; "product": matrix products and attention;
-    "norm": normalisations; "optimizer": its step; "rest": elementwise work, pooling, copies, what a compiler fused. NaN
-    where the profiler saw no time, as on a GPU whose counters it may not read.
-    """
-    os.environ.setdefault("KINETO_LOG_LEVEL", "99")
-    activities = [torch.profiler.ProfilerActivity.CPU]
-    if device.type == "cuda":
-        activities.append(torch.profiler.ProfilerActivity.CUDA)
-    with torch.profiler.profile(activities=activities, record_shapes=True, acc_events=True) as profiler:
-        work()
-    totals = dict.fromkeys(KINDS, 0.0)
-    for event in profiler.events():
-        if event.device_type == torch.autograd.DeviceType.CPU:  # an operator, to which its kernels' times are added
-            own = event.self_device_time_total if device.type == "cuda" else event.self_cpu_time_total
-            totals[_kind(event)] += own
-    whole = sum(totals.values())
-    return {kind: value / whole if whole else math.nan for kind, value in totals.items()}
-
-
-# Not what has these letters among others: upsample_bilinear2d resizes, lgamma is elementwise.
-_PRODUCT = re.compile(r"(?<![a-z])(b?add)?b?mm(?![a-z])|matmul|attention|(?<![a-z])linear(?![a-z0-9])")
-
-
-def _kind(event) -> str:
-    above = event
-    while above is not None:
-        if above.name.startswith("Optimizer.step"):
-            return "optimizer"
-        above = above.cpu_parent
-    if event.name.startswith("triton_") and not event.name.startswith("triton_tem_"):
-        return "rest"  # Inductor names what it fused after all that is in it; its templates are products, convolutions
-    if "conv" in event.name:
-        kernel = (event.input_shapes or [])[2 if "backward" in event.name else 1 :][:1]  # (out, in / groups, *sides)
-        small = bool(kernel) and len(kernel[0]) > 2 and (kernel[0][1] == 1 or set(kernel[0][2:]) == {1})
-        return "small" if small else "dense"
-    if _PRODUCT.search(event.name):
-        return "product"
-    return "norm" if "_norm" in event.name else "rest"  # and not aten::normal_
 
 
 def ceilings(dtypes: Iterable[torch.dtype], device: torch.device) -> tuple[dict[str, Callable], dict[str, float]]:

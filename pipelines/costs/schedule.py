@@ -7,8 +7,6 @@ where nothing is tuned, else at most 2 - 1/n times (Graham, SIAM J. Appl. Math. 
 import heapq
 from dataclasses import dataclass, field
 
-SCHEDULE_COLUMNS = ["gpus", "hours", "work_h", "chain_h", "busy", "bounded_by"]
-
 
 @dataclass(frozen=True)
 class Work:

@@ -235,7 +235,6 @@ TABLES: dict[str, Table] = {
         "step_flops: of a step", "inference_batch: images of a batch", "inference_batch_ms: of one",
         "inference_batch_merged_ms: after the merge", *_with_limits("inference_batch_ratio", "of full's"),
         *_with_limits("input_ratio", "a step fed as in training, of one whose batch lies ready"),
-        *[f"share_{kind}: of a step's time" for kind in ("dense", "small", "product", "norm", "optimizer", "rest")],
         "*compile: whether the network was compiled", "inference_flops: of a deployed network, one image",
         "*inference_operators: that it runs, with how often", command=_COST,
     ),
@@ -307,9 +306,9 @@ def read(directory: str | Path, name: str) -> pd.DataFrame:
         if found[column].isna().all():  # a column without a value has no type
             found[column] = found[column].astype(float)
         elif not pd.api.types.is_numeric_dtype(found[column]) or pd.api.types.is_bool_dtype(found[column]):
-            raise SchemaError(
-                f"{path}: column {column} should hold numbers, found {found[column].dropna().iloc[0]!r}; {again} again"
-            )
+            values = found[column].dropna()
+            word = next(iter(values[pd.to_numeric(values, errors="coerce").isna()]), values.iloc[0])
+            raise SchemaError(f"{path}: column {column} should hold numbers, found {word!r}; {again} again")
     for column in ("method", "seed", "series"):
         if column in table.columns and found[column].isna().any():
             raise SchemaError(

@@ -1,6 +1,6 @@
 """The section about measuring costs."""
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field
 
@@ -9,22 +9,6 @@ from pipelines.profile.base import Section
 
 class Cost(Section):
     """What `pipelines.cost` measures: every method at the profile's image size, and what stands here."""
-
-    class Setting(Section):
-        """Some methods on another backbone, at another image size, in another precision, or compiled."""
-
-        backbone: str
-        """As `model.backbone`."""
-        image_size: int = Field(gt=0)
-        """As `data.image_size`."""
-        batch_sizes: list[Annotated[int, Field(gt=0)]] = Field(min_length=1)
-        """Each measured."""
-        methods: list[str] = Field(min_length=1)
-        """Their names."""
-        precision: Literal["float32", "bfloat16"] | None = None
-        """As `train.precision`; by default the same."""
-        compile: bool | None = None
-        """As `train.compile`; by default the same."""
 
     class Growth(Section):
         """Sweeps of one value each, the others being the profile's: how time and memory grow."""
@@ -56,8 +40,6 @@ class Cost(Section):
     """Seconds of steps that one round times at least."""
     images: int | None = Field(None, gt=0)
     """Training images of an epoch, where no data are prepared to count them."""
-    settings: list[Setting] = []
-    """More lineups, each a section."""
     growth: Growth | None = None
     """A section, see there."""
     layers: bool = False
