@@ -1,8 +1,6 @@
 """The MedMNIST source on small archives made here; the download is tried against a server on this machine."""
 
 import hashlib
-import io
-import zipfile
 from types import SimpleNamespace
 
 import numpy as np
@@ -33,14 +31,13 @@ def saved(path, content, save=np.savez_compressed):
 
 
 def read(path, size=28, channels=1):
-    return medmnist.read_archive(path, size, channels, CLASSES, lambda shape: np.zeros(shape, np.uint8))
+    return medmnist.read_archive(path, size, channels, lambda shape: np.zeros(shape, np.uint8))
 
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("column", [True, False], ids=["labels (N, 1)", "labels (N,)"])
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
-def test_reads_what_numpy_reads(tmp_path, monkeypatch, channels, column, save):
-    monkeypatch.setattr(medmnist.arrays, "CHUNK", 1000)  # so that an array takes many reads
+def test_reads_what_numpy_reads(tmp_path, channels, column, save):
     content = arrays(channels=channels, column=column)
     images, labels, splits = read(saved(tmp_path / "set.npz", content, save), channels=channels)
     assert images.shape[1:] == ((28, 28) if channels == 1 else (28, 28, 3)) and labels.dtype == np.int64
@@ -56,63 +53,17 @@ def changed(**changes):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({k: v for k, v in arrays().items() if k != "val_labels"}, "lacks val_labels"),
-        (changed(train_images=np.zeros((12, 64, 64), np.uint8)), r"train_images: found uint8 \(12, 64, 64\), expected"),
-        (changed(train_images=np.zeros((12, 28, 28, 3), np.uint8)), r"found uint8 \(12, 28, 28, 3\), expected"),
-        (changed(train_images=np.zeros((12, 28, 28))), "train_images: found float64"),
-        (changed(test_images=np.zeros((5, 28, 28), np.uint8)), r"test_images: found uint8 \(5, 28, 28\)"),
-        (changed(val_labels=np.zeros((8, 2), np.uint8)), r"val_labels: found uint8 \(8, 2\)"),
-        (changed(val_labels=np.zeros(8)), "val_labels: found float64"),
-        (changed(test_labels=np.array([0, 1, 2, 4])), "test_labels: labels from 0 to 4, expected 0 to 3"),
-        (changed(test_labels=np.array([0, 1, 2, -1])), "test_labels: labels from -1 to 2"),
-        (changed(test_labels=np.array([[0], ["x"], [None], [1]], object)), "expected plain numbers"),
-        (changed(train_images=np.asfortranarray(arrays()["train_images"])), "in Fortran order"),
+        (changed(train_images=np.zeros((12, 64, 64), np.uint8)), r"train_images: found \(\(12, 64, 64\).*expected"),
+        (changed(train_images=np.zeros((12, 28, 28, 3), np.uint8)), r"found \(\(12, 28, 28, 3\).*expected"),
+        (changed(train_images=np.zeros((12, 28, 28))), "train_images: found .*float64"),
+        (changed(test_images=np.zeros((5, 28, 28), np.uint8)), r"test_images: found \(\(5, 28, 28\)"),
+        (changed(train_images=np.asfortranarray(arrays()["train_images"])), r"found \(\(12, 28, 28\), True"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_unfit_content_is_named(tmp_path, content, message):
     path = saved(tmp_path / "set.npz", content)
     with pytest.raises(DataError, match=f"set.npz: .*{message}"):
-        read(path)
-
-
-def test_archive_cut_short_is_named(tmp_path):
-    path = saved(tmp_path / "set.npz", arrays())
-    path.write_bytes(path.read_bytes()[:-3000])
-    with pytest.raises(DataError, match="set.npz: damaged or truncated archive .*delete it"):
-        read(path)
-
-
-@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
-def test_flipped_byte_is_noticed(tmp_path, save):
-    path = saved(tmp_path / "set.npz", arrays(), save)
-    content = bytearray(path.read_bytes())
-    content[4000] ^= 0xFF
-    path.write_bytes(bytes(content))
-    with pytest.raises(DataError, match="set.npz: damaged or truncated"):
-        read(path)
-
-
-@pytest.mark.parametrize(("extra", "message"), [(-50, "truncated"), (50, "more data than its shape")])
-def test_member_shorter_or_longer_than_it_says(tmp_path, extra, message):
-    path = tmp_path / "set.npz"
-    with zipfile.ZipFile(path, "w") as archive:
-        for name, array in arrays().items():
-            stream = io.BytesIO()
-            np.save(stream, array)
-            body = stream.getvalue()
-            if name == "val_images":
-                body = body[:extra] if extra < 0 else body + bytes(extra)
-            archive.writestr(f"{name}.npy", body)
-    with pytest.raises(DataError, match=f"val_images: {message}"):
-        read(path)
-
-
-def test_member_that_is_no_array(tmp_path):
-    path = saved(tmp_path / "set.npz", {k: v for k, v in arrays().items() if k != "val_images"})
-    with zipfile.ZipFile(path, "a") as archive:
-        archive.writestr("val_images.npy", b"hello, this is text")
-    with pytest.raises(DataError, match="val_images: not a .npy array"):
         read(path)
 
 
@@ -127,7 +78,7 @@ def read_source(data):
 @pytest.mark.parametrize(
     ("dataset", "size", "message"),
     [
-        ("octmnst", 28, r"data\.medmnist\.dataset: no 2-D set 'octmnst'; did you mean octmnist"),
+        ("octmnst", 28, r"data\.medmnist\.dataset: no 2-D set 'octmnst' \(did you mean 'octmnist'"),
         ("organmnist3d", 28, "no 2-D set 'organmnist3d'"),
         ("chestmnist", 28, "chestmnist is a multi-label, binary-class task"),
         ("octmnist", 32, r"data\.image_size: 32, but MedMNIST has 28, 64, 128, 224"),

@@ -18,7 +18,7 @@ from PIL import Image
 
 from pipelines.data import prepared
 from pipelines.data.pictures import load_image
-from pipelines.data.sources import DataError, medmnist
+from pipelines.data.sources import DataError
 from pipelines.files import arrays
 from pipelines.profile import Params, ParamsError, loading
 from tests.conftest import bright_quadrants, tiny_params, write_prepared
@@ -88,48 +88,6 @@ def test_any_bytes_as_an_archive_of_arrays(here, content):
         return
     for name in set(found) & set(ARRAYS):  # what has its checksum is what was written
         np.testing.assert_array_equal(found[name], ARRAYS[name])
-
-
-NPY = BytesIO()
-np.save(NPY, np.arange(40, dtype=np.int32).reshape(5, 8))
-
-
-@given(file_like(NPY.getvalue()))
-def test_any_bytes_as_an_array_to_be_mapped(here, content):
-    (here / "a.npy").write_bytes(content)
-    try:
-        shape, dtype = arrays.check_npy(here / "a.npy")
-    except arrays.ArrayError:
-        return
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # numpy's, of headers as Python 2 wrote them
-        opened = np.load(here / "a.npy", allow_pickle=False)
-    assert opened.shape == shape and opened.dtype == dtype
-
-
-def _medmnist(size=4):
-    rng = np.random.default_rng(0)
-    content = {}
-    for split in ("train", "val", "test"):
-        content[f"{split}_images"] = rng.integers(0, 256, (6, size, size), dtype=np.uint8)
-        content[f"{split}_labels"] = (np.arange(6) % 2).astype(np.uint8)[:, None]
-    return content
-
-
-@given(file_like(zipped(_medmnist())) | damaged(zipped(_medmnist(), np.savez)))
-def test_any_bytes_as_a_medmnist_archive(here, content):
-    (here / "set.npz").write_bytes(content)
-    try:
-        images, labels, splits = medmnist.read_archive(
-            here / "set.npz", 4, 1, 2, lambda shape: np.zeros(shape, np.uint8)
-        )
-    except DataError as error:
-        assert str(here / "set.npz") in str(error)
-        return
-    for name, whole in _medmnist().items():
-        split, kind = name.split("_")
-        found = {"images": images, "labels": labels[:, None]}[kind][splits[split]]
-        np.testing.assert_array_equal(found, whole)
 
 
 def pictures() -> list[bytes]:

@@ -157,6 +157,11 @@ def open_splits(folder: Path) -> dict:
         return {name: stored[name] for name in stored.files}
 
 
+def split_digests(splits: dict) -> dict[str, str]:
+    """SHA-256 of the indices of each split."""
+    return {name: hashlib.sha256(indices.tobytes()).hexdigest() for name, indices in splits.items()}
+
+
 def open_prepared(folder: Path, seed: int, device, train_split: str = "train") -> Prepared:
     """The data with the splits of one seed: val, test, and the one to train on; on a GPU where they fit half of it.
 
@@ -225,8 +230,7 @@ def finished(folder: Path, made_from: dict, seeds: Sequence[int]) -> Manifest | 
 
 def verify(params) -> None:
     """Make sure that a profile's prepared data, and its external data, are whole and what the profile asks for, by
-    reading every byte of them, once in a process: checksums and lengths, labels that name classes, indices that name
-    images.
+    reading every byte of them, once in a process.
 
     Raises:
         DataError: nothing is prepared, or it is damaged, changed, or of other settings.
@@ -244,40 +248,13 @@ def verify(params) -> None:
 
 @functools.lru_cache(maxsize=16)
 def _verify(folder: Path, settings: str | None, _stamps) -> None:
-    import numpy as np
-
-    from pipelines.files import arrays
-
     manifest = read_manifest(folder)
     # Data made by hand may state no settings; then there is nothing to compare.
     if settings and manifest.made_from and json.dumps(manifest.made_from["settings"], sort_keys=True) != settings:
         raise DataError(f"{folder}: prepared with other settings than the profile has now; {AGAIN}")
-    for name in ("images.npy", "labels.npy"):
+    for name in ARRAYS:
         found, expected = records.sha256_file(folder / name), manifest.files.get(name, "nothing")
         if found != expected:
             raise DataError(f"{folder / name}: SHA-256 {found[:12]}..., its manifest says {expected[:12]}...; {AGAIN}")
-    try:
-        name = "images.npy"
-        shape, dtype = arrays.check_npy(folder / name)
-        if dtype != np.uint8 or len(shape) not in (3, 4) or shape[3:] not in ((), (3,)):
-            raise arrays.ArrayError(f"found {dtype} {shape}, expected uint8 (N, H, W) or (N, H, W, 3)")
-        name = "labels.npy"
-        if arrays.check_npy(folder / name) != (shape[:1], np.dtype(np.int64)):
-            raise arrays.ArrayError(f"expected int64 {shape[:1]}, a label an image")
-        labels, classes = np.load(folder / name, allow_pickle=False), len(manifest.classes)
-        if len(labels) and not 0 <= labels.min() <= labels.max() < classes:
-            raise arrays.ArrayError(f"labels from {labels.min()} to {labels.max()}, expected 0 to {classes - 1}")
-        name = "splits.npz"
-        for split, indices in arrays.read_npz(folder / name, list(manifest.splits)).items():
-            if hashlib.sha256(indices.tobytes()).hexdigest() != manifest.splits[split]:
-                raise arrays.ArrayError(f"{split!r} is not what its manifest says")
-            if (
-                indices.dtype != np.int64
-                or indices.ndim != 1
-                or (len(indices) and not 0 <= indices.min() <= indices.max() < shape[0])
-            ):
-                raise arrays.ArrayError(
-                    f"{split!r} holds {indices.dtype} {indices.shape}, expected images 0 to {shape[0] - 1}"
-                )
-    except arrays.ArrayError as error:
-        raise DataError(f"{folder / name}: {error}; {AGAIN}") from None
+    if split_digests(open_splits(folder)) != manifest.splits:
+        raise DataError(f"{folder / MANIFEST}: its splits are not those of splits.npz; {AGAIN}")

@@ -217,32 +217,16 @@ def read_entropies(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Read `entropies.npz` of a run: sorted indices int64 (M,) into images.npy, and their entropies float64 (M,).
 
     Raises:
-        DataError: missing, not an npz, wrong keys, shapes or dtypes, an image twice, or an entropy that is not finite.
+        DataError: not an npz, other keys, or entropies that are not finite, one an image.
     """
-    advice = ENTROPIES_FROM
-    if not path.is_file():
-        raise DataError(f"data.distilled.entropies: {path}: no such file; {advice}")
     try:
-        content = arrays.read_npz(path)
+        indices, entropy = arrays.read_npz(path, ("indices", "entropy")).values()
     except arrays.ArrayError as error:
-        raise DataError(f"{path}: not a readable npz file ({error}); {advice}") from None
-    if not {"indices", "entropy"} <= set(content):
-        raise DataError(f"{path}: found keys {sorted(content)}, expected 'indices' and 'entropy'; {advice}")
-    indices, entropy = content["indices"], content["entropy"]
-    if (
-        indices.ndim != 1
-        or indices.shape != entropy.shape
-        or indices.dtype.kind not in "iu"
-        or entropy.dtype.kind != "f"
-    ):
+        raise DataError(f"{path}: not a readable npz file ({error}); {ENTROPIES_FROM}") from None
+    if indices.shape != entropy.shape or not np.isfinite(entropy).all():
         raise DataError(
-            f"{path}: found indices {indices.dtype} {indices.shape} and entropy {entropy.dtype} {entropy.shape}, "
-            f"expected integers and floats of one length; {advice}"
+            f"{path}: expected a finite entropy of each of {len(indices)} images, found {np.isfinite(entropy).sum()}; "
+            f"did that run diverge? {ENTROPIES_FROM}"
         )
-    if not np.isfinite(entropy).all():
-        raise DataError(f"{path}: {np.sum(~np.isfinite(entropy))} entropies are not finite; did that run diverge?")
     order = np.argsort(indices, kind="stable")
-    indices, entropy = indices[order].astype(np.int64), entropy[order].astype(np.float64)
-    if (np.diff(indices) == 0).any():
-        raise DataError(f"{path}: an image occurs twice in 'indices'; {advice}")
-    return indices, entropy
+    return indices[order], entropy[order]

@@ -1,7 +1,6 @@
 """Writes a prepared data set, whose files `prepared` describes, so that a reader sees the old one or the new one."""
 
 import fcntl
-import hashlib
 import json
 import math
 import os
@@ -12,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from pipelines.data.errors import DataError
-from pipelines.data.prepared import ARRAYS, FILES, MANIFEST, Manifest
+from pipelines.data.prepared import ARRAYS, FILES, MANIFEST, Manifest, split_digests
 from pipelines.files import records
 
 
@@ -81,7 +80,7 @@ class Writing:
                 channels=1 if dataset.images.ndim == 3 else 3,
                 preprocessing=dataset.preprocessing,
                 files={name: records.sha256_file(self.partial[name]) for name in there},
-                splits={name: hashlib.sha256(indices.tobytes()).hexdigest() for name, indices in splits.items()},
+                splits=split_digests(splits),
                 patients=None if patients is None else len(patients[0]),
                 patient_of_image=None if patients is None else patients[1].tolist(),
                 origin=dataset.origin,
