@@ -101,7 +101,7 @@ def test_any_bytes_as_results(here, profile, data):
     try:
         found = report_results.load(here / made.results_dir)
         assert isinstance(found.source, str) and isinstance(found.dataset, str) and found.describe("test")
-    except report_results.ReportError as error:
+    except UserError as error:
         assert str(here / made.results_dir) in str(error)
     finally:
         path.write_bytes(files[path])

@@ -37,6 +37,8 @@ def read_json(path: Path, next_step: str) -> dict:
         content = json.loads(path.read_text(encoding="utf-8"))
     except RecordError:
         raise
+    except FileNotFoundError:
+        raise RecordError(f"{path}: no such file; {next_step}") from None
     except (OSError, ValueError, RecursionError) as error:  # ValueError: no UTF-8, no JSON, or a number of many digits
         raise RecordError(f"{path}: not readable as JSON ({error}); {next_step}") from None
     if not isinstance(content, dict):

@@ -14,8 +14,9 @@ import pandas as pd
 from pydantic import Field, model_validator
 from scipy.stats import norm
 
+from pipelines.files.errors import UserError
 from pipelines.profile import Section
-from report.reading import PAPER, ReportError
+from report.reading import PAPER
 from report.text import signed
 
 COUNTS = Path(__file__).with_name("counts.csv")
@@ -45,45 +46,45 @@ class Sources:
         """The figures that a selection picks, of OCTMNIST where it names no data set.
 
         Raises:
-            ReportError: there are none.
+            UserError: there are none.
         """
         frame = self.paper
         for column, value in {"dataset": "octmnist", **where}.items():
             frame = frame[frame[column].isin([value] if isinstance(value, str) else value)]
         if frame.empty:
-            raise ReportError(f"claims.yaml: {where} picks no row of {PAPER.name}; look at its columns")
+            raise UserError(f"claims.yaml: {where} picks no row of {PAPER.name}; look at its columns")
         return frame
 
     def row(self, where: Rows) -> pd.Series:
         """The one row that a selection picks.
 
         Raises:
-            ReportError: there is none, or more than one.
+            UserError: there is none, or more than one.
         """
         frame = self.rows(where)
         if len(frame) > 1:
-            raise ReportError(f"claims.yaml: {where} picks {len(frame)} rows of {PAPER.name}, expected one; say more")
+            raise UserError(f"claims.yaml: {where} picks {len(frame)} rows of {PAPER.name}, expected one; say more")
         return frame.iloc[0]
 
     def figure(self, where: Rows, column: str) -> float:
         """One number of paper.csv.
 
         Raises:
-            ReportError: as `row`, or the paper does not state it.
+            UserError: as `row`, or the paper does not state it.
         """
         value = self.row(where)[column]
         if pd.isna(value):
-            raise ReportError(f"claims.yaml: {where} has no {column} in {PAPER.name}; pick a row that states it")
+            raise UserError(f"claims.yaml: {where} has no {column} in {PAPER.name}; pick a row that states it")
         return float(value)
 
     def trained(self, method: str) -> int:
         """Trained parameters of a method on VGG16.
 
         Raises:
-            ReportError: counts.csv does not have it.
+            UserError: counts.csv does not have it.
         """
         if method not in self.counts:
-            raise ReportError(f"claims.yaml: no method {method!r} in {COUNTS.name}; it has {', '.join(self.counts)}")
+            raise UserError(f"claims.yaml: no method {method!r} in {COUNTS.name}; it has {', '.join(self.counts)}")
         return self.counts[method]
 
 
@@ -193,7 +194,7 @@ class Gap(Section):
     def check(self, given: Sources, stated: str | None) -> Result:
         others = given.rows(self.than).dropna(subset=self.column)
         if others.empty:
-            raise ReportError(f"claims.yaml: {self.than} states no {self.column} in {PAPER.name}; pick other rows")
+            raise UserError(f"claims.yaml: {self.than} states no {self.column} in {PAPER.name}; pick other rows")
         best = others.loc[others[self.column].idxmax()]
         ours, theirs = given.figure(self.of, self.column), float(best[self.column])
         gap = round(ours - theirs, 9)

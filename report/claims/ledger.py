@@ -12,10 +12,11 @@ import pandas as pd
 import yaml
 from pydantic import Field, ValidationError
 
+from pipelines.files.errors import UserError
 from pipelines.profile.schema import Section
 from report.claims.audit import Figure, sources
 from report.claims.tests import WORDS, Cost, Elsewhere, Inference, Parameters, Test
-from report.reading import ReportError, Results, machine
+from report.reading import Results
 from report.text import DASH, Table
 
 LEDGER = Path(__file__).with_name("claims.yaml")
@@ -62,7 +63,7 @@ def verdicts(results: Results) -> list[Verdict]:
     """The verdict on every claim, in the ledger's order.
 
     Raises:
-        ReportError: claims.yaml, or a result file that a test needs, cannot be used.
+        UserError: claims.yaml, or a result file that a test needs, cannot be used.
     """
     method = method_of_claims()
     found = []
@@ -88,7 +89,7 @@ def _scope(results: Results, method: str, test) -> str:
             return "nothing yet"
         networks = ", ".join(dict.fromkeys(rows.backbone))
         cost = isinstance(test, Cost)
-        return f"{networks} on {machine(results.directory)}" if cost else f"the operators of {networks}"
+        return f"{networks} on {results.cost_machine}" if cost else f"the operators of {networks}"
     if isinstance(test, Elsewhere):
         return "these data sets"
     data = {
@@ -146,18 +147,18 @@ def ledger(path: Path) -> Ledger:
     """Read and check a ledger.
 
     Raises:
-        ReportError: it cannot be read, or a kind, key or value is unknown, missing or mistyped.
+        UserError: it cannot be read, or a kind, key or value is unknown, missing or mistyped.
     """
     try:
         found = Ledger.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
     except (OSError, yaml.YAMLError) as error:
-        raise ReportError(f"{path}: not readable as YAML ({error})") from None
+        raise UserError(f"{path}: not readable as YAML ({error})") from None
     except ValidationError as error:
         told = [
             f"{'.'.join(map(str, e['loc'])) or 'top level'}: {e['msg']}, found {e['input']!r}" for e in error.errors()
         ]
-        raise ReportError(f"{path}: {'; '.join(told)}") from None
+        raise UserError(f"{path}: {'; '.join(told)}") from None
     ids = [claim.id for claim in found.claims]
     if twice := sorted({name for name in ids if ids.count(name) > 1}):
-        raise ReportError(f"{path}: claims: id {', '.join(twice)} is there twice; each names one claim")
+        raise UserError(f"{path}: claims: id {', '.join(twice)} is there twice; each names one claim")
     return found

@@ -12,7 +12,7 @@ import pandas as pd
 from pydantic import Field
 
 from pipelines.profile.schema import Section
-from report.reading import Results, load
+from report.reading import Results, beside
 from report.text import interval, signed
 
 SUPPORTED, CONTRADICTED, INCONCLUSIVE, NOT_TESTED = WORDS = ("supported", "contradicted", "inconclusive", "not tested")
@@ -113,7 +113,7 @@ class Elsewhere(Section):
         return f"{self.contrast.words()}, on each of {', '.join(self.datasets)}"
 
     def judge(self, results: Results, method: str) -> Finding:
-        on = self._profiles(results)
+        on = {own.dataset: own for own in reversed(beside(results))}  # of several on the same data the first by name
         found = {name: self.contrast.judge(on[name], method) for name in self.datasets if name in on}
         told = "; ".join(f"{name}: {found[name].evidence if name in found else 'not run'}" for name in self.datasets)
         missing = ", ".join(name for name in self.datasets if name not in found)
@@ -122,14 +122,6 @@ class Elsewhere(Section):
         if takes:
             return Finding(told, NOT_TESTED, "; ".join(takes))
         return replace(combined(found.values()), evidence=told)
-
-    def _profiles(self, results: Results) -> dict[str, Results]:
-        """The results that lie beside these, and these, by data set: of several the first by name."""
-        found: dict[str, Results] = {}
-        for summary in sorted(results.directory.parent.glob("*/summary.json")):
-            own = results if summary.parent == results.directory else load(summary.parent)
-            found.setdefault(own.dataset, own)
-        return found
 
 
 class Stability(Section):

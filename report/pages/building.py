@@ -25,7 +25,7 @@ def read(directory: Path, paper: bool | None = None) -> Results:
         paper: whether it is; by default where the data set is one of the paper's.
 
     Raises:
-        ReportError: a result file is missing or not as expected.
+        UserError: a result file is missing or not as expected.
     """
     results = load(directory)
     if paper is None:
@@ -39,7 +39,7 @@ def build(results: Results, out: Path) -> Path:
     What an earlier report left in these folders is removed.
 
     Raises:
-        ReportError: a result file is missing or not as expected.
+        UserError: a result file is missing or not as expected.
     """
     for folder in ("figures", "tables", "pictures", "models"):
         shutil.rmtree(out / folder, ignore_errors=True)

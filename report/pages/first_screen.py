@@ -9,7 +9,7 @@ import pandas as pd
 
 from report.claims import Verdict, method_of_claims, verdicts
 from report.claims.tests import CONTRADICTED, NOT_TESTED, SUPPORTED, WORDS
-from report.reading import Results, load
+from report.reading import Results, beside
 from report.text import percent, points, span
 
 PAPER = "https://arxiv.org/abs/2505.18315"
@@ -141,10 +141,11 @@ def not_run(results: Results) -> list[str]:
     """What the results do not hold: the paper's own setting, its other data sets, holes, declared comparators."""
     found = []
     if len(results.paper):
-        cards = list(_neighbours(results))
-        if not any(name == "octmnist" and size == 224 and gpu for name, size, gpu in cards):
+        run = beside(results)
+        on_gpus = [own for own in run if own.dataset == "octmnist" and own.complete.gpu.notna().any()]
+        if not any(own.card["settings"].get("image_size") == 224 for own in on_gpus):
             found.append("OCTMNIST at 224 px on a GPU, which is the paper's setting")
-        there = {name for name, _, _ in cards}
+        there = {own.dataset for own in run}
         others = [name for name in dict.fromkeys(results.paper.dataset) if name != "octmnist" and name not in there]
         if others:
             found.append(f"the paper's other data sets ({', '.join(others)})")
@@ -156,13 +157,6 @@ def not_run(results: Results) -> list[str]:
     if len(results.holes):
         found.append(f"{len(results.holes)} of {len(results.runs)} runs of this profile")
     return found
-
-
-def _neighbours(results: Results):
-    """(data set, image size, whether on a GPU) of every profile with results beside this one."""
-    for summary in sorted(results.directory.parent.glob("*/summary.json")):
-        own = results if summary.parent == results.directory else load(summary.parent)
-        yield own.dataset, own.card.get("settings", {}).get("image_size"), bool(own.complete.gpu.notna().any())
 
 
 def when(results: Results) -> str:

@@ -1,37 +1,36 @@
 """What `summarise`, `cost`, `explain` and `prepare` left for a profile: read once, checked, in typed frames."""
 
-import json
 from collections.abc import Collection
 from dataclasses import dataclass, fields
 from pathlib import Path
 
 import pandas as pd
+from pydantic import TypeAdapter, ValidationError
 
 from pipelines.evidence import schemas
+from pipelines.files.errors import UserError
+from pipelines.files.records import read_json
 from report import drawing
 from report.reading.explained import Explained, read_explained, read_scans
-from report.reading.problems import ReportError
-from report.text import span
+from report.text import plural, span
 
 PAPER = Path(__file__).parents[1] / "claims" / "paper.csv"
-PAPER_COLUMNS = ["method", "backbone", "dataset", "training_set", "accuracy", "source"]
 NEEDED = ("runs", "curves", "confusion", "tuning")  # of what summarise writes; without the others sections are left out
-LARGEST = 2**28  # bytes of a file
 _SUMMARY = [
     "acc_mean", "acc_sd", "acc_lo", "acc_hi", "auc_mean", "auc_sd", "auc_lo", "auc_hi", "trainable", "total",
     "epoch_s", "best_epoch_mean", "lr", "seeds",
 ]  # fmt: skip
+_FIGURES = TypeAdapter(dict[str, dict[str, float | None]])
 
 
 @dataclass(frozen=True)
 class Results:
     """The frames of one profile.
 
-    methods: one row a method (index: its name),
-    in the profile's order. The columns of summary.json with family, backbone,
-        weights, planned (seeds asked for), share (of the labels that it is trained on), group, kind and color
-        (as drawing.looks), ink (for text), and shown: the name, with '(4/5)'
-        behind it where only four of five seeds are there. A method without a run has NaN.
+    methods: one row a method (index: its name), in the profile's order. The columns of summary.json with family,
+        backbone, weights, planned (seeds asked for), share (of the labels that it is trained on), group, kind and color
+        (as drawing.looks), ink (for text), and shown: the name, with '(4/5)' behind it where only four of five seeds
+        are there. A method without a run has NaN.
     explained: what explain.npz holds; None where there is none.
     scans: pixels of the images of hard_scans by their numbers; empty where hard_scans.npz is not there.
     card: the data card, empty where there is none.
@@ -181,49 +180,73 @@ class Results:
         images = f"{span(self.complete[f'n_{split}'])} {name} images a seed"
         return f"{self.origin}, {span(self.methods.seeds)} seeds, {images}"
 
+    @property
+    def cost_machine(self) -> str:
+        """On what costs were measured: the GPU of cost.json, or else its CPU and threads.
+
+        Raises:
+            UserError: cost.json cannot be read.
+        """
+        path = self.directory / "cost.json"
+        content = read_json(path, "run `python -m pipelines.cost` again") if path.is_file() else {}
+        found = content.get("environment") or {}
+        if not found.get("gpu") and not found.get("cpu"):
+            return "a machine that cost.json does not name"
+        return found.get("gpu") or f"{found['cpu']}, {plural(found['threads'], 'thread')}"
+
 
 def load(directory: Path) -> Results:
     """Read results/<profile>/.
 
     Raises:
-        ReportError: a file is missing, unreadable, lacks a column or key, or has words where numbers belong.
+        UserError: a file is missing, unreadable, lacks a column or key, or has words where numbers belong.
     """
     directory = Path(directory)
-    summary = _json(directory / "summary.json", "python -m pipelines.summarise")
+    summary = read_json(directory / "summary.json", "run `python -m pipelines.summarise`")
+    names = [field.name for field in fields(Results) if field.type is pd.DataFrame]
     tables = {
-        field.name: _table(directory, field.name)
-        for field in fields(Results)
-        if field.type is pd.DataFrame and field.name not in ("methods", "paper")
+        name: schemas.read(directory, name)
+        if name in NEEDED or (directory / f"{name}.csv").is_file()
+        else schemas.frame(name, [])
+        for name in names
+        if name in schemas.TABLES
     }
     card = directory / "data" / "card.json"
     methods = _methods(directory, summary, tables["runs"], tables["labels"])
     return Results(
         profile=directory.name, directory=directory, methods=methods, card=_card(card) if card.is_file() else {},
-        paper=_paper(PAPER), explained=read_explained(directory / "explain.npz", methods.index),
+        paper=pd.read_csv(PAPER), explained=read_explained(directory / "explain.npz", methods.index),
         scans=read_scans(directory / "hard_scans.npz"), **tables,
     )  # fmt: skip
 
 
+def beside(results: Results) -> list[Results]:
+    """The results of every profile in the same folder, these among them, by name."""
+    found = sorted(results.directory.parent.glob("*/summary.json"))
+    return [results if path.parent == results.directory else load(path.parent) for path in found]
+
+
 def _methods(directory: Path, summary: dict, runs: pd.DataFrame, labels: pd.DataFrame) -> pd.DataFrame:
     """The methods' frame, from summary.json and what the runs say of each."""
-    for method, figures in summary.items():
-        if not _are_figures(figures):
-            raise ReportError(
-                f"{directory / 'summary.json'}: {method!r} should have numbers or null under {', '.join(_SUMMARY)} "
-                "and a count under seeds; run `python -m pipelines.summarise` again"
-            )
+    try:
+        methods = pd.DataFrame.from_dict(_FIGURES.validate_python(summary), orient="index").astype(float)
+        methods[_SUMMARY]
+    except (ValidationError, KeyError):
+        raise UserError(
+            f"{directory / 'summary.json'}: every method should have numbers or null under {', '.join(_SUMMARY)}; "
+            "run `python -m pipelines.summarise` again"
+        ) from None
     if missing := sorted(set(summary) ^ set(runs.method)):
-        raise ReportError(
+        raise UserError(
             f"{directory}: {', '.join(missing)} not in both summary.json and runs.csv; "
             "run `python -m pipelines.summarise` again"
         )
-    methods = pd.DataFrame.from_dict(summary, orient="index").astype(float)
     methods = methods.reindex(columns=methods.columns.union(["flops", "acc_se_images"], sort=False))
     about = runs.groupby("method", sort=False)
     methods = methods.join(about[["family", "backbone", "weights"]].first())
     methods["planned"] = about.seed.size()
     methods["share"] = labels.set_index("method").share.reindex(methods.index).fillna(1.0).astype(float)
-    methods["seeds"] = methods.seeds.astype(int)
+    methods["seeds"] = runs.status.eq("complete").groupby(runs.method).sum()
     looks = [drawing.looks(row.family, row.backbone) for row in methods.itertuples()]
     return methods.assign(
         group=[own.group for own in looks], kind=[own.kind for own in looks], color=[own.color for own in looks],
@@ -235,57 +258,11 @@ def _methods(directory: Path, summary: dict, runs: pd.DataFrame, labels: pd.Data
     )  # fmt: skip
 
 
-def _are_figures(figures) -> bool:
-    """Whether a method's entry of summary.json has every key, and numbers or nothing under all it has."""
-    return (
-        isinstance(figures, dict)
-        and set(_SUMMARY) <= set(figures)
-        and isinstance(figures["seeds"], int)
-        and 0 <= figures["seeds"] <= 2**31
-        and all(v is None or isinstance(v, (int, float)) and abs(v) < 2**63 for v in figures.values())
-    )
-
-
-def _table(directory: Path, name: str) -> pd.DataFrame:
-    """One of the CSV files; without rows where it is not there and the report can do without."""
-    if name not in NEEDED and not (directory / f"{name}.csv").is_file():
-        return schemas.frame(name, [])
-    try:
-        return schemas.read(directory, name)
-    except schemas.SchemaError as error:
-        raise ReportError(str(error)) from None
-
-
-def _paper(path: Path) -> pd.DataFrame:
-    """The paper's figures, which are part of this project."""
-    try:
-        frame = pd.read_csv(path)
-    except (OSError, ValueError) as error:
-        raise ReportError(f"{path}: not readable as CSV ({error})") from None
-    if missing := [name for name in PAPER_COLUMNS if name not in frame]:
-        raise ReportError(f"{path}: no column {', '.join(missing)}")
-    return frame
-
-
 def _card(path: Path) -> dict:
     """The data card, with what is read of it in its form."""
-    card = _json(path, "python -m pipelines.prepare")
+    card = read_json(path, "run `python -m pipelines.prepare`")
     settings = card.get("settings", {})
     sections = isinstance(settings, dict) and isinstance(settings.get("medmnist") or {}, dict)
     if not sections or not all(isinstance(card.get(name) or 0, int) for name in ("patients", "count")):
-        raise ReportError(f"{path}: not a data card; run `python -m pipelines.prepare` again")
+        raise UserError(f"{path}: not a data card; run `python -m pipelines.prepare` again")
     return card
-
-
-def _json(path: Path, stage: str) -> dict:
-    try:
-        if path.stat().st_size > LARGEST:
-            raise ValueError(f"larger than {LARGEST:,} bytes")
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ReportError(f"{path}: no such file; run `{stage}` first") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise ReportError(f"{path}: not readable as JSON ({error}); run `{stage}` again") from None
-    if not isinstance(content, dict) or not content and path.name == "summary.json":
-        raise ReportError(f"{path}: expected a JSON object that is not empty; run `{stage}` again")
-    return content

@@ -5,7 +5,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from report import drawing
-from report.reading import Results, counterparts, machine
+from report.reading import Results
 from report.sections import Section, Table
 from report.sections.cost_ratios import heading
 from report.text import DASH, interval, listed, mean_sd, number, points
@@ -32,6 +32,30 @@ def section(results: Results) -> Section | None:
         name="beside_paper", group=GROUP, title=title, caption=caption, alt=f"{title} In points, {told}.",
         figure=figure(rows, results.methods.ink), tables=[table(results), *memory(results)],
     )  # fmt: skip
+
+
+def counterparts(methods: pd.DataFrame, paper: pd.DataFrame, dataset: str) -> pd.DataFrame:
+    """The paper's figures for these methods, a row a figure: paper.csv's columns, `method` being ours.
+
+    A figure counts when the method has the same name (a backbone named in it aside) and the data set is the same, or
+    OCTMNIST where the profile's own data is in no paper. The method's backbone is preferred; where the paper has none
+    of its figures, VGG16's are shown for CNN methods, but not for ViTs, whose methods only share a name. A network
+    trained from scratch stands beside the one of its name. Figures without an accuracy are left out.
+    """
+    paper = paper[paper.accuracy.notna()]
+    paper = paper[paper.dataset == (dataset if dataset in set(paper.dataset) else "octmnist")]
+    found = [_stated(paper, method, row).assign(method=method) for method, row in methods.iterrows()]
+    return pd.concat(found).reset_index(drop=True)
+
+
+def _stated(paper: pd.DataFrame, method: str, row: pd.Series) -> pd.DataFrame:
+    """The figures of `paper` for one method."""
+    bare = method.removeprefix(f"{row.backbone}-").removesuffix(f"-{row.backbone}")
+    same = paper[paper.method == (method if method in set(paper.method) else bare)]
+    own = same[same.backbone == row.backbone]
+    if len(own) or row.group not in ("CNN", "ViT"):  # the other groups' networks have names of their own in the paper
+        return own if len(own) else same
+    return same[same.backbone == ("vgg16" if row.group == "CNN" else row.backbone)]
 
 
 def differences(results: Results) -> pd.DataFrame:
@@ -150,7 +174,7 @@ def memory(results: Results) -> list[Table]:
     note = (
         "The paper's figures are of OCTMNIST at 224 px, in Keras on an RTX 3090; batch size and precision are not "
         "stated with them. Measured: the most bytes in use at once through torch's allocator, on "
-        f"{machine(results.directory)}."
+        f"{results.cost_machine}."
     )
     return [Table("beside_paper_memory", "Peak memory of training beside the paper's", note, raw, text, left=2)]
 

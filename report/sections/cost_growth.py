@@ -8,7 +8,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import NullLocator
 
 from report import drawing
-from report.reading import Results, machine
+from report.reading import Results
 from report.sections import Section
 from report.text import listed
 
@@ -24,7 +24,7 @@ def section(results: Results) -> Section | None:
     title = finding(rows)
     caption = (
         "One value is swept in a column, the others are the profile's; log scales. Measured on "
-        f"{machine(results.directory)}, random weights."
+        f"{results.cost_machine}, random weights."
     )
     return Section(
         name="cost_growth", group=GROUP, title=title, caption=caption, alt=f"{title} {powers(rows)}".strip(),

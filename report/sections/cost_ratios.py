@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from report import drawing
-from report.reading import Results, machine
+from report.reading import Results
 from report.sections import Section, Table
 from report.text import DASH, number, percent, seconds, span, three_digits
 
@@ -18,7 +18,7 @@ def section(results: Results) -> Section | None:
     rows = styled(results.cost)
     if rows.empty:
         return None
-    where = machine(results.directory)
+    where = results.cost_machine
     title = finding(rows, results.declared[:1])
     of_colora = list(dict.fromkeys(rows.panel[(rows.family == "colora") & (rows.role == "method")]))[:SHOWN]
     shown = rows[rows.panel.isin(of_colora or list(rows.panel[:1]))]

@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from report.reading import Results, machine
+from report.reading import Results
 from report.sections import Section, Table
 from report.sections.cost_ratios import with_interval
 from report.text import number, percent, seconds, span
@@ -23,7 +23,7 @@ def section(results: Results) -> Section | None:
     )
     return Section(
         name="layer_costs", group=GROUP, title=title, folded=True,
-        tables=[table(rows, results.profile, machine(results.directory))],
+        tables=[table(rows, results.profile, results.cost_machine)],
     )  # fmt: skip
 
 

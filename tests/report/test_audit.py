@@ -5,10 +5,11 @@ import pandas as pd
 import pytest
 import yaml
 
+from pipelines.files.errors import UserError
 from pipelines.training.counting import count_method
 from report import claims
 from report.claims import audit
-from report.reading import PAPER, ReportError
+from report.reading import PAPER
 
 COUNTS = {"a": 1_234_999, "b": 1_235_001, "c": 910_000}
 
@@ -141,13 +142,13 @@ def test_runs_needed_are_never_more_than_there_were():
 
 def test_a_selection_must_pick_one_figure():
     sources = given(accuracy=0.9)
-    with pytest.raises(ReportError, match=r"picks no row of paper.csv"):
+    with pytest.raises(UserError, match=r"picks no row of paper.csv"):
         sources.row({"method": "z"})
-    with pytest.raises(ReportError, match=r"picks 2 rows of paper.csv, expected one"):
+    with pytest.raises(UserError, match=r"picks 2 rows of paper.csv, expected one"):
         sources.row({"backbone": "vgg16"})
-    with pytest.raises(ReportError, match=r"has no auc in paper.csv"):
+    with pytest.raises(UserError, match=r"has no auc in paper.csv"):
         sources.figure({"method": "x"}, "auc")
-    with pytest.raises(ReportError, match=r"no method 'd' in counts.csv; it has a, b, c"):
+    with pytest.raises(UserError, match=r"no method 'd' in counts.csv; it has a, b, c"):
         sources.trained("d")
 
 

@@ -6,9 +6,10 @@ import pytest
 import yaml
 
 from pipelines.evidence import schemas
+from pipelines.files.errors import UserError
 from report import claims
 from report.claims import tests as kinds
-from report.reading import ReportError, load
+from report.reading import load
 from tests.report import made
 
 
@@ -186,7 +187,7 @@ def test_a_ledger_that_cannot_be_used_is_told(tmp_path, name):
     change(content)
     path = tmp_path / "claims.yaml"
     path.write_text(yaml.safe_dump(content))
-    with pytest.raises(ReportError, match=message) as caught:
+    with pytest.raises(UserError, match=message) as caught:
         claims.ledger(path)
     assert str(caught.value).startswith(str(path))
 
@@ -196,14 +197,14 @@ def test_a_ledger_that_is_no_ledger(tmp_path, content):
     path = tmp_path / "claims.yaml"
     if content is not None:
         path.write_text(content)
-    with pytest.raises(ReportError, match="claims.yaml: "):
+    with pytest.raises(UserError, match="claims.yaml: "):
         claims.ledger(path)
 
 
 def test_a_cost_file_that_cannot_be_read(tmp_path):
     folder = made.write(tmp_path / "fake")
     (folder / "cost.json").write_text("{")
-    with pytest.raises(ReportError, match=r"cost.json: not readable as JSON .* run `python -m pipelines.cost` again"):
+    with pytest.raises(UserError, match=r"cost.json: not readable as JSON .* run `python -m pipelines.cost` again"):
         claims.verdicts(load(folder))
     (folder / "cost.json").write_text(json.dumps({}))
     assert "does not name" in {own.id: own for own in claims.verdicts(load(folder))}["memory"].scope

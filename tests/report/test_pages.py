@@ -11,10 +11,11 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from pipelines.files.errors import UserError
 from report import claims, pages
 from report.__main__ import main
 from report.pages import building, first_screen, markdown, model_card, pictures
-from report.reading import PAPER, ReportError, load
+from report.reading import PAPER, load
 from report.sections import Section, audit
 from report.sections import claims as claims_section
 from report.text import Table
@@ -255,7 +256,7 @@ def test_errors_are_told_in_a_line(commanded, capsys):
     assert capsys.readouterr().err.startswith("error: results/absent/summary.json: no such file")
     assert main([]) == 1
     assert "params.yaml" in capsys.readouterr().err
-    with pytest.raises(ReportError, match="no such file"):
+    with pytest.raises(UserError, match="no such file"):
         load(commanded / "results" / "absent")
 
 
