@@ -38,24 +38,26 @@ def counterparts(methods: pd.DataFrame, paper: pd.DataFrame, dataset: str) -> pd
     """The paper's figures for these methods, a row a figure: paper.csv's columns, `method` being ours.
 
     A figure counts when the method has the same name (a backbone named in it aside) and the data set is the same, or
-    OCTMNIST where the profile's own data is in no paper. The method's backbone is preferred; where the paper has none
-    of its figures, VGG16's are shown for CNN methods, but not for ViTs, whose methods only share a name. A network
-    trained from scratch stands beside the one of its name. Figures without an accuracy are left out.
+    OCTMNIST where the profile's own data is in no paper. The method's backbone is preferred. Where the paper has none
+    of its figures, VGG16's are shown for CNN methods of a profile without VGG16, but not for ViTs, whose methods only
+    share a name. A network trained from scratch stands beside the one of its name. Figures without an accuracy are
+    left out.
     """
     paper = paper[paper.accuracy.notna()]
     paper = paper[paper.dataset == (dataset if dataset in set(paper.dataset) else "octmnist")]
-    found = [_stated(paper, method, row).assign(method=method) for method, row in methods.iterrows()]
+    stand_in = None if "vgg16" in set(methods.backbone) else "vgg16"
+    found = [_stated(paper, method, row, stand_in).assign(method=method) for method, row in methods.iterrows()]
     return pd.concat(found).reset_index(drop=True)
 
 
-def _stated(paper: pd.DataFrame, method: str, row: pd.Series) -> pd.DataFrame:
-    """The figures of `paper` for one method."""
+def _stated(paper: pd.DataFrame, method: str, row: pd.Series, stand_in: str | None) -> pd.DataFrame:
+    """The figures of `paper` for one method; `stand_in`: the backbone whose figures another CNN may borrow."""
     bare = method.removeprefix(f"{row.backbone}-").removesuffix(f"-{row.backbone}")
     same = paper[paper.method == (method if method in set(paper.method) else bare)]
     own = same[same.backbone == row.backbone]
     if len(own) or row.group not in ("CNN", "ViT"):  # the other groups' networks have names of their own in the paper
         return own if len(own) else same
-    return same[same.backbone == ("vgg16" if row.group == "CNN" else row.backbone)]
+    return same[same.backbone == (stand_in if row.group == "CNN" else row.backbone)]
 
 
 def differences(results: Results) -> pd.DataFrame:

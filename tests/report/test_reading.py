@@ -139,3 +139,13 @@ def test_the_papers_figures_of_the_own_backbone_are_preferred():
     found = counterparts(methods, paper, "folder").set_index("method").accuracy
     assert found.to_dict() == {"colora": 0.95, "full": 0.91, "medmamba": 0.9}
     assert counterparts(methods, paper, "bloodmnist").accuracy.tolist() == [0.5]
+
+
+def test_vgg16s_figures_stand_beside_another_cnn_only_where_there_is_no_vgg16():
+    paper = paper_of(("full", "vgg16", "octmnist", 0.91), ("head-only", "resnet50", "octmnist", 0.9))
+    methods = pd.DataFrame(
+        {"backbone": ["resnet50"] * 2, "group": "CNN"}, index=["resnet50-full", "resnet50-head-only"]
+    )
+    assert counterparts(methods, paper, "folder").accuracy.tolist() == [0.91, 0.9]
+    methods.loc["full"] = ["vgg16", "CNN"]
+    assert counterparts(methods, paper, "folder").method.tolist() == ["resnet50-head-only", "full"]
