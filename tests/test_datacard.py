@@ -102,7 +102,5 @@ def test_picture_shows_training_images_in_a_row_a_class(tmp_path, channels):
 
 def test_patients_are_listed_by_image_where_they_are_known(tmp_path):
     path = tmp_path / "patients.csv"
-    card.write_patients([3, 3, 0], path)
+    card.write_numbers(path, patient=[3, 3, 0])
     assert path.read_text() == "image,patient\n0,3\n1,3\n2,0\n"
-    card.write_patients(None, path)
-    assert not path.exists()

@@ -14,7 +14,6 @@ from PIL import Image
 from pipelines import prepare as command
 from pipelines.data import preparation as stage
 from pipelines.data.sources import DataError
-from pipelines.files import records
 from pipelines.profile import Params, ParamsError, load
 
 PHANTOM = {"source": "phantom", "image_size": 16, "phantom": {"train": 12, "val": 8, "test": 8}}
@@ -242,21 +241,11 @@ def test_another_image_of_equal_name_size_and_time_builds_again(scans, workplace
     assert second.files["labels.npy"] == first.files["labels.npy"]
 
 
-def test_files_are_read_once_for_their_digest_while_name_size_and_time_stay(scans, workplace, monkeypatch):
-    files = sorted((workplace / "scans").rglob("*.png"))
-    for file in files:
-        os.utime(file, (1e9, 1e9))
-    asked = []
-    true = records.sha256_file
-    monkeypatch.setattr(records, "sha256_file", lambda path: asked.append(Path(path)) or true(path))
+def test_what_an_earlier_source_named_is_gone(scans):
     run(scans)
-    assert set(files) == {workplace / path for path in asked if path.suffix == ".png"}
-    del asked[:]
-    run(scans)
-    assert not [path for path in asked if path.suffix == ".png"]
-    os.utime(files[4], (2e9 - 1e9 + 1, 1e9 + 1))
-    run(scans)
-    assert [workplace / path for path in asked if path.suffix == ".png"] == [files[4]]
+    assert Path("results/tiny/data/patients.csv").is_file()
+    run()
+    assert not Path("results/tiny/data/patients.csv").exists()
 
 
 def test_distilled_follows_its_entropies(workplace):

@@ -5,19 +5,18 @@ patient): statistics on results alone need to know which images belong together.
 manifest, not the source's ids.
 """
 
-import json
-import re
+import textwrap
 from collections import defaultdict
 from itertools import combinations
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
-from pipelines.data import external, prepared
+from pipelines.data import prepared
 from pipelines.data.labelled import some
 from pipelines.data.prepared import Manifest
 from pipelines.files import fonts, records
-from pipelines.files.hashing import code_hash, sha256_json
 from pipelines.files.markdown import plain
 
 COLUMNS = 8
@@ -29,48 +28,35 @@ _SHARES = (
 def write(folder: Path, manifest: Manifest, others: dict[str, Manifest], out: Path) -> None:
     """Describe the data prepared in `folder`, and its external data, in `out`.
 
-    Without patients there is no patients.csv. Nothing is written where `out` describes just these data already.
+    Without patients there is no patients.csv; each external image is then a patient.
     """
-    made_from = sha256_json(
-        [manifest.model_dump(), {name: m.model_dump() for name, m in others.items()}, code_hash([Path(__file__)])]
-    )
-    if _describes(out, made_from, manifest, others):
-        return
     out.mkdir(parents=True, exist_ok=True)
+    for left in (out / "patients.csv", *out.glob("external-*.csv")):
+        left.unlink(missing_ok=True)
     images, labels = prepared.open_images(folder)
     splits = prepared.open_splits(folder)
-    card = describe(images, labels, splits, manifest)
-    card["external"] = {name: _of_external(folder, name, other) for name, other in others.items()}
-    for left in out.glob("external-*.csv"):
-        if left.stem.removeprefix("external-") not in others:
-            left.unlink()
-    for name in others:
-        external.write_table(prepared.external_dir(folder, name), out / f"external-{name}.csv")
-    write_patients(manifest.patient_of_image, out / "patients.csv")
+    card = describe(images, labels, splits, manifest) | {"external": {}}
+    if manifest.patients is not None:
+        write_numbers(out / "patients.csv", patient=manifest.patient_of_image)
+    for name, other in others.items():
+        _, own = prepared.open_images(prepared.external_dir(folder, name))
+        patients = range(other.count) if other.patients is None else other.patient_of_image
+        write_numbers(out / f"external-{name}.csv", label=own, patient=patients)
+        card["external"][name] = {
+            "origin": other.origin, "count": other.count, "patients": other.patients,
+            "per_class": _per_class(own, other.classes), "warnings": other.warnings,
+            "images_sha256": other.files["images.npy"],
+        }  # fmt: skip
     draw_examples(images, labels, splits, manifest.classes, out / "examples.png")
     if told := fonts.warning(manifest.classes):
         print(f"warning: {told}")
     _write_text(out / "card.md", as_markdown(card))
-    _write_text(out / "card.json", json.dumps({**card, "made_from": made_from}, indent=1) + "\n")
+    records.write_json(out / "card.json", card)
 
 
-def _describes(out: Path, made_from: str, manifest: Manifest, others) -> bool:
-    files = ["card.md", "examples.png", *(f"external-{name}.csv" for name in others)]
-    files += ["patients.csv"] if manifest.patients is not None else []
-    try:
-        known = records.read_json(out / "card.json", "")
-    except records.RecordError:
-        return False
-    return known.get("made_from") == made_from and all((out / name).is_file() for name in files)
-
-
-def write_patients(patient_of_image: list[int] | None, path: Path) -> None:
-    """Write a row (image, patient) an image, or remove what an earlier source left where patients are not known."""
-    if patient_of_image is None:
-        path.unlink(missing_ok=True)
-        return
-    rows = [f"{image},{patient}" for image, patient in enumerate(patient_of_image)]
-    _write_text(path, "\n".join(["image,patient", *rows]) + "\n")
+def write_numbers(path: Path, **columns) -> None:
+    """Write a row an image: its number, and those of the columns."""
+    _write_text(path, pd.DataFrame(columns).rename_axis("image").to_csv(lineterminator="\n"))
 
 
 def _write_text(path: Path, text: str) -> None:
@@ -88,14 +74,8 @@ def repeated_images(dataset) -> list[str]:
     return [f"{len(found):,} images repeat another one under another label: {some(pairs)}"]
 
 
-def _of_external(folder: Path, name: str, manifest: Manifest) -> dict:
-    _, labels = prepared.open_images(prepared.external_dir(folder, name))
-    counts = np.bincount(labels, minlength=len(manifest.classes)).tolist()
-    return {
-        "origin": manifest.origin, "count": manifest.count, "patients": manifest.patients,
-        "per_class": dict(zip(manifest.classes, counts)), "warnings": manifest.warnings,
-        "images_sha256": manifest.files["images.npy"],
-    }  # fmt: skip
+def _per_class(labels: np.ndarray, classes: list[str]) -> dict[str, int]:
+    return dict(zip(classes, np.bincount(labels, minlength=len(classes)).tolist()))
 
 
 def describe(images: np.ndarray, labels: np.ndarray, splits: dict[str, np.ndarray], manifest: Manifest) -> dict:
@@ -124,7 +104,7 @@ def describe(images: np.ndarray, labels: np.ndarray, splits: dict[str, np.ndarra
         "patients": manifest.patients,
         "warnings": manifest.warnings,
         "images_sha256": manifest.files["images.npy"],
-        "per_class": dict(zip(classes, np.bincount(labels, minlength=len(classes)).tolist())),
+        "per_class": _per_class(labels, classes),
         "exact_duplicates": {
             "images": int(len(copies) - len(np.unique(copies))),
             "with_another_label": int((labels != labels[copies]).sum()),
@@ -134,10 +114,7 @@ def describe(images: np.ndarray, labels: np.ndarray, splits: dict[str, np.ndarra
     for seed, parts in groups.items():
         pairs = list(combinations([part for part in parts if "@" not in part], 2))
         card["seeds"][seed] = {
-            "counts": {
-                part: dict(zip(classes, np.bincount(labels[indices], minlength=len(classes)).tolist()))
-                for part, indices in parts.items()
-            },
+            "counts": {part: _per_class(labels[indices], classes) for part, indices in parts.items()},
             "duplicates_across": {f"{a}-{b}": int(np.isin(copies[parts[b]], copies[parts[a]]).sum()) for a, b in pairs},
             "patients": None if patients is None else {part: len(np.unique(patients[i])) for part, i in parts.items()},
             "patients_across": None
@@ -150,6 +127,16 @@ def describe(images: np.ndarray, labels: np.ndarray, splits: dict[str, np.ndarra
 def as_markdown(card: dict) -> str:
     """The card as a page of Markdown."""
     origin, named, mode = card["origin"], card["patients"] is not None, card["settings"].get("mode", "full")
+    counted = [
+        [seed, part, *counts.values(), sum(counts.values()), *([facts["patients"][part]] if named else [])]
+        for seed, facts in card["seeds"].items()
+        for part, counts in facts["counts"].items()
+    ]
+    shared = [
+        [seed, pair, count, facts["patients_across"][pair] if named else "not known"]
+        for seed, facts in card["seeds"].items()
+        for pair, count in facts["duplicates_across"].items()
+    ]
     lines = [
         "# Data card",
         "",
@@ -171,34 +158,22 @@ def as_markdown(card: dict) -> str:
         "## Images a class and split",
         "",
         *([_SHARES.format("patients" if named else "images"), ""] if card["settings"].get("shares") else []),
-        _row(["Seed", "Split", *card["classes"], "All", *["Patients"] * named]),
-        _row(["---", "---", *["---:"] * (len(card["classes"]) + 1 + named)]),
-    ]
-    for seed, facts in card["seeds"].items():
-        for part, counts in facts["counts"].items():
-            numbers = [*counts.values(), sum(counts.values()), *([facts["patients"][part]] if named else [])]
-            lines.append(_row([seed, part, *(f"{number:,}" for number in numbers)]))
-    lines += [
+        *_table(["Seed", "Split", *card["classes"], "All", *["Patients"] * named], counted),
         "",
         "## What splits share",
         "",
         "Images of the second split that also occur in the first, byte for byte, and patients that occur in both.",
         "",
-        _row(["Seed", "Splits", "Duplicate images", "Patients"]),
-        _row(["---", "---", "---:", "---:"]),
+        *_table(["Seed", "Splits", "Duplicate images", "Patients"], shared),
     ]
-    for seed, facts in card["seeds"].items():
-        for pair, count in facts["duplicates_across"].items():
-            shared = "not known" if facts["patients_across"] is None else f"{facts['patients_across'][pair]:,}"
-            lines.append(_row([seed, pair, f"{count:,}", shared]))
     if card.get("external"):
         lines += ["", "## External data", "", "Runs are tested on these images once and never trained on them.", ""]
-        lines += [_row(["Name", "Source", *card["classes"], "All", "Patients"])]
-        lines += [_row(["---", "---", *["---:"] * (len(card["classes"]) + 2)])]
-        for name, facts in card["external"].items():
-            patients = "not named" if facts["patients"] is None else f"{facts['patients']:,}"
-            numbers = [f"{number:,}" for number in [*facts["per_class"].values(), facts["count"]]]
-            lines.append(_row([name, facts["origin"].get("source", ""), *numbers, patients]))
+        rows = [
+            [name, facts["origin"].get("source", ""), *facts["per_class"].values(), facts["count"],
+             "not named" if facts["patients"] is None else facts["patients"]]
+            for name, facts in card["external"].items()
+        ]  # fmt: skip
+        lines += _table(["Name", "Source", *card["classes"], "All", "Patients"], rows)
         warned = [(name, warning) for name, facts in card["external"].items() for warning in facts["warnings"]]
         lines += ["", *(f"- Warning: {plain(name)}: {plain(warning)}" for name, warning in warned)]
     lines += ["", "![Training images of each class](examples.png)", ""]
@@ -235,25 +210,14 @@ def draw_examples(
             axes.set(xticks=[], yticks=[])
             for spine in axes.spines.values():  # some scans have white corners, which would melt into the page
                 spine.set(color="0.6", linewidth=0.5)
-        name = _wrapped(classes[label])
+        width = 14 * len(classes[label]) // fonts.cells(classes[label])  # in characters, of which some take two cells
+        name = textwrap.fill(classes[label], width, max_lines=4, placeholder="\N{HORIZONTAL ELLIPSIS}")
         row[0].text(
             -0.08, 0.5, name, parse_math=False, transform=row[0].transAxes, ha="right", va="center", fontsize=9,
             fontfamily=[*fonts.families()],
         )  # fmt: skip
     with fonts.quiet():
         records.write_atomically(path, lambda file: figure.savefig(file, format="png", metadata={"Software": None}))
-
-
-def _wrapped(name: str, width: int = 14, lines: int = 4) -> str:
-    """A name in lines of at most so many Latin letters' width (Chinese, Japanese and Korean ones are twice as wide)."""
-    found = [""]
-    for part in re.findall(r"[^\s_-]*[\s_-]?", name):
-        for piece in [part] if fonts.cells(part) <= width else part:
-            if fonts.cells(found[-1] + piece.rstrip()) > width:
-                found.append("")
-            found[-1] += piece
-    shown = [line.strip() for line in found[:lines]]
-    return "\n".join(shown) + ("\N{HORIZONTAL ELLIPSIS}" if len(found) > lines else "")
 
 
 def _first_copies(images: np.ndarray) -> np.ndarray:
@@ -263,5 +227,8 @@ def _first_copies(images: np.ndarray) -> np.ndarray:
     return np.array([first.setdefault(digest, index) for index, digest in digests], np.int64)
 
 
-def _row(cells) -> str:
-    return "| " + " | ".join(map(plain, cells)) + " |"
+def _table(head: list[str], rows: list[list]) -> list[str]:
+    """Lines of a table of two columns of words, and numbers."""
+    shown = [[f"{cell:,}" if isinstance(cell, int) else plain(cell) for cell in row] for row in rows]
+    lines = [list(map(plain, head)), ["---", "---", *["---:"] * (len(head) - 2)], *shown]
+    return ["| " + " | ".join(line) + " |" for line in lines]

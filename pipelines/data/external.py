@@ -4,16 +4,15 @@ import shutil
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
-from pipelines.data import digests, labelled, patients, pictures, prepared
+from pipelines.data import labelled, patients, pictures, prepared
 from pipelines.data.errors import DataError
 from pipelines.data.labelled import Listing
 from pipelines.data.prepared import Manifest
 from pipelines.data.preprocessing import Preprocessing
 from pipelines.data.sources import Allocate, Dataset, folder, manifest
 from pipelines.data.writing import Writing
-from pipelines.files import records
+from pipelines.files.hashing import sha256_json
 
 
 def prepare(params, data: Manifest, code: str) -> dict[str, Manifest]:
@@ -66,19 +65,6 @@ def listed(
     return Listing(found.root, found.files, found.names, order[found.labels], classes, owners, None, found.left_out)
 
 
-def write_table(folder: Path, path: Path) -> None:
-    """A row (image, label, patient) an image of the external data in `folder`, all of them numbers.
-
-    Where no patients are named each image counts as one.
-    """
-    facts = prepared.read_manifest(folder)
-    _, labels = prepared.open_images(folder)
-    patients = range(facts.count) if facts.patient_of_image is None else facts.patient_of_image
-    table = pd.DataFrame({"image": range(facts.count), "label": labels, "patient": patients})
-    text = table.to_csv(index=False, lineterminator="\n")
-    records.write_atomically(path, lambda file: file.write(text.encode()))
-
-
 def _prepare(params, data: Manifest, external, code: str) -> Manifest:
     place, key = prepared.external_dir(params.data_dir, external.name), f"data.external ({external.name})"
     pattern = external.pattern
@@ -90,8 +76,8 @@ def _prepare(params, data: Manifest, external, code: str) -> Manifest:
         "preprocessing": data.preprocessing.model_dump(mode="json"),
         "inputs": {
             "files": listing.digest(),
-            "labels": digests.of_bytes(listing.labels.tobytes()),
-            "patients": None if listing.patients is None else digests.of_bytes("\0".join(listing.patients).encode()),
+            "labels": sha256_json(listing.labels.tolist()),
+            "patients": None if listing.patients is None else sha256_json(listing.patients.tolist()),
         },
         "beside": [data.files.get(name) for name in ("images.npy", prepared.FILES)],  # what it was compared with
         "code": code,

@@ -20,7 +20,6 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from pipelines.data import digests
 from pipelines.data.errors import DataError
 from pipelines.data.preprocessing import Preprocessing
 from pipelines.files import records
@@ -221,7 +220,7 @@ def finished(folder: Path, made_from: dict, seeds: Sequence[int]) -> Manifest | 
         manifest = read_manifest(folder)
         if manifest.made_from != made_from or manifest.folds is not None and manifest.seeds != list(seeds):
             return None
-        if digests.each(folder, {name: folder / name for name in manifest.files}) == manifest.files:
+        if {name: records.sha256_file(folder / name) for name in manifest.files} == manifest.files:
             return manifest
     except (OSError, DataError):
         pass  # missing or damaged: build it again

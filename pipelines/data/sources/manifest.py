@@ -6,10 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
-from pipelines.data import digests, labelled, pictures
+from pipelines.data import labelled, pictures
 from pipelines.data.errors import DataError
 from pipelines.data.labelled import Listing
 from pipelines.data.sources import SPLITS, Allocate, Dataset
+from pipelines.files.records import sha256_file
 
 COLUMNS = ("image", "label", "patient", "split")
 
@@ -28,8 +29,7 @@ def settings(data) -> dict:
 
 
 def inputs(data) -> dict[str, str]:
-    table = digests.of_bytes(data.manifest.path.expanduser().read_bytes())
-    return {"manifest": table, "images": _listing(data.manifest).digest()}
+    return {"manifest": sha256_file(data.manifest.path.expanduser()), "images": _listing(data.manifest).digest()}
 
 
 def _listing(section) -> Listing:
