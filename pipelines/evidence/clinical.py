@@ -4,15 +4,15 @@ For images, and for patients: a patient's probabilities are the mean over his im
 with images of two classes counts once in each.
 """
 
-from functools import partial
+from itertools import product
 
 import numpy as np
 from sklearn.metrics import precision_recall_curve, roc_curve
 
 from pipelines.evidence import measures, stats
-from pipelines.evidence.outcomes import Outcome
+from pipelines.evidence.outcomes import Outcome, count_units, mean
 
-WHOLE = {"accuracy": measures.accuracy, "balanced_accuracy": measures.balanced_accuracy, "kappa": measures.kappa}
+WHOLE = ("accuracy", "balanced_accuracy", "kappa")
 POINTS = np.linspace(0, 1, 51)
 
 
@@ -43,34 +43,16 @@ def by_patient(outcome: Outcome) -> Outcome:
 
 def measured(tested: list[Outcome], classes: list[str]) -> dict[tuple[str | None, str], tuple[float, float, float]]:
     """{(class, measure): (mean over runs, lower, upper limit)}; the class is None for measures of all classes."""
-    found: dict[tuple[str | None, str], list] = {}
-    for outcome in tested:
-        draw = partial(_draw, outcome.labels, outcome.probabilities)
-        for key, figure in _named(stats.jackknife(draw, outcome.units, outcome.n_units), classes).items():
-            found.setdefault(key, []).append(figure)
-    units = len(np.unique(np.concatenate([outcome.units for outcome in tested])))
-    return {key: _with_limits(*zip(*figures, strict=True), units, key[1]) for key, figures in found.items()}
+    found = {(None, measure): mean(tested, measure) for measure in WHOLE}
+    values, influence = map(np.array, zip(*(own.jackknife(measures.ranked) for own in tested), strict=True))
+    for (place, measure), (c, name) in product(enumerate(measures.RANKED), enumerate(classes)):
+        found[name, measure] = stats.estimate(values[:, place, c], influence[:, :, place, c], count_units(tested))
+    return {(name, measure): (own.mean, *_limits(own, measure)) for (name, measure), own in found.items()}
 
 
-def _draw(labels: np.ndarray, probabilities: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """All measures side by side, (B, 3 + 3 C)."""
-    whole = [measure(labels, probabilities, counts)[:, None] for measure in WHOLE.values()]
-    return np.concatenate([*whole, *measures.ranked(labels, probabilities, counts).values()], axis=1)
-
-
-def _named(figure: tuple[np.ndarray, np.ndarray], classes: list[str]) -> dict:
-    """The columns of `_draw` by class and measure: a value and the units' influence."""
-    keys = [(None, measure) for measure in WHOLE]
-    keys += [(name, measure) for measure in ("auc", "average_precision", "sensitivity") for name in classes]
-    values, influence = figure
-    return {key: (values[column], influence[:, column]) for column, key in enumerate(keys)}
-
-
-def _with_limits(values, influence, units: int, measure: str) -> tuple[float, float, float]:
-    found = stats.estimate(np.array(values), np.array(influence), units)
+def _limits(estimate: stats.Estimate, measure: str) -> tuple[float, float]:
     counted = measure in ("accuracy", "balanced_accuracy", "sensitivity")
-    lo, hi = found.interval() if measure == "kappa" else found.share_interval(counted=counted)
-    return found.mean, lo, hi
+    return estimate.interval() if measure == "kappa" else estimate.share_interval(counted=counted)
 
 
 def curves(outcomes: dict[str, list[Outcome]], classes: list[str]) -> list[dict]:

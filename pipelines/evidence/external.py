@@ -1,4 +1,4 @@
-"""Runs on other patients: rows of external.csv and external_runs.csv, patients as units."""
+"""Runs on other patients: rows of external.csv, patients as units."""
 
 import numpy as np
 
@@ -33,16 +33,6 @@ def rows(data: str, there: dict[str, list[Outcome]], own: dict[str, list[Outcome
         row["own_balanced_accuracy"] = float(np.mean([b.figure("balanced_accuracy")[0] for _, b in pairs]))
         found.append(row | {"change": found_change.mean, "change_lo": lo, "change_hi": hi})
     return found
-
-
-def run_rows(data: str, there: dict[str, list[Outcome]]) -> list[dict]:
-    """A row a run."""
-    return [
-        {"data": data, "method": method, "seed": outcome.seed}
-        | {metric: outcome.figure(metric)[0] for metric in METRICS}
-        for method, outcomes in there.items()
-        for outcome in outcomes
-    ]
 
 
 def change(pairs: list[tuple[Outcome, Outcome]], metric: str) -> stats.Estimate:

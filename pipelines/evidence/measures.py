@@ -1,13 +1,14 @@
 """Measures of one test under resampled images, for the jackknife: pure functions on arrays.
 
 Every function takes labels (N,), integers in 0..C-1, probabilities (N, C) and counts (B, N), how often each image
-counts in each of B draws, and returns a value a draw, (B,) or, for a class against the rest, (B, C). What has nothing
-to count is NaN. An image's prediction is its most probable class.
+counts in each of B draws, and returns a value a draw, (B,), or more. What has nothing to count is NaN. An image's
+prediction is its most probable class.
 """
 
 import numpy as np
 
 SPECIFICITY = 0.95  # at which sensitivity is told
+RANKED = ("auc", "average_precision", "sensitivity")
 
 
 def confusion(labels: np.ndarray, probabilities: np.ndarray, counts: np.ndarray) -> np.ndarray:
@@ -40,16 +41,14 @@ def kappa(labels: np.ndarray, probabilities: np.ndarray, counts: np.ndarray) -> 
         return (observed - chance) / (1 - chance)
 
 
-def ranked(labels: np.ndarray, probabilities: np.ndarray, counts: np.ndarray) -> dict[str, np.ndarray]:
-    """What the ranking by a class's probability says of the class against the rest, (B, C) each:
+def ranked(labels: np.ndarray, probabilities: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """What the ranking by a class's probability says of the class against the rest, (B, 3, C), the `RANKED`:
 
     auc                 area under the ROC curve; ties count half (Mann-Whitney)
     average_precision   sum of precision times the step of recall, over the thresholds (scikit-learn's form)
     sensitivity         highest recall at a threshold of specificity 0.95 or more
     """
-    found = {
-        name: np.empty((len(counts), probabilities.shape[1])) for name in ("auc", "average_precision", "sensitivity")
-    }
+    found = np.empty((len(counts), len(RANKED), probabilities.shape[1]))
     for c, score in enumerate(probabilities.T):
         order = np.argsort(-score, kind="stable")
         # A threshold lies below the last of equal scores.
@@ -62,16 +61,16 @@ def ranked(labels: np.ndarray, probabilities: np.ndarray, counts: np.ndarray) ->
             precision = right / (right + wrong)
             steps = np.diff(recall, axis=1, prepend=0.0)
             before = np.concatenate([np.zeros((len(counts), 1)), recall[:, :-1]], axis=1)
-            found["auc"][:, c] = (np.diff(alarms, axis=1, prepend=0.0) * (recall + before) / 2).sum(1)
-            found["average_precision"][:, c] = np.where(steps > 0, steps * precision, 0 * steps).sum(1)
+            found[:, 0, c] = (np.diff(alarms, axis=1, prepend=0.0) * (recall + before) / 2).sum(1)
+            found[:, 1, c] = np.where(steps > 0, steps * precision, 0 * steps).sum(1)
             allowed = alarms <= 1 - SPECIFICITY + 1e-12
-            found["sensitivity"][:, c] = np.where(allowed, recall, 0 * recall).max(1)
+            found[:, 2, c] = np.where(allowed, recall, 0 * recall).max(1)
     return found
 
 
 def auc(labels: np.ndarray, probabilities: np.ndarray, counts: np.ndarray) -> np.ndarray:
     """Macro AUC: the mean over classes of each against the rest; NaN when a class drew no image or every image."""
-    return ranked(labels, probabilities, counts)["auc"].mean(1)
+    return ranked(labels, probabilities, counts)[:, 0].mean(1)
 
 
-METRICS = {"accuracy": accuracy, "balanced_accuracy": balanced_accuracy, "auc": auc}
+METRICS = {own.__name__: own for own in (accuracy, balanced_accuracy, auc, kappa)}

@@ -1,7 +1,8 @@
 """What the statistics are made of: one run's answers on the images of one data set, as arrays."""
 
-from dataclasses import dataclass, field
-from functools import partial
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache, partial
 
 import numpy as np
 
@@ -10,7 +11,7 @@ from pipelines.files.errors import UserError
 from pipelines.profile import Params
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Outcome:
     """One run on one data set.
 
@@ -28,14 +29,19 @@ class Outcome:
     n_units: int
     patients: bool
     trained_on: int
-    _found: dict = field(default_factory=dict, repr=False, compare=False)
 
+    def jackknife(self, measure: Callable) -> tuple[np.ndarray, np.ndarray]:
+        """Of one of `measures` the value and each unit's influence on it; see `stats.jackknife`."""
+        return stats.jackknife(partial(measure, self.labels, self.probabilities), self.units, self.n_units)
+
+    @cache  # noqa: B019 (the command ends soon)
     def figure(self, metric: str) -> tuple[float, np.ndarray]:
-        """A metric's value and the influence of each unit on it, (n_units,); see `stats.jackknife`."""
-        if metric not in self._found:
-            draw = partial(measures.METRICS[metric], self.labels, self.probabilities)
-            self._found[metric] = stats.jackknife(draw, self.units, self.n_units)
-        return self._found[metric]
+        """A metric's value and the influence of each unit on it, (n_units,)."""
+        return self.jackknife(measures.METRICS[metric])
+
+    def grid(self, metric: str) -> float:
+        """The step in which a metric moves; AUC has none to speak of."""
+        return 0.0 if metric == "auc" else 1 / len(self.labels)
 
     @property
     def correct(self) -> np.ndarray:
@@ -51,27 +57,23 @@ class Outcome:
         return np.bincount(self.units, self.correct * weight, self.n_units)
 
 
-def mean(outcomes: list[Outcome], metric: str) -> stats.Estimate:
-    """The mean of a metric over runs.
+def mean(runs: list, metric, minus: list | None = None) -> stats.Estimate:
+    """The mean over runs of a metric, or of its difference from that of the runs `minus`, pair by pair.
 
     Args:
-        outcomes: of one method on one data set, at least one.
+        runs: of one method on one data set, at least one; what has `units`, `figure` and `grid`.
     """
-    values, influence = zip(*(own.figure(metric) for own in outcomes), strict=True)
-    return stats.estimate(np.array(values), np.array(influence), count_units(outcomes), grid=_grid(outcomes, metric))
+    values, influence = map(np.array, zip(*(own.figure(metric) for own in runs), strict=True))
+    if minus is not None:
+        theirs, their_influence = zip(*(own.figure(metric) for own in minus), strict=True)
+        values, influence = values - theirs, influence - their_influence
+    return stats.estimate(values, influence, count_units(runs), grid=max(own.grid(metric) for own in runs))
 
 
 def difference(pairs: list[tuple[Outcome, Outcome]], metric: str) -> stats.Estimate:
     """The mean over runs of a metric's paired difference, first minus second; see `paired`."""
-    values, influence = zip(*(a.figure(metric) for a, _ in pairs), strict=True)
-    their_values, their_influence = zip(*(b.figure(metric) for _, b in pairs), strict=True)
-    first = [a for a, _ in pairs]
-    return stats.estimate(
-        np.array(values) - their_values,
-        np.array(influence) - their_influence,
-        count_units(first),
-        grid=_grid(first, metric),
-    )
+    first, second = zip(*pairs, strict=True)
+    return mean(first, metric, second)
 
 
 def paired(first: list[Outcome], second: list[Outcome]) -> list[tuple[Outcome, Outcome]]:
@@ -120,11 +122,6 @@ def count_patients(outcomes: list[Outcome]) -> int | None:
 def count_images(outcomes: list[Outcome]) -> int:
     """How many different images the tests of some runs have."""
     return len(np.unique(np.concatenate([own.indices for own in outcomes])))
-
-
-def _grid(outcomes: list[Outcome], metric: str) -> float:
-    """The step in which a metric moves; AUC has none to speak of."""
-    return 0.0 if metric == "auc" else 1 / min(len(own.labels) for own in outcomes)
 
 
 def gather(params: Params, runs: dict) -> dict[str, dict[str, list[Outcome]]]:

@@ -13,7 +13,7 @@ import numpy as np
 from scipy.stats import t
 
 from pipelines.evidence import stats
-from pipelines.evidence.outcomes import Outcome
+from pipelines.evidence.outcomes import Outcome, mean
 from pipelines.evidence.probed import Probed
 from pipelines.profile import Params
 
@@ -35,6 +35,13 @@ class Corrupted:
     influence: np.ndarray
     images: np.ndarray
     units: np.ndarray
+
+    def figure(self, weight: np.ndarray) -> tuple[float, np.ndarray]:
+        """A weighted sum of the accuracies, and each unit's influence on it."""
+        return self.values @ weight, self.influence @ weight
+
+    def grid(self, weight: np.ndarray) -> float:
+        return 1 / len(self.images) / np.count_nonzero(weight)
 
 
 def read(params: Params, runs: dict, outcomes: dict[str, list[Outcome]]) -> dict[str, list[Corrupted]]:
@@ -108,9 +115,9 @@ def rows(corrupted: dict[str, list[Corrupted]]) -> list[dict]:
         about = {"method": method, "clean": float(np.mean([run.values[0] for run in runs])), "runs": len(runs)}
         about["images"] = len(np.unique(np.concatenate([run.images for run in runs])))
         for kind, severity, weight in conditions(runs[0].kinds):
-            accuracy = _estimate(runs, np.append(0.0, weight))
+            accuracy = mean(runs, np.append(0.0, weight))
             lo, hi = accuracy.share_interval(counted=True)
-            drop = _estimate(runs, np.append(1.0, -weight))
+            drop = mean(runs, np.append(1.0, -weight))
             drop_lo, drop_hi = drop.interval()
             row = {"kind": kind, "severity": severity, "accuracy": accuracy.mean, "lo": lo, "hi": hi}
             found.append(about | row | {"drop": drop.mean, "drop_lo": drop_lo, "drop_hi": drop_hi})
@@ -139,7 +146,7 @@ def pair_rows(corrupted: dict[str, list[Corrupted]], method: str | None, against
         weights = {CLEAN: np.append(1.0, np.zeros(len(kinds) * SEVERITIES))}
         weights |= {kind: np.append(0.0, weight) for kind, severity, weight in conditions(kinds) if severity is None}
         ours, others = zip(*pairs, strict=True)
-        estimates = {kind: _estimate(ours, weight, others) for kind, weight in weights.items()}
+        estimates = {kind: mean(ours, weight, others) for kind, weight in weights.items()}
         intervals = {kind: own.interval() for kind, own in estimates.items()}
         by_kind = [estimates[kind].mean for kind in kinds]
         intervals[MEAN] = over_kinds(estimates[MEAN], np.array(by_kind))
@@ -153,7 +160,7 @@ def pair_rows(corrupted: dict[str, list[Corrupted]], method: str | None, against
     return found
 
 
-def over_kinds(mean: stats.Estimate, by_kind: np.ndarray, level: float = stats.LEVEL) -> tuple[float, float]:
+def over_kinds(estimate: stats.Estimate, by_kind: np.ndarray, level: float = stats.LEVEL) -> tuple[float, float]:
     """The interval of the mean over kinds when kinds, runs and patients are all drawn anew: mean -+ t sqrt(SE^2 +
     s_k^2 / k).
 
@@ -163,17 +170,5 @@ def over_kinds(mean: stats.Estimate, by_kind: np.ndarray, level: float = stats.L
     k = len(by_kind)
     if k < 2:
         return float("nan"), float("nan")
-    reach = t.ppf((1 + level) / 2, k - 1) * np.sqrt(mean.se**2 + np.var(by_kind, ddof=1) / k)
-    return float(mean.mean - reach), float(mean.mean + reach)
-
-
-def _estimate(runs: list[Corrupted], weight: np.ndarray, minus: list[Corrupted] = ()) -> stats.Estimate:
-    """A weighted sum of a run's accuracies, mean over runs; or its difference from the runs `minus`, pair by pair."""
-    values = np.array([run.values @ weight for run in runs])
-    influence = np.array([run.influence @ weight for run in runs])
-    if len(minus):
-        values = values - [run.values @ weight for run in minus]
-        influence = influence - [run.influence @ weight for run in minus]
-    units = len(np.unique(np.concatenate([run.units for run in runs])))
-    grid = 1 / min(len(run.images) for run in runs) / np.count_nonzero(weight)
-    return stats.estimate(values, influence, units, grid=grid)
+    reach = t.ppf((1 + level) / 2, k - 1) * np.sqrt(estimate.se**2 + np.var(by_kind, ddof=1) / k)
+    return float(estimate.mean - reach), float(estimate.mean + reach)

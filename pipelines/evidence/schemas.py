@@ -147,10 +147,6 @@ TABLES: dict[str, Table] = {
         "own_balanced_accuracy: of the same runs on their own test images",
         "change: balanced accuracy here minus there, paired by run", "change_lo: lower limit", "change_hi: upper limit",
     ),
-    "external_runs": _table(
-        "a run on one external data set",
-        _DATA, _METHOD, _SEED, "accuracy: of the run", "balanced_accuracy: of the run", "auc: macro",
-    ),
     "scores": _table(
         "a run", _METHOD, _SEED, "recall: macro, which is balanced accuracy", "precision: macro", "specificity: macro",
         "f1: macro", "ece: expected calibration error", "ece_chance: of a calibrated network", "brier: score, 0 to 2",

@@ -27,7 +27,7 @@ from pipelines.evidence.outcomes import Outcome
 from pipelines.evidence.stats import LEVEL
 from pipelines.evidence.tables import train_accuracy
 from pipelines.files.errors import UserError
-from pipelines.files.records import write_atomically, write_json
+from pipelines.files.records import write_csv, write_json
 from pipelines.profile import Params
 from pipelines.runs.reading import check_same_settings, common_classes, get, read_runs
 
@@ -66,7 +66,6 @@ def summarise(params: Params) -> dict[str, dict]:
         "contrasts": contrast_rows(declared, chosen, outcomes, networks(by_method)),
         "pairs": [row for data in outcomes for row in pairs.rows(data, outcomes[data], settings, chosen.method)],
         "external": [row for data, there in elsewhere.items() for row in external.rows(data, there, test)],
-        "external_runs": [row for data, there in elsewhere.items() for row in external.run_rows(data, there)],
         "labels": shares.rows(params, test, summary),
         "scores": scores.rows(runs),
         "class_scores": scores.class_rows(runs, classes),
@@ -80,20 +79,18 @@ def summarise(params: Params) -> dict[str, dict]:
         "hard_scans": hard_scans.hard(wrong),
     }
     for name, rows in content.items():
-        text = schemas.frame(name, rows).to_csv(index=False, float_format="%.6g", lineterminator="\n")
-        write_atomically(params.results_dir / f"{name}.csv", lambda file, text=text: file.write(text.encode()))
+        write_csv(params.results_dir / f"{name}.csv", schemas.frame(name, rows))
     write_json(params.results_dir / "chosen.json", asdict(chosen))
     write_json(
         params.results_dir / "metrics.json",
         headline(params, chosen, summary, schemas.frame("external", content["external"])),
     )
     write_json(params.results_dir / "summary.json", summary)
-    for method, names in never_predicted(content["confusion"]).items():
-        print(
-            f"warning: {method} names no test image {', '.join(map(repr, names[:SHOWN]))}"
-            + (f" and {len(names) - SHOWN} classes more" if len(names) > SHOWN else "")
-            + "; `train.class_weights` or `train.sampler` may help"
-        )
+    named = schemas.frame("confusion", content["confusion"]).groupby(["method", "predicted"], sort=False)["count"].sum()
+    for method, never in named[named == 0].groupby("method", sort=False):
+        names = [repr(name) for _, name in never.index]
+        told = ", ".join(names[:SHOWN]) + f" and {len(names) - SHOWN} classes more" * (len(names) > SHOWN)
+        print(f"warning: {method} names no test image {told}; `train.class_weights` or `train.sampler` may help")
     print(f"{len(runs)} of {len(runs) + len(holes)} runs summarised in {params.results_dir}")
     if holes:
         of = Counter((method, why["status"]) for (method, _), why in holes.items())
@@ -115,19 +112,6 @@ def check_same_weights(runs: dict) -> None:
                     f"method {method}, seed {seed} from another ({digest[:12]}); run `python -m pipelines.train` "
                     "for the older one"
                 )
-
-
-def never_predicted(confusion: list[dict]) -> dict[str, list[str]]:
-    """The classes that a method names for none of its test images, by method, of rows of confusion.csv."""
-    counts: dict[tuple[str, str], int] = {}
-    for row in confusion:
-        key = row["method"], row["predicted"]
-        counts[key] = counts.get(key, 0) + row["count"]
-    found: dict[str, list[str]] = {}
-    for (method, name), count in counts.items():
-        if not count:
-            found.setdefault(method, []).append(name)
-    return found
 
 
 def choose(declared: Declared, outcomes: dict[str, dict[str, list[Outcome]]], names: dict[float, dict]) -> Chosen:

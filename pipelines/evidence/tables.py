@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from pipelines.evidence import measures
 from pipelines.evidence import outcomes as tests
-from pipelines.evidence import schemas
 from pipelines.evidence.outcomes import Outcome
 from pipelines.files.errors import UserError
 from pipelines.files.records import read_json
@@ -32,12 +32,9 @@ EVERY_RUN = {
 ENVIRONMENT = (
     "python", "torch", "torchvision", "platform", "cpu", "threads", "gpu", "driver", "cuda", "commit", "dirty", "date",
 )  # fmt: skip
-INTEGERS = (
-    "epochs", "best_epoch", "trainable", "total", "flops", "n_train", "n_val", "n_test", "n_test_patients", "threads",
-)  # fmt: skip
 
 
-def run_rows(params: Params, runs: dict, holes: dict, test: dict[str, list[Outcome]]) -> pd.DataFrame:
+def run_rows(params: Params, runs: dict, holes: dict, test: dict[str, list[Outcome]]) -> list[dict]:
     """Rows of runs.csv, in the order of the profile."""
     found = []
     for method in params.method:
@@ -48,8 +45,7 @@ def run_rows(params: Params, runs: dict, holes: dict, test: dict[str, list[Outco
             else:
                 hole = _hole(params.settings(method), holes[method, seed])
                 found.append({"method": method, "seed": seed, **hole})
-    frame = schemas.frame("runs", found)
-    return frame.astype({name: "Int64" for name in INTEGERS})
+    return found
 
 
 def _run_row(run: dict, outcome: Outcome) -> dict:
@@ -73,7 +69,7 @@ def _hole(settings: dict, hole: dict) -> dict:
 def curves(runs: dict) -> pd.DataFrame:
     """Rows of curves.csv: every run's learning curve."""
     parts = [run["curves"].assign(method=method, seed=seed) for (method, seed), run in runs.items()]
-    return schemas.frame("curves", pd.concat(parts) if parts else [])
+    return pd.concat(parts) if parts else pd.DataFrame()
 
 
 def tuning(params: Params) -> list[dict]:
@@ -101,10 +97,10 @@ def confusion(test: dict[str, list[Outcome]], classes: list[str]) -> list[dict]:
     """Rows of confusion.csv: test images by true and predicted class, summed over runs."""
     rows = []
     for method, outcomes in test.items():
-        table = np.zeros((len(classes), len(classes)), np.int64)
-        for own in outcomes:
-            np.add.at(table, (own.labels, own.probabilities.argmax(1)), 1)
         if outcomes:
+            table = sum(
+                measures.confusion(own.labels, own.probabilities, np.ones((1, len(own.labels))))[0] for own in outcomes
+            )
             rows += [
                 {"method": method, "true": classes[i], "predicted": classes[j], "count": int(count)}
                 for (i, j), count in np.ndenumerate(table)

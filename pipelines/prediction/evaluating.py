@@ -1,6 +1,5 @@
 """A method's trained networks on labelled images: accuracy, balanced accuracy and AUC, with intervals."""
 
-import io
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -70,9 +69,7 @@ def evaluate(
         rows.append(row)
     _tell(rows, folder)
     if out is not None:
-        text = io.StringIO()
-        pd.DataFrame(rows).to_csv(text, index=False, float_format="%.6g", lineterminator="\n")
-        records.write_atomically(out, lambda file: file.write(text.getvalue().encode()))
+        records.write_csv(out, pd.DataFrame(rows))
     if lost:
         print(f"error: {lost} of {len(listing.files)} files could not be read", file=sys.stderr)
     return lost

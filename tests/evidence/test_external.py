@@ -27,8 +27,7 @@ def test_values_are_those_of_the_predictions():
     params = write()
     summarise(params)
     found = schemas.read(params.results_dir, "external").set_index("method")
-    each = schemas.read(params.results_dir, "external_runs")
-    assert found.index.tolist() == METHODS and set(found.data) == {"elsewhere"} and len(each) == 12
+    assert found.index.tolist() == METHODS and set(found.data) == {"elsewhere"} and set(found.runs) == {4}
     assert set(found.images) == {fake.EXTERNAL_IMAGES} and set(found.patients) == {fake.EXTERNAL_IMAGES // 2}
     balanced, aucs, own = [], [], []
     for seed in params.seeds:
@@ -39,7 +38,6 @@ def test_values_are_those_of_the_predictions():
         with np.load(params.run_dir("full", seed) / "predictions.npz") as archive:
             own.append(sk.balanced_accuracy_score(archive["labels"], archive["probabilities"].argmax(1)))
     row = found.loc["full"]
-    assert each.query("method == 'full'").balanced_accuracy.tolist() == pytest.approx(balanced, rel=1e-5)
     assert (row.balanced_accuracy, row.auc) == pytest.approx((np.mean(balanced), np.mean(aucs)), rel=1e-5)
     assert row.own_balanced_accuracy == pytest.approx(np.mean(own), rel=1e-5)
     assert row.change == pytest.approx(np.mean(balanced) - np.mean(own), rel=1e-4)
@@ -96,7 +94,5 @@ def test_nothing_external_leaves_empty_tables():
     params = fake.params(METHODS)
     fake.write_profile(params)
     summarise(params)
-    assert (
-        schemas.read(params.results_dir, "external").empty and schemas.read(params.results_dir, "external_runs").empty
-    )
+    assert schemas.read(params.results_dir, "external").empty
     assert outcomes.gather(params, {}).keys() == {"test"}

@@ -38,7 +38,7 @@ def test_whole_measures_are_scikit_learns_with_weights(digits):
 def test_ranked_measures_are_scikit_learns_with_weights(digits):
     labels, probabilities = noisy_test(digits=digits)
     drawn = counts(300)
-    found = measures.ranked(labels, probabilities, drawn)
+    found = dict(zip(measures.RANKED, measures.ranked(labels, probabilities, drawn).swapaxes(0, 1)))
     for b, row in enumerate(drawn):
         for c in range(4):
             own, score = labels == c, probabilities[:, c]
@@ -56,7 +56,7 @@ def test_sensitivity_at_specificity_by_hand():
     labels = np.array([1] * 4 + [0] * 20)
     score = np.r_[0.99, 0.8, 0.5, 0.1, 0.9, 0.6, np.linspace(0.01, 0.4, 18)]
     found = measures.ranked(labels, np.c_[1 - score, score], np.ones((1, 24), int))
-    assert found["sensitivity"][0, 1] == 0.5
+    assert found[0, 2, 1] == 0.5
 
 
 def test_without_images_of_a_class():
