@@ -41,10 +41,10 @@ def build(results: Results, out: Path) -> Path:
     Raises:
         UserError: a result file is missing or not as expected.
     """
-    for folder in ("figures", "tables", "pictures", "models"):
-        shutil.rmtree(out / folder, ignore_errors=True)
     sections = folded(rooms.build(results))
     found = answer(results, verdicts(results) if len(results.paper) else [])
+    for folder in ("figures", "tables", "pictures", "models"):
+        shutil.rmtree(out / folder, ignore_errors=True)
     out.mkdir(parents=True, exist_ok=True)
     pictures = {own.name: draw(own, out / "figures") for own in sections if own.figure is not None}
     if told := fonts.warning([*results.methods.index, *results.confusion["true"].astype(str).unique()]):

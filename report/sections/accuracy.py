@@ -17,7 +17,7 @@ def section(results: Results) -> Section | None:
     methods = results.whole[results.whole.seeds > 0]
     if methods.empty:
         return None
-    drawn = figure(methods, results.complete, results.declared[:1])
+    drawn = figure(methods, results.complete, panels(methods, results.declared[:1]))
     title = finding(methods)
     best = methods.sort_values("acc_mean", ascending=False)
     told = "; ".join(f"{name} {number(value, '.3f')}" for name, value in best.acc_mean.items())
@@ -67,15 +67,14 @@ def panels(methods: pd.DataFrame, declared: list[str]) -> dict[str, list[str]]:
     return found
 
 
-def figure(methods: pd.DataFrame, runs: pd.DataFrame, declared: list[str]) -> Figure:
+def figure(methods: pd.DataFrame, runs: pd.DataFrame, rows: dict[str, list[str]]) -> Figure:
     """A row a method: a dot a run, the mean, and its 95 % interval.
 
     Args:
         methods: index of names; acc_mean, acc_lo, acc_hi, family, backbone, kind, color, ink.
         runs: method and test_acc.
-        declared: names that are shown among the ways to train their network.
+        rows: the names of each panel, from the top down.
     """
-    rows = panels(methods, declared)
     figure, axes = drawing.stacked(rows, methods.ink, "Test accuracy")
     colors = methods.color.to_dict()
     low, high = drawing.limits([*methods.acc_mean, *methods.acc_lo, *methods.acc_hi], top=1.0)

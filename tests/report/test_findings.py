@@ -15,6 +15,7 @@ from pipelines.evidence import schemas
 from report import drawing
 from report.reading import Explained
 from report.sections import (
+    budgets,
     clinical,
     confusion,
     cost_growth,
@@ -285,3 +286,22 @@ def test_the_table_of_layers_shows_every_row_with_dashes_for_what_is_not_there()
     text = layer_costs.table(pd.DataFrame([row]), "tiny", "Some CPU").text.iloc[0]
     assert text["Time × reference"] == "0.14 [0.10, 0.20]" and text["Floor"] == "copying"
     assert text["As in"] == "Vim: batch 4" and text["Error"] == "1.5e-06" and text["Time, ms"] == "1.00"
+
+
+def test_a_budget_holds_who_trains_about_as_much_of_the_same_network():
+    methods = pd.DataFrame(
+        [
+            ("ours", "colora", "vgg16", 100.0, 0.9), ("ours-too", "colora", "vgg16", 76.0, 0.92),
+            ("lora", "peft", "vgg16", 125.0, 0.91), ("more", "peft", "vgg16", 126.0, 0.99),
+            ("elsewhere", "peft", "resnet50", 100.0, 0.99), ("small", "colora", "vgg16", 10.0, 0.8),
+            ("bias", "bitfit", "vgg16", 8.0, 0.7), ("alone", "colora", "vgg16", 1.0, 0.6),
+        ],
+        columns=["method", "family", "backbone", "trainable", "acc_mean"],
+    ).set_index("method")  # fmt: skip
+    groups = budgets.budgets(methods, ["ours"])
+    assert groups == {"ours": ["ours-too", "lora", "ours"], "small": ["small", "bias"]}
+    assert budgets.finding(methods, groups) == (
+        "Most accurate with about so many trained parameters: with 100 ours-too, 0.920 (ours 0.900); with 10.0 small, "
+        "0.800."
+    )
+    assert budgets.budgets(methods[methods.family == "colora"], ["ours"]) == {}

@@ -1,0 +1,86 @@
+"""CoLoRA beside the methods of other families that train about as many parameters of the same network."""
+
+import pandas as pd
+
+from report.reading import Results
+from report.sections import Section, Table, accuracy
+from report.text import DASH, count, interval, number, scaled, signed
+
+GROUP, ORDER = "Result", 35
+NEAR = 0.25  # of the CoLoRA method's trained parameters
+
+
+def section(results: Results) -> Section | None:
+    methods = results.whole[results.whole.acc_mean.notna()]
+    groups = budgets(methods, results.declared[:1])
+    if not groups:
+        return None
+    shown = list(dict.fromkeys(name for rows in groups.values() for name in rows))
+    titles = {f"As many as {name}: {scaled(methods.trainable[name])}": rows for name, rows in groups.items()}
+    title = finding(methods, groups)
+    caption = (
+        f"Methods whose trained parameters, head included, are within {NEAR:.0%} of a CoLoRA method's on the same "
+        f"network. {results.label}; exploratory: each method's learning rate is tuned, its other options are not."
+    ).replace("%", " %")
+    told = "; ".join(
+        f"{panel}: {', '.join(f'{name} {methods.acc_mean[name]:.3f}' for name in rows)}"
+        for panel, rows in titles.items()
+    )
+    return Section(
+        name="budgets", group=GROUP, title=title, caption=caption, alt=f"{title} Mean accuracies. {told}.",
+        figure=accuracy.figure(methods.loc[shown], results.complete, titles), tables=[table(methods, groups, results)],
+    )  # fmt: skip
+
+
+def budgets(methods: pd.DataFrame, declared: list[str]) -> dict[str, list[str]]:
+    """By CoLoRA method, it and all that train about as much of its network, best first.
+
+    A group has a method of another family; a CoLoRA method in an earlier group, the declared one's being the first, has
+    none of its own.
+    """
+    found: dict[str, list[str]] = {}
+    seen: set[str] = set()
+    family = methods.family == "colora"
+    for name in dict.fromkeys([*declared, *methods.index[family]]):
+        if name in seen or name not in methods.index or not family[name]:
+            continue
+        near = (methods.trainable / methods.trainable[name] - 1).abs() <= NEAR
+        rows = methods[near & (methods.backbone == methods.backbone[name])]
+        seen |= set(rows.index[rows.family == "colora"])
+        if (rows.family != "colora").any():
+            found[name] = list(rows.sort_values("acc_mean", ascending=False).index)
+    return found
+
+
+def finding(methods: pd.DataFrame, groups: dict[str, list[str]]) -> str:
+    """Who is the most accurate of each group, and where the CoLoRA method that names it stands."""
+    parts = []
+    for name, (best, *_) in groups.items():
+        own = "" if best == name else f" ({name} {methods.acc_mean[name]:.3f})"
+        parts.append(f"{scaled(methods.trainable[name])} {best}, {methods.acc_mean[best]:.3f}{own}")
+    return f"Most accurate with about so many trained parameters: with {'; with '.join(parts)}."
+
+
+def table(methods: pd.DataFrame, groups: dict[str, list[str]], results: Results) -> Table:
+    """A row a method and budget; its difference to the declared CoLoRA method, paired by run and image."""
+    pairs = results.pairs[
+        (results.pairs.data == "test") & (results.pairs.metric == "accuracy") & (results.pairs.role == "declared")
+    ]
+    rows = [(name, other) for name, names in groups.items() for other in names]
+    raw = pd.DataFrame(rows, columns=["budget", "method"])
+    raw = raw.join(methods[["trainable", "acc_mean", "acc_lo", "acc_hi", "lr"]], on="method")
+    own = pairs.set_index("method")[["difference", "lo", "hi"]]
+    raw = raw.join(own[~own.index.duplicated()], on="method")
+    text = pd.DataFrame({
+        "Budget of": raw.budget, "Method": raw.method, "Trained": [count(v) for v in raw.trainable],
+        "Accuracy": [f"{number(m, '.3f')} {interval(lo, hi)}" for m, lo, hi in
+                     zip(raw.acc_mean, raw.acc_lo, raw.acc_hi, strict=True)],
+        "Minus the declared": [DASH if pd.isna(lo) else f"{signed(d)} {interval(lo, hi, plus=True)}"
+                               for d, lo, hi in zip(raw.difference, raw.lo, raw.hi, strict=True)],
+    })  # fmt: skip
+    note = (
+        "Difference: accuracy minus that of the declared CoLoRA method "
+        f"({results.declared[0] if results.declared else 'none here'}), paired by run, with an unadjusted 95 % "
+        "interval."
+    )
+    return Table("budgets", f"Equal budgets: {results.label}", note, raw, text, left=2)
