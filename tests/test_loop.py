@@ -8,7 +8,8 @@ from sklearn.metrics import balanced_accuracy_score, log_loss, roc_auc_score
 import baselines
 from pipelines.data.images import Prepared, open_prepared
 from pipelines.data.sources import phantom
-from pipelines.profile import Params, Phantom, Train
+from pipelines.profile import Params, Train
+from pipelines.profile.data import Phantom
 from pipelines.training import loop, runner, step
 from pipelines.training.loaders import batches_of
 from tests.conftest import fit, tiny_params

@@ -11,7 +11,8 @@ from pipelines.data import patients, pictures, preparation, prepared
 from pipelines.data.errors import DataError
 from pipelines.data.preprocessing import Preprocessing
 from pipelines.data.sources import folder, manifest, read
-from pipelines.profile import Data, Params
+from pipelines.profile import Params
+from pipelines.profile.data import Data
 
 
 def noise(size=(20, 20), seed=0, kind=np.uint8, top=256):

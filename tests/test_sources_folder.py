@@ -9,7 +9,7 @@ from PIL import Image
 
 from pipelines.data import pictures
 from pipelines.data.sources import DataError, folder
-from pipelines.profile import Data, Folder
+from pipelines.profile.data import Data, Folder
 
 PATTERN = Folder(path=Path(".")).pattern
 

@@ -8,7 +8,8 @@ import pytest
 
 from pipelines.data import preparation as stage
 from pipelines.data.sources import DataError, medmnist
-from pipelines.profile import MedMNIST, Params
+from pipelines.profile import Params
+from pipelines.profile.data import MedMNIST
 from tests import published as made
 
 CLASSES = 4

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pipelines.data.sources import DataError, phantom
-from pipelines.profile import Phantom
+from pipelines.profile.data import Phantom
 
 
 def make(size=32, **settings):

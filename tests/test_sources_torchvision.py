@@ -11,7 +11,8 @@ from torchvision import datasets
 from pipelines.data import preparation
 from pipelines.data.errors import DataError
 from pipelines.data.sources import torchvision
-from pipelines.profile import Params, Torchvision
+from pipelines.profile import Params
+from pipelines.profile.data import Torchvision
 from tests import published as made
 
 CLASSES = ["apple", "bear", "cup"]

@@ -7,7 +7,7 @@ import pytest
 
 from pipelines.data import splits
 from pipelines.data.sources import DataError
-from pipelines.profile import Balanced, Distilled
+from pipelines.profile.data import Balanced, Distilled
 
 CLASSES = ["A", "B", "C"]
 

@@ -23,6 +23,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pipelines.data.errors import DataError
 from pipelines.data.preprocessing import Preprocessing
 from pipelines.files import records
+from pipelines.profile.base import explain
 
 ARRAYS = ("images.npy", "labels.npy", "splits.npz")
 FILES = "files.csv"
@@ -86,9 +87,7 @@ def read_manifest(folder: Path) -> Manifest:
     except records.RecordError as error:
         raise DataError(str(error)) from None
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "manifest"
-        raise DataError(f"{path}: not a manifest ({where}: {first['msg']}); {AGAIN}") from None
+        raise DataError(f"{explain(error, path, Manifest)}; {AGAIN}") from None
 
 
 def identity(folder: Path, seed: int, train_split: str = "train", external: Sequence[str] = ()) -> dict:

@@ -41,6 +41,5 @@ class Cost(Section):
     images: int | None = Field(None, gt=0)
     """Training images of an epoch, where no data are prepared to count them."""
     growth: Growth | None = None
-    """A section, see there."""
     layers: bool = False
     """Whether selective scan and KAN layers are measured on their own, beside a reference and a floor."""

@@ -115,19 +115,12 @@ class Data(Section):
     shares: list[Annotated[float, Field(gt=0, lt=1)]] = []
     """Nested parts of the training patients (images, where the data name none) for train.share."""
     phantom: Phantom | None = None
-    """A section, see there."""
     folder: Folder | None = None
-    """A section, see there."""
     manifest: Manifest | None = None
-    """A section, see there."""
     medmnist: MedMNIST | None = None
-    """A section, see there."""
     torchvision: Torchvision | None = None
-    """A section, see there."""
     balanced: Balanced | None = None
-    """A section, see there."""
     distilled: Distilled | None = None
-    """A section, see there."""
     external: list[External] = []
     """More labelled images that every run is tested on once."""
 

@@ -1,24 +1,25 @@
 """Every key of a profile with its type, default and meaning, from the schema: for people, and as defaults for DVC."""
 
 import ast
-import types
-import typing
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
-from annotated_types import Ge, Gt, Le, Lt
-from pydantic_core import PydanticUndefined
 
 import baselines
 from pipelines.files.records import write_atomically
-from pipelines.profile.base import ParamsError, Section, near
-from pipelines.profile.recipe import Train
+from pipelines.profile.base import ParamsError, near
 from pipelines.profile.schema import Params
 
 NEEDED = "(needed)"
-SIGNS = {Gt: ("gt", ">"), Ge: ("ge", ">="), Lt: ("lt", "<"), Le: ("le", "<=")}
+SCHEMA = Params.model_json_schema()
+SECTIONS = SCHEMA["$defs"]
+SIGNS = {"exclusiveMinimum": ">", "minimum": ">=", "exclusiveMaximum": "<", "maximum": "<="}
+WORDS = {
+    "integer": "whole number", "number": "number", "string": "word", "boolean": "true / false", "null": "null",
+    "object": "section",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -31,18 +32,17 @@ class Key:
     meaning: str
 
 
-def schema_keys(model: type[Section] = Params, prefix: str = "") -> Iterator[Key]:
-    """Every key of a section, and of those within it."""
-    for name, field in model.model_fields.items():
-        kind, section, listed = _kind(field.annotation, field.metadata)
-        default = NEEDED if field.is_required() else _as_yaml(field.get_default())
-        meaning = " ".join((field.description or "").split())
-        if section:
-            meaning = f"{' '.join((section.__doc__ or '').split())}"
-            default = default if default in (NEEDED, "null", "[]") else ""
-        yield Key(prefix + name, kind, default, meaning)
-        if section:
-            yield from schema_keys(section, f"{prefix}{name}.{'<i>.' * listed}")
+def schema_keys(section: dict = SCHEMA, prefix: str = "") -> Iterator[Key]:
+    """Every key of a section, given as JSON schema, and of those within it."""
+    for name, field in section["properties"].items():
+        inner, listed = _inner(field)
+        default = _as_yaml(field["default"]) if "default" in field else NEEDED
+        if inner and default not in (NEEDED, "null", "[]"):
+            default = ""
+        meaning = " ".join((inner or field).get("description", "").split())
+        yield Key(prefix + name, _kind(field), default, meaning)
+        if inner:
+            yield from schema_keys(inner, f"{prefix}{name}.{'<i>.' * listed}")
 
 
 def option_keys() -> Iterator[Key]:
@@ -110,13 +110,8 @@ def markdown() -> str:
 
 def defaults() -> str:
     """conf/defaults.yaml: what a profile need not say, so that params.yaml names every key that DVC may depend on."""
-    content = {}
-    for name, field in Params.model_fields.items():
-        if not field.is_required():
-            value = field.get_default()
-            content[name] = value.model_dump(mode="json") if isinstance(value, Section) else value
-    content["train"] = _own_defaults(Train)
-    content["data"] = {k: v for k, v in _own_defaults(Params.model_fields["data"].annotation).items() if v is not None}
+    data = {key: value for key, value in _own_defaults(SECTIONS["Data"]).items() if value is not None}
+    content = _own_defaults(SCHEMA) | {"train": _own_defaults(SECTIONS["Train"]), "data": data}
     head = "# Written by `python -m pipelines.params --update` from the schema; a profile's values go before these.\n"
     return head + yaml.safe_dump(content, sort_keys=False)
 
@@ -127,8 +122,8 @@ def update(root: Path = Path()) -> None:
         write_atomically(path, lambda file, content=content: file.write(content.encode()))
 
 
-def _own_defaults(model) -> dict:
-    return {name: field.get_default() for name, field in model.model_fields.items() if not field.is_required()}
+def _own_defaults(section: dict) -> dict:
+    return {name: field["default"] for name, field in section["properties"].items() if "default" in field}
 
 
 def _told(default) -> str:
@@ -148,47 +143,30 @@ def _table(rows, meaning=True) -> list[str]:
 
 
 def _as_yaml(value) -> str:
-    if value is PydanticUndefined:
-        return NEEDED
-    if isinstance(value, Section):
-        value = value.model_dump(mode="json")
-    if isinstance(value, Path):
-        value = str(value)
     value = list(value) if isinstance(value, tuple) else value
     return yaml.safe_dump(value, default_flow_style=True, width=1000).removesuffix("...\n").strip()
 
 
-def _kind(annotation, metadata=()) -> tuple[str, type[Section] | None, bool]:
-    """A type in words, the section that it holds, and whether in a list."""
-    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
-    if origin is typing.Annotated:
-        return _kind(arguments[0], [*metadata, *arguments[1:]])
-    if origin in (typing.Union, types.UnionType):
-        parts = [_kind(part, metadata if part is not type(None) else ()) for part in arguments]
-        section = next((part[1] for part in parts if part[1]), None)
-        return " or ".join(part[0] for part in parts), section, any(part[2] for part in parts)
-    if origin is typing.Literal:
-        return " / ".join(map(str, arguments)), None, False
-    if origin is list:
-        kind, section, _ = _kind(arguments[0])
-        return f"list of {kind}", section, section is not None
-    if origin is tuple:
-        return "list of two numbers", None, False
-    if origin is dict or annotation is dict:
-        return "section", None, False
-    if annotation is type(None):
-        return "null", None, False
-    if isinstance(annotation, type) and issubclass(annotation, Section):
-        return "section", annotation, False
-    words = {int: "whole number", float: "number", str: "word", bool: "true / false", Path: "path"}
-    return words.get(annotation, str(annotation)) + _limits(metadata), None, False
+def _inner(field: dict) -> tuple[dict | None, bool]:
+    """The section that a field holds, and whether in a list."""
+    for part in field.get("anyOf", [field]):
+        if place := part.get("$ref") or part.get("items", {}).get("$ref"):
+            return SECTIONS[place.rpartition("/")[2]], "items" in part
+    return None, False
 
 
-def _limits(metadata) -> str:
-    found = []
-    for item in metadata:
-        for part in getattr(item, "metadata", [item]):
-            for kind, (name, sign) in SIGNS.items():
-                if isinstance(part, kind):
-                    found.append(f"{sign} {getattr(part, name):g}")
-    return f" {', '.join(found)}" if found else ""
+def _kind(field: dict) -> str:
+    """A field's type in words."""
+    if "anyOf" in field:
+        return " or ".join(map(_kind, field["anyOf"]))
+    if "$ref" in field:
+        return "section"
+    if "const" in field or "enum" in field:
+        return " / ".join(field.get("enum", [field.get("const")]))
+    if "prefixItems" in field:
+        return "list of two numbers"
+    if "items" in field:
+        return f"list of {_kind(field['items'])}"
+    word = "path" if field.get("format") == "path" else WORDS[field["type"]]
+    limits = ", ".join(f"{sign} {field[name]:g}" for name, sign in SIGNS.items() if name in field)
+    return f"{word} {limits}".strip()

@@ -24,28 +24,21 @@ class Params(Section):
     seeds: list[Seed] = Field(min_length=1)
     """Of a method's runs, unless it has its own `seeds`."""
     data: Data
-    """A section, see there."""
     model: dict[str, Any]
     """What methods on a backbone start from, unless their own section says otherwise: backbone, weights (one, or
     one a backbone), head, batchnorm, input_size."""
     train: Train
-    """A section, see there."""
     method: dict[Name, dict[str, Any]] = Field(min_length=1)
     """A section a method: `family`, the family's options, and what differs from `model` and `train`."""
     tune: Tune | None = None
-    """A section, see there; null: no rate is tuned."""
     pretrain: Pretrain | None = None
-    """A section, see there; null: backbones come with weights."""
     allow_missing: bool = False
     """A missing run is a hole, not an error."""
     probe: Probe | None = None
-    """A section, see there; null: nothing is asked."""
     cost: Cost | None = None
-    """A section, see there; null: nothing is measured."""
     log: list[Literal["dvclive", "tensorboard"]] = []
     """Where training curves go too, if the package is installed."""
     report: Report = Report()
-    """A section, see there."""
 
     @model_validator(mode="after")
     def _seeds_fit(self):

@@ -9,6 +9,7 @@ import pandas as pd
 from pipelines.files import arrays
 from pipelines.files.errors import UserError
 from pipelines.profile import Params
+from pipelines.profile.base import short
 from pipelines.runs import metrics
 from pipelines.runs.record import read_record
 
@@ -68,7 +69,7 @@ def _read_run(folder: Path, record: dict, params: Params, method: str, seed: int
     path, classes = folder / "record.json", record["data"]["classes"]
     for key, expected in (("profile", params.profile), ("method", method), ("seed", seed)):
         if record[key] != expected:
-            raise UserError(f"{path}: {key} should be {expected!r}, as its folder says; found {_short(record[key])}")
+            raise UserError(f"{path}: {key} should be {expected!r}, as its folder says; found {short(record[key])}")
     indices, labels, probabilities = _read_predictions(folder / "predictions.npz", len(classes))
     if len(labels) != record["data"]["test"]:
         raise UserError(
@@ -102,11 +103,6 @@ def _read_run(folder: Path, record: dict, params: Params, method: str, seed: int
         "external": external,
         "test_auc": metrics.macro_auc(labels, probabilities),
     }
-
-
-def _short(value) -> str:
-    text = repr(value)
-    return text if len(text) <= 100 else text[:100] + "..."
 
 
 def _read_predictions(path: Path, n_classes: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

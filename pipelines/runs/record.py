@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from pipelines.files.errors import UserError
 from pipelines.files.records import read_json, write_json
 from pipelines.profile import Train
+from pipelines.profile.base import explain
 
 Count = Annotated[int, Field(ge=0, le=2**53)]  # no count is higher, and up to it numbers with a point are exact
 
@@ -106,11 +107,7 @@ def read_record(folder: Path) -> Record | None:
     try:
         return Record.model_validate(read_json(path, advice))
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "record"
-        found = repr(first["input"])
-        found = found if len(found) <= 100 else found[:100] + "..."
-        raise UserError(f"{path}: {where}: {first['msg']}, found {found}; {advice}") from None
+        raise UserError(f"{explain(error, path, Record)}; {advice}") from None
 
 
 def write_record(folder: Path, record: Record) -> None:

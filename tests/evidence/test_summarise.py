@@ -16,7 +16,7 @@ from pipelines.evidence import schemas
 from pipelines.evidence.summary import summarise
 from pipelines.files.errors import UserError
 from pipelines.files.records import RecordError
-from pipelines.profile import Tune
+from pipelines.profile.recipe import Tune
 from pipelines.summarise import main
 from tests import fake_results as fake
 
@@ -210,7 +210,7 @@ SPOILS = {
     "accuracy": (change_record(lambda r: r["metrics"]["test"].update(acc=0.5)), "metrics.test.acc is 0.5"),
     "key": (
         change_record(lambda r: r["parameters"].pop("trainable")),
-        "parameters.trainable: Field required",
+        "missing key 'parameters.trainable'",
     ),
     "flops": (
         change_record(lambda r: r["parameters"].update(flops=1.5)),

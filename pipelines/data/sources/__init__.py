@@ -1,4 +1,4 @@
-"""Where images come from. Each source is one module with three functions of `data` (`pipelines.profile.Data`):
+"""Where images come from. Each source is one module with three functions of `data` (`pipelines.profile.data.Data`):
 
 `read(data, seeds, allocate) -> Dataset`; `settings(data) -> dict`, its section without what only says where things lie;
 `inputs(data) -> dict`, digests of the files it reads, so that data are prepared anew when these change.

@@ -84,7 +84,7 @@ def inputs(data) -> dict[str, str]:
 
 
 def generate(settings, image_size: int, allocate: Allocate = lambda shape: np.zeros(shape, np.uint8)):
-    """Make the scans of one `pipelines.profile.Phantom` section.
+    """Make the scans of one `pipelines.profile.data.Phantom` section.
 
     Returns:
         images uint8 (N, image_size, image_size), labels int64 (N,), splits {"train", "val", "test": indices}.
