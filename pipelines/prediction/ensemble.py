@@ -1,7 +1,7 @@
 """The trained networks of a method, one a seed, asked together."""
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,31 +60,6 @@ class Ensemble:
         return logits.softmax(-1)
 
 
-@dataclass(frozen=True)
-class Predictions:
-    """Some of the files, in their order. places: which, (B,). probabilities: of each network, float32 (seeds, B, C)."""
-
-    places: np.ndarray
-    probabilities: np.ndarray
-
-    @property
-    def mean(self) -> np.ndarray:
-        """The ensemble's probabilities, (B, C): the mean over its networks."""
-        return self.probabilities.mean(0)
-
-    @property
-    def predicted(self) -> np.ndarray:
-        """The most probable class of each image, (B,)."""
-        return self.mean.argmax(1)
-
-    @property
-    def spread(self) -> np.ndarray:
-        """Standard deviation over the networks (n - 1) of the predicted class's probability, (B,); NaN of one."""
-        if len(self.probabilities) == 1:
-            return np.full(len(self.places), np.nan)
-        return self.probabilities.std(0, ddof=1)[np.arange(len(self.places)), self.predicted]
-
-
 def load(
     params: Params, method: str, seeds: Sequence[int] | None = None, device: str | None = None, *, merged: bool = True
 ) -> Ensemble:
@@ -110,29 +85,22 @@ def load(
     return Ensemble(list(networks), list(cards), place)
 
 
-def predict(ensemble: Ensemble, files: Sequence[Path], *, quiet: bool = False) -> Iterator[Predictions]:
-    """The files' predictions, batch by batch, with a progress bar on a terminal.
+def predict(ensemble: Ensemble, files: Sequence[Path]) -> tuple[np.ndarray, np.ndarray]:
+    """The places (N,) of the files that could be read, and what each network says of them, float32 (seeds, N, C).
 
-    A file that cannot be read is told on stderr, a line each, and has no prediction; the others go on.
+    With a progress bar on a terminal. A file that cannot be read is told on stderr, a line each; the others go on.
     """
     from tqdm import tqdm
 
-    bar = tqdm(total=len(files), unit="image", disable=True if quiet else None, leave=False)
-    before = None  # its probabilities are fetched when the next batch is on its way to the device
-    with bar:
+    places, found = [], [np.empty((len(ensemble.seeds), 0, len(ensemble.classes)), np.float32)]
+    with tqdm(total=len(files), unit="image", disable=None, leave=False) as bar:
         for batch in batches(files, ensemble.preprocessing, ensemble.recipe.eval_batch_size):
             for line in batch.damaged:
                 bar.write(f"error: {line}", file=sys.stderr)
             bar.update(len(batch.places) + len(batch.damaged))
-            if not len(batch.places):
-                continue
-            found = ensemble.probabilities(ensemble.normalised(batch.images))
-            if before:
-                yield _fetched(*before)
-            before = batch.places, found
-        if before:
-            yield _fetched(*before)
-
-
-def _fetched(places: np.ndarray, probabilities: torch.Tensor) -> Predictions:
-    return Predictions(places, probabilities.cpu().numpy())
+            if len(batch.places):
+                places += batch.places.tolist()
+                found.append(ensemble.probabilities(ensemble.normalised(batch.images)).cpu().numpy())
+    if lost := len(files) - len(places):
+        print(f"error: {lost} of {len(files)} files could not be read", file=sys.stderr)
+    return np.array(places, np.int64), np.concatenate(found, axis=1)

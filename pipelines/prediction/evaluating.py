@@ -1,6 +1,5 @@
 """A method's trained networks on labelled images: accuracy, balanced accuracy and AUC, with intervals."""
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -43,12 +42,9 @@ def evaluate(
     if pattern is None and params.data.source == "folder":
         pattern = params.data.folder.pattern
     listing = external.listed(folder, networks.classes, pattern or None, False, "--folder", "--pattern")
-    found = list(ensemble.predict(networks, listing.files))
-    lost = len(listing.files) - sum(len(part.places) for part in found)
-    if not found:
-        raise UserError(f"--folder: {folder}: none of its {lost} images can be read")
-    places = np.concatenate([part.places for part in found])
-    each = np.concatenate([part.probabilities for part in found], axis=1)
+    places, each = ensemble.predict(networks, listing.files)
+    if not len(places):
+        raise UserError(f"--folder: {folder}: none of its {len(listing.files)} images can be read")
     tested = {f"seed {seed}": own for seed, own in zip(networks.seeds, each, strict=True)}
     if len(tested) > 1:
         tested[ENSEMBLE] = each.mean(0)
@@ -70,9 +66,7 @@ def evaluate(
     _tell(rows, folder)
     if out is not None:
         records.write_csv(out, pd.DataFrame(rows))
-    if lost:
-        print(f"error: {lost} of {len(listing.files)} files could not be read", file=sys.stderr)
-    return lost
+    return len(listing.files) - len(places)
 
 
 def _tell(rows: list[dict], folder: Path) -> None:

@@ -1,9 +1,10 @@
 """Image files as arrays in batches, decoded by threads ahead of the network that sees them."""
 
+import functools
 import os
 from collections import deque
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,28 +50,21 @@ def find(places: Sequence[Path]) -> list[Path]:
 
 def batches(files: Sequence[Path], preprocessing: Preprocessing, size: int) -> Iterator[Batch]:
     """The files as batches of at most `size`; those that cannot be read are told in theirs."""
-    with ThreadPoolExecutor(os.process_cpu_count() if hasattr(os, "process_cpu_count") else os.cpu_count()) as pool:
-        waiting: deque[tuple[int, list[Future]]] = deque()
-        try:
-            for start in range(0, len(files), size):
-                chunk = files[start : start + size]
-                waiting.append((start, [pool.submit(_decoded, preprocessing, file) for file in chunk]))
-                if len(waiting) > AHEAD:
-                    yield _gathered(*waiting.popleft())
-            while waiting:
+    decoded, waiting = functools.partial(_decoded, preprocessing), deque()
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for start in range(0, len(files), size):
+            waiting.append((start, pool.map(decoded, files[start : start + size])))
+            if len(waiting) > AHEAD:
                 yield _gathered(*waiting.popleft())
-        finally:
-            for _, futures in waiting:  # nobody asks for them any more
-                for future in futures:
-                    future.cancel()
+        for left in waiting:
+            yield _gathered(*left)
 
 
-def _gathered(start: int, futures: list[Future]) -> Batch:
-    results = [future.result() for future in futures]
-    places = [start + place for place, result in enumerate(results) if not isinstance(result, str)]
-    images = [result for result in results if not isinstance(result, str)]
-    damaged = [result for result in results if isinstance(result, str)]
-    return Batch(np.array(places, np.int64), np.stack(images) if images else np.empty(0, np.uint8), damaged)
+def _gathered(start: int, results: Iterable[np.ndarray | str]) -> Batch:
+    numbered = list(enumerate(results, start))
+    images = {place: result for place, result in numbered if not isinstance(result, str)}
+    damaged = [result for _, result in numbered if isinstance(result, str)]
+    return Batch(np.array(list(images), np.int64), np.array(list(images.values()), np.uint8), damaged)
 
 
 def _decoded(preprocessing: Preprocessing, file: Path) -> np.ndarray | str:

@@ -1,10 +1,10 @@
 """predictions.csv: what a method's networks say of new images."""
 
-import csv
-import io
-import sys
 from collections.abc import Sequence
 from pathlib import Path
+
+import numpy as np
+import pandas as pd
 
 from pipelines.files import records
 from pipelines.prediction import ensemble, images
@@ -26,24 +26,13 @@ def predict(
     """
     files = images.find(places)
     networks = ensemble.load(params, method, seeds, device, merged=merged)
-    several, count = len(networks.seeds) > 1, 0
-
-    def write(file):
-        nonlocal count
-        text = io.TextIOWrapper(file, encoding="utf-8", errors="surrogateescape", newline="")
-        table = csv.writer(text, lineterminator="\n")
-        table.writerow(["file", "predicted", *(f"p_{name}" for name in networks.classes), *["spread"] * several])
-        for found in ensemble.predict(networks, files):
-            count += len(found.places)
-            for place, row, named, spread in zip(
-                found.places, found.mean.tolist(), found.predicted, found.spread.tolist(), strict=True
-            ):
-                shown = [f"{value:.6f}" for value in (row + [spread] if several else row)]
-                table.writerow([files[place], networks.classes[named], *shown])
-        text.detach()
-
-    records.write_atomically(out, write)
-    print(f"{out}: {count} of {len(files)} images")
-    if lost := len(files) - count:
-        print(f"error: {lost} of {len(files)} files could not be read", file=sys.stderr)
-    return lost
+    places, each = ensemble.predict(networks, files)
+    mean, predicted = each.mean(0), each.mean(0).argmax(1)
+    table = {"file": [files[place] for place in places], "predicted": np.array(networks.classes)[predicted]}
+    table |= {f"p_{name}": mean[:, place] for place, name in enumerate(networks.classes)}
+    if len(each) > 1:
+        table["spread"] = each.std(0, ddof=1)[np.arange(len(places)), predicted]
+    text = pd.DataFrame(table).to_csv(index=False, float_format="%.6f", lineterminator="\n")
+    records.write_atomically(out, lambda file: file.write(text.encode(errors="surrogateescape")))
+    print(f"{out}: {len(places)} of {len(files)} images")
+    return len(files) - len(places)

@@ -31,8 +31,7 @@ def evaluated(tmp_path, *arguments) -> pd.DataFrame:
 
 
 def probabilities(method, files):
-    found = list(ensemble.predict(ensemble.load(load("params.yaml"), method, None, "cpu"), files))
-    each = np.concatenate([part.probabilities for part in found], axis=1)
+    _, each = ensemble.predict(ensemble.load(load("params.yaml"), method, None, "cpu"), files)
     return {"seed 0": each[0], "seed 1": each[1], "ensemble": (each[0] + each[1]) / 2}
 
 
