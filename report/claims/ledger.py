@@ -14,7 +14,7 @@ from pydantic import Field, ValidationError
 
 from pipelines.files.errors import UserError
 from pipelines.profile.schema import Section
-from report.claims.audit import Figure, sources
+from report.claims.audit import CHECKS, Result, Sources, sources
 from report.claims.tests import WORDS, Cost, Elsewhere, Inference, Parameters, Test
 from report.reading import Results
 from report.text import DASH, Table
@@ -44,6 +44,21 @@ class Claim(Section):
     claim: str
     where: str
     test: Test
+
+
+class Figure(Section):
+    """figure: what is checked, in our words. stated: what the paper says, where that is not a figure of paper.csv.
+    check: its kind, one of `audit.CHECKS`, and its arguments.
+    """
+
+    figure: str
+    stated: str | None = None
+    check: dict
+
+    def result(self, given: Sources) -> Result:
+        arguments = {key: value for key, value in self.check.items() if key != "kind"}
+        found = CHECKS[self.check["kind"]](given, **arguments)
+        return found._replace(stated=self.stated or found.stated)
 
 
 class Ledger(Section):
@@ -129,7 +144,7 @@ def claims(results: Results, found: list[Verdict]) -> Table:
 def audited(results: Results) -> Table:
     """The paper's own figures beside what they should be."""
     given = sources(results.paper)
-    raw = pd.DataFrame([{"figure": figure.figure, **vars(figure.result(given))} for figure in ledger(LEDGER).audit])
+    raw = pd.DataFrame([{"figure": figure.figure, **figure.result(given)._asdict()} for figure in ledger(LEDGER).audit])
     note = (
         "Arithmetic on figures of the paper and its revised manuscript, and exact counts of VGG16 with the paper's "
         "head: nothing here was trained. M: millions of parameters, rounded to two decimals. sd: standard deviation. "
