@@ -20,6 +20,7 @@ from pipelines.files.errors import UserError
 from pipelines.runs import reading
 from report import reading as report_results
 from report import text as tables
+from report.pages.latex import latex
 from tests import fake_results as fake
 from tests.damage import JSON, altered, file_like
 
@@ -135,7 +136,7 @@ def test_any_text_is_shown_as_it_stands_in_markdown(runs):
 def test_any_text_is_text_in_latex(runs):
     r"""Read as TeX does: after the known escapes are taken out, no character is left that would be a command."""
     text = pd.DataFrame([runs, runs], columns=[f"h{n}" for n in range(len(runs))])
-    code = tables.latex(tables.Table("t", "A", "B", text, text))
+    code = latex(tables.Table("t", "A", "B", text, text))
     rows = code.split("\\midrule\n")[1].split("\n\\bottomrule")[0].split("\n")
     assert len(rows) == 2
     for row in rows:

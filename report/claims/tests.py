@@ -4,8 +4,7 @@ Accuracy and AUC are judged in `pipelines.evidence`, which writes contrasts.csv:
 are those of cost.csv; times in runs.csv are never used, as those runs may have run beside other work.
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import pandas as pd
@@ -13,7 +12,7 @@ from pydantic import Field
 
 from pipelines.profile.schema import Section
 from report.reading import Results, beside
-from report.text import interval, signed
+from report.text import interval, setting, signed
 
 SUPPORTED, CONTRADICTED, INCONCLUSIVE, NOT_TESTED = WORDS = ("supported", "contradicted", "inconclusive", "not tested")
 POINT = ["backbone", "image_size", "batch_size", "precision", "compile"]  # what a cost is measured at
@@ -27,17 +26,6 @@ class Finding:
     evidence: str
     verdict: str
     takes: str = ""
-
-
-def combined(parts: Iterable[Finding]) -> Finding:
-    """A claim about several tested things: all must support it; one contradiction is enough against it."""
-    parts = list(parts)
-    words = {part.verdict for part in parts}
-    order = (CONTRADICTED, INCONCLUSIVE, SUPPORTED)
-    takes = dict.fromkeys(part.takes for part in parts if part.takes)
-    word = next(word for word in order if word in words)
-    evidence = "; ".join(part.evidence for part in parts)
-    return Finding(evidence, word, "; ".join(takes) if word == INCONCLUSIVE else "")
 
 
 class Parameters(Section):
@@ -103,7 +91,10 @@ class Contrast(Section):
 
 
 class Elsewhere(Section):
-    """A contrast on other data sets, each in a profile of its own: judged only when every one was run."""
+    """A contrast on other data sets, each in a profile of its own: judged only when every one was run.
+
+    All must support the claim; one contradiction is enough against it.
+    """
 
     kind: Literal["elsewhere"]
     datasets: list[str] = Field(min_length=1)
@@ -121,7 +112,10 @@ class Elsewhere(Section):
         takes += [f"{name}: {own.takes}" for name, own in found.items() if own.verdict == NOT_TESTED]
         if takes:
             return Finding(told, NOT_TESTED, "; ".join(takes))
-        return replace(combined(found.values()), evidence=told)
+        words = {own.verdict for own in found.values()}
+        word = next(word for word in (CONTRADICTED, INCONCLUSIVE, SUPPORTED) if word in words)
+        open_ = dict.fromkeys(own.takes for own in found.values() if own.verdict == word == INCONCLUSIVE)
+        return Finding(told, word, "; ".join(open_))
 
 
 class Stability(Section):
@@ -187,7 +181,7 @@ class Cost(Section):
         low, high = (rows.get(f"{column}_{end}", value * float("nan")) for end in ("lo", "hi"))
         low, high = low.fillna(value * (1 - self.tolerance)), high.fillna(value * (1 + self.tolerance))
         text = "; ".join(
-            f"{v:.3f} {interval(lo, hi)} ({_setting(row)})"
+            f"{v:.3f} {interval(lo, hi)} ({setting(row)})"
             for v, lo, hi, row in zip(value, low, high, rows.itertuples(), strict=True)
         )
         if (high <= self.at_most).all():
@@ -233,11 +227,6 @@ def _points(frame: pd.DataFrame) -> pd.Series:
     """Of each row the method and at what it was measured, as one text."""
     columns = frame[["method", *POINT]].astype({"image_size": float, "batch_size": float}).map(str)
     return columns.agg(" ".join, axis=1) if len(frame) else pd.Series(dtype=str)
-
-
-def _setting(row) -> str:
-    compiled = ", compiled" if str(row.compile) == "True" else ""
-    return f"{row.backbone}, {row.image_size:.0f} px, batch {row.batch_size:.0f}, {row.precision}{compiled}"
 
 
 def _three(row: pd.Series) -> str:

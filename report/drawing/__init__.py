@@ -1,26 +1,27 @@
 """Style and axes shared by the figures; every function takes frames and arrays."""
 
-from report.drawing.palette import HUES, INK, MARKERS, QUIET, RULE, SHADE, Looks, ink, looks, present
+from report.drawing.palette import HUES, INK, MARKERS, QUIET, RULE, SHADE, ink, looks, luminance
 from report.drawing.rows import (
     MOST,
-    abbreviated,
     below,
     beside,
     cut,
     dumbbells,
+    grid,
     kind_handles,
     label_rows,
     limits,
     log_ticks,
+    parted,
     short_names,
     stacked,
     ticks,
     wrapped,
 )  # fmt: skip
-from report.drawing.style import FORMATS, REFERENCE_LINE, SMALL, WIDTH, facets, look, save
+from report.drawing.style import REFERENCE_LINE, SMALL, WIDTH, facets, look, save
 
 __all__ = [
-    "FORMATS", "HUES", "INK", "Looks", "MARKERS", "MOST", "QUIET", "REFERENCE_LINE", "RULE", "SHADE", "SMALL", "WIDTH",
-    "abbreviated", "below", "beside", "cut", "dumbbells", "facets", "ink", "kind_handles", "label_rows", "limits",
-    "log_ticks", "look", "looks", "present", "save", "short_names", "stacked", "ticks", "wrapped",
+    "HUES", "INK", "MARKERS", "MOST", "QUIET", "REFERENCE_LINE", "RULE", "SHADE", "SMALL", "WIDTH",
+    "below", "beside", "cut", "dumbbells", "facets", "grid", "ink", "kind_handles", "label_rows", "limits",
+    "log_ticks", "look", "looks", "luminance", "parted", "save", "short_names", "stacked", "ticks", "wrapped",
 ]  # fmt: skip

@@ -58,11 +58,15 @@ def present(kinds: Iterable[str]) -> list[str]:
     return [name for name in HUES if name in found] + [name for name in found if name not in HUES]
 
 
+def luminance(color) -> float:
+    """WCAG 2.2's relative luminance: 0 of black, 1 of white."""
+    rgb = np.array(to_rgb(color))
+    return np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4) @ [0.2126, 0.7152, 0.0722]
+
+
 def ink(color: str) -> str:
     """The colour darkened until text in it stands out from white by 4.5 : 1, WCAG 2.2's contrast for small text."""
     rgb = np.array(to_rgb(color))
-    while True:
-        linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
-        if 1.05 / (linear @ [0.2126, 0.7152, 0.0722] + 0.05) >= 4.5:
-            return to_hex(rgb)
+    while 1.05 / (luminance(rgb) + 0.05) < 4.5:
         rgb = rgb * 0.97
+    return to_hex(rgb)

@@ -12,8 +12,9 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from pipelines.files.fonts import cells
-from report.drawing.palette import MARKERS, present
+from report.drawing.palette import INK, MARKERS, present
 from report.drawing.style import SMALL, WIDTH
+from report.text import points
 
 ROW = 0.25  # inches
 MOST = 12  # rows of a panel
@@ -62,13 +63,49 @@ def beside(axis: Axes, row: float, text: str, **options) -> None:
     )  # fmt: skip
 
 
-def dumbbells(axis: Axes, full: pd.Series, hollow: pd.Series, colors: Mapping[str, str]) -> None:
-    """Two values a row, joined: a full dot and a hollow one, row i at y = i; the series' index names the rows."""
-    for place, (name, left, right) in enumerate(zip(full.index, full, hollow, strict=True)):
-        axis.plot([left, right], [place] * 2, color=colors[name], lw=2, alpha=0.45, zorder=2)
-        axis.plot(right, place, "o", ms=7, mfc="white", mec=colors[name], mew=1.5, zorder=3)
-        axis.plot(left, place, "o", ms=7, color=colors[name], zorder=4)
-    ticks(axis)
+def dumbbells(
+    panels: Mapping[str, pd.DataFrame], methods: pd.DataFrame, xlabel: str, labels: tuple[str, str]
+) -> tuple[Figure, list[Axes]]:
+    """Two values a row, joined: a full dot and a hollow one, row i at y = i; at the right the change in points.
+
+    panels: by title, index of names; full, hollow, change, lo, hi. methods: color and ink by name. labels: of the full
+    dot and of the hollow one.
+    """
+    figure, axes = stacked({title: list(rows.index) for title, rows in panels.items()}, methods.ink, xlabel)
+    for axis, rows in zip(axes, panels.values(), strict=True):
+        for place, row in enumerate(rows.itertuples()):
+            color = methods.color[row.Index]
+            axis.plot([row.full, row.hollow], [place] * 2, color=color, lw=2, alpha=0.45, zorder=2)
+            axis.plot(row.hollow, place, "o", ms=7, mfc="white", mec=color, mew=1.5, zorder=3)
+            axis.plot(row.full, place, "o", ms=7, color=color, zorder=4)
+            interval = f" [{points(row.lo)}, {points(row.hi)}]" if pd.notna(row.lo) else ""
+            beside(axis, place, f"{points(row.change, plus=True)}{interval}")
+        ticks(axis)
+    dot = {"ls": "", "marker": "o", "ms": 7}
+    below(figure, [
+        Line2D([], [], color=INK, label=labels[0], **dot),
+        Line2D([], [], mfc="white", mec=INK, mew=1.5, label=labels[1], **dot),
+    ])  # fmt: skip
+    return figure, axes
+
+
+def parted(panels: Mapping[str, Sequence]) -> dict[str, Sequence]:
+    """The panels with at most `MOST` rows each: one that is longer goes on in further ones."""
+    found = {}
+    for title, rows in panels.items():
+        size = -(-len(rows) // max(-(-len(rows) // MOST), 1))
+        for part, start in enumerate(range(0, len(rows), max(size, 1))):
+            found[title + ", continued" * part] = rows[start : start + size]
+    return found
+
+
+def grid(count: int, columns: int, height: float, more: float, **options) -> tuple[Figure, np.ndarray]:
+    """So many panels, `columns` a line, each `height` inches high, with `more` inches besides; options: of subplots."""
+    lines = -(-count // columns)
+    figure, axes = plt.subplots(lines, columns, figsize=(WIDTH, height * lines + more), squeeze=False, **options)
+    for axis in axes.flat[count:]:
+        axis.set_visible(False)
+    return figure, axes
 
 
 def limits(values, *, room: float = 0.04, most: float = 1.5, top: float | None = None) -> tuple[float, float]:

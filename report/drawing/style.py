@@ -5,7 +5,6 @@ They bear no title: the section's title, which says the finding, stands above.
 """
 
 import io
-from collections.abc import Iterable
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -22,8 +21,8 @@ from report.drawing.palette import INK, QUIET, RULE  # noqa: E402
 
 WIDTH = 5.6  # inches
 SMALL = 8.5  # points, of what is written inside a panel
-FORMATS = ("svg", "png")
 LARGEST = 120_000  # bytes of a PNG, since some stand in Git
+COLORS = 128  # of a PNG
 FINENESS = (190, 160, 135, 115, 100, 80)  # dots an inch, the first that fits
 
 _RC = {
@@ -61,30 +60,27 @@ def facets():
         yield
 
 
-def save(figure: Figure, stem: Path, formats: Iterable[str] = FORMATS) -> list[Path]:
-    """Write the figure as stem.svg, stem.png (of 256 colours and at most 120 KB) or stem.pdf, free of dates.
+def save(figure: Figure, stem: Path) -> tuple[Path, Path, Path]:
+    """Write the figure as stem.svg, stem.pdf and stem.png (at most `LARGEST` bytes), free of dates; returns the files.
 
-    Returns:
-        the files written. The figure is closed: nobody draws into it afterwards.
+    The figure is closed: nobody draws into it afterwards.
     """
     stem.parent.mkdir(parents=True, exist_ok=True)
-    files = [stem.with_suffix(f".{name}") for name in formats]
+    svg, pdf, png = (stem.with_suffix(f".{name}") for name in ("svg", "pdf", "png"))
     with look(), facets():
-        for file in files:
-            if file.suffix == ".png":
-                file.write_bytes(_png(figure))
-            else:
-                figure.savefig(file, metadata={"Date" if file.suffix == ".svg" else "CreationDate": None})
+        figure.savefig(svg, metadata={"Date": None})
+        figure.savefig(pdf, metadata={"CreationDate": None})
+        png.write_bytes(_png(figure))
     plt.close(figure)
-    return files
+    return svg, pdf, png
 
 
 def _png(figure: Figure) -> bytes:
-    """The figure in 256 colours, as fine as `LARGEST` bytes allow."""
+    """The figure in few colours, as fine as `LARGEST` bytes allow."""
     for dpi in FINENESS:
         drawn, small = io.BytesIO(), io.BytesIO()
         figure.savefig(drawn, format="png", dpi=dpi)
-        Image.open(drawn).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(small, "png", optimize=True)
+        Image.open(drawn).convert("RGB").quantize(COLORS, dither=Image.Dither.NONE).save(small, "png", optimize=True)
         if small.tell() <= LARGEST:
             break
     return small.getvalue()

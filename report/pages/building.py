@@ -10,10 +10,10 @@ from report import sections as rooms
 from report.claims import verdicts
 from report.pages import html, markdown, model_card
 from report.pages.first_screen import answer
+from report.pages.latex import latex
 from report.pages.pictures import draw
 from report.reading import Results, load
 from report.sections import Section
-from report.text import latex
 
 OPEN = 3  # figures of a group that are shown without a click
 

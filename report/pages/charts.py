@@ -5,10 +5,10 @@ import pandas as pd
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.ticker import MaxNLocator
 
+from report.drawing import luminance
 from report.pages.cells import TONES, rank
 from report.reading import Results
-from report.text import DASH, MARK, interval, listed, number, percent, points, scaled, unnamed
-from report.text.formats import MINUS
+from report.text import DASH, MARK, MINUS, interval, listed, number, percent, points, scaled, unnamed
 
 METRICS = {
     "val_acc": "Validation accuracy",
@@ -158,17 +158,12 @@ def _band(own: pd.DataFrame, name: str, epochs: list[int]) -> list[list]:
 
 def dark(color: str) -> str:
     """The colour for a dark ground: mixed with white until it stands out by 4.5 : 1; greys are turned about first."""
-    rgb, ground = np.array(to_rgb(color)), _luminance(to_rgb(DARK))
+    rgb = np.array(to_rgb(color))
     if np.ptp(rgb) == 0:
         rgb = 0.93 - 0.8 * rgb
-    while (_luminance(rgb) + 0.05) / (ground + 0.05) < 4.5:
+    while (luminance(rgb) + 0.05) / (luminance(DARK) + 0.05) < 4.5:
         rgb = rgb + (1 - rgb) * 0.04
     return to_hex(rgb)
-
-
-def _luminance(rgb) -> float:
-    rgb = np.asarray(rgb)
-    return float(np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4) @ [0.2126, 0.7152, 0.0722])
 
 
 def _finite(value, digits: int = 12) -> float | None:

@@ -10,7 +10,7 @@ import pandas as pd
 from report.claims import Verdict, method_of_claims, verdicts
 from report.claims.tests import CONTRADICTED, NOT_TESTED, SUPPORTED, WORDS
 from report.reading import Results, beside
-from report.text import percent, points, span
+from report.text import percent, points, setting, span
 
 PAPER = "https://arxiv.org/abs/2505.18315"
 OURS = {"full": "full fine-tuning", "head-only": "training the head alone"}  # as a stranger would say it
@@ -110,8 +110,7 @@ def tiles(results: Results, found: list[Verdict]) -> list[Tile]:
     cost = results.cost[(results.cost.method == method_of_claims()) & results.cost.step_ratio.notna()]
     if len(cost):
         row = cost.iloc[0]
-        where = f"{row.backbone}, {row.image_size:.0f} px, batch {row.batch_size:.0f}, {row.precision}"
-        detail = f"of full fine-tuning's; peak memory {100 * row.peak_ratio:.0f} % ({where})"
+        detail = f"of full fine-tuning's; peak memory {100 * row.peak_ratio:.0f} % ({setting(row)})"
         tiles.append(Tile("Time of a training step", f"{100 * row.step_ratio:.0f} %", detail))
     elif shown:
         row = methods.loc[shown]

@@ -1,22 +1,16 @@
 """Figures as files, and as they go into pages: a lean SVG, and a PNG small enough for Git."""
 
-import io
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image
-
 from report import drawing
 from report.sections import Section
-
-LIMIT = 120_000  # bytes of a PNG that stays in Git
-COLORS = 128
 
 
 @dataclass(frozen=True)
 class Picture:
-    """svg: lean. png: at most `LIMIT` bytes. width, height: pixels of a page."""
+    """svg: lean. png: small. width, height: pixels of a page."""
 
     name: str
     svg: str
@@ -30,22 +24,9 @@ def draw(section: Section, folder: Path) -> Picture:
     with drawing.look():
         section.figure.draw_without_rendering()
         section.figure.set_layout_engine("none")  # once for all three
-    svg, _, png = drawing.save(section.figure, folder / section.name, ("svg", "pdf", "png"))
+    svg, _, png = drawing.save(section.figure, folder / section.name)
     width, height = (round(96 * side) for side in section.figure.get_size_inches())
-    return Picture(section.name, lean_svg(svg.read_text(encoding="utf-8")), small_png(png.read_bytes()), width, height)
-
-
-def small_png(content: bytes, limit: int = LIMIT) -> bytes:
-    """A PNG in few colours, and smaller until it has at most `limit` bytes."""
-    image = Image.open(io.BytesIO(content)).convert("RGB")
-    for share in (1, 0.8, 0.65, 0.5, 0.35, 0.25):
-        size = (round(image.width * share), round(image.height * share))
-        made = io.BytesIO()
-        small = image if share == 1 else image.resize(size, Image.Resampling.LANCZOS)
-        small.quantize(COLORS, dither=Image.Dither.NONE).save(made, "png", optimize=True)
-        if made.tell() <= limit:
-            break
-    return made.getvalue()
+    return Picture(section.name, lean_svg(svg.read_text(encoding="utf-8")), png.read_bytes(), width, height)
 
 
 def lean_svg(svg: str) -> str:

@@ -8,7 +8,7 @@ from matplotlib.lines import Line2D
 from report import drawing
 from report.reading import Results
 from report.sections import Section, Table
-from report.text import DASH, MARK, count, few, interval, mean_sd, number, percent, plural, seconds, unnamed
+from report.text import DASH, MARK, few, interval, mean_sd, number, percent, plural, three_digits, unnamed
 
 GROUP, ORDER = "Result", 20
 
@@ -57,14 +57,7 @@ def panels(methods: pd.DataFrame, declared: list[str]) -> dict[str, list[str]]:
         f"CoLoRA on {own}": variants if crowded else variants[:0],
         "Other networks": ranked[ranked.backbone != own],
     }
-    found = {}
-    for title, rows in shown.items():
-        parts = -(-len(rows) // drawing.MOST)
-        size = -(-len(rows) // max(parts, 1))
-        for part in range(parts):
-            again = ", continued" if part else ""
-            found[title + again] = list(rows.index[part * size : (part + 1) * size])
-    return found
+    return drawing.parted({title: list(rows.index) for title, rows in shown.items()})
 
 
 def figure(methods: pd.DataFrame, runs: pd.DataFrame, rows: dict[str, list[str]]) -> Figure:
@@ -132,10 +125,10 @@ def table(results: Results) -> Table:
         "Accuracy": [mean_sd(m, s, 3) for m, s in zip(methods.acc_mean, methods.acc_sd, strict=True)],
         "95 % interval": [interval(lo, hi) for lo, hi in zip(methods.acc_lo, methods.acc_hi, strict=True)],
         "AUC": [mean_sd(m, s, 4) for m, s in zip(methods.auc_mean, methods.auc_sd, strict=True)],
-        "Trained": [count(v) for v in methods.trainable], "Total": [count(v) for v in methods.total],
+        "Trained": [number(v, ",.0f") for v in methods.trainable], "Total": [number(v, ",.0f") for v in methods.total],
         "LR": [number(v, "g") for v in methods.lr],
         "Runs": [f"{n}" if n == p else f"{n} of {p}" for n, p in zip(methods.seeds, methods.planned, strict=True)],
-        "s/epoch": [seconds(v) for v in methods.epoch_s],
+        "s/epoch": [three_digits(v) for v in methods.epoch_s],
     })  # fmt: skip
     note = (
         "Mean ± sample standard deviation over runs; the interval is for new seeds and new "

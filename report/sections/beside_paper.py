@@ -7,8 +7,7 @@ from matplotlib.lines import Line2D
 from report import drawing
 from report.reading import Results
 from report.sections import Section, Table
-from report.sections.cost_ratios import heading
-from report.text import DASH, interval, listed, mean_sd, number, points
+from report.text import DASH, interval, listed, mean_sd, number, points, setting
 
 GROUP, ORDER = "Result", 30
 BASES = {"full": "full fine-tuning", "head_only": "head-only"}  # role of pairs.csv: words
@@ -167,7 +166,7 @@ def memory(results: Results) -> list[Table]:
         "paper_gib": rows.memory_gib, "paper_ratio": rows.memory_gib / rows.backbone.map(full), "source": rows.source,
     })  # fmt: skip
     text = pd.DataFrame({
-        "Method": raw.method, "Measured at": [heading(row) for row in rows.itertuples()],
+        "Method": raw.method, "Measured at": [setting(row) for row in rows.itertuples()],
         "Paper, GiB": [number(v, ".3f") for v in raw.paper_gib],
         "Measured, GiB": [number(v, ".3f") for v in raw.measured_gib],
         "Paper, × full": [number(v, ".2f") for v in raw.paper_ratio],

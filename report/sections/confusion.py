@@ -75,11 +75,7 @@ def _worst(share: pd.DataFrame) -> tuple[str, str, float]:
 
 def figure(shares: dict[str, pd.DataFrame], inks) -> Figure:
     """A heat map a method, per cent; `shares` as `matrix` gives them."""
-    columns = min(3, len(shares))
-    rows = -(-len(shares) // columns)
-    figure, axes = plt.subplots(
-        rows, columns, figsize=(drawing.WIDTH, 1.95 * rows + 0.3), sharex=True, sharey=True, squeeze=False
-    )
+    figure, axes = drawing.grid(len(shares), min(3, len(shares)), 1.95, 0.3, sharex=True, sharey=True)
     for axis, (name, share) in zip(axes.flat, shares.items()):
         crowded = len(share) > CROWDED
         names = range(1, len(share) + 1) if crowded else drawing.short_names(list(share.columns)).values()
@@ -95,8 +91,6 @@ def figure(shares: dict[str, pd.DataFrame], inks) -> Figure:
         axis.tick_params(axis="y", rotation=0)
         plt.setp(axis.get_xticklabels(), rotation=45, ha="right", rotation_mode="anchor")
         axis.set(xlabel="", ylabel="")
-    for axis in list(axes.flat)[len(shares) :]:
-        axis.set_visible(False)
     figure.supxlabel("Called", fontsize=9.5)
     figure.supylabel("True class", fontsize=9.5)
     return figure

@@ -8,7 +8,7 @@ from matplotlib.lines import Line2D
 from report import drawing
 from report.reading import Results
 from report.sections import Section, Table
-from report.text import DASH, number, percent, seconds, span, three_digits
+from report.text import DASH, number, percent, setting, span, three_digits
 
 GROUP, ORDER = "Cost", 20
 SHOWN = 4  # panels; the table has all
@@ -41,16 +41,10 @@ def styled(cost: pd.DataFrame) -> pd.DataFrame:
     """The rows that are related to full fine-tuning, with panel, color and ink; cheapest first within a panel."""
     rows = cost[cost.step_ratio.notna() & (cost.family.ne("full") | cost.role.ne("method"))]
     colors = [drawing.looks(row.family, row.backbone).color for row in rows.itertuples()]
-    panels = [heading(row) for row in rows.itertuples()]
+    panels = [setting(row) for row in rows.itertuples()]
     place, _ = pd.factorize(pd.Series(panels, dtype=str))
     rows = rows.assign(panel=panels, place=place, color=colors, ink=[drawing.ink(color) for color in colors])
     return rows.sort_values(["place", "step_ratio"])
-
-
-def heading(row) -> str:
-    """What the rows of a panel share."""
-    compiled = ", compiled" if str(row.compile) == "True" else ""
-    return f"{row.backbone}, {row.image_size:.0f} px, batch {row.batch_size:.0f}, {row.precision}{compiled}"
 
 
 def finding(rows: pd.DataFrame, declared: list[str]) -> str:
@@ -127,15 +121,16 @@ def table(cost: pd.DataFrame, where: str, profile: str) -> Table:
     rows = list(cost.itertuples())
     text = pd.DataFrame({
         "Method": [r.method + (" (reference)" if r.role != "method" else "") for r in rows],
-        "Network": [heading(r) for r in rows],
-        "Step, ms": [with_interval(r.step_ms, r.step_ms_lo, r.step_ms_hi, seconds) for r in rows],
+        "Network": [setting(r) for r in rows],
+        "Step, ms": [with_interval(r.step_ms, r.step_ms_lo, r.step_ms_hi, three_digits) for r in rows],
         "Time × full": [with_interval(r.step_ratio, r.step_ratio_lo, r.step_ratio_hi) for r in rows],
         "Fed × ready": [with_interval(r.input_ratio, r.input_ratio_lo, r.input_ratio_hi) for r in rows],
-        "Peak, MiB": [seconds(r.peak_mib) for r in rows], "Memory × full": [number(r.peak_ratio, ".2f") for r in rows],
-        "Images/s": [seconds(r.images_per_s) for r in rows],
+        "Peak, MiB": [three_digits(r.peak_mib) for r in rows],
+        "Memory × full": [number(r.peak_ratio, ".2f") for r in rows],
+        "Images/s": [three_digits(r.images_per_s) for r in rows],
         "Of the ceiling": [number(r.ceiling_share, ".0%") for r in rows],
-        "One image, ms": [seconds(r.inference_ms) for r in rows],
-        "merged, ms": [seconds(r.inference_merged_ms) for r in rows],
+        "One image, ms": [three_digits(r.inference_ms) for r in rows],
+        "merged, ms": [three_digits(r.inference_merged_ms) for r in rows],
         "× untouched": [with_interval(r.inference_ratio, r.inference_ratio_lo, r.inference_ratio_hi) for r in rows],
     })  # fmt: skip
     note = (

@@ -2,7 +2,6 @@
 
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from report import drawing
 from report.reading import Results
@@ -10,6 +9,10 @@ from report.sections import Section, Table
 from report.text import few, interval, number, points, signed, span
 
 GROUP, ORDER = "Result", 40
+DUMBBELL = {
+    "own_balanced_accuracy": "full", "balanced_accuracy": "hollow", "change": "change", "change_lo": "lo",
+    "change_hi": "hi",
+}  # fmt: skip
 
 
 def section(results: Results) -> Section | None:
@@ -55,28 +58,13 @@ def finding(rows: pd.DataFrame, contrasts: pd.DataFrame) -> str:
 
 def figure(rows: pd.DataFrame, methods: pd.DataFrame) -> Figure:
     """A panel a data set (two where methods are many), a dumbbell a method. rows: as external.csv."""
-    panels = {}
-    for data, own in rows.groupby("data", sort=False):
-        ranked = own.sort_values("balanced_accuracy", ascending=False)
-        parts = -(-len(ranked) // drawing.MOST)
-        size = -(-len(ranked) // parts)
-        for part in range(parts):
-            panels[f"{data}{', continued' if part else ''}"] = ranked.iloc[part * size : (part + 1) * size].set_index(
-                "method"
-            )
-    names = {title: list(own.index) for title, own in panels.items()}
-    figure, axes = drawing.stacked(names, methods.ink, "Balanced accuracy")
-    for axis, own in zip(axes, panels.values(), strict=True):
-        drawing.dumbbells(axis, own.own_balanced_accuracy, own.balanced_accuracy, methods.color)
-        for place, row in enumerate(own.itertuples()):
-            limits = f" [{points(row.change_lo)}, {points(row.change_hi)}]" if pd.notna(row.change_lo) else ""
-            drawing.beside(axis, place, f"{points(row.change, plus=True)}{limits}")
-    values = rows[["own_balanced_accuracy", "balanced_accuracy"]].to_numpy()
-    axes[-1].set_xlim(*drawing.limits(values, top=1.0))
-    drawing.below(figure, [
-        Line2D([], [], ls="", marker="o", ms=7, color=drawing.INK, label="own test images"),
-        Line2D([], [], ls="", marker="o", ms=7, mfc="white", mec=drawing.INK, mew=1.5, label="other patients"),
-    ])  # fmt: skip
+    panels = {
+        data: own.sort_values("balanced_accuracy", ascending=False).set_index("method").rename(columns=DUMBBELL)
+        for data, own in rows.groupby("data", sort=False)
+    }
+    labels = ("own test images", "other patients")
+    figure, axes = drawing.dumbbells(drawing.parted(panels), methods, "Balanced accuracy", labels)
+    axes[-1].set_xlim(*drawing.limits(rows[["own_balanced_accuracy", "balanced_accuracy"]], top=1.0))
     return figure
 
 

@@ -4,6 +4,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from scipy.ndimage import zoom
 
 from pipelines.files.fonts import cells
 from report import drawing
@@ -176,9 +177,4 @@ def overlaid(scan: np.ndarray, heat: np.ndarray) -> np.ndarray:
 
 def enlarged(small: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     """A map (h, w) at (H, W), bilinear; beyond the centres of the outer positions it stays as it is there."""
-
-    def weights(few, many):
-        at = ((np.arange(many) + 0.5) * few / many - 0.5).clip(0, few - 1)
-        return np.maximum(0, 1 - np.abs(at[:, None] - np.arange(few)))
-
-    return weights(small.shape[0], shape[0]) @ small @ weights(small.shape[1], shape[1]).T
+    return zoom(small, np.divide(shape, small.shape), order=1, mode="nearest", grid_mode=True)

@@ -1,6 +1,5 @@
 """Hard scans: what most runs of the declared methods get wrong with confidence, for a reader's eye."""
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
@@ -44,22 +43,12 @@ def finding(rows: pd.DataFrame) -> str:
 
 def figure(rows: pd.DataFrame, scans: dict[int, np.ndarray]) -> Figure:
     """Thumbnails, four a line; rows of hard_scans.csv, pixels by image number."""
-    columns = 4
-    lines = -(-len(rows) // columns)
-    figure, axes = plt.subplots(
-        lines,
-        columns,
-        figsize=(drawing.WIDTH, 1.72 * lines + 0.1),
-        squeeze=False,
-        subplot_kw={"xticks": [], "yticks": []},
-    )
+    figure, axes = drawing.grid(len(rows), 4, 1.72, 0.1, subplot_kw={"xticks": [], "yticks": []})
     for axis, row in zip(axes.flat, rows.itertuples()):
         axis.imshow(scans[row.image], cmap="gray", vmin=0, vmax=255, interpolation="nearest")
         axis.spines[["top", "right"]].set_visible(True)
         label, called = drawing.cut(row.label, 12), drawing.cut(row.predicted, 14)
         axis.set_xlabel(f"{label}, called\n{called} {row.probability:.2f}", fontsize=drawing.SMALL, linespacing=1.0)
-    for axis in list(axes.flat)[len(rows) :]:
-        axis.set_visible(False)
     return figure
 
 

@@ -5,7 +5,7 @@ import pandas as pd
 from report.reading import Results
 from report.sections import Section, Table
 from report.sections.cost_ratios import with_interval
-from report.text import number, percent, seconds, span
+from report.text import number, percent, span, three_digits
 
 GROUP, ORDER = "Cost", 40
 BOUNDS = {"copy": "copying", "arithmetic": "arithmetic", "products": "dense products"}
@@ -33,14 +33,14 @@ def table(frame: pd.DataFrame, profile: str, where: str) -> Table:
     text = pd.DataFrame({
         "Layer": [str(r.layer) for r in rows], "As in": [f"{r.method}: {r.shape}" for r in rows],
         "Floor": [BOUNDS.get(r.bound, str(r.bound)) for r in rows],
-        "Time, ms": [with_interval(r.ms, r.ms_lo, r.ms_hi, seconds) for r in rows],
+        "Time, ms": [with_interval(r.ms, r.ms_lo, r.ms_hi, three_digits) for r in rows],
         "Time × reference": [with_interval(r.reference_ratio, r.reference_ratio_lo,
         r.reference_ratio_hi) for r in rows],
-        "Time × floor": [with_interval(r.floor_ratio, r.floor_ratio_lo, r.floor_ratio_hi, seconds) for r in rows],
-        "Peak, MiB": [seconds(r.peak_mib) for r in rows],
+        "Time × floor": [with_interval(r.floor_ratio, r.floor_ratio_lo, r.floor_ratio_hi, three_digits) for r in rows],
+        "Peak, MiB": [three_digits(r.peak_mib) for r in rows],
         "Memory × reference": [number(r.peak_ratio, ".2f") for r in rows],
-        "Kept, bytes": [seconds(r.kept_per_element) for r in rows],
-        "Kept by the reference": [seconds(r.reference_kept_per_element) for r in rows],
+        "Kept, bytes": [three_digits(r.kept_per_element) for r in rows],
+        "Kept by the reference": [three_digits(r.reference_kept_per_element) for r in rows],
         "Error": [number(r.error, ".1e") for r in rows],
     })  # fmt: skip
     note = (

@@ -1,6 +1,5 @@
 """Reliability diagrams of the declared methods: whether a confidence of 90 % is right nine times out of ten."""
 
-import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -55,11 +54,7 @@ def finding(errors: pd.DataFrame) -> str:
 
 def figure(bins: pd.DataFrame, names: list[str], errors: pd.DataFrame, methods: pd.DataFrame) -> Figure:
     """A panel a method. bins: as reliability.csv. errors: ece and ece_chance by method. methods: color, ink by name."""
-    columns = min(3, len(names))
-    rows = -(-len(names) // columns)
-    figure, axes = plt.subplots(
-        rows, columns, figsize=(drawing.WIDTH, 2.0 * rows + 0.75), sharex=True, sharey=True, squeeze=False
-    )
+    figure, axes = drawing.grid(len(names), min(3, len(names)), 2.0, 0.75, sharex=True, sharey=True)
     lowest = bins.low[bins["count"] > 0].min()
     for axis, name in zip(axes.flat, names):
         own = bins[(bins.method == name) & (bins["count"] > 0)]
@@ -75,8 +70,6 @@ def figure(bins: pd.DataFrame, names: list[str], errors: pd.DataFrame, methods: 
             text = f"ECE {errors.ece[name]:.3f}\nchance {errors.ece_chance[name]:.3f}"
             axis.text(0.04, 0.99, text, transform=axis.transAxes, va="top", fontsize=drawing.SMALL, linespacing=1.05)
         axis.set(xlim=(lowest, 1.02), ylim=(0, 1.42), yticks=[0, 0.5, 1])  # the strip above is free for the errors
-    for axis in list(axes.flat)[len(names) :]:
-        axis.set_visible(False)
     for axis in axes[-1]:
         axis.set_xlabel("Confidence")
     for axis in axes[:, 0]:

@@ -2,7 +2,6 @@
 
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from report import drawing
 from report.reading import Results
@@ -68,16 +67,10 @@ def finding(rows: pd.DataFrame, pairs: pd.DataFrame, declared: list[str]) -> str
 
 def figure(rows: pd.DataFrame, methods: pd.DataFrame) -> Figure:
     """A dumbbell a method. rows: index of names; clean, accuracy, drop, drop_lo, drop_hi, in the order shown."""
-    figure, (axis,) = drawing.stacked({"": list(rows.index)}, methods.ink, "Test accuracy")
-    drawing.dumbbells(axis, rows.clean, rows.accuracy, methods.color)
-    for place, row in enumerate(rows.itertuples()):
-        limits = "" if pd.isna(row.drop_lo) else f" [{points(-row.drop_hi)}, {points(-row.drop_lo)}]"
-        drawing.beside(axis, place, f"{points(-row.drop, plus=True)}{limits}")
-    drawing.below(figure, [
-        Line2D([], [], ls="", marker="o", ms=7, color=drawing.INK, label="as they are"),
-        Line2D([], [], ls="", marker="o", ms=7, mfc="white", mec=drawing.INK, mew=1.5, label="corrupted"),
-    ])  # fmt: skip
-    return figure
+    shown = pd.DataFrame({
+        "full": rows.clean, "hollow": rows.accuracy, "change": -rows["drop"], "lo": -rows.drop_hi, "hi": -rows.drop_lo,
+    })  # fmt: skip
+    return drawing.dumbbells({"": shown}, methods, "Test accuracy", ("as they are", "corrupted"))[0]
 
 
 def table(robustness: pd.DataFrame, order, label: str) -> Table:

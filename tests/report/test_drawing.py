@@ -13,7 +13,7 @@ from skimage.color import deltaE_ciede2000, rgb2lab
 import baselines
 from pipelines.files import fonts
 from report import drawing
-from report.drawing import palette, style
+from report.drawing import palette, rows, style
 from tests import fake_results as fake
 
 # Machado, Oliveira & Fernandes 2009, table 1 at severity 1.0: matrices on linear RGB.
@@ -75,7 +75,7 @@ def test_a_new_family_keeps_the_colour_that_it_states(tmp_path, monkeypatch):
     facts = baselines.Family(label="new", group="KAN", colours="#123456", kind="network")
     monkeypatch.setattr(baselines, "families", lambda: {"new": facts})
     assert drawing.looks("new", "new") == palette.Looks("KAN", "new", "#123456")
-    assert drawing.present(["new", palette.KAN, palette.FULL]) == [palette.FULL, palette.KAN, "new"]
+    assert palette.present(["new", palette.KAN, palette.FULL]) == [palette.FULL, palette.KAN, "new"]
 
 
 def test_text_in_any_hue_stands_out_from_white():
@@ -92,11 +92,11 @@ def test_names_wrap_at_hyphens_but_not_in_ranges():
 
 
 def test_class_names_fit_their_ticks():
-    assert drawing.abbreviated("drusen") == "drusen"
-    assert drawing.abbreviated("choroidal neovascularization") == "CN"
-    assert len(drawing.abbreviated("pneumonoultramicroscopic")) == 10
-    assert drawing.abbreviated("\u7cd6\u5c3f\u75c5") == "\u7cd6\u5c3f\u75c5"  # six Latin letters wide
-    assert drawing.abbreviated("\u7cd6\u5c3f\u75c5\u6027\u9ec4\u6591") == "\u7cd6\u5c3f\u75c5\u6027\u2026"
+    assert rows.abbreviated("drusen") == "drusen"
+    assert rows.abbreviated("choroidal neovascularization") == "CN"
+    assert len(rows.abbreviated("pneumonoultramicroscopic")) == 10
+    assert rows.abbreviated("\u7cd6\u5c3f\u75c5") == "\u7cd6\u5c3f\u75c5"  # six Latin letters wide
+    assert rows.abbreviated("\u7cd6\u5c3f\u75c5\u6027\u9ec4\u6591") == "\u7cd6\u5c3f\u75c5\u6027\u2026"
 
 
 def test_no_two_classes_are_called_alike():
@@ -149,9 +149,10 @@ def test_limits_cut_what_lies_far_below():
 
 
 def test_dumbbells_stand_at_their_values():
-    _, axis = plt.subplots()
-    full, hollow = pd.Series([0.9, 0.8], ["a", "b"]), pd.Series([0.7, 0.85], ["a", "b"])
-    drawing.dumbbells(axis, full, hollow, {"a": "red", "b": "blue"})
+    frame = pd.DataFrame({"full": [0.9, 0.8], "hollow": [0.7, 0.85], "change": [-0.2, 0.05], "lo": np.nan}, ["a", "b"])
+    methods = pd.DataFrame({"color": ["red", "blue"], "ink": "black"}, ["a", "b"])
+    _, (axis,) = drawing.dumbbells({"": frame}, methods, "Accuracy", ("here", "there"))
+    assert [text.get_text() for text in axis.texts] == ["\N{MINUS SIGN}20.0", "+5.0"]
     dots = [line for line in axis.lines if line.get_marker() == "o"]
     plt.close()
     drawn = {(line.get_xdata()[0], line.get_ydata()[0], line.get_markerfacecolor() == "white") for line in dots}
@@ -168,7 +169,7 @@ def test_rows_stand_from_the_top_down_in_their_panels():
 
 
 def test_files_bear_no_date_and_pictures_stay_small(tmp_path, monkeypatch):
-    monkeypatch.setattr(style, "LARGEST", 15_000)
+    monkeypatch.setattr(style, "LARGEST", 10_000)
     open_before = plt.get_fignums()  # by other tests, which draw without saving
     noise = np.random.default_rng(0).integers(0, 256, (60, 60))
 
@@ -176,11 +177,11 @@ def test_files_bear_no_date_and_pictures_stay_small(tmp_path, monkeypatch):
         with drawing.look():
             figure, axis = plt.subplots(figsize=(3, 3))
             axis.imshow(noise, cmap="plasma")
-        return drawing.save(figure, tmp_path / where / "noise", ("svg", "png", "pdf"))
+        return drawing.save(figure, tmp_path / where / "noise")
 
     first, second = draw("a"), draw("b")
     assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
-    assert first[1].stat().st_size <= 15_000
-    with Image.open(first[1]) as picture:
+    assert first[2].stat().st_size <= 10_000
+    with Image.open(first[2]) as picture:
         assert 3 * style.FINENESS[-1] <= picture.width < 3 * style.FINENESS[0]  # coarser than it would be
     assert plt.get_fignums() == open_before

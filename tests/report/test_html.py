@@ -21,7 +21,7 @@ from matplotlib.colors import to_rgb
 
 from report import drawing, pages
 from report.pages import cells, charts, html
-from report.text import count, interval, scaled, signed
+from report.text import interval, number, scaled, signed
 from tests.report import made
 from tests.report import page as fake
 
@@ -361,7 +361,7 @@ def test_sort_values_follow_the_numbers_they_are_written_from():
     rng = np.random.default_rng(0)
     for value in 10 ** rng.uniform(-4, 12, 200):
         assert cells.sort_value(scaled(value)) == pytest.approx(value, rel=0.006)
-        assert cells.sort_value(count(value)) == int(value)
+        assert cells.sort_value(number(int(value), ",.0f")) == int(value)
     for value in rng.normal(0, 0.3, 200):
         assert cells.sort_value(signed(value)) == pytest.approx(value, abs=5.1e-4)
         assert cells.sort_value(interval(value, 2.0, plus=True)) == pytest.approx(value, abs=5.1e-4)

@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 
 from report import pages
-from report.text import Table, latex
+from report.pages.latex import latex
+from report.text import Table
 from tests.report import made
 
 

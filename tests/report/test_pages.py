@@ -9,12 +9,11 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
-from PIL import Image
 
 from pipelines.files.errors import UserError
 from report import claims, pages
 from report.__main__ import main
-from report.pages import building, first_screen, markdown, model_card, pictures
+from report.pages import building, first_screen, markdown, model_card
 from report.reading import PAPER, load
 from report.sections import Section, audit
 from report.sections import claims as claims_section
@@ -137,16 +136,6 @@ def test_pictures_for_git_are_small(built):
     for path in (built[1] / "pictures").glob("*.png"):
         assert path.stat().st_size <= 120_000
     assert (built[1] / "index.html").stat().st_size < 2_000_000
-
-
-def test_a_photograph_shrinks_until_it_fits():
-    noise = np.random.default_rng(0).integers(0, 255, (700, 700, 3), np.uint8)
-    import io
-
-    content = io.BytesIO()
-    Image.fromarray(noise).save(content, "png")
-    small = pictures.small_png(content.getvalue(), 60_000)
-    assert len(small) <= 60_000 and Image.open(io.BytesIO(small)).size[0] < 700
 
 
 def test_readme_says_the_same_as_the_page(built):

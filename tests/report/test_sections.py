@@ -43,7 +43,7 @@ def test_figures_fit_and_are_small(built, tmp_path):
         box = section.figure.get_tightbbox()
         assert box.x0 > -0.02 and box.x1 < drawing.WIDTH + 0.02, name
         files = drawing.save(section.figure, tmp_path / name)
-        assert files[1].stat().st_size <= 120_000
+        assert files[2].stat().st_size <= 120_000
 
 
 def test_sections_stand_by_group_and_order(built):

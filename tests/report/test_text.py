@@ -38,13 +38,7 @@ def test_points_are_per_cent_of_accuracy():
 
 
 def test_missing_values_are_dashes():
-    values = (
-        text.number(np.nan, ".3f"),
-        text.count(np.nan),
-        text.seconds(None),
-        text.percent(np.nan),
-    )
-    text.p_text(np.nan)
+    values = text.number(np.nan, ".3f"), text.three_digits(None), text.percent(np.nan), text.p_text(np.nan)
     assert set(values) == {text.DASH} and text.interval(np.nan, np.nan) == text.mean_sd(np.nan, 1, 3) == text.DASH
 
 

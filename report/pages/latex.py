@@ -8,12 +8,14 @@ import math
 import re
 import unicodedata
 
+from report.text import Table
+
 COLUMN, LINE = 57, 140  # characters of a column in \footnotesize, of a whole line in \scriptsize
 PAGE = 46  # lines of a table that leave room for its caption and note on an article's page
 
 
-def latex(table) -> str:
-    """The source of a `report.text.Table`: one `table` or `table*` environment, or several for a long one."""
+def latex(table: Table) -> str:
+    """The source of a table: one `table` or `table*` environment, or several for a long one."""
     rows = [list(row) for row in table.text.itertuples(index=False)]
     header = list(table.text.columns)
     parts = _parts(rows, [_lines(row, table.widths) for row in rows])

@@ -1,0 +1,141 @@
+"""Numbers, verdicts and tables as text: what every page and figure writes in the same way.
+
+A value that is missing is a dash everywhere.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from pipelines.files.markdown import plain
+
+DASH = "\N{EM DASH}"
+MINUS = "\N{MINUS SIGN}"
+MARK = "†"  # behind a method that never names some class
+HIGHER = {  # of the verdict on 'the method is better'
+    "supported": "more accurate than",
+    "contradicted": "less accurate than",
+    "inconclusive": "not told apart from",
+}
+_UNITS = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1, ""))
+
+
+def number(value, form: str) -> str:
+    """A value in a format such as '.3f'."""
+    return DASH if pd.isna(value) else format(value, form)
+
+
+def three_digits(value: float) -> str:
+    """A positive number to three digits, trailing zeros kept: '0.0412', '2.30', '78.1', '1234'."""
+    if pd.isna(value):
+        return DASH
+    return f"{value:.{max(0, 2 - math.floor(math.log10(value)))}f}" if value > 0 else "0"
+
+
+def scaled(value: float, trailing: bool = True) -> str:
+    """A large count in three digits: '869k', '2.54M', '4.00G', or '4G' without trailing zeros."""
+    unit, sign = next((u, s) for u, s in _UNITS if value >= u or u == 1)
+    return f"{three_digits(value / unit) if trailing else format(value / unit, '.3g')}{sign}"
+
+
+def signed(value: float, digits: int = 3) -> str:
+    """A difference with its sign; a minus sign, not a hyphen; no sign where it rounds to zero."""
+    text = f"{value:+.{digits}f}".replace("-", MINUS)
+    return text[1:] if float(text[1:]) == 0 else text
+
+
+def points(value: float, *, plus: bool = False) -> str:
+    """An accuracy in percentage points, one decimal: 0.0312 is '3.1'; `plus` writes the sign of a difference."""
+    return DASH if pd.isna(value) else signed(100 * value, 1) if plus else f"{100 * value:.1f}".replace("-", MINUS)
+
+
+def percent(share: float) -> str:
+    """A share as per cent, without digits that say nothing: 0.05 is '5 %', 0.125 is '12.5 %'."""
+    return DASH if pd.isna(share) else f"{round(100 * share, 9):g} %"
+
+
+def mean_sd(mean, sd, digits: int) -> str:
+    """'0.912 ± 0.004', or the mean alone where no deviation is known."""
+    if pd.isna(mean):
+        return DASH
+    return f"{mean:.{digits}f}" if pd.isna(sd) else f"{mean:.{digits}f} ± {sd:.{digits}f}"
+
+
+def interval(low, high, *, plus: bool = False) -> str:
+    """'[0.901, 0.923]', or with signs, of a difference."""
+    if pd.isna(low):
+        return DASH
+    return f"[{signed(low)}, {signed(high)}]" if plus else f"[{low:.3f}, {high:.3f}]"
+
+
+def p_text(value) -> str:
+    """A p value: three decimals, '<0.001' below them."""
+    return DASH if pd.isna(value) else "<0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def span(values) -> str:
+    """Whole numbers as one, or as a range where they differ: '5', '798-801'; zero stands for a hole and is left out."""
+    values = sorted({int(v) for v in values if pd.notna(v) and v > 0})
+    if not values:
+        return "no"
+    return f"{values[0]:,}" if values[0] == values[-1] else f"{values[0]:,}\N{EN DASH}{values[-1]:,}"
+
+
+def setting(row) -> str:
+    """At what a cost was measured: 'vgg16, 64 px, batch 32, float32'."""
+    compiled = ", compiled" if str(row.compile) == "True" else ""
+    return f"{row.backbone}, {row.image_size:.0f} px, batch {row.batch_size:.0f}, {row.precision}{compiled}"
+
+
+def listed(names: Sequence[str], last: str = "and") -> str:
+    """'a', 'a and b', 'a, b and c'."""
+    return f" {last} ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else list(names))
+
+
+def plural(number: int, noun: str) -> str:
+    """'1 method', '3 methods'."""
+    return f"{number:,} {noun}{'s' * (number != 1)}"
+
+
+def few(names: Sequence[str], most: int = 4) -> str:
+    """The names, or so many of them and how many more there are."""
+    return listed(list(names)) if len(names) <= most + 1 else f"{', '.join(names[:most])} and {len(names) - most} more"
+
+
+def unnamed(never: Mapping[str, Sequence[str]]) -> str:
+    """What `MARK` means: the classes, by method, that it names for no test image; nothing where there are none."""
+    if not never:
+        return ""
+    told = [f"{few(names, 3)} by {method}" for method, names in list(never.items())[:4]]
+    more = f"; and by {plural(len(never) - 4, 'method')} more" if len(never) > 4 else ""
+    return f" {MARK} Named for no test image: {'; '.join(told)}{more}."
+
+
+@dataclass(frozen=True)
+class Table:
+    """name: the files' stem. title: what it shows, of which results. note: how to read it. raw: numbers. text: strings.
+
+    left: how many columns, from the first, hold words and are set flush left. widths: of columns of sentences, which
+    LaTeX then sets as paragraphs, as shares of the line; none where all columns are short.
+    """
+
+    name: str
+    title: str
+    note: str
+    raw: pd.DataFrame
+    text: pd.DataFrame
+    left: int = 1
+    widths: tuple[float, ...] = ()
+
+    def csv(self) -> str:
+        """The numbers, six digits each."""
+        return self.raw.to_csv(index=False, float_format="%.6g", lineterminator="\n")
+
+
+def markdown(table: Table) -> str:
+    """A pipe table; numbers flush right."""
+    rows = [list(map(plain, row)) for row in [table.text.columns, *table.text.itertuples(index=False)]]
+    rule = ["---" if i < table.left else "---:" for i in range(len(rows[0]))]
+    return "\n".join("| " + " | ".join(row) + " |" for row in [rows[0], rule, *rows[1:]]) + "\n"
