@@ -4,7 +4,7 @@ import pandas as pd
 
 from report.reading import Results
 from report.sections import Section, Table, accuracy
-from report.text import DASH, count, interval, number, scaled, signed
+from report.text import DASH, interval, number, scaled, signed
 
 GROUP, ORDER = "Result", 35
 NEAR = 0.25  # of the CoLoRA method's trained parameters
@@ -72,7 +72,7 @@ def table(methods: pd.DataFrame, groups: dict[str, list[str]], results: Results)
     own = pairs.set_index("method")[["difference", "lo", "hi"]]
     raw = raw.join(own[~own.index.duplicated()], on="method")
     text = pd.DataFrame({
-        "Budget of": raw.budget, "Method": raw.method, "Trained": [count(v) for v in raw.trainable],
+        "Budget of": raw.budget, "Method": raw.method, "Trained": [number(v, ",.0f") for v in raw.trainable],
         "Accuracy": [f"{number(m, '.3f')} {interval(lo, hi)}" for m, lo, hi in
                      zip(raw.acc_mean, raw.acc_lo, raw.acc_hi, strict=True)],
         "Minus the declared": [DASH if pd.isna(lo) else f"{signed(d)} {interval(lo, hi, plus=True)}"
