@@ -331,3 +331,11 @@ def test_a_class_of_unprintable_name_is_refused(tmp_path):
         (tmp_path / name / "x.png").write_bytes(b"x")
     with pytest.raises(DataError, match=r"the name 'A\\nB' is not plain text"):
         folder.listing(tmp_path, None)
+
+
+@pytest.mark.parametrize(("name", "form"), [("a", "U n"), ("a", "iu m"), ("a", "iu n 1"), ("b", "f n 4"), ("b", "f n")])
+def test_arrays_that_are_not_of_their_forms_are_named(name, form):
+    found = {"a": np.zeros(2, int), "b": np.zeros((2, 3))}
+    arrays.check_forms(found, {"a": "iu n", "b": "f n m"})
+    with pytest.raises(arrays.ArrayError, match=f"^{name} should be .*, found (int64|float64) "):
+        arrays.check_forms(found, {"b": "f n m", "a": "iu n", name: form})

@@ -12,9 +12,9 @@ from pipelines.profile import Params
 class Probed:
     """The archives of one name in the probed runs of a profile, checked against the runs' tests and each other."""
 
-    def __init__(self, params: Params, name: str, keys: tuple[str, ...]):
-        """`keys`: the arrays of the archive; the first is "indices"."""
-        self.params, self.name, self.keys = params, name, keys
+    def __init__(self, params: Params, name: str, forms: dict[str, str]):
+        """`forms`: of the arrays of the archive beside its indices (n,), see `arrays.check_forms`."""
+        self.params, self.name, self.forms = params, name, {"indices": "iu n", **forms}
         self.first: dict[str, tuple[Path, np.ndarray]] = {}
 
     def read(self, run: dict) -> dict[str, np.ndarray] | None:
@@ -33,13 +33,11 @@ class Probed:
         if not path.is_file():
             raise self.error(run, "no such file, which `probe` asks for (`allow_missing: true` would make it a hole)")
         try:
-            found = arrays.read_npz(path, self.keys)
+            found = arrays.read_npz(path, self.forms)
         except arrays.ArrayError as error:
-            raise self.error(run, f"not readable as an archive of {', '.join(self.keys)} ({error})") from None
+            raise self.error(run, f"not readable as an archive of {', '.join(self.forms)} ({error})") from None
         indices = found["indices"]
-        if indices.ndim != 1 or not len(indices) or indices.dtype.kind not in "iu":
-            raise self.error(run, f"indices should be integers (n,), found {indices.dtype} {indices.shape}")
-        if len(np.unique(indices)) < len(indices) or not np.isin(indices, run["indices"]).all():
+        if not len(indices) or len(np.unique(indices)) < len(indices) or not np.isin(indices, run["indices"]).all():
             raise self.error(run, "its images are not test images of predictions.npz, each once: not one run")
         self.same(run, f"images of seed {run['seed']}", indices)
         return {**found, "places": np.searchsorted(run["indices"], indices)}

@@ -1,10 +1,11 @@
 """Read .npz files that may be damaged. Nothing is unpickled, and member names are looked up, never used as paths."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 
+KINDS = {"i": "integers", "u": "unsigned integers", "f": "numbers", "U": "words"}
 LIMIT = 2**30  # bytes an archive may unpack to: far above any of ours; beyond it, a small file that fills memory
 
 
@@ -12,12 +13,12 @@ class ArrayError(ValueError):
     """An array that cannot be read; the message says what was found, and leaves naming the file to the caller."""
 
 
-def read_npz(path: Path, names: Sequence[str] | None = None, limit: int = LIMIT) -> dict[str, np.ndarray]:
-    """The arrays of an .npz archive: those named, or all.
+def read_npz(path: Path, names: Iterable[str] | None = None, limit: int = LIMIT) -> dict[str, np.ndarray]:
+    """The arrays of an .npz archive: those named, or all. Of a dict {name: form} each is checked as by `check_forms`.
 
     Raises:
         ArrayError: no archive, damaged, a name that is not in it, something else than plain numbers or words, or more
-            than `limit` bytes of them.
+            than `limit` bytes of them, or not of its form.
     """
     try:
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
@@ -35,4 +36,21 @@ def read_npz(path: Path, names: Sequence[str] | None = None, limit: int = LIMIT)
     for name, array in found.items():
         if not isinstance(array, np.ndarray) or array.dtype.kind not in "biufU":
             raise ArrayError(f"{name}: found something else than plain numbers or words")
+    check_forms(found, names if isinstance(names, dict) else {})
     return found
+
+
+def check_forms(found: dict[str, np.ndarray], forms: dict[str, str]) -> None:
+    """Whether arrays are of their forms, such as "iu n 3": numpy's letters for the kinds that the values may have, then
+    the sides, each a number or a name for what is one number in all.
+
+    Raises:
+        ArrayError: an array is not.
+    """
+    sides: dict[str, int] = {}
+    for name, form in forms.items():
+        (kinds, *wanted), array = form.split(), found[name]
+        lengths = [int(side) if side.isdigit() else sides.setdefault(side, n) for side, n in zip(wanted, array.shape)]
+        if array.dtype.kind not in kinds or array.ndim != len(wanted) or lengths != list(array.shape):
+            what = " or ".join(KINDS[kind] for kind in kinds)
+            raise ArrayError(f"{name} should be {what} ({', '.join(wanted)}), found {array.dtype} {array.shape}")

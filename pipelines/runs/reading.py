@@ -107,20 +107,10 @@ def _read_run(folder: Path, record: dict, params: Params, method: str, seed: int
 
 def _read_predictions(path: Path, n_classes: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     try:
-        names = ("indices", "labels", "probabilities")
-        indices, labels, probabilities = arrays.read_npz(path, names).values()
+        forms = {"indices": "i n", "labels": "i n", "probabilities": f"f n {n_classes}"}
+        indices, labels, probabilities = arrays.read_npz(path, forms).values()
     except arrays.ArrayError as error:
         raise UserError(f"{path}: not readable as an archive of indices, labels and probabilities ({error})") from None
-    if labels.ndim != 1 or labels.shape != indices.shape or probabilities.shape != (len(labels), n_classes):
-        raise UserError(
-            f"{path}: shapes of indices, labels, probabilities are {indices.shape}, {labels.shape}, "
-            f"{probabilities.shape}; expected (N,), (N,), (N, {n_classes})"
-        )
-    if [array.dtype.kind for array in (indices, labels, probabilities)] != ["i", "i", "f"]:
-        raise UserError(
-            f"{path}: indices and labels should be integers and probabilities floats, found {indices.dtype}, "
-            f"{labels.dtype}, {probabilities.dtype}"
-        )
     if not len(labels):
         raise UserError(f"{path}: no test image")
     if labels.min() < 0 or labels.max() >= n_classes:

@@ -226,8 +226,11 @@ SPOILS = {
     "negative": (set_row("probabilities", 3, [-1, 1, 1, 0]), "sum to 1"),
     "label": (set_row("labels", 3, 4), "labels run from 0 to 4; expected 0 to 3"),
     "twice": (set_row("indices", 3, 4), "occurs twice"),
-    "shape": (change_predictions(lambda a: a.update(labels=a["labels"][:-1])), "shapes of indices, labels"),
-    "classes": (change_predictions(lambda a: a.update(probabilities=a["probabilities"][:, :3])), r"expected \(N,\)"),
+    "shape": (change_predictions(lambda a: a.update(labels=a["labels"][:-1])), r"labels should be integers \(n\)"),
+    "classes": (
+        change_predictions(lambda a: a.update(probabilities=a["probabilities"][:, :3])),
+        r"numbers \(n, 4\), found",
+    ),
     "kind": (change_predictions(lambda a: a.update(labels=a["labels"] + 0.0)), "should be integers"),
     "array": (change_predictions(lambda a: a.pop("labels")), "not readable as an archive"),
     "truncated": (truncate, "not readable as an archive"),
