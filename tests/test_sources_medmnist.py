@@ -138,13 +138,13 @@ def test_downloads_once_then_uses_the_cache(published):
 def test_file_in_the_cache_that_fails_its_checksum_is_never_used(published):
     published.cache.mkdir()
     saved(published.cache / "octmnist_64.npz", arrays(size=64, seed=1))
-    with pytest.raises(DataError, match=r"octmnist_64.npz: checksum mismatch: MD5 .*, expected .*delete it and run"):
-        read_source(section(published.cache, size=64))
+    found = read_source(section(published.cache, size=64))
+    np.testing.assert_array_equal(found.images[found.splits["test"]], arrays(size=64)["test_images"])
 
 
 def test_download_that_fails_its_checksum_leaves_nothing(published):
     published.entry["MD5_64"] = "0" * 32
-    with pytest.raises(DataError, match="checksum mismatch: the download's MD5 is not 0000"):
+    with pytest.raises(DataError, match="octmnist_64.npz: checksum mismatch: expected MD5 0000.*run again"):
         read_source(section(published.cache, size=64))
     assert list(published.cache.iterdir()) == []
 
@@ -158,7 +158,6 @@ def test_no_network_names_the_url_and_where_to_place_the_file(published):
 
 
 def test_interrupted_download_stays_an_interrupt(published, monkeypatch):
-    """medmnist turns every exception into advice about the network, Ctrl-C included."""
     import torchvision.datasets.utils
 
     def interrupted(*arguments, **more):
@@ -167,7 +166,7 @@ def test_interrupted_download_stays_an_interrupt(published, monkeypatch):
     monkeypatch.setattr(torchvision.datasets.utils, "download_url", interrupted)
     with pytest.raises(KeyboardInterrupt):
         read_source(section(published.cache, size=64))
-    assert list(published.cache.iterdir()) == []
+    assert not published.cache.exists()
 
 
 def test_cache_that_cannot_be_written_is_named(published):

@@ -63,7 +63,7 @@ def test_a_download_with_another_checksum_is_refused(published, shelf, monkeypat
     (shelf.folder / published.archive.name).write_bytes(b"another file")
     published.archive.unlink()
     monkeypatch.setattr(datasets.CIFAR100, "url", shelf.url + published.archive.name)
-    with pytest.raises(DataError, match=r"cifar-100-python.tar.gz: checksum mismatch: expected MD5 \w{32}; delete it"):
+    with pytest.raises(DataError, match=r"cifar-100-python.tar.gz: checksum mismatch: expected MD5 \w{32}; run again"):
         read(published.cache)
 
 

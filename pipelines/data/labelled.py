@@ -3,7 +3,6 @@
 import hashlib
 import os
 import re
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -197,7 +196,3 @@ def note(root: Path) -> str:
             paragraphs = [" ".join(p.split()) for p in re.split(r"\n\s*\n", text)]
             return next((p[:1000] for p in paragraphs if p and not p.startswith("#")), "")
     return ""
-
-
-def repeated(names: Sequence[str]) -> list[str]:
-    return [name for name, count in Counter(names).items() if count > 1]

@@ -32,7 +32,7 @@ def load_image(file: Path, size: int, fit: str = "crop", white: int = WHITE) -> 
     Raises:
         DataError: empty, not an image, damaged, several frames, of an unsupported kind, or more than MAX_PIXELS.
     """
-    with _opened(file) as image, _decoding(file):
+    with _opened(file) as image:
         inverted = image.format == "TIFF" and image.tag_v2.get(PHOTOMETRIC) == WHITE_IS_ZERO
         image = ImageOps.exif_transpose(image)
         if image.mode in DEEP_MODES:
@@ -58,46 +58,41 @@ def survey(file: Path) -> tuple[int, int, bool]:
 
 def brightest(file: Path) -> int:
     """The highest value of a 16-bit grey image."""
-    with _opened(file) as image, _decoding(file):
+    with _opened(file) as image:
         return int(_deep(image).max())
 
 
 @contextmanager
 def _opened(file: Path):
+    """The open image, once its header is known to be fit; whatever then goes wrong with it is a DataError too."""
+    wrong = "not a readable image"
     try:
-        empty = file.stat().st_size == 0
+        if not file.stat().st_size:
+            raise DataError(f"{file}: the file is empty (0 bytes); fetch it again or remove it")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own, lower limit follows
-            image = None if empty else Image.open(file, formats=FORMATS)
+            opened = Image.open(file, formats=FORMATS)
+        wrong = "the image cannot be decoded"
+        with opened as image:
+            width, height = image.size
+            if width * height > MAX_PIXELS:  # known from the header, before anything is decoded
+                raise DataError(
+                    f"{file}: {width} x {height} is more than {MAX_PIXELS:,} pixels; shrink it or remove it"
+                )
+            if image.mode not in GREY_MODES | COLOUR_MODES | DEEP_MODES:
+                raise DataError(
+                    f"{file}: pixel mode {image.mode!r} is not supported; save it as 8- or 16-bit grey or as RGB"
+                )
+            frames = getattr(image, "n_frames", 1)  # for which a TIFF is searched to its end
+            if frames != 1:
+                raise DataError(f"{file}: it holds {frames} frames, expected one; {VOLUMES}")
+            yield image
+    except DataError:
+        raise
     except Image.DecompressionBombError:
         raise DataError(f"{file}: more than {MAX_PIXELS:,} pixels; shrink it or remove it") from None
     except Exception as error:  # decoders raise many types; each means the same here
-        raise DataError(f"{file}: not a readable image ({error}); fetch it again or remove it") from None
-    if empty:
-        raise DataError(f"{file}: the file is empty (0 bytes); fetch it again or remove it")
-    with image:
-        width, height = image.size
-        if width * height > MAX_PIXELS:  # known from the header, before anything is decoded
-            raise DataError(f"{file}: {width} x {height} is more than {MAX_PIXELS:,} pixels; shrink it or remove it")
-        if image.mode not in GREY_MODES | COLOUR_MODES | DEEP_MODES:
-            raise DataError(
-                f"{file}: pixel mode {image.mode!r} is not supported; save it as 8- or 16-bit grey or as RGB"
-            )
-        with _decoding(file):
-            frames = getattr(image, "n_frames", 1)  # for which a TIFF is searched to its end
-        if frames != 1:
-            raise DataError(f"{file}: it holds {frames} frames, expected one; {VOLUMES}")
-        yield image
-
-
-@contextmanager
-def _decoding(file: Path):
-    try:
-        yield
-    except DataError:
-        raise
-    except Exception as error:
-        raise DataError(f"{file}: the image cannot be decoded ({error}); fetch it again or remove it") from None
+        raise DataError(f"{file}: {wrong} ({error}); fetch it again or remove it") from None
 
 
 def _deep(image: Image.Image) -> np.ndarray:

@@ -72,8 +72,6 @@ def _decoded(preprocessing: Preprocessing, file: Path) -> np.ndarray | str:
         return preprocessing.load(file)
     except DataError as error:
         return str(error)
-    except OSError as error:  # it may not be opened, or is gone
-        return f"{file}: {error.strerror or error}"
 
 
 def _is_image(file: Path, root: Path) -> bool:

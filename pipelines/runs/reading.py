@@ -13,17 +13,8 @@ from pipelines.profile.base import short
 from pipelines.runs import metrics
 from pipelines.runs.record import read_record
 
-CURVE_COLUMNS = [
-    "epoch",
-    "lr",
-    "train_loss",
-    "train_acc",
-    "val_loss",
-    "val_acc",
-    "val_balanced_acc",
-    "val_auc",
-    "epoch_s",
-]
+FLOATS = ("lr", "train_loss", "train_acc", "val_loss", "val_acc", "val_balanced_acc", "val_auc", "epoch_s")
+CURVE_COLUMNS = {"epoch": "int64", **dict.fromkeys(FLOATS, "float64")}
 
 
 def read_runs(params: Params) -> tuple[dict, dict]:
@@ -131,22 +122,15 @@ def _read_curves(path: Path, epochs: int, patience: int | None) -> pd.DataFrame:
     try:
         if path.stat().st_size > arrays.LIMIT:
             raise ValueError(f"{path.stat().st_size:,} bytes")
-        frame = pd.read_csv(path)
+        frame = pd.read_csv(path, usecols=[*CURVE_COLUMNS], dtype=CURVE_COLUMNS)[[*CURVE_COLUMNS]]
     except Exception as error:  # pandas raises many types for text that is no table
         raise UserError(f"{path}: not readable as CSV ({error})") from None
-    missing = [name for name in CURVE_COLUMNS if name not in frame]
-    if missing or frame.empty:
+    whole = len(frame) == epochs or patience is not None and 0 < len(frame) < epochs
+    if not whole or frame.epoch.tolist() != list(range(1, len(frame) + 1)) or not np.isfinite(frame).all(axis=None):
         raise UserError(
-            f"{path}: {f'columns {missing} are missing' if missing else 'no epoch'}; "
-            f"expected {', '.join(CURVE_COLUMNS)}, a row an epoch"
+            f"{path}: {len(frame)} rows, expected finite numbers of epochs 1 to {epochs}; it is cut short or of "
+            "another run"
         )
-    frame = frame[CURVE_COLUMNS]
-    numeric = all(pd.api.types.is_numeric_dtype(frame[name]) for name in CURVE_COLUMNS)
-    if not numeric or not np.isfinite(frame.to_numpy(np.float64)).all():
-        raise UserError(f"{path}: every column should hold numbers; found {dict(frame.dtypes.astype(str))}")
-    whole = len(frame) == epochs or patience is not None and len(frame) < epochs
-    if not whole or frame.epoch.tolist() != list(range(1, len(frame) + 1)):
-        raise UserError(f"{path}: {len(frame)} rows, expected epochs 1 to {epochs}; it is cut short or of another run")
     return frame
 
 

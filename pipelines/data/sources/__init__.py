@@ -7,8 +7,10 @@ To add one: write that module, name it under `source` in `pipelines.profile.data
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +18,7 @@ import numpy as np
 from pipelines.data.errors import DataError
 from pipelines.data.preprocessing import Preprocessing
 
-__all__ = ["SPLITS", "Allocate", "DataError", "Dataset", "inputs", "read", "settings"]
+__all__ = ["SPLITS", "Allocate", "DataError", "Dataset", "downloading", "inputs", "read", "settings"]
 
 SPLITS = ("train", "val", "test")
 
@@ -83,6 +85,21 @@ def inputs(data) -> dict[str, str]:
         DataError: they are not there.
     """
     return _source(data).inputs(data)
+
+
+@contextmanager
+def downloading(url: str, file: Path, md5: str, key: str):
+    """What may go wrong with a download of torchvision's, which compares `md5`; `key` says where `file` lies."""
+    manual = f"or fetch {url} elsewhere and place it at {file}"
+    try:
+        yield
+    except RuntimeError:  # torchvision's word for a wrong checksum
+        file.unlink(missing_ok=True)
+        raise DataError(f"{file}: checksum mismatch: expected MD5 {md5}; run again, {manual}") from None
+    except (PermissionError, FileExistsError, NotADirectoryError) as error:
+        raise DataError(f"{key}: {file.parent}: cannot be written ({error}); set another folder") from None
+    except OSError as error:  # of the network, urllib's errors included
+        raise DataError(f"{url}: download failed ({error}); check the network and run again, {manual}") from None
 
 
 def _source(data):

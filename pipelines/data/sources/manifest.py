@@ -68,7 +68,7 @@ def listing(path: Path, follow_links: bool = False, key: str = "data.manifest", 
                 continue
             optional = ", or leave the column out" if name in COLUMNS[2:] else ""
             raise DataError(f"{path}: line {empty[0] + 2} has no {name}; fill it in{optional}")
-    if twice := labelled.repeated(table["image"]):
+    if twice := sorted(set(table["image"][table["image"].duplicated()])):
         raise DataError(f"{path}: names {len(twice)} images more than once: {labelled.some(twice)}; remove the others")
     if not split:
         table = table.drop(columns="split", errors="ignore")

@@ -4,16 +4,13 @@ The archives are read member by member straight into `images.npy`: OCTMNIST at 2
 memory.
 """
 
-import hashlib
-import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from pipelines.data.preprocessing import Preprocessing
-from pipelines.data.sources import SPLITS, Allocate, DataError, Dataset
+from pipelines.data.sources import SPLITS, Allocate, DataError, Dataset, downloading
 from pipelines.profile.base import near
 
 SIZES = (28, 64, 128, 224)
@@ -29,8 +26,12 @@ def read(data, seeds: Sequence[int], allocate: Allocate) -> Dataset:
         DataError: unknown set or size, a set with several labels an image, no network, a file that fails its checksum,
             or images of another shape or type than the set's description says.
     """
+    from torchvision.datasets.utils import download_url
+
     info = describe(data.medmnist.dataset, data.image_size)
-    path = fetch(data.medmnist.dataset, info, data.image_size, data.medmnist.cache.expanduser())
+    path = data.medmnist.cache.expanduser() / f"{data.medmnist.dataset}{info['suffix']}.npz"
+    with downloading(info["url"], path, info["md5"], "data.medmnist.cache"):
+        download_url(info["url"], path.parent, path.name, info["md5"])  # unless a file of this MD5 is there
     classes = [info["label"][key] for key in sorted(info["label"], key=int)]
     images, labels, splits = read_archive(path, data.image_size, info["n_channels"], allocate)
     origin = {
@@ -80,55 +81,6 @@ def describe(dataset: str, size: int) -> dict:
             f"data.image_size: {size}, but MedMNIST has {', '.join(map(str, SIZES))} px; choose one of these"
         )
     return {**info, "url": info[f"url{suffix}"], "md5": info[f"MD5{suffix}"], "suffix": suffix}
-
-
-def fetch(dataset: str, info: dict, size: int, cache: Path) -> Path:
-    """The checked archive in `cache`, downloaded by medmnist if it is not there.
-
-    Raises:
-        DataError: the file there fails its checksum, or the download fails.
-    """
-    path = cache / f"{dataset}{info['suffix']}.npz"
-    if path.is_file():
-        with open(path, "rb") as file:
-            found = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
-        if found != info["md5"]:
-            raise DataError(
-                f"{path}: checksum mismatch: MD5 {found}, expected {info['md5']} ({path.stat().st_size:,} bytes); it "
-                "is damaged or was not fully downloaded: delete it and run again"
-            )
-        return path
-    manual = f"or fetch {info['url']} elsewhere and place it at {path}"
-    try:
-        cache.mkdir(parents=True, exist_ok=True)
-        # Beside its final place, so that a killed download leaves no file that looks like an archive.
-        with tempfile.TemporaryDirectory(dir=cache, prefix=".download-") as folder:
-            _download(dataset, info, size, folder)
-            os.replace(Path(folder) / path.name, path)
-    except OSError as error:
-        raise DataError(f"data.medmnist.cache: {cache}: cannot be written ({error}); set another folder") from None
-    except RuntimeError as error:
-        # medmnist hides every reason, an interrupt included, behind one RuntimeError with advice.
-        reason = error.__context__
-        if isinstance(reason, KeyboardInterrupt):
-            raise reason from None
-        if isinstance(reason, RuntimeError) and "corrupted" in str(reason):
-            raise DataError(
-                f"{info['url']}: checksum mismatch: the download's MD5 is not {info['md5']}; run again, {manual}"
-            ) from None
-        raise DataError(
-            f"{info['url']}: download failed ({reason or error}); check the network and run again, {manual}"
-        ) from None
-    return path
-
-
-def _download(dataset: str, info: dict, size: int, folder: str) -> None:
-    import medmnist
-
-    # The constructor would go on to load a whole split into memory; only its checked download is wanted.
-    blank = object.__new__(getattr(medmnist, info["python_class"]))
-    blank.info, blank.root, blank.size, blank.size_flag = medmnist.INFO[dataset], folder, size, info["suffix"]
-    blank.download()
 
 
 def read_archive(path: Path, size: int, channels: int, allocate: Allocate):

@@ -8,7 +8,7 @@ from PIL import Image
 
 from pipelines.data.errors import DataError
 from pipelines.data.preprocessing import Preprocessing
-from pipelines.data.sources import Allocate, Dataset
+from pipelines.data.sources import Allocate, Dataset, downloading
 
 
 def read(data, seeds: Sequence[int], allocate: Allocate) -> Dataset:
@@ -61,14 +61,5 @@ def _part(section, train: bool):
             f"data.source: 'torchvision' needs the package torchvision ({error}); install it with the extra [suite]"
         ) from None
     kind, cache = getattr(datasets, section.dataset), Path(section.cache).expanduser()
-    manual = f"or fetch {kind.url} elsewhere and place it at {cache / kind.filename}"
-    try:
+    with downloading(kind.url, cache / kind.filename, kind.tgz_md5, "data.torchvision.cache"):
         return kind(str(cache), train=train, download=True)
-    except RuntimeError:  # torchvision's word for a wrong checksum
-        raise DataError(
-            f"{cache / kind.filename}: checksum mismatch: expected MD5 {kind.tgz_md5}; delete it, run again, {manual}"
-        ) from None
-    except (PermissionError, FileExistsError, NotADirectoryError) as error:
-        raise DataError(f"data.torchvision.cache: {cache}: cannot be written ({error}); set another folder") from None
-    except OSError as error:  # of the network, urllib's errors included
-        raise DataError(f"{kind.url}: download failed ({error}); check the network and run again, {manual}") from None
