@@ -1,16 +1,24 @@
 """Time both exact ways to CoLoRA's gradients on a grid of layers, and fit the constant by which colora chooses.
 
-`python -m pipelines.costs.gradients [--device cuda] [--dtype bfloat16] [--out layers.csv]`, on an otherwise idle
-machine, prints milliseconds a layer and the constant with the least mean loss. It belongs in `DEPTHWISE_COST` of
-colora/fused.py, where what it counts is explained.
+`python -m pipelines.costs.gradients [--device cuda] [--dtype bfloat16]`, on an otherwise idle machine, prints
+milliseconds a layer and the constant with the least mean loss. It belongs in `DEPTHWISE_COST` of colora/fused.py, where
+what it counts is explained.
 """
 
 import argparse
-import math
-import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
+import numpy as np
+import pandas as pd
+import torch
+
+from colora import ColoraConfig, ColoraConv2d
+from colora.fused import DEPTHWISE_COST
+from pipelines.costs.measure import rounds, seconds
+
+BATCH, IMAGE = 8, 28  # images, and the side of most layers' maps
+ROUNDS = 9
 TOLERATED = 1.1  # no layer should take longer than this times the better way
 
 
@@ -33,7 +41,7 @@ class Layer:
         return inputs - 2 * inputs * (self.stride / self.kernel) ** 2
 
 
-def grid(batch: int, image: int) -> list[Layer]:
+def grid(batch: int = BATCH, image: int = IMAGE) -> list[Layer]:
     """Stems, patches, grouped and depthwise layers, and widths about the point where both ways take as long."""
     layers = [
         Layer(batch, 3, 64, 3, 1, 2 * image), Layer(batch, 3, 64, 7, 2, 4 * image),
@@ -46,16 +54,11 @@ def grid(batch: int, image: int) -> list[Layer]:
     return layers
 
 
-def measure(layers: Iterable[Layer], device, dtype, rounds: int) -> list[dict]:
+def measure(layers: Iterable[Layer], device: torch.device, dtype: torch.dtype, count: int = ROUNDS) -> pd.DataFrame:
     """Median milliseconds of the gradients of pointwise and depthwise kernel by either way: a row a layer.
 
     Parameters are in float32; bfloat16 is computed in under autocast, as in training.
     """
-    import torch
-
-    from colora import ColoraConfig, ColoraConv2d
-    from pipelines.costs.measure import seconds
-
     rows = []
     for layer in layers:
         conv = torch.nn.Conv2d(
@@ -64,74 +67,56 @@ def measure(layers: Iterable[Layer], device, dtype, rounds: int) -> list[dict]:
         )  # fmt: skip
         x = torch.randn(layer.batch, layer.inputs, layer.image, layer.image, device=device)
         x = x.contiguous(memory_format=torch.channels_last)
-        works = {}
-        for way in ("branch", "kernel"):
-            adapted = ColoraConv2d.from_conv(conv, ColoraConfig(gradient=way))
-            adapted = adapted.to(device).to(memory_format=torch.channels_last)
-            torch.nn.init.normal_(adapted.depthwise)
-            with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-                y = adapted(x)
-            wanted, dy = [adapted.pointwise, adapted.depthwise], torch.randn_like(y)
-
-            def work(y=y, wanted=wanted, dy=dy):
-                torch.autograd.grad(y, wanted, dy, retain_graph=True)
-
-            works[way] = work
-            work()
-        times = {way: [] for way in works}
-        for _ in range(rounds):
-            for way, work in works.items():
-                times[way].append(1000 * seconds(work, device))
-        rows.append({**vars(layer), **{f"{way}_ms": statistics.median(found) for way, found in times.items()}})
-    return rows
+        found = rounds({way: _work(conv, x, way, dtype) for way in ("branch", "kernel")}, count, seed=0)
+        times = {f"{way}_ms": np.median(own["ms"]) for way, own in found.items()}
+        rows.append({**vars(layer), **times, "breakeven": layer.breakeven})
+    return pd.DataFrame(rows)
 
 
-def losses(layers: Sequence[Layer], rows: Sequence[dict], constant: float) -> list[float]:
+def _work(conv: torch.nn.Conv2d, x: torch.Tensor, way: str, dtype: torch.dtype):
+    """What times both small gradients of an adapted convolution, done once already."""
+    adapted = ColoraConv2d.from_conv(conv, ColoraConfig(gradient=way))
+    adapted = adapted.to(x.device).to(memory_format=torch.channels_last)
+    torch.nn.init.normal_(adapted.depthwise)
+    with torch.autocast(x.device.type, dtype, enabled=dtype != torch.float32):
+        y = adapted(x)
+    wanted, dy = [adapted.pointwise, adapted.depthwise], torch.randn_like(y)
+
+    def work():
+        return {"ms": 1000 * seconds(lambda: torch.autograd.grad(y, wanted, dy, retain_graph=True), x.device)}
+
+    work()
+    return work
+
+
+def losses(times: pd.DataFrame, constant: float) -> pd.Series:
     """For each layer, the chosen way's time over the better one's: 1 where the choice is right."""
-    return [
-        row["kernel_ms" if layer.breakeven <= constant else "branch_ms"] / min(row["kernel_ms"], row["branch_ms"])
-        for layer, row in zip(layers, rows, strict=True)
-    ]
+    chosen = times.kernel_ms.where(times.breakeven <= constant, times.branch_ms)
+    return chosen / times[["kernel_ms", "branch_ms"]].min(axis=1)
 
 
-def fit(layers: Sequence[Layer], rows: Sequence[dict]) -> float:
+def fit(times: pd.DataFrame) -> float:
     """The constant with the least mean logarithm of `losses`, in the middle of the range where that is the least."""
-    edges = [0.0, *sorted({layer.breakeven for layer in layers if layer.breakeven > 0})]
-    means = [statistics.fmean(map(math.log, losses(layers, rows, edge))) for edge in edges]
-    best = means.index(min(means))
-    return edges[best] if best + 1 == len(edges) else (edges[best] + edges[best + 1]) / 2
+    edges = [0.0, *np.unique(times.breakeven[times.breakeven > 0])]
+    best = int(np.argmin([np.log(losses(times, edge)).mean() for edge in edges]))
+    return float(np.mean(edges[best : best + 2]))
 
 
 def main(argv=None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m pipelines.costs.gradients",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = argparse.ArgumentParser(prog="python -m pipelines.costs.gradients", description=__doc__)
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1 ... (default: %(default)s)")
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"), help="(default: %(default)s)")
-    parser.add_argument("--batch", type=int, default=8, help="images (default: %(default)s)")
-    parser.add_argument("--image", type=int, default=28, help="side of most layers' maps (default: %(default)s)")
-    parser.add_argument("--rounds", type=int, default=9, help="timings of a layer and way (default: %(default)s)")
-    parser.add_argument("--out", help="CSV file for the times of each layer")
     args = parser.parse_args(argv)
-    import pandas as pd
-    import torch
-
-    from colora.fused import DEPTHWISE_COST
-
-    device, layers = torch.device(args.device), grid(args.batch, args.image)
-    rows = measure(layers, device, getattr(torch, args.dtype), args.rounds)
-    frame = pd.DataFrame(rows).assign(breakeven=[layer.breakeven for layer in layers])
-    print(frame.sort_values("breakeven").round(3).to_string(index=False))
-    if args.out:
-        frame.to_csv(args.out, index=False)
+    device = torch.device(args.device)
+    times = measure(grid(), device, getattr(torch, args.dtype))
+    print(times.sort_values("breakeven").round(3).to_string(index=False))
     current = DEPTHWISE_COST.get(device.type, DEPTHWISE_COST["cuda"])
-    for name, constant in (("fitted", fit(layers, rows)), ("colora's", current)):
-        found = losses(layers, rows, constant)
-        mean, over = math.exp(statistics.fmean(map(math.log, found))), sum(loss > TOLERATED for loss in found)
-        print(f"{name} constant {constant:g}: x{mean:.3f} of the better way on average, x{max(found):.2f} at worst, "
-              f"{over} of {len(found)} layers above x{TOLERATED}")  # fmt: skip
+    for name, constant in (("fitted", fit(times)), ("colora's", current)):
+        found = losses(times, constant)
+        print(
+            f"{name} constant {constant:g}: x{np.exp(np.log(found).mean()):.3f} of the better way on average, "
+            f"x{found.max():.2f} at worst, {(found > TOLERATED).sum()} of {len(found)} layers above x{TOLERATED}"
+        )
     return 0
 
 

@@ -28,10 +28,6 @@ WORD, NUMBER = "word", "number"
 LARGEST = 2**28  # bytes of a file
 
 
-class SchemaError(UserError):
-    """A results file that is missing or not as described here; the message names file, column and command."""
-
-
 @dataclass(frozen=True)
 class Column:
     kind: str
@@ -265,12 +261,12 @@ def frame(name: str, rows: Iterable[dict] | pd.DataFrame) -> pd.DataFrame:
     """Rows as the table `name`: its columns in their order; a column that a row lacks is empty.
 
     Raises:
-        SchemaError: a row has a column that the table does not.
+        UserError: a row has a column that the table does not.
     """
     columns = TABLES[name].columns
     found = pd.DataFrame(rows) if isinstance(rows, pd.DataFrame) else pd.DataFrame(list(rows))
     if strangers := [column for column in found if column not in columns]:
-        raise SchemaError(f"{name}.csv: no column {', '.join(map(str, strangers))} in its table in schemas.py")
+        raise UserError(f"{name}.csv: no column {', '.join(map(str, strangers))} in its table in schemas.py")
     return found.reindex(columns=list(columns))
 
 
@@ -278,7 +274,7 @@ def read(directory: str | Path, name: str) -> pd.DataFrame:
     """Read results/<profile>/<name>.csv: words as they stand (empty ones missing), numbers as floats or whole numbers.
 
     Raises:
-        SchemaError: the file is missing, is no CSV, lacks a column, or has words where numbers belong.
+        UserError: the file is missing, is no CSV, lacks a column, or has words where numbers belong.
     """
     path, table = Path(directory) / f"{name}.csv", TABLES[name]
     again = f"run `{table.command}`"
@@ -292,11 +288,11 @@ def read(directory: str | Path, name: str) -> pd.DataFrame:
         kinds = {column: kind for column, kind in words.items() if column in header}
         found = pd.read_csv(path, keep_default_na=False, na_values=empty, dtype=kinds)
     except FileNotFoundError:
-        raise SchemaError(f"{path}: no such file; {again} first") from None
+        raise UserError(f"{path}: no such file; {again} first") from None
     except Exception as error:  # pandas raises many types for text that is no table
-        raise SchemaError(f"{path}: not readable as CSV ({error}); {again} again") from None
+        raise UserError(f"{path}: not readable as CSV ({error}); {again} again") from None
     if missing := [column for column in table.columns if column not in found]:
-        raise SchemaError(f"{path}: no column {', '.join(missing)}; {again} again")
+        raise UserError(f"{path}: no column {', '.join(missing)}; {again} again")
     numbers = [column for column, about in table.columns.items() if about.kind == NUMBER]
     for column in numbers:
         if found[column].isna().all():  # a column without a value has no type
@@ -304,10 +300,10 @@ def read(directory: str | Path, name: str) -> pd.DataFrame:
         elif not pd.api.types.is_numeric_dtype(found[column]) or pd.api.types.is_bool_dtype(found[column]):
             values = found[column].dropna()
             word = next(iter(values[pd.to_numeric(values, errors="coerce").isna()]), values.iloc[0])
-            raise SchemaError(f"{path}: column {column} should hold numbers, found {word!r}; {again} again")
+            raise UserError(f"{path}: column {column} should hold numbers, found {word!r}; {again} again")
     for column in ("method", "seed", "series"):
         if column in table.columns and found[column].isna().any():
-            raise SchemaError(
+            raise UserError(
                 f"{path}: column {column} is empty in row {1 + int(found[column].isna().argmax())}; {again} again"
             )
     return found[list(table.columns)]

@@ -1,22 +1,26 @@
-"""Stability of training curves: pure functions on arrays (S, E), a row a seed and a column an epoch.
+"""Stability of training curves: pure functions on arrays (S, E), a row a seed and a column an epoch, none missing.
 
 a_st is the validation accuracy of seed s after epoch t = 1..E, l_st its training loss. Warm-up is the first 30 % of
 the epochs, during which a one-cycle schedule raises the learning rate; methods with other schedules are given the same.
-Curves of fewer than `SHORTEST` epochs have no stability: every measure is then NaN, as it is for a curve with a
-missing value. `definitions` says in words what each measure is, and how its interval comes about.
+`definitions` says in words what each measure is, and how its interval comes about.
 
 The intervals are over seeds. Percentile bootstraps over 2 to 5 seeds cover far less than they promise (with two, a
 resampled standard deviation is zero half of the time), so they come from stated distributions instead and are as wide
 as so few seeds deserve: with two, Student's t reaches 12.7 standard errors.
 """
 
+from functools import partial
+
 import numpy as np
 import pandas as pd
 from scipy.stats import chi2, t
 
 from pipelines.evidence.definitions import FINAL, REACHED, SPIKE_RATIO, SPIKE_RISE, SPIKE_WINDOW
+from pipelines.evidence.stats import LEVEL
 
-SHORTEST = 3
+NONE = (float("nan"),) * 2
+TAILS = ((1 - LEVEL) / 2, (1 + LEVEL) / 2)
+SHORTEST = 3  # epochs of a curve that has any stability
 ROUNDING = 1e-9  # values that differ by less are equal
 FOLDED = "the runs validate on different folds, whose own spread it would be"
 
@@ -32,7 +36,6 @@ def spread(accuracy: np.ndarray) -> float:
     The variance has the divisor S - 1, and variances are averaged, not standard deviations: those are too small by
     20 % with two seeds and by 6 % with five, so that methods with holes would look steadier.
     """
-    accuracy = _whole(accuracy)
     late = accuracy[:, warm_up(accuracy.shape[1]) :]
     return float(np.sqrt(late.var(0, ddof=1).mean())) if len(late) > 1 and late.shape[1] else float("nan")
 
@@ -43,26 +46,19 @@ def jitter(accuracy: np.ndarray) -> np.ndarray:
     Second differences take a straight trend away; independent noise of variance v gives them variance (1 + 4 + 1) v.
     A smooth curve has little: its curvature / sqrt(6). NaN with fewer than three epochs after warm-up.
     """
-    accuracy = np.asarray(accuracy, float)
     second = np.diff(accuracy[:, warm_up(accuracy.shape[1]) :], 2, axis=1)
     return np.sqrt((second**2).mean(1) / 6) if second.shape[1] else np.full(len(accuracy), np.nan)
 
 
 def drawdown(accuracy: np.ndarray) -> np.ndarray:
     """max_t (max_{u <= t} a_su - a_st) over all epochs, warm-up too, as (S,)."""
-    accuracy = np.asarray(accuracy, float)
-    if accuracy.shape[1] < SHORTEST:
-        return np.full(len(accuracy), np.nan)
     return (np.maximum.accumulate(accuracy, axis=1) - accuracy).max(1)
 
 
 def epochs_to_final(accuracy: np.ndarray) -> np.ndarray:
     """min {t : a_st >= 0.95 f_s}, f_s = mean of the last `FINAL` epochs, as (S,)."""
-    accuracy = np.asarray(accuracy, float)
-    if accuracy.shape[1] < SHORTEST:
-        return np.full(len(accuracy), np.nan)
     reached = accuracy >= REACHED * accuracy[:, -FINAL:].mean(1, keepdims=True)
-    return np.where(np.isnan(accuracy).any(1), np.nan, reached.argmax(1) + 1)
+    return reached.argmax(1) + 1.0
 
 
 def loss_spikes(loss: np.ndarray) -> np.ndarray:
@@ -71,100 +67,83 @@ def loss_spikes(loss: np.ndarray) -> np.ndarray:
     The rise in nats is asked for because a loss that has gone to 0.002 doubles without anything having happened. Losses
     are means over an epoch: a spike of a few steps is averaged away.
     """
-    loss = np.asarray(loss, float)
-    if loss.shape[1] < SHORTEST:
-        return np.full(len(loss), np.nan)
     count = np.zeros(len(loss))
     for epoch in range(1, loss.shape[1]):
         before = np.median(loss[:, max(0, epoch - SPIKE_WINDOW) : epoch], axis=1)
         count += (loss[:, epoch] > SPIKE_RATIO * before) & (loss[:, epoch] >= before + SPIKE_RISE)
-    return np.where(np.isnan(loss).any(1), np.nan, count)
+    return count
 
 
-def spread_interval(value: float, seeds: int, level: float = 0.95) -> tuple[float, float]:
+def spread_interval(value: float, seeds: int) -> tuple[float, float]:
     """Interval of a standard deviation between seeds: value sqrt(d / chi2_d), d = seeds - 1.
 
     Exact for normal seeds whose distance is the same at all epochs. Where it changes, averaging over epochs adds
-    degrees of freedom that a handful of seeds cannot estimate, and the interval covers more than `level`.
+    degrees of freedom that a handful of seeds cannot estimate, and the interval covers more than it says.
     """
     if not value > ROUNDING or seeds < 2:  # also NaN; seeds that all agree do not say how far apart others would be
-        return float("nan"), float("nan")
-    low, high = value * np.sqrt((seeds - 1) / chi2.ppf([(1 + level) / 2, (1 - level) / 2], seeds - 1))
+        return NONE
+    low, high = value * np.sqrt((seeds - 1) / chi2.ppf(TAILS[::-1], seeds - 1))
     return float(low), float(high)
 
 
-def mean_interval(values: np.ndarray, lowest=0.0, highest=np.inf, level: float = 0.95) -> tuple[float, float]:
+def mean_interval(values: np.ndarray, lowest=0.0, highest=np.inf) -> tuple[float, float]:
     """Student's t interval of the mean of (S,) values, cut to [lowest, highest]; NaN with one value or all equal."""
     if len(values) < 2 or np.ptp(values) < ROUNDING:
-        return float("nan"), float("nan")
-    reach = t.ppf((1 + level) / 2, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
-    return float(max(lowest, values.mean() - reach)), float(min(highest, values.mean() + reach))
+        return NONE
+    found = t.interval(LEVEL, len(values) - 1, values.mean(), values.std(ddof=1) / np.sqrt(len(values)))
+    low, high = np.clip(found, lowest, highest)
+    return float(low), float(high)
 
 
-def count_interval(counts: np.ndarray, level: float = 0.95) -> tuple[float, float]:
+def count_interval(counts: np.ndarray) -> tuple[float, float]:
     """Exact interval of the mean of (S,) Poisson counts (Garwood 1936): no spike in five runs still allows 0.74 a run.
 
     Too narrow where some seeds spike much more often than others, which counts this small cannot show.
     """
     if not len(counts):
-        return float("nan"), float("nan")
+        return NONE
     total = counts.sum()
-    low = chi2.ppf((1 - level) / 2, 2 * total) / 2 if total else 0.0
-    return float(low / len(counts)), float(chi2.ppf((1 + level) / 2, 2 * total + 2) / 2 / len(counts))
+    low = chi2.ppf(TAILS[0], 2 * total) / 2 if total else 0.0
+    return float(low / len(counts)), float(chi2.ppf(TAILS[1], 2 * total + 2) / 2 / len(counts))
 
 
 def measures(accuracy: np.ndarray, loss: np.ndarray) -> dict[str, tuple[float, float, float, int]]:
-    """(value, low, high, seeds) of each of the definitions: the mean over the seeds whose measure is a number.
+    """(value, low, high, seeds) of each of the definitions: the mean over the seeds whose curves are whole; NaN where
+    curves are of fewer than `SHORTEST` epochs.
 
     Args:
         accuracy, loss: validation accuracy and training loss (S, E); NaN where an epoch is missing.
     """
-    n = int((~np.isnan(accuracy).any(1)).sum())
+    accuracy, loss = (own[~np.isnan(own).any(1) & (own.shape[1] >= SHORTEST)] for own in (accuracy, loss))
     between = spread(accuracy)
-    rows = {"spread": (between, *spread_interval(between, n), 0 if np.isnan(between) else n)}
+    found = {"spread": (between, *spread_interval(between, len(accuracy)), 0 if np.isnan(between) else len(accuracy))}
     by_seed = {
         "jitter": (jitter(accuracy), mean_interval),
         "drawdown": (drawdown(accuracy), mean_interval),
-        "epochs_to_final": (
-            epochs_to_final(accuracy),
-            lambda values: mean_interval(values, lowest=1, highest=accuracy.shape[1]),
-        ),
+        "epochs_to_final": (epochs_to_final(accuracy), partial(mean_interval, lowest=1, highest=accuracy.shape[1])),
         "loss_spikes": (loss_spikes(loss), count_interval),
     }
     for name, (values, interval) in by_seed.items():
         values = values[~np.isnan(values)]
-        rows[name] = (float(values.mean()) if len(values) else float("nan"), *interval(values), len(values))
-    return rows
+        found[name] = (float(values.mean()) if len(values) else float("nan"), *interval(values), len(values))
+    return found
 
 
-def rows(runs: dict, one_set: bool) -> list[dict]:
+def rows(curves: pd.DataFrame, one_set: bool) -> list[dict]:
     """Rows of stability.csv, a method and measure each.
 
     Args:
-        runs: by (method, seed), as `pipelines.runs.reading.read_runs` returns them.
+        curves: rows of curves.csv.
         one_set: whether all runs validate on the same images. Where they do not, the spread between runs is that of the
             validation sets as much as of training, and is not told.
     """
-    by_method: dict[str, list[pd.DataFrame]] = {}
-    for (method, _), run in runs.items():
-        by_method.setdefault(method, []).append(run["curves"].set_index("epoch"))
     found = []
-    for method, own in by_method.items():
-        for name, (value, lo, hi, count) in measures(_stacked(own, "val_acc"), _stacked(own, "train_loss")).items():
+    for method, own in curves.groupby("method", sort=False):
+        both = (own.pivot(index="seed", columns="epoch", values=name).to_numpy() for name in ("val_acc", "train_loss"))
+        for name, (value, lo, hi, count) in measures(*both).items():
             row = {"method": method, "measure": name, "runs": count}
             if name == "spread" and not one_set:
                 found.append({**row, "runs": 0, "reason": FOLDED})
             else:
                 found.append(row | {"value": value, "lo": lo, "hi": hi})
     return found
-
-
-def _stacked(curves: list[pd.DataFrame], column: str) -> np.ndarray:
-    """One column of the seeds' curves as (S, E), by epoch; NaN for an epoch that a seed lacks."""
-    return pd.concat([own[column] for own in curves], axis=1).sort_index().T.to_numpy(float)
-
-
-def _whole(curves: np.ndarray) -> np.ndarray:
-    """The rows (seeds) without a missing epoch; none where the curves are too short."""
-    curves = np.asarray(curves, float)
-    return curves[~np.isnan(curves).any(1)] if curves.shape[1] >= SHORTEST else curves[:0]

@@ -57,13 +57,15 @@ def summarise(params: Params) -> dict[str, dict]:
     corrupted = robustness.read(params, runs, test)
     shown = declarations.present(params, [method for method, own in test.items() if own])
     wrong = hard_scans.misclassified([own for method in shown for own in test[method]], classes)
+    curves = schemas.frame("curves", tables.curves(runs))
     elsewhere = {data: by_name for data, by_name in outcomes.items() if data != "test"}
+    known = {method: network(own) for method, own in by_method.items() if own}
     content = {
         "runs": tables.run_rows(params, runs, holes, test),
-        "curves": tables.curves(runs),
+        "curves": curves,
         "confusion": tables.confusion(test, classes),
         "tuning": tables.tuning(params),
-        "contrasts": contrast_rows(declared, chosen, outcomes, networks(by_method)),
+        "contrasts": contrast_rows(declared, chosen, outcomes, known),
         "pairs": [row for data in outcomes for row in pairs.rows(data, outcomes[data], settings, chosen.method)],
         "external": [row for data, there in elsewhere.items() for row in external.rows(data, there, test)],
         "labels": shares.rows(params, test, summary),
@@ -72,7 +74,7 @@ def summarise(params: Params) -> dict[str, dict]:
         "clinical": clinical.rows(test, classes),
         "roc": clinical.curves({method: test[method] for method in shown}, classes),
         "reliability": scores.reliability_rows(by_method),
-        "stability": stability.rows(runs, one_set=chosen.folds == 1),
+        "stability": stability.rows(curves, one_set=chosen.folds == 1),
         "robustness": robustness.rows(corrupted),
         "robustness_pairs": robustness.pair_rows(corrupted, chosen.method, chosen.against),
         "misclassified": wrong,
@@ -147,17 +149,10 @@ def contrast_rows(declared: Declared, chosen: Chosen, outcomes: dict, known: dic
     return found
 
 
-def networks(by_method: dict[str, list[dict]]) -> dict[str, Network]:
-    """What the verdicts ask about every method with a run."""
-    return {
-        method: Network(
-            from_scratch=runs[0]["settings"].get("weights") == "random",
-            parameters=runs[0]["parameters"]["total"],
-            train_acc=train_accuracy(runs),
-        )
-        for method, runs in by_method.items()
-        if runs
-    }
+def network(runs: list[dict]) -> Network:
+    """What the verdicts ask about a method, by its runs."""
+    from_scratch = runs[0]["settings"].get("weights") == "random"
+    return Network(from_scratch, runs[0]["parameters"]["total"], train_accuracy(runs))
 
 
 def headline(
@@ -204,7 +199,7 @@ def method_summary(runs: list[dict], outcomes: list[Outcome]) -> dict:
         "lr": get(runs[0], "settings.train.lr"),
     }
     labels = np.concatenate([own.labels for own in outcomes])
-    learned = next(iter(networks({"it": runs}).values())).not_learned(np.bincount(labels).max() / len(labels)) is None
+    learned = network(runs).not_learned(np.bincount(labels).max() / len(labels)) is None
     return {name: plain(values[name]) for name in SUMMARY if name != "learned"} | {
         "learned": learned,
         "seeds": len(runs),

@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from pipelines.evidence import schemas
+from pipelines.files.errors import UserError
 
 
 def write(folder, name, frame):
@@ -28,21 +29,19 @@ def test_every_table_can_be_empty(tmp_path, name):
 
 
 def test_what_is_wrong_is_named(tmp_path):
-    with pytest.raises(
-        schemas.SchemaError, match=r"scores.csv: no such file; run `python -m pipelines.summarise` first"
-    ):
+    with pytest.raises(UserError, match=r"scores.csv: no such file; run `python -m pipelines.summarise` first"):
         schemas.read(tmp_path, "scores")
-    with pytest.raises(schemas.SchemaError, match="scores.csv: no column colour in its table"):
+    with pytest.raises(UserError, match="scores.csv: no column colour in its table"):
         schemas.frame("scores", [{"method": "full", "colour": "red"}])
     good = schemas.frame("scores", [{"method": "full", "seed": 0}])
-    with pytest.raises(schemas.SchemaError, match=r"scores.csv: no column brier, nll; run"):
+    with pytest.raises(UserError, match=r"scores.csv: no column brier, nll; run"):
         write(tmp_path, "scores", good.drop(columns=["brier", "nll"]))
-    with pytest.raises(schemas.SchemaError, match=r"column seed should hold numbers, found 'first'"):
+    with pytest.raises(UserError, match=r"column seed should hold numbers, found 'first'"):
         write(tmp_path, "scores", good.assign(seed="first"))
-    with pytest.raises(schemas.SchemaError, match=r"column method is empty in row 1"):
+    with pytest.raises(UserError, match=r"column method is empty in row 1"):
         write(tmp_path, "scores", good.assign(method=None))
     (tmp_path / "scores.csv").write_bytes(b"\xff\x00,\n")
-    with pytest.raises(schemas.SchemaError, match="not readable as CSV"):
+    with pytest.raises(UserError, match="not readable as CSV"):
         schemas.read(tmp_path, "scores")
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipelines.evidence import definitions, schemas, stability
+from pipelines.evidence import definitions, schemas, stability, tables
 
 RNG = np.random.default_rng
 
@@ -183,10 +183,14 @@ def run(accuracy, loss=None):
     return {"curves": pd.DataFrame({"epoch": epochs, "val_acc": accuracy, "train_loss": loss})}
 
 
+def rows(runs, one_set=True):
+    return stability.rows(schemas.frame("curves", tables.curves(runs)), one_set)
+
+
 def test_frame():
     curves = {s: approach() + RNG(s).normal(0, 0.02, 20) for s in (0, 3)}
     runs = {("b", 0): run(curves[0]), ("a", 0): run(curves[0][:2]), ("b", 3): run(curves[3])}
-    frame = schemas.frame("stability", stability.rows(runs, one_set=True))
+    frame = schemas.frame("stability", rows(runs))
     assert (
         frame.method.tolist() == ["b"] * 5 + ["a"] * 5 and frame.measure.tolist() == list(definitions.DEFINITIONS) * 2
     )
@@ -195,23 +199,20 @@ def test_frame():
     assert own.value["jitter"] == pytest.approx(stability.jitter(stacked).mean())
     assert own.value["spread"] == pytest.approx(stability.spread(stacked)) and own.runs.tolist() == [2] * 5
     assert frame.query("method == 'a'").value.isna().all() and (frame.query("method == 'a'").runs == 0).all()
-    assert stability.rows({}, one_set=True) == []
+    assert rows({}) == []
 
 
 def test_the_spread_between_folds_is_not_told_as_one_of_training():
     curves = {("a", seed): run(approach() + RNG(seed).normal(0, 0.02, 20)) for seed in range(3)}
-    one, folded = (
-        schemas.frame("stability", stability.rows(curves, one_set=one_set)).set_index("measure")
-        for one_set in (True, False)
-    )
+    one, folded = (schemas.frame("stability", rows(curves, one_set)).set_index("measure") for one_set in (True, False))
     assert one.value.notna().all() and one.reason.isna().all()
     assert np.isnan(folded.value["spread"]) and "different folds" in folded.reason["spread"]
     assert folded.drop("spread").value.equals(one.drop("spread").value)
 
 
 def test_seeds_of_other_length_are_not_compared():
-    rows = stability.rows({("a", 0): run(approach(12)), ("a", 1): run(approach(10)), ("a", 2): run(approach(12))}, True)
-    assert [row["runs"] for row in rows] == [2] * 5
+    found = rows({("a", 0): run(approach(12)), ("a", 1): run(approach(10)), ("a", 2): run(approach(12))})
+    assert [row["runs"] for row in found] == [2] * 5
 
 
 def test_definitions_can_be_printed_in_latex():
