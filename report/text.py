@@ -70,6 +70,11 @@ def interval(low, high, *, plus: bool = False) -> str:
     return f"[{signed(low)}, {signed(high)}]" if plus else f"[{low:.3f}, {high:.3f}]"
 
 
+def with_interval(value, low, high, form=lambda v: number(v, ".2f")) -> str:
+    """A value with its interval behind it, where it has one: '0.80 [0.75, 0.85]'."""
+    return form(value) if pd.isna(low) else f"{form(value)} [{form(low)}, {form(high)}]"
+
+
 def p_text(value) -> str:
     """A p value: three decimals, '<0.001' below them."""
     return DASH if pd.isna(value) else "<0.001" if value < 0.001 else f"{value:.3f}"

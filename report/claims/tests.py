@@ -81,13 +81,9 @@ class Contrast(Section):
         reason = "" if pd.isna(row.reason) or word in (SUPPORTED, CONTRADICTED) else str(row.reason)
         if pd.isna(row.difference):
             return Finding(f"against {self.against}: no difference", word, reason)
-        bound = ""
-        if self.says == "reaches":
-            bound = f", claimed {signed(row['size'])}"
-        elif self.says == "noninferior":
-            bound = f", margin {row.margin:g}"
-        text = f"{signed(row.difference)} {interval(row.lo, row.hi, plus=True)} against {self.against}{bound}"
-        return Finding(f"{text}; {row.runs:.0f} runs", word, reason)
+        bounds = {"reaches": f", claimed {signed(row['size'])}", "noninferior": f", margin {row.margin:g}"}
+        text = f"{signed(row.difference)} {interval(row.lo, row.hi, plus=True)} against {self.against}"
+        return Finding(f"{text}{bounds.get(self.says, '')}; {row.runs:.0f} runs", word, reason)
 
 
 class Elsewhere(Section):

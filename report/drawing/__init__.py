@@ -1,6 +1,6 @@
 """Style and axes shared by the figures; every function takes frames and arrays."""
 
-from report.drawing.palette import HUES, INK, MARKERS, QUIET, RULE, SHADE, ink, looks, luminance
+from report.drawing.palette import HUES, INK, MARKERS, QUIET, RULE, SHADE, ink, looks, luminance, present
 from report.drawing.rows import (
     MOST,
     below,
@@ -8,7 +8,6 @@ from report.drawing.rows import (
     cut,
     dumbbells,
     grid,
-    kind_handles,
     label_rows,
     limits,
     log_ticks,
@@ -22,6 +21,6 @@ from report.drawing.style import REFERENCE_LINE, SMALL, WIDTH, facets, look, sav
 
 __all__ = [
     "HUES", "INK", "MARKERS", "MOST", "QUIET", "REFERENCE_LINE", "RULE", "SHADE", "SMALL", "WIDTH",
-    "below", "beside", "cut", "dumbbells", "facets", "grid", "ink", "kind_handles", "label_rows", "limits",
-    "log_ticks", "look", "looks", "luminance", "parted", "save", "short_names", "stacked", "ticks", "wrapped",
+    "below", "beside", "cut", "dumbbells", "facets", "grid", "ink", "label_rows", "limits", "log_ticks", "look",
+    "looks", "luminance", "parted", "present", "save", "short_names", "stacked", "ticks", "wrapped",
 ]  # fmt: skip

@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from pipelines.files.fonts import cells
-from report.drawing.palette import INK, MARKERS, present
+from report.drawing.palette import INK
 from report.drawing.style import SMALL, WIDTH
 from report.text import points
 
@@ -21,18 +21,16 @@ MOST = 12  # rows of a panel
 ELLIPSIS = "\N{HORIZONTAL ELLIPSIS}"
 
 
-def stacked(
-    panels: Mapping[str, Sequence[str]], inks: Mapping[str, str], xlabel: str, **options
-) -> tuple[Figure, list[Axes]]:
+def stacked(panels: Mapping[str, Sequence[str]], inks: Mapping[str, str], xlabel: str) -> tuple[Figure, list[Axes]]:
     """Panels one above the other on one x axis, a row a name: panels[title] lists the names from the top down.
 
-    inks: the colour of each name's text. options: of `plt.subplots`. Row i of a panel is at y = i.
+    inks: the colour of each name's text. Row i of a panel is at y = i.
     """
     heights = [len(names) + 0.3 for names in panels.values()]
     lines = max(wrapped(name).count("\n") for names in panels.values() for name in names)
     height = (ROW + 0.1 * lines) * sum(heights) + 0.3 * len(panels) + 0.35
     figure, axes = plt.subplots(
-        len(panels), 1, figsize=(WIDTH, height), height_ratios=heights, squeeze=False, **{"sharex": True, **options}
+        len(panels), 1, figsize=(WIDTH, height), height_ratios=heights, squeeze=False, sharex=True
     )
     for axis, (title, names) in zip(axes[:, 0], panels.items(), strict=True):
         label_rows(axis, names, inks)
@@ -55,12 +53,10 @@ def label_rows(axis: Axes, names: Sequence[str], inks: Mapping[str, str], width:
         label.set(color=inks[name], linespacing=0.9)
 
 
-def beside(axis: Axes, row: float, text: str, **options) -> None:
+def beside(axis: Axes, row: float, text: str) -> None:
     """Write a row's value at the right of the panel, level with it."""
-    axis.annotate(
-        text, (1.015, row), xycoords=axis.get_yaxis_transform(), va="center", fontsize=SMALL, annotation_clip=False,
-        **options
-    )  # fmt: skip
+    place = axis.get_yaxis_transform()
+    axis.annotate(text, (1.015, row), xycoords=place, va="center", fontsize=SMALL, annotation_clip=False)
 
 
 def dumbbells(
@@ -138,18 +134,9 @@ def log_ticks(
     own.set_minor_formatter(NullFormatter())
 
 
-def below(figure: Figure, handles: Sequence[Line2D], columns: int = 3) -> None:
+def below(figure: Figure, handles: Sequence[Line2D]) -> None:
     """A legend under the panels."""
-    figure.legend(handles=handles, loc="outside lower center", ncols=columns)
-
-
-def kind_handles(methods: pd.DataFrame, **options) -> list[Line2D]:
-    """A legend's entry for every kind of method that occurs; methods: kind and color."""
-    colors = methods.drop_duplicates("kind").set_index("kind").color
-    return [
-        Line2D([], [], ls="", marker=MARKERS.get(kind, "o"), color=colors[kind], label=kind, **options)
-        for kind in present(methods.kind)
-    ]  # fmt: skip
+    figure.legend(handles=handles, loc="outside lower center", ncols=3)
 
 
 def wrapped(name: str, width: int = 22) -> str:

@@ -49,7 +49,10 @@ def build(results: Results, out: Path) -> Path:
     pictures = {own.name: draw(own, out / "figures") for own in sections if own.figure is not None}
     if told := fonts.warning([*results.methods.index, *results.confusion["true"].astype(str).unique()]):
         print(f"warning: {told}", flush=True)
-    _write_tables(sections, out / "tables")
+    (out / "tables").mkdir()
+    for table in [table for section in sections for table in section.tables]:
+        (out / "tables" / f"{table.name}.csv").write_text(table.csv(), encoding="utf-8")
+        (out / "tables" / f"{table.name}.tex").write_text(latex(table), encoding="utf-8")
     for name in markdown.shown(sections):
         path = out / markdown.PICTURES / f"{name}.png"
         path.parent.mkdir(exist_ok=True)
@@ -68,10 +71,3 @@ def folded(sections: list[Section]) -> list[Section]:
         seen[section.group] += section.figure is not None and not section.folded
         found.append(replace(section, folded=True) if section.figure and seen[section.group] > OPEN else section)
     return found
-
-
-def _write_tables(sections: list[Section], folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    for table in [table for section in sections for table in section.tables]:
-        (folder / f"{table.name}.csv").write_text(table.csv(), encoding="utf-8")
-        (folder / f"{table.name}.tex").write_text(latex(table), encoding="utf-8")

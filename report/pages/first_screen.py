@@ -36,9 +36,13 @@ class Answer:
 
 def answer(results: Results, found: list[Verdict]) -> Answer:
     """The first screen of a profile; `found`: the verdicts on the paper's claims, none where it is not about them."""
+    runs = results.complete
+    dates = runs["date"].dropna().astype(str)
+    machines = ", ".join(runs.gpu.fillna(runs.cpu).dropna().unique())
     return Answer(
-        sentence=sentence(results), tiles=tiles(results, found), not_run=not_run(results), when=when(results),
-        machine=machine(results),
+        sentence=sentence(results), tiles=tiles(results, found), not_run=not_run(results),
+        when=pd.Timestamp(dates.max()).strftime("%-d %B %Y") if len(dates) else "no date recorded",
+        machine=machines or "machine not recorded",
     )  # fmt: skip
 
 
@@ -156,21 +160,6 @@ def not_run(results: Results) -> list[str]:
     if len(results.holes):
         found.append(f"{len(results.holes)} of {len(results.runs)} runs of this profile")
     return found
-
-
-def when(results: Results) -> str:
-    """The day of the last run."""
-    dates = results.complete["date"].dropna().astype(str)
-    return pd.Timestamp(dates.max()).strftime("%-d %B %Y") if len(dates) else "no date recorded"
-
-
-def machine(results: Results) -> str:
-    """On what the runs were made, GPUs first."""
-    runs = results.complete
-    names = [
-        row.gpu if pd.notna(row.gpu) else row.cpu for row in runs.itertuples() if pd.notna(row.gpu) or pd.notna(row.cpu)
-    ]
-    return ", ".join(dict.fromkeys(map(str, names))) or "machine not recorded"
 
 
 def headline(results: Results, *others: Results) -> str:

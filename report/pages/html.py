@@ -12,6 +12,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 import jinja2
+import pandas as pd
 from markdown_it import MarkdownIt
 from markupsafe import Markup
 
@@ -43,7 +44,8 @@ def render(results: Results, answer: Answer, sections: list[Section], pictures: 
         lstrip_blocks=True,
     )  # fmt: skip
     environment.filters["code"] = _code
-    methods = {name: place for place, name in enumerate(results.methods.index)}
+    methods = results.methods.index
+    first = results.runs.reset_index(drop=True).reset_index().groupby("method")["index"].min()
     for group in groups:
         for part in group["parts"]:
             if section := part["section"]:
@@ -52,9 +54,9 @@ def render(results: Results, answer: Answer, sections: list[Section], pictures: 
     return environment.get_template("index.html.j2").render(
         profile=results.profile,
         policy=_policy([theme, *scripts], style),
-        style=_raw(style),
-        theme=_raw(theme),
-        scripts=[_raw(script) for script in scripts],
+        style=Markup(style),
+        theme=Markup(theme),
+        scripts=list(map(Markup, scripts)),
         paper=PAPER if len(results.paper) else None,
         answer=answer,
         forest=charts.forest(results),
@@ -63,35 +65,24 @@ def render(results: Results, answer: Answer, sections: list[Section], pictures: 
         curves=curves,
         origin=_markdown(_origin(results), results),
         records=_table(origin.records(results), methods),
-        first_record=_first_record(results),
+        first_record={place: methods.get_loc(name) for name, place in first.items()},
         licence=_read(ASSETS / "uPlot.LICENSE"),
     )
 
 
 def _groups(sections: list[Section]) -> list[dict]:
     """The groups with their parts, as the contents list them: id, label, section or None."""
-    found = []
-    for name in GROUPS:
-        parts = [
-            {
-                "id": own.name,
-                "label": own.name.replace("_", " ").capitalize(),
-                "section": own,
-                "folded": own.folded or own.name in OWN,
-            }
-            for own in sections
-            if own.group == name
-        ]
-        if name == GROUPS[0]:
-            parts.insert(0, {"id": "table-methods", "label": "All methods", "section": None})
-        if name == GROUPS[-1]:
-            parts += [
-                {"id": "records", "label": "Runs", "section": None},
-                {"id": "origin", "label": "Data and machines", "section": None},
-            ]
-        if parts:
-            found.append({"id": f"group-{name.split()[0].lower()}", "name": name, "parts": parts})
-    return found
+    parts = {name: [] for name in GROUPS}
+    parts[GROUPS[0]].append({"id": "table-methods", "label": "All methods", "section": None})
+    for own in sections:
+        label = own.name.replace("_", " ").capitalize()
+        part = {"id": own.name, "label": label, "section": own, "folded": own.folded or own.name in OWN}
+        parts[own.group].append(part)
+    parts[GROUPS[-1]].append({"id": "records", "label": "Runs", "section": None})
+    parts[GROUPS[-1]].append({"id": "origin", "label": "Data and machines", "section": None})
+    return [
+        {"id": f"group-{name.split()[0].lower()}", "name": name, "parts": own} for name, own in parts.items() if own
+    ]
 
 
 def _inline(picture: Picture) -> dict:
@@ -105,7 +96,7 @@ def _inline(picture: Picture) -> dict:
     }
 
 
-def _table(table: Table, methods: dict[str, int]) -> dict:
+def _table(table: Table, methods: pd.Index) -> dict:
     """A table for the template: columns with their kinds, rows with the method that they are about."""
     columns = list(table.text.columns)
     kinds = [kind(table.text.iloc[:, place]) for place in range(len(columns))]
@@ -117,7 +108,7 @@ def _table(table: Table, methods: dict[str, int]) -> dict:
         "sentences": bool(table.widths),
         "heads": [{"text": str(name), "type": own} for name, own in zip(columns, kinds, strict=True)],
         "rows": [
-            {"method": methods.get(str(row[0]).split(" (")[0]),
+            {"method": methods.get_loc(name) if (name := str(row[0]).split(" (")[0]) in methods else None,
              "cells": [cell(str(value), own) for value, own in zip(row, kinds, strict=True)]}
             for row in table.text.itertuples(index=False)
         ],
@@ -129,13 +120,6 @@ def _origin(results: Results) -> str:
     card = origin.data_card(results)
     parts = [origin.about(results), origin.provenance(results), f"#### Data card\n\n{card}" if card else ""]
     return "\n\n".join(part for part in parts if part)
-
-
-def _first_record(results: Results) -> dict[int, int]:
-    """The row of the table of runs where each method's runs begin: row number to method number."""
-    methods = {method: number for number, method in enumerate(results.methods.index)}
-    first = results.runs.reset_index(drop=True).drop_duplicates("method").method
-    return {row: methods[method] for row, method in first.items()}
 
 
 def _colors(results: Results) -> str:
@@ -208,13 +192,6 @@ def _data_url(media: str, content: bytes) -> str:
 
 def _read(path: Path) -> str:
     return path.read_text(encoding="utf-8")
-
-
-def _raw(code: str) -> Markup:
-    """Code of ours as it is; what would end its element early is refused."""
-    if re.search(r"</(script|style)|<!--", code, flags=re.IGNORECASE):
-        raise ValueError("report/pages: code in index.html may not hold '</script', '</style', '<!--'")
-    return Markup(code)
 
 
 def _policy(scripts: list[str], style: str) -> str:

@@ -34,17 +34,25 @@ def render(results: Results, method: str, weights: list[Path]) -> str:
     """The card in Markdown of one method, whose trained networks lie in `weights`."""
     row = results.methods.loc[method]
     runs = results.complete[results.complete.method == method]
+    phantom = results.source == "phantom"
+    use = f"Research on images like those it was trained on: `python -m pipelines.predict --method {method}`."
+    if phantom:
+        use = "It is trained on synthetic phantom scans: it shows that the pipeline works and is of no other use."
+    caveats = ["Phantom scans are no OCT images."] if phantom else []
+    caveats += [f"{row.seeds} seeds say little about how much networks differ."] if row.seeds < 5 else []
+    caveats += ["Probabilities are not calibrated beyond what the report's calibration figure shows."]
     sections = {
         "Model details": _details(results, method, runs, weights),
-        "Intended use": _use(results, method),
-        "Factors": _factors(results),
+        "Intended use": f"{use} Not for diagnosis, triage or any decision about a patient.",
+        "Factors": f"Classes: {', '.join(map(plain, _classes(results)))}. Nothing else about an image is known to the "
+        "results, so performance is not broken down by device, image quality or patient group.",
         "Metrics": "Accuracy and macro AUC on test images, after the epoch was chosen on validation images; recall, "
         "precision and specificity of each class. Intervals are 95 % intervals of the mean over seeds, for new seeds "
         f"and new test {'patients' if results.patients else 'images'}.",
         "Training and evaluation data": f"{origin.about(results)} Data card: results/{results.profile}/data/card.md.",
         "Quantitative analyses": _analyses(results, method, row),
         "Ethical considerations": ETHICS,
-        "Caveats and recommendations": _caveats(results, row),
+        "Caveats and recommendations": " ".join(caveats),
     }
     parts = [f"# Model card: {code(method)}, profile {code(results.profile)}"]
     for title, text in sections.items():
@@ -71,22 +79,6 @@ def _details(results: Results, method: str, runs: pd.DataFrame, weights: list[Pa
     )
 
 
-def _use(results: Results, method: str) -> str:
-    what = (
-        "It is trained on synthetic phantom scans: it shows that the pipeline works and is of no other use."
-        if results.source == "phantom"
-        else f"Research on images like those it was trained on: `python -m pipelines.predict --method {method}`."
-    )
-    return f"{what} Not for diagnosis, triage or any decision about a patient."
-
-
-def _factors(results: Results) -> str:
-    return (
-        f"Classes: {', '.join(map(plain, _classes(results)))}. Nothing else about an image is known to the results, so "
-        "performance is not broken down by device, image quality or patient group."
-    )
-
-
 def _analyses(results: Results, method: str, row: pd.Series) -> str:
     lines = [
         f"Test accuracy {row.acc_mean:.3f} {interval(row.acc_lo, row.acc_hi)}, AUC {row.auc_mean:.4f} "
@@ -105,16 +97,6 @@ def _analyses(results: Results, method: str, row: pd.Series) -> str:
         shown = means.map(lambda v: number(v, ".3f")).reset_index().rename(columns=str.capitalize)
         text += f"\n\n{markdown(Table('classes', '', '', means, shown))}\nMeans over seeds."
     return text
-
-
-def _caveats(results: Results, row: pd.Series) -> str:
-    caveats = []
-    if results.source == "phantom":
-        caveats.append("Phantom scans are no OCT images.")
-    if row.seeds < 5:
-        caveats.append(f"{row.seeds} seeds say little about how much networks differ.")
-    caveats.append("Probabilities are not calibrated beyond what the report's calibration figure shows.")
-    return " ".join(caveats)
 
 
 def _classes(results: Results) -> list[str]:

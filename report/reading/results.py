@@ -150,11 +150,6 @@ class Results:
         return str(named.get("dataset", defaults[self.source])).lower() if self.source in defaults else self.source
 
     @property
-    def folds(self) -> bool:
-        """Whether seeds test different folds of the images, patients kept together; only folders are split so."""
-        return self.source == "folder"
-
-    @property
     def patients(self) -> bool:
         """Whether the statistics knew whose each test image is."""
         return len(self.complete) > 0 and bool(self.complete.n_test_patients.notna().all())

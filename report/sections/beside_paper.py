@@ -63,24 +63,16 @@ def differences(results: Results) -> pd.DataFrame:
     """A row a method and base ('full', 'head_only'): ours (difference, lo, hi), theirs (paper, paper_lo, paper_hi)."""
     paper = counterparts(results.methods, results.paper, results.dataset)
     paper = paper[paper.training_set == "full"].drop_duplicates("method").set_index("method")
-    families = results.methods.family
-    rows = []
     pairs = results.pairs[(results.pairs.data == "test") & (results.pairs.metric == "accuracy")]
-    for pair in pairs[pairs.role.isin(list(BASES))].itertuples():
-        if pair.method not in paper.index or pair.reference not in paper.index or families[pair.method] in BASES:
-            continue
-        own, base = paper.loc[pair.method], paper.loc[pair.reference]
-        if own.backbone != base.backbone:
-            continue
-        half = (own.accuracy_sd**2 + base.accuracy_sd**2) ** 0.5
-        gain = own.accuracy - base.accuracy
-        rows.append({
-            "method": pair.method, "base": pair.role, "difference": pair.difference, "lo": pair.lo, "hi": pair.hi,
-            "paper": gain, "paper_lo": gain - half, "paper_hi": gain + half,
-        })  # fmt: skip
-    columns = ["method", "base", "difference", "lo", "hi", "paper", "paper_lo", "paper_hi"]
-    found = pd.DataFrame(rows, columns=columns)
-    return found[found.difference.notna()].drop_duplicates(["method", "base"]).reset_index(drop=True)
+    pairs = pairs[pairs.role.isin(list(BASES)) & pairs.difference.notna()].drop_duplicates(["method", "role"])
+    pairs = pairs[~pairs.method.map(results.methods.family).isin(list(BASES))]
+    rows = pairs.merge(paper, left_on="method", right_index=True)
+    rows = rows.merge(paper, left_on="reference", right_index=True, suffixes=("", "_base"))
+    rows = rows[rows.backbone == rows.backbone_base].reset_index(drop=True)
+    half, gain = (rows.accuracy_sd**2 + rows.accuracy_sd_base**2) ** 0.5, rows.accuracy - rows.accuracy_base
+    return rows[["method", "role", "difference", "lo", "hi"]].rename(columns={"role": "base"}).assign(
+        paper=gain, paper_lo=gain - half, paper_hi=gain + half
+    )  # fmt: skip
 
 
 def finding(rows: pd.DataFrame) -> str:

@@ -99,14 +99,16 @@ def figure(shares: dict[str, pd.DataFrame], inks) -> Figure:
 def recall(confusion: pd.DataFrame, order: list[str], label: str) -> Table:
     """Share of each true class that is recognised: a row a method, or a class where these are many."""
     names = [name for name in order if name in set(confusion.method)]
-    rows = {name: pd.Series(np.diag(matrix(confusion, name)), matrix(confusion, name).index) for name in names}
-    share = pd.DataFrame(rows).T
-    text = share.map(lambda v: number(v, ".3f")).rename_axis("Method").rename_axis(None, axis=1).reset_index()
-    if len(share.columns) > CROWDED:
-        text = share.T.map(lambda v: number(v, ".3f")).rename_axis("Class").rename_axis(None, axis=1).reset_index()
+    shares = {name: matrix(confusion, name) for name in names}
+    by_class = pd.DataFrame({name: pd.Series(np.diag(own), own.index) for name, own in shares.items()})
+    raw = by_class.T.rename_axis("method").rename_axis(None, axis=1).reset_index()
+    crowded = len(by_class) > CROWDED
+    text = raw.rename(columns={"method": "Method"})
+    if crowded:
+        text = by_class.rename_axis("Class").reset_index()
         text.insert(0, "No.", [str(place) for place in range(1, len(text) + 1)])
-    raw = share.rename_axis("method").rename_axis(None, axis=1).reset_index()
+    text = text.map(lambda v: v if isinstance(v, str) else number(v, ".3f"))
     return Table(
         "recall", f"Recall by class: {label}", "Share of a true class that is recognised, over all runs.", raw, text,
-        left=2 if len(share.columns) > CROWDED else 1,
+        left=2 if crowded else 1,
     )  # fmt: skip

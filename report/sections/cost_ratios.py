@@ -8,7 +8,7 @@ from matplotlib.lines import Line2D
 from report import drawing
 from report.reading import Results
 from report.sections import Section, Table
-from report.text import DASH, number, percent, setting, span, three_digits
+from report.text import number, percent, setting, span, three_digits, with_interval
 
 GROUP, ORDER = "Cost", 20
 SHOWN = 4  # panels; the table has all
@@ -144,10 +144,3 @@ def table(cost: pd.DataFrame, where: str, profile: str) -> Table:
     return Table(
         "side_by_side", f"Cost side by side: profile {profile}, random weights, {where}", note, cost, text, left=2
     )
-
-
-def with_interval(value, low, high, form=lambda v: number(v, ".2f")) -> str:
-    """A value with its interval behind it."""
-    if pd.isna(value):
-        return DASH
-    return form(value) if pd.isna(low) else f"{form(value)} [{form(low)}, {form(high)}]"

@@ -10,7 +10,7 @@ from pipelines.files.fonts import cells
 from report import drawing
 from report.reading import Explained, Results
 from report.sections import Section
-from report.text import percent, plural
+from report.text import plural
 
 GROUP, ORDER = "Evidence", 50
 HEAT = plt.get_cmap("plasma")  # even in lightness, and apart from grey and from the colours of right and wrong
@@ -18,7 +18,6 @@ STRENGTH = 0.65  # the heat's opacity at the strongest position; none at 0
 STEP = 4  # grey levels that are drawn as one, which nobody sees, and the files are half as large
 RIGHT, WRONG = ("\N{CHECK MARK}", "#444444"), ("\N{BALLOT X}", "#B2182B")
 MOST = 6  # methods beside the scan: more were not legible on a phone
-EDGE = 0.1  # share of the width and height at each side that counts as the image's edge
 AGREEMENT = "agreement"
 
 
@@ -50,38 +49,14 @@ def chosen(explained: Explained, leading: list[str]) -> Explained:
     })  # fmt: skip
 
 
-def at_edge(maps: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """The share of each map's evidence that lies in the outer `EDGE` of the image; maps (m, h, w), result (m,)."""
-    frame = np.ones(shape, bool)
-    rows, columns = round(EDGE * shape[0]), round(EDGE * shape[1])
-    frame[rows : shape[0] - rows, columns : shape[1] - columns] = False
-    large = np.stack([enlarged(one / 255, shape) for one in maps])
-    total = large.sum((1, 2))
-    return np.divide((large * frame).sum((1, 2)), total, out=np.zeros(len(maps)), where=total > 0)
-
-
 def finding(shown: Explained) -> str:
-    """Who is right on the images shown, and whose evidence lies at the image's edge where it is wrong."""
-    right = shown.predicted == shown.labels
+    """Who is right on the images where methods disagree."""
     split = shown.shows != AGREEMENT
-    shape = shown.images.shape[1:3]
-    even = 1 - (1 - 2 * EDGE) ** 2
-    edges = np.stack([at_edge(maps, shape) for maps in shown.maps])
-    wrong = np.where(right, -1, edges)
-    method, image = np.unravel_index(wrong.argmax(), wrong.shape)
-    counts = ", ".join(
-        f"{name} {int(found)}" for name, found in zip(shown.methods, right[:, split].sum(1), strict=True)
-    )
-    text = (
-        f"Where methods disagree ({plural(int(split.sum()), 'scan')}), right are: {counts}"
-        if split.any()
-        else "Methods agree"
-    )
-    if wrong[method, image] > 2 * even:
-        called = shown.classes[shown.predicted[method, image]]
-        share = percent(round(float(wrong[method, image]), 2))
-        text += f"; {shown.methods[method]} calls {called} on the image's edge ({share} of its evidence lies there)"
-    return f"{text}."
+    if not split.any():
+        return "Methods agree."
+    right = (shown.predicted == shown.labels)[:, split].sum(1)
+    counts = ", ".join(f"{name} {found}" for name, found in zip(shown.methods, right, strict=True))
+    return f"Where methods disagree ({plural(int(split.sum()), 'scan')}), right are: {counts}."
 
 
 def caption(shown: Explained, origin: str) -> str:

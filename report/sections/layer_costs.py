@@ -4,8 +4,7 @@ import pandas as pd
 
 from report.reading import Results
 from report.sections import Section, Table
-from report.sections.cost_ratios import with_interval
-from report.text import number, percent, span, three_digits
+from report.text import number, percent, span, three_digits, with_interval
 
 GROUP, ORDER = "Cost", 40
 BOUNDS = {"copy": "copying", "arithmetic": "arithmetic", "products": "dense products"}

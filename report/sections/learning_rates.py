@@ -25,7 +25,7 @@ def section(results: Results) -> Section | None:
         "Best validation accuracy of a short run at each learning rate, one seed; ring: the rate chosen. Every "
         "method had the same grid; a choice at its edge widened the grid by one step."
     )
-    if results.folds:
+    if results.source == "folder":  # whose seeds test different folds
         caption += " With folds, images that this seed trained and validated on are test images of other seeds."
     stated = [name for name, seeds in results.methods.seeds.items() if seeds and name not in set(tried.method)]
     caption += f" Rates stated, not tuned: {few(stated, 6)}." if stated else ""

@@ -113,7 +113,11 @@ def figure(points: pd.DataFrame, fronts: dict[str, list[str]], numbers: dict[str
         axis.set_xlim(own[column].min() / 1.4, own[column].max() * 1.4)
         drawing.log_ticks(axis, form=form, subs=(1, 2, 5) if np.ptp(np.log10(own[column])) < 2.5 else (1,))
         drawing.ticks(axis, "y")
-    handles = drawing.kind_handles(points, ms=7)
+    colors = points.drop_duplicates("kind").set_index("kind").color
+    handles = [
+        Line2D([], [], ls="", marker=drawing.MARKERS.get(kind, "o"), color=colors[kind], label=kind, ms=7)
+        for kind in drawing.present(points.kind)
+    ]
     handles.append(Line2D([], [], color=drawing.RULE, lw=1.2, label="Pareto front"))
     drawing.below(figure, handles)
     return figure

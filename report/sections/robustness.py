@@ -103,10 +103,9 @@ def pairs_table(pairs: pd.DataFrame) -> list[Table]:
     rows = []
     for against, own in pairs.groupby("against", sort=False):
         own = own.drop_duplicates("kind").set_index("kind")
-        marks = {"reversed": " *"}
         cells = {
             kind.capitalize(): f"{signed(own.difference[kind])} {interval(own.lo[kind], own.hi[kind], plus=True)}"
-            f"{marks.get(own.order[kind], '')}"
+            f"{' *' * (own.order[kind] == 'reversed')}"
             for kind in kinds
             if kind in own.index
         }

@@ -5,7 +5,7 @@ import pandas as pd
 from pipelines.evidence.definitions import DEFINITIONS, INTERVALS
 from report.reading import Results
 from report.sections import Section, Table
-from report.text import DASH, few, points
+from report.text import DASH, few, number, points, with_interval
 
 GROUP, ORDER = "Evidence", 70
 POINTS = ("spread", "jitter", "drawdown")  # measures in units of accuracy, shown in percentage points
@@ -58,5 +58,5 @@ def _shown(rows: pd.DataFrame, method: str, measure: str) -> str:
     if (method, measure) not in rows.index or pd.isna(rows.value[method, measure]):
         return DASH
     scale, form = (100, ".2f") if measure in POINTS else (1, ".1f")
-    value, low, high = (scale * float(v) for v in rows.loc[(method, measure), ["value", "lo", "hi"]])
-    return f"{value:{form}}" + ("" if pd.isna(low) else f" [{low:{form}}, {high:{form}}]")
+    limits = (scale * float(v) for v in rows.loc[(method, measure), ["value", "lo", "hi"]])
+    return with_interval(*limits, lambda v: number(v, form))

@@ -245,15 +245,9 @@ def explained(**changes):
     return Explained(**{**found, **changes})
 
 
-def test_evidence_at_the_edge_of_a_wrong_image_is_told():
-    shares = gradcam.at_edge(explained().maps[0], (40, 40))
-    assert shares[0] > 0.7 and shares[1] < 0.05
-    assert gradcam.at_edge(np.zeros((1, 4, 4)), (40, 40)) == [0]
-    even = gradcam.at_edge(np.full((1, 4, 4), 255), (40, 40))
-    assert even == pytest.approx([1 - 0.8**2])
-    told = gradcam.finding(explained())
-    assert told.startswith("Where methods disagree (1 scan), right are: m 1; m calls B on the image's edge")
-    assert "edge" not in gradcam.finding(explained(predicted=np.array([[0, 0]])))
+def test_who_is_right_is_told_of_the_scans_where_methods_disagree():
+    assert gradcam.finding(explained()) == "Where methods disagree (1 scan), right are: m 1."
+    assert gradcam.finding(explained(shows=np.array(["agreement"] * 2))) == "Methods agree."
 
 
 def test_a_map_of_no_evidence_leaves_the_scan_as_it_is():
