@@ -50,17 +50,13 @@ def write(folder: Path, manifest: Manifest, others: dict[str, Manifest], out: Pa
     draw_examples(images, labels, splits, manifest.classes, out / "examples.png")
     if told := fonts.warning(manifest.classes):
         print(f"warning: {told}")
-    _write_text(out / "card.md", as_markdown(card))
+    records.write_atomically(out / "card.md", lambda file: file.write(as_markdown(card).encode()))
     records.write_json(out / "card.json", card)
 
 
 def write_numbers(path: Path, **columns) -> None:
     """Write a row an image: its number, and those of the columns."""
-    _write_text(path, pd.DataFrame(columns).rename_axis("image").to_csv(lineterminator="\n"))
-
-
-def _write_text(path: Path, text: str) -> None:
-    records.write_atomically(path, lambda file: file.write(text.encode()))
+    records.write_csv(path, pd.DataFrame(columns).rename_axis("image").reset_index())
 
 
 def repeated_images(dataset) -> list[str]:

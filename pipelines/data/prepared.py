@@ -97,11 +97,9 @@ def identity(folder: Path, seed: int, train_split: str = "train", external: Sequ
         DataError: nothing is prepared there, or not for this seed, or not the external data; or a manifest is damaged.
     """
     manifest = read_manifest(folder)
-    stored = {part: manifest.split(seed, part) for part in (train_split, "val", "test")}
-    _need(folder / MANIFEST, stored.values(), manifest.splits, seed)
     found = {name: manifest.files[name] for name in ("images.npy", "labels.npy")}
-    found |= {"train": manifest.splits[stored[train_split]]}
-    found |= {part: manifest.splits[stored[part]] for part in ("val", "test")}
+    parts = _parts(manifest, seed, train_split, folder / MANIFEST, manifest.splits)
+    found |= {"train": parts.pop(train_split), **parts}
     if external:
         others = {name: read_manifest(external_dir(folder, name)) for name in external}
         found["external"] = {
@@ -167,10 +165,8 @@ def open_prepared(folder: Path, seed: int, device, train_split: str = "train") -
         DataError: not prepared yet, or the seed has no such splits there; says what to run.
     """
     manifest = read_manifest(folder)
-    found = open_splits(folder)
-    stored = {part: manifest.split(seed, part) for part in (train_split, "val", "test")}
-    _need(folder / "splits.npz", stored.values(), found, seed)
-    return _on(device, folder, {part: found[name] for part, name in stored.items()}, manifest.classes)
+    parts = _parts(manifest, seed, train_split, folder / "splits.npz", open_splits(folder))
+    return _on(device, folder, parts, manifest.classes)
 
 
 def open_external(folder: Path, names: Sequence[str], device) -> dict[str, Prepared]:
@@ -198,12 +194,15 @@ def _on(device, folder: Path, splits: dict, classes: list[str]) -> Prepared:
     return Prepared(images, labels, splits, classes)
 
 
-def _need(path: Path, names, there, seed: int) -> None:
-    if missing := [name for name in names if name not in there]:
+def _parts(manifest: Manifest, seed: int, train_split: str, path: Path, there: dict) -> dict:
+    """What `there`, of the file `path`, holds for the parts of a seed's data."""
+    stored = {part: manifest.split(seed, part) for part in (train_split, "val", "test")}
+    if missing := [name for name in stored.values() if name not in there]:
         raise DataError(
             f"{path}: no split {missing[0]!r}; add seed {seed} to `seeds`, or a share of the training patients to "
             "`data.shares`, and run `python -m pipelines.prepare` again"
         )
+    return {part: there[name] for part, name in stored.items()}
 
 
 def read_files(folder: Path):

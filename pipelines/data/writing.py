@@ -67,7 +67,9 @@ class Writing:
             with open(self.partial["splits.npz"], "wb") as file:
                 np.savez(file, **splits)
             if dataset.files is not None:
-                self.partial[FILES].write_text(_file_table(dataset), encoding="utf-8")
+                owners = "" if dataset.patients is None else dataset.patients
+                table = pd.DataFrame({"file": dataset.files, "patient": owners}).rename_axis("image")
+                table.to_csv(self.partial[FILES], lineterminator="\n")
             there = [name for name in (*ARRAYS, FILES) if self.partial[name].exists()]
             patients = None if dataset.patients is None else np.unique(dataset.patients, return_inverse=True)
             manifest = Manifest(
@@ -94,12 +96,6 @@ class Writing:
             for name in (*there, MANIFEST):
                 os.replace(self.partial[name], self.folder / name)
         return manifest
-
-
-def _file_table(dataset) -> str:
-    patients = "" if dataset.patients is None else dataset.patients
-    table = pd.DataFrame({"image": range(len(dataset.files)), "file": dataset.files, "patient": patients})
-    return table.to_csv(index=False, lineterminator="\n")
 
 
 @contextmanager

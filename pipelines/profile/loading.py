@@ -27,10 +27,7 @@ def load(path: str | Path = "params.yaml") -> Params:
         raise ParamsError(f"{path}: not valid YAML: {error}") from None
     if not isinstance(content, dict):
         raise ParamsError(f"{path}: expected a mapping of sections, found {type(content).__name__}")
-    try:
-        return Params.model_validate(content)
-    except ValidationError as error:
-        raise ParamsError(explain(error, path, Params)) from None
+    return _checked(content, path)
 
 
 class _Loader(yaml.SafeLoader):
@@ -60,7 +57,11 @@ def compose(profile: str, conf: str | Path = "conf") -> Params:
 
     folder = Path(conf).resolve()
     path = f"{conf}/profile/{profile}.yaml"
-    _check_profile(profile, folder)
+    names = sorted(p.stem for p in (folder / "profile").glob("*.yaml"))
+    if profile not in names:
+        raise ParamsError(
+            f"no profile {profile!r}{near(profile, names)}; profiles in {folder.name}/profile: {', '.join(names)}"
+        )
     with initialize_config_dir(config_dir=str(folder), version_base=None):
         try:
             composed = hydra_compose("config", overrides=[f"profile={profile}"])
@@ -72,10 +73,7 @@ def compose(profile: str, conf: str | Path = "conf") -> Params:
             f"{path}: profile is {content.get('profile')!r}, expected {profile!r}, the file's own name, so that no "
             "profile writes into another's results; change one of the two"
         )
-    try:
-        return Params.model_validate(content)
-    except ValidationError as error:
-        raise ParamsError(explain(error, path, Params)) from None
+    return _checked(content, path)
 
 
 def write(profile: str, path: str | Path = "params.yaml", conf: str | Path = "conf") -> None:
@@ -90,9 +88,8 @@ def write(profile: str, path: str | Path = "params.yaml", conf: str | Path = "co
     compose_and_dump(str(path), str(Path(conf).resolve()), None, "config", "", [f"profile={profile}"])
 
 
-def _check_profile(profile, folder):
-    names = sorted(p.stem for p in (folder / "profile").glob("*.yaml"))
-    if profile not in names:
-        raise ParamsError(
-            f"no profile {profile!r}{near(profile, names)}; profiles in {folder.name}/profile: {', '.join(names)}"
-        )
+def _checked(content: dict, path) -> Params:
+    try:
+        return Params.model_validate(content)
+    except ValidationError as error:
+        raise ParamsError(explain(error, path, Params)) from None
