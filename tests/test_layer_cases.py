@@ -138,13 +138,6 @@ def test_cases_are_the_methods_layers():
     ]  # fmt: skip
 
 
-def test_a_case_without_such_a_layer_is_named():
-    with pytest.raises(
-        ValueError, match="case 'a small Vim': found 1 layers of kind SelectiveSSM, expected at least 2"
-    ):
-        replace(TINY[0], place=1).layer()
-
-
 # What is kept for backward
 
 

@@ -45,11 +45,7 @@ class Case:
     package: str = ""
 
     def layer(self) -> tuple[nn.Module, tuple[int, ...]]:
-        """The layer with the method's initial weights, all to be trained, and its input's shape without the batch.
-
-        Raises:
-            ValueError: the network has too few layers of the kind.
-        """
+        """The layer with the method's initial weights, all to be trained, and its input's shape without the batch."""
         torch.manual_seed(0)
         network, met = self.network(num_classes=4, image_size=self.image_size, **self.options), []
         layers = [module for module in network.modules() if isinstance(module, self.kind)]
@@ -58,11 +54,6 @@ class Case:
             network.eval()(torch.zeros(1, 3, self.image_size, self.image_size))
         for hook in hooks:
             hook.remove()
-        if len(met) <= self.place:
-            raise ValueError(
-                f"case '{self.method}': found {len(met)} layers of kind {self.kind.__name__}, expected at least "
-                f"{self.place + 1}; correct its network or place in pipelines/costs/layer_cases.py"
-            )
         module, shape = met[self.place]
         return module.requires_grad_(), tuple(shape[1:])
 

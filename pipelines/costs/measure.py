@@ -4,7 +4,6 @@ Times of several pieces are taken in rounds: every round runs each piece once, i
 that slows down meanwhile hits all alike, and a ratio taken within a round is of two neighbours in time.
 """
 
-import contextlib
 import hashlib
 import json
 import math
@@ -215,17 +214,9 @@ def ceilings(dtypes: Iterable[torch.dtype], device: torch.device) -> tuple[dict[
 
 
 def _product(a, b):
-    if a.dtype != torch.float32 or a.device.type != "cuda":
-        return a @ b
-    with _tf32():
-        return a @ b
-
-
-@contextlib.contextmanager
-def _tf32():
     before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("high")
     try:
-        yield
+        torch.set_float32_matmul_precision("high" if a.is_cuda else before)
+        return a @ b
     finally:
         torch.set_float32_matmul_precision(before)

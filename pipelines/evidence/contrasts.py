@@ -119,24 +119,21 @@ def _row(declared: Declared, trial: Trial, comparator: str, metric: str, size: f
     pairs = tests.paired(trial.outcomes.get(method, []), trial.outcomes.get(against, []))
     why = _untested(declared, trial, comparator, pairs)
     if pairs:  # the numbers of a network that did not learn are told, and judged by nobody
-        first = [a for a, _ in pairs]
-        row |= {"estimate": tests.difference(pairs, metric), "pairs": pairs, "runs": len(pairs), "folds": trial.folds}
+        first, estimate = [a for a, _ in pairs], tests.difference(pairs, metric)
         row |= {
-            "repeats": len(pairs) / trial.repeat,
-            "images": tests.count_images(first),
+            "difference": estimate.mean, "se": estimate.se, "runs": len(pairs), "folds": trial.folds,
+            "repeats": len(pairs) / trial.repeat, "images": tests.count_images(first),
             "patients": tests.count_patients(first),
-        }
-        row |= {"difference": row["estimate"].mean, "se": row["estimate"].se, "p": row["estimate"].p_value()}
-        row["p_swap"] = float("nan")
-        if metric != "auc":
-            parts = (np.mean([own.parts(metric) for own in side], axis=0) for side in zip(*pairs, strict=True))
-            row["p_swap"] = stats.swap_p(*parts)
+        }  # fmt: skip
     if why:
-        row |= {"higher": NOT_TESTED, "reaches": None if size is None else NOT_TESTED}
-        row["noninferior"] = None if row["margin"] is None else NOT_TESTED
-        row = {key: value for key, value in row.items() if key not in ("estimate", "pairs", "p", "p_swap")}
-        row["reason"] = why
-    return row
+        told = {"higher": NOT_TESTED, "reaches": None if size is None else NOT_TESTED, "reason": why}
+        return row | told | {"noninferior": None if row["margin"] is None else NOT_TESTED}
+    p_swap = float("nan")
+    if metric != "auc":
+        p_swap = stats.swap_p(
+            *(np.mean([own.parts(metric) for own in side], axis=0) for side in zip(*pairs, strict=True))
+        )
+    return row | {"estimate": estimate, "pairs": pairs, "p": estimate.p_value(), "p_swap": p_swap}
 
 
 def _untested(declared: Declared, trial: Trial, comparator: str, pairs: list) -> str | None:

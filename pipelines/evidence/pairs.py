@@ -40,22 +40,16 @@ def share(settings: dict) -> float:
 def rows(data: str, outcomes: dict[str, list[Outcome]], settings: dict[str, dict], declared: str | None) -> list[dict]:
     """Rows of pairs.csv on one data set; a pair without a common seed has none."""
     found = []
-    folds = tests.design([own for method in outcomes.values() for own in method]) if outcomes else 1
     for method, own in outcomes.items():
         for role, reference in references(method, settings, declared).items():
             pairs = tests.paired(own, outcomes.get(reference, []))
             for metric in ("accuracy", "auc") if data == "test" else ("balanced_accuracy", "auc"):
                 if pairs:
-                    about = {"data": data, "method": method, "reference": reference, "role": role, "metric": metric}
-                    found.append(about | compare(pairs, metric, folds))
+                    estimate = tests.difference(pairs, metric)
+                    lo, hi = estimate.interval()
+                    found.append({
+                        "data": data, "method": method, "reference": reference, "role": role, "metric": metric,
+                        "difference": estimate.mean, "lo": lo, "hi": hi, "runs": estimate.runs,
+                        "images": tests.count_images([a for a, _ in pairs]),
+                    })  # fmt: skip
     return found
-
-
-def compare(pairs: list[tuple[Outcome, Outcome]], metric: str, folds: int) -> dict:
-    """The paired difference of two methods with its unadjusted intervals."""
-    found = tests.difference(pairs, metric)
-    lo, hi = found.interval()
-    row = {"difference": found.mean, "lo": lo, "hi": hi, "probability": found.improvement(), "runs": found.runs}
-    if folds > 1:
-        row["corrected_lo"], row["corrected_hi"] = tests.corrected(pairs, metric)
-    return row | {"images": tests.count_images([a for a, _ in pairs])}

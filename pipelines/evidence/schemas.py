@@ -130,9 +130,7 @@ TABLES: dict[str, Table] = {
         "a method against a reference, exploratory: no verdicts, intervals unadjusted",
         _DATA, _METHOD, "*reference: the declared method, or full or head_only on the method's backbone",
         "*role: declared, full or head_only: what the reference is", "*metric: accuracy or auc",
-        "difference: mean over runs, paired by seed", _LO, _HI, "corrected_lo: Nadeau and Bengio's",
-        "corrected_hi: upper",
-        "probability: that one run of the method beats the same seed of the reference", "runs: pairs of runs", _IMAGES,
+        "difference: mean over runs, paired by seed", _LO, _HI, "runs: pairs of runs", _IMAGES,
     ),
     "external": _table(
         "a method on one external data set",

@@ -115,16 +115,6 @@ class Estimate:
         q = ndtri((1 + level) / 2) * np.sqrt(self.unit_var)
         return float(self.mean - q), float(self.mean + q)
 
-    def improvement(self) -> float:
-        """Probability that one run on one new test set has a positive value: Phi(mean / sqrt(s^2 + C)).
-
-        s^2 + C is the variance of a single run's value on a test set of its own. For a paired difference this is how
-        often one run of the first method beats the same seed of the second (the probability of improvement of Agarwal
-        et al. 2021, NeurIPS, paired); 1/2 says that the methods are alike.
-        """
-        spread = np.sqrt(self.image_var + (self.run_var if self.runs > 1 else 0.0))
-        return float(ndtr(self.mean / spread)) if spread > 0 else 0.5 + 0.5 * np.sign(self.mean)
-
     def repeated(self, repeats: int, folds: int) -> "Estimate":
         """What to expect of this estimate with so many repeats of all the folds, on the same images.
 

@@ -208,16 +208,3 @@ def test_power_is_reached_with_the_repeats_needed():
     for repeats in (int(asked), max(1, int(asked) // 2)):
         rates[repeats] = np.mean([drawn(repeats).interval(level)[0] > 0 for _ in range(300)])
     assert 0.7 <= rates[int(asked)] <= 0.92 and min(rates.values()) < 0.75, (asked, rates)
-
-
-def test_probability_of_improvement_is_that_of_one_run():
-    """Normal differences of known chance to be positive, runs and images both varying."""
-    rng, runs, images, mean, of_run, of_image = np.random.default_rng(9), 10, 200, 0.02, 0.02, 0.3
-    truth = ndtr(mean / np.sqrt(of_run**2 + of_image**2 / images))
-    found = []
-    for _ in range(400):
-        image = rng.normal(0, of_image, images)
-        values = mean + image.mean() + rng.normal(0, of_run, runs)
-        influence = np.tile((image - image.mean()) / images, (runs, 1))
-        found.append(stats.estimate(values, influence, images).improvement())
-    assert logit(np.mean(found)) == pytest.approx(logit(truth), abs=0.25)
