@@ -1,5 +1,7 @@
 """What every command shares: how it ends. A command is an argument parser and one call."""
 
+import argparse
+import functools
 import os
 import sys
 from collections.abc import Callable
@@ -11,23 +13,39 @@ from pipelines.files.errors import UserError
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
-def run(action: Callable[[], int | None]) -> int:
-    """Call `action` and return a command's exit code: what it returns, or 0.
+def parser(name: str, about: str, *, profile_file: bool = True) -> argparse.ArgumentParser:
+    """The parser of `python -m pipelines.NAME`, whose help shows `about` as it stands."""
+    made = argparse.ArgumentParser(
+        prog=f"python -m pipelines.{name}", description=about, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    if profile_file:
+        made.add_argument("--profile-file", default="params.yaml", help="parameters (default: %(default)s)")
+    return made
+
+
+def command(main: Callable[[list[str] | None], int | None]) -> Callable[..., int]:
+    """A command's `main`, which takes its arguments (None: those of the process), as one that gives an exit code: what
+    it returns, or 0.
 
     A user's mistake (`UserError`, or a method that cannot be built), or a file that cannot be read or written, becomes
     one line on stderr and 1; Ctrl-C becomes one line and 130. Anything else is a fault of the suite and keeps its
     traceback.
     """
-    try:
-        return action() or 0
-    except (UserError, MethodError) as error:
-        print(f"error: {error}", file=sys.stderr)
-    except OSError as error:
-        if error.errno is not None and error.filename is None:
-            raise
-        # One without a number was raised here, and its message says all.
-        print(f"error: {error if error.errno is None else f'{error.filename}: {error.strerror}'}", file=sys.stderr)
-    except KeyboardInterrupt:
-        print("interrupted; run the same command again to go on", file=sys.stderr)
-        return 130
-    return 1
+
+    @functools.wraps(main)
+    def ended(argv: list[str] | None = None) -> int:
+        try:
+            return main(argv) or 0
+        except (UserError, MethodError) as error:
+            print(f"error: {error}", file=sys.stderr)
+        except OSError as error:
+            if error.errno is not None and error.filename is None:
+                raise
+            # One without a number was raised here, and its message says all.
+            print(f"error: {error if error.errno is None else f'{error.filename}: {error.strerror}'}", file=sys.stderr)
+        except KeyboardInterrupt:
+            print("interrupted; run the same command again to go on", file=sys.stderr)
+            return 130
+        return 1
+
+    return ended

@@ -13,7 +13,6 @@ unpacks it, checks that the GPU computes what a CPU does, and trains until the t
 end, back/results-N.tar.gz hold what has been made; unpacked in the project's folder, here or there, the runs count.
 """
 
-import argparse
 from pathlib import Path
 
 from pipelines import _cli
@@ -21,10 +20,9 @@ from pipelines.launching import campaign, launcher, packing
 from pipelines.launching.processes import Workers
 
 
-def main(argv=None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m pipelines.campaign", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+@_cli.command
+def main(argv=None):
+    parser = _cli.parser("campaign", __doc__, profile_file=False)
     parser.add_argument("plan", type=Path, help="a YAML list of {profile_file, methods, seeds}")
     parser.add_argument("--unpack", type=Path, nargs="+", default=[], metavar="ARCHIVE", help="unpack these here first")
     parser.add_argument("--out", type=Path, default=Path("campaign"), help="folder for archives of results")
@@ -35,10 +33,6 @@ def main(argv=None) -> int:
     parser.add_argument("--dry-run", action="store_true", help="say what would run, and run nothing")
     launcher.add_pool_options(parser)
     args = parser.parse_args(argv)
-    return _cli.run(lambda: _campaign(args))
-
-
-def _campaign(args) -> int:
     for archive in args.unpack:
         packing.unpack(archive)
     waves = campaign.read_plan(args.plan)

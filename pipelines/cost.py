@@ -5,16 +5,12 @@ Writes results/<profile>/cost.csv, cost_growth.csv, cost_layers.csv and cost.jso
     python -m pipelines.cost --method colora-blocks2-5
 """
 
-import argparse
-
 from pipelines import _cli
 
 
-def main(argv=None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m pipelines.cost", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--profile-file", default="params.yaml", help="parameters (default: %(default)s)")
+@_cli.command
+def main(argv=None):
+    parser = _cli.parser("cost", __doc__)
     parser.add_argument("--device", help="cpu, cuda or cuda:N; default: the GPU if there is one")
     parser.add_argument(
         "--method",
@@ -23,13 +19,10 @@ def main(argv=None) -> int:
     )
     args = parser.parse_args(argv)
 
-    def action() -> None:
-        from pipelines.costs import costing
-        from pipelines.profile import load
+    from pipelines.costs import costing
+    from pipelines.profile import load
 
-        costing.run(load(args.profile_file), args.device, args.method)
-
-    return _cli.run(action)
+    costing.run(load(args.profile_file), args.device, args.method)
 
 
 if __name__ == "__main__":

@@ -6,18 +6,15 @@ A file that cannot be read is told, and the others go on; the exit status is the
     python -m pipelines.evaluate --method colora --folder other-clinic --out evaluation.csv
 """
 
-import argparse
-import sys
 from pathlib import Path
 
 from pipelines import _cli
 from pipelines.prediction import add_options
 
 
-def main(argv=None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m pipelines.evaluate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+@_cli.command
+def main(argv=None):
+    parser = _cli.parser("evaluate", __doc__)
     parser.add_argument(
         "--folder", type=Path, required=True, metavar="PLACE", help="class folders, or a CSV file of images and labels"
     )
@@ -29,18 +26,15 @@ def main(argv=None) -> int:
     add_options(parser)
     args = parser.parse_args(argv)
 
-    def action() -> int:
-        from pipelines.prediction import evaluating
-        from pipelines.profile import load
+    from pipelines.prediction import evaluating
+    from pipelines.profile import load
 
-        lost = evaluating.evaluate(
-            load(args.profile_file), args.method, args.folder, args.out, pattern=args.pattern, seeds=args.seed,
-            device=args.device, merged=args.merged,
-        )  # fmt: skip
-        return 1 if lost else 0
-
-    return _cli.run(action)
+    lost = evaluating.evaluate(
+        load(args.profile_file), args.method, args.folder, args.out, pattern=args.pattern, seeds=args.seed,
+        device=args.device, merged=args.merged,
+    )  # fmt: skip
+    return 1 if lost else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

@@ -5,26 +5,19 @@ After `prepare` and `train` no other stage reads images. Run it with the runs an
     python -m pipelines.explain
 """
 
-import argparse
-
 from pipelines import _cli
 
 
-def main(argv=None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m pipelines.explain", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--profile-file", default="params.yaml", help="parameters (default: %(default)s)")
+@_cli.command
+def main(argv=None):
+    parser = _cli.parser("explain", __doc__)
     args = parser.parse_args(argv)
 
-    def action() -> None:
-        from pipelines.evidence.explaining import explain
-        from pipelines.profile import load
+    from pipelines.evidence.explaining import explain
+    from pipelines.profile import load
 
-        for path, shown in explain(load(args.profile_file)).items():
-            print(f"{path}: {shown}")
-
-    return _cli.run(action)
+    for path, shown in explain(load(args.profile_file)).items():
+        print(f"{path}: {shown}")
 
 
 if __name__ == "__main__":

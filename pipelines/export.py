@@ -6,32 +6,25 @@ Both take float32 images (B, 3, H, W), RGB in 0..1, and give class probabilities
     python -m pipelines.export --method colora --seed 0 --format onnx --out colora.onnx
 """
 
-import argparse
-import sys
 from pathlib import Path
 
 from pipelines import _cli
 
 
-def main(argv=None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m pipelines.export", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+@_cli.command
+def main(argv=None):
+    parser = _cli.parser("export", __doc__)
     parser.add_argument("--method", required=True, help="a method of the profile")
     parser.add_argument("--seed", type=int, required=True, help="of the run")
     parser.add_argument("--format", choices=("torch", "onnx"), required=True, help="what to write")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="where to")
-    parser.add_argument("--profile-file", default="params.yaml", help="parameters (default: %(default)s)")
     args = parser.parse_args(argv)
 
-    def action() -> None:
-        from pipelines.prediction import exporting
-        from pipelines.profile import load
+    from pipelines.prediction import exporting
+    from pipelines.profile import load
 
-        exporting.export(load(args.profile_file), args.method, args.seed, args.format, args.out)
-
-    return _cli.run(action)
+    exporting.export(load(args.profile_file), args.method, args.seed, args.format, args.out)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

@@ -7,7 +7,6 @@ are complete, 1 if any failed or nothing could start, 128 + the signal's number 
     python -m pipelines.launch --method full --method colora-blocks2-5 --seed 0 --seed 1
 """
 
-import argparse
 import os
 
 from pipelines import _cli
@@ -16,12 +15,9 @@ from pipelines.launching.grid import Wave
 from pipelines.profile import load
 
 
-def main(argv=None) -> int:
+@_cli.command
+def main(argv=None):
     args = _parser().parse_args(argv)
-    return _cli.run(lambda: _launch(args))
-
-
-def _launch(args) -> int:
     waves = [Wave(args.profile_file, load(args.profile_file), args.method, args.seed)]
     if args.dry_run:
         return launcher.dry_run(waves)
@@ -29,14 +25,11 @@ def _launch(args) -> int:
 
 
 def _parser():
-    parser = argparse.ArgumentParser(
-        prog="python -m pipelines.launch", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = _cli.parser("launch", __doc__)
     parser.add_argument(
         "--method", action="append", help="a method (may be repeated); default: all methods of the profile"
     )
     parser.add_argument("--seed", type=int, action="append", help="a seed (may be repeated); default: all seeds")
-    parser.add_argument("--profile-file", default="params.yaml", help="parameters (default: %(default)s)")
     parser.add_argument("--dry-run", action="store_true", help="say what would run, and run nothing")
     launcher.add_pool_options(parser)
     ray = parser.add_argument_group("on a Ray cluster (pip install '.[cluster]')")

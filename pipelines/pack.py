@@ -15,27 +15,21 @@ tqdm there, and pytest for the checks. What is missing can travel as wheels:
     pip install --no-index -f wheels pydantic                                    # there
 """
 
-import argparse
 from pathlib import Path
 
 from pipelines import _cli
 from pipelines.launching import packing
 
 
-def main(argv=None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m pipelines.pack", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+@_cli.command
+def main(argv=None):
+    parser = _cli.parser("pack", __doc__, profile_file=False)
     parser.add_argument("archive", type=Path, help="the tar file to write; .xz or .gz at its end compresses")
     parser.add_argument("--profile-file", action="append", help="parameters (may be repeated); default: params.yaml")
     parser.add_argument(
         "--without-code", action="store_true", help="for a machine that has this commit: to be unpacked in its folder"
     )
     args = parser.parse_args(argv)
-    return _cli.run(lambda: _pack(args))
-
-
-def _pack(args) -> None:
     packing.pack(args.profile_file or ["params.yaml"], args.archive, code=not args.without_code)
     print(f"{args.archive}: {args.archive.stat().st_size / 2**20:.1f} MiB; unpack it and launch there")
 

@@ -3,17 +3,14 @@
 python -m pipelines.parameters --profile paper
 """
 
-import argparse
 import json
-import sys
 
 from pipelines import _cli
 
 
-def main(argv=None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m pipelines.parameters", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+@_cli.command
+def main(argv=None):
+    parser = _cli.parser("parameters", __doc__, profile_file=False)
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--profile", help="a profile of conf/profile, whatever is active")
     which.add_argument("--profile-file", default="params.yaml", help="parameters (default: %(default)s)")
@@ -21,15 +18,12 @@ def main(argv=None) -> int:
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     args = parser.parse_args(argv)
 
-    def action():
-        from pipelines.profile import compose, load
-        from pipelines.training import counting
+    from pipelines.profile import compose, load
+    from pipelines.training import counting
 
-        counts = counting.count(compose(args.profile) if args.profile else load(args.profile_file), args.classes)
-        print(json.dumps(counts, indent=1) if args.json else counting.table(counts))
-
-    return _cli.run(action)
+    counts = counting.count(compose(args.profile) if args.profile else load(args.profile_file), args.classes)
+    print(json.dumps(counts, indent=1) if args.json else counting.table(counts))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

@@ -4,15 +4,12 @@ python -m pipelines.params quick
 python -m pipelines.params --schema train
 """
 
-import argparse
-
 from pipelines import _cli
 
 
-def main(argv=None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m pipelines.params", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+@_cli.command
+def main(argv=None):
+    parser = _cli.parser("params", __doc__, profile_file=False)
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("profile", nargs="?", help="a profile of conf/profile")
     what.add_argument(
@@ -23,22 +20,19 @@ def main(argv=None) -> int:
     )
     args = parser.parse_args(argv)
 
-    def action():
-        if args.profile:
-            from pipelines.profile import load, write
-            from pipelines.training import checking
+    if args.profile:
+        from pipelines.profile import load, write
+        from pipelines.training import checking
 
-            write(args.profile)
-            checking.check(load())
-            return
-        from pipelines.profile import describing
+        write(args.profile)
+        checking.check(load())
+        return
+    from pipelines.profile import describing
 
-        if args.update:
-            describing.update()
-        else:
-            print(describing.text(args.schema))
-
-    return _cli.run(action)
+    if args.update:
+        describing.update()
+    else:
+        print(describing.text(args.schema))
 
 
 if __name__ == "__main__":

@@ -1,28 +1,20 @@
-"""Prepare a profile's data: write them as plain arrays with a manifest of checksums and a data card."""
+"""Prepare a profile's data: write them as plain arrays with a manifest of checksums and a data card.
 
-import argparse
-import sys
+python -m pipelines.prepare
+"""
 
 from pipelines import _cli
 
 
-def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m pipelines.prepare", description=__doc__, epilog="example: python -m pipelines.prepare"
-    )
-    parser.add_argument(
-        "--profile-file", default="params.yaml", metavar="FILE", help="parameters (default: %(default)s)"
-    )
-    options = parser.parse_args(arguments)
+@_cli.command
+def main(argv=None):
+    args = _cli.parser("prepare", __doc__).parse_args(argv)
 
-    def action():
-        from pipelines.data.preparation import prepare
-        from pipelines.profile import load
+    from pipelines.data.preparation import prepare
+    from pipelines.profile import load
 
-        prepare(load(options.profile_file))
-
-    return _cli.run(action)
+    prepare(load(args.profile_file))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

@@ -5,27 +5,19 @@ Writes each backbone's best-epoch state to weights/PROFILE/BACKBONE.safetensors.
     python -m pipelines.pretrain
 """
 
-import argparse
-import sys
-
 from pipelines import _cli
 
 
-def main(argv=None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m pipelines.pretrain", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--profile-file", default="params.yaml", help="parameters (default: %(default)s)")
+@_cli.command
+def main(argv=None):
+    parser = _cli.parser("pretrain", __doc__)
     args = parser.parse_args(argv)
 
-    def action():
-        from pipelines.profile import load
-        from pipelines.training import pretraining
+    from pipelines.profile import load
+    from pipelines.training import pretraining
 
-        pretraining.pretrain(load(args.profile_file))
-
-    return _cli.run(action)
+    pretraining.pretrain(load(args.profile_file))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

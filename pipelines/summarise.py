@@ -7,25 +7,18 @@ the runs that remain. pipelines/evidence/schemas.py describes every file and col
     python -m pipelines.summarise
 """
 
-import argparse
-
 from pipelines import _cli
 
 
-def main(argv=None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m pipelines.summarise", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--profile-file", default="params.yaml", help="parameters (default: %(default)s)")
+@_cli.command
+def main(argv=None):
+    parser = _cli.parser("summarise", __doc__)
     args = parser.parse_args(argv)
 
-    def action() -> None:
-        from pipelines.evidence.summary import summarise
-        from pipelines.profile import load
+    from pipelines.evidence.summary import summarise
+    from pipelines.profile import load
 
-        summarise(load(args.profile_file))
-
-    return _cli.run(action)
+    summarise(load(args.profile_file))
 
 
 if __name__ == "__main__":

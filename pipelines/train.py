@@ -6,42 +6,36 @@ from elsewhere. Under torchrun one run is trained on several GPUs.
     python -m pipelines.train --method colora-blocks2-5 --seed 0
 """
 
-import argparse
 import os
 import sys
 
 from pipelines import _cli
 
 
-def main(argv=None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m pipelines.train", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+@_cli.command
+def main(argv=None):
+    parser = _cli.parser("train", __doc__)
     parser.add_argument("--method", required=True, help="a method of the profile")
     parser.add_argument(
         "--seed", type=int, action="append", help="a seed (may be repeated); default: all seeds of the method"
     )
-    parser.add_argument("--profile-file", default="params.yaml", help="parameters (default: %(default)s)")
     parser.add_argument("--device", help="cpu, cuda or cuda:N; default: the GPU if there is one")
     args = parser.parse_args(argv)
 
-    def action():
-        from pipelines.profile import load
-        from pipelines.training import checking, runner
+    from pipelines.profile import load
+    from pipelines.training import checking, runner
 
-        params = load(args.profile_file)
-        checking.warn_of_slow_precision(params, [args.method], args.device)
-        if int(os.environ.get("WORLD_SIZE", 1)) == 1:  # torch is imported only where a run is missing
-            return runner.run_method(params, args.method, args.seed, args.device)
-        from pipelines.training import parallel
+    params = load(args.profile_file)
+    checking.warn_of_slow_precision(params, [args.method], args.device)
+    if int(os.environ.get("WORLD_SIZE", 1)) == 1:  # torch is imported only where a run is missing
+        return runner.run_method(params, args.method, args.seed, args.device)
+    from pipelines.training import parallel
 
-        with parallel.group(), open(os.devnull, "w") as nowhere:
-            if parallel.rank() > 0:
-                sys.stdout = nowhere
-            return runner.run_method(params, args.method, args.seed, args.device)
-
-    return _cli.run(action)
+    with parallel.group(), open(os.devnull, "w") as nowhere:
+        if parallel.rank() > 0:
+            sys.stdout = nowhere
+        return runner.run_method(params, args.method, args.seed, args.device)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

@@ -5,40 +5,34 @@ Every trial is recorded in results/PROFILE/tune/METHOD.json; trials that are the
     python -m pipelines.tune --method full
 """
 
-import argparse
 import sys
 
 from pipelines import _cli
 from pipelines.files.errors import UserError
 
 
-def main(argv=None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m pipelines.tune", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+@_cli.command
+def main(argv=None):
+    parser = _cli.parser("tune", __doc__)
     parser.add_argument("--method", action="append", help="a method (may be repeated); default: all of the profile")
-    parser.add_argument("--profile-file", default="params.yaml", help="parameters (default: %(default)s)")
     parser.add_argument("--device", help="cpu, cuda or cuda:N; default: the GPU if there is one")
     args = parser.parse_args(argv)
 
-    def action():
-        from pipelines.profile import load
-        from pipelines.training import checking, tuning
+    from pipelines.profile import load
+    from pipelines.training import checking, tuning
 
-        params, failed = load(args.profile_file), 0
-        left = [m for m in args.method or params.method if not tuning.is_chosen(params, m)]
-        if left:
-            checking.check(params, left, args.device)
-        for method in args.method or params.method:  # one method's failure does not cost the others their trials
-            try:
-                tuning.tune_method(params, method, args.device)
-            except UserError as error:
-                failed += 1
-                print(f"error: {method}: {error}", file=sys.stderr)
-        return 1 if failed else 0
-
-    return _cli.run(action)
+    params, failed = load(args.profile_file), 0
+    left = [m for m in args.method or params.method if not tuning.is_chosen(params, m)]
+    if left:
+        checking.check(params, left, args.device)
+    for method in args.method or params.method:  # one method's failure does not cost the others their trials
+        try:
+            tuning.tune_method(params, method, args.device)
+        except UserError as error:
+            failed += 1
+            print(f"error: {method}: {error}", file=sys.stderr)
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

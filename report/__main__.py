@@ -6,12 +6,13 @@ import sys
 from multiprocessing import Pool
 from pathlib import Path
 
-from pipelines._cli import run
+from pipelines._cli import command
 
 CONF = Path("conf/profile")
 
 
-def main(arguments: list[str] | None = None) -> int:
+@command
+def main(arguments):
     parser = argparse.ArgumentParser(
         prog="python -m report",
         description="Write report/PROFILE/ (index.html, README.md, figures, tables) from results/PROFILE/.",
@@ -27,7 +28,7 @@ def main(arguments: list[str] | None = None) -> int:
         "--headline", metavar="NAME", nargs="+",
         help="print what came out of a profile, a few lines of Markdown, one of each further profile among them",
     )  # fmt: skip
-    return run(lambda: _run(parser.parse_args(arguments)))
+    _run(parser.parse_args(arguments))
 
 
 def _run(options: argparse.Namespace) -> None:

@@ -190,7 +190,7 @@ def test_the_most_gpus_that_help(drawn):
         ([row("full", 1), row("head-only", 1, batch_size=8)], {},
          ["smallcnn at 32 px, batch 16, float32; found smallcnn at 32 px, batch 8, float32", "cost.batch_sizes"]),
         ([row("full", 1), row("head-only", "x", step_ms="fast")], {}, ["step_ms should hold numbers", "'fast'"]),
-        ([row("full", 1), row("head-only", 1)], {"card": None}, ["data/card.json", "No such file", "cost.images"]),
+        ([row("full", 1), row("head-only", 1)], {"card": None}, ["data/card.json", "no such file", "cost.images"]),
         ([row("full", 1), row("head-only", 1)], {"card": {"seeds": {"0": {}}}}, ["card.json", "seed 0", "prepare"]),
     ],
 )  # fmt: skip

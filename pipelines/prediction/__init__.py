@@ -13,5 +13,4 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--merged", action=argparse.BooleanOptionalAction, default=True,
         help="CoLoRA's branches merged into the kernels (default), or beside them as in training",
     )  # fmt: skip
-    parser.add_argument("--profile-file", default="params.yaml", help="parameters (default: %(default)s)")
     parser.add_argument("--device", help="cpu, cuda or cuda:N; default: the GPU if there is one")
