@@ -38,7 +38,7 @@ def explain(error: ValidationError, where, model, prefix: str = "") -> str:
             meaning = " ".join((field.description or "").split()) if field else ""
             lines.append(f"missing key {key!r}" + (f" ({meaning.rstrip('.')})" if meaning else ""))
         else:
-            found = "" if e["type"] == "value_error" else f", found {short(e['input'])}{_number_hint(e)}"
+            found = "" if e["type"] == "value_error" else f", found {short(e['input'])}"
             lines.append(f"{key or 'top level'}: {e['msg'].removeprefix('Value error, ')}{found}")
     return f"{where}: " + "; ".join(lines)
 
@@ -60,20 +60,6 @@ def _fields_at(model, loc) -> dict:
         if model is None:
             return {}
     return model.model_fields
-
-
-def _number_hint(error) -> str:
-    text = error["input"]
-    if error["type"] not in ("float_type", "int_type") or not isinstance(text, str):
-        return ""
-    try:
-        value = float(text)
-    except ValueError:
-        return ""
-    mantissa, _, exponent = text.lower().partition("e")
-    if exponent and "." not in mantissa:  # YAML 1.1 takes an exponent only behind a decimal point
-        return f"; YAML reads this as text, write {mantissa}.0e{exponent}"
-    return f"; write {value:g} without quotes"
 
 
 def near(name: str, names) -> str:

@@ -33,7 +33,7 @@ class Folder(Section):
     names tell no patient."""
     folds: int = Field(5, ge=2)
     """Groups of patients; seed s tests on fold s mod folds of repeat s div folds."""
-    val_share: float = Field(0.125, gt=0, lt=1)
+    val_share: float = Field(0.125, gt=0, le=0.5)
     """Of the patients that are not tested on: how many validate."""
     follow_links: bool = False
     """Links may lead out of the folder."""
@@ -46,7 +46,7 @@ class Manifest(Section):
     """The CSV file; the paths in it start at its folder."""
     folds: int = Field(5, ge=2)
     """As in `data.folder`, where the file names no split."""
-    val_share: float = Field(0.125, gt=0, lt=1)
+    val_share: float = Field(0.125, gt=0, le=0.5)
     """As in `data.folder`, where the file names no split."""
     follow_links: bool = False
     """Links may lead out of the file's folder."""

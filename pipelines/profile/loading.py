@@ -1,5 +1,6 @@
 """Parameter files: read and checked, or composed of conf/ by Hydra as DVC does it."""
 
+import re
 from pathlib import Path
 
 import yaml
@@ -31,7 +32,9 @@ def load(path: str | Path = "params.yaml") -> Params:
 
 
 class _Loader(yaml.SafeLoader):
-    """Plain values alone, and every key once, where the YAML library would keep the last."""
+    """Plain values alone, 1e-3 as a number (as DVC reads it, and YAML since 1.2), and every key once, where the YAML
+    library would keep the last.
+    """
 
     def construct_mapping(self, node, deep=False):
         seen = set()
@@ -41,6 +44,9 @@ class _Loader(yaml.SafeLoader):
                     raise yaml.constructor.ConstructorError(None, None, f"found {key.value!r} twice", key.start_mark)
                 seen.add((key.tag, key.value))
         return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?\d+[eE][-+]?\d+$"), "+-0123456789")
 
 
 def compose(profile: str, conf: str | Path = "conf") -> Params:

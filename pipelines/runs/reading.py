@@ -138,18 +138,14 @@ def check_same_settings(method: str, runs: list[dict]) -> None:
     """Raises UserError when runs of one method were run with different settings: their mean would mean nothing."""
     for run in runs[1:]:
         for key in ("settings", "parameters"):
-            differing = _differing(key, runs[0], run)
+            old, new = runs[0][key], run[key]
+            differing = sorted(name for name in {*old, *new} if old.get(name) != new.get(name))
             if differing:
                 raise UserError(
                     f"method {method}: seeds {runs[0]['seed']} and {run['seed']} differ in {key}: "
                     f"{', '.join(differing)}; "
                     f"rerun the older one: python -m pipelines.train --method {method} --seed SEED"
                 )
-
-
-def _differing(key: str, a: dict, b: dict) -> list[str]:
-    """The names under `key` whose values differ between two records."""
-    return sorted(name for name in {*a[key], *b[key]} if a[key].get(name) != b[key].get(name))
 
 
 def common_classes(runs: dict) -> list[str]:
