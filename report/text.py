@@ -4,7 +4,7 @@ A value that is missing is a dash everywhere.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -144,3 +144,17 @@ def markdown(table: Table) -> str:
     rows = [list(map(plain, row)) for row in [table.text.columns, *table.text.itertuples(index=False)]]
     rule = ["---" if i < table.left else "---:" for i in range(len(rows[0]))]
     return "\n".join("| " + " | ".join(row) + " |" for row in [rows[0], rule, *rows[1:]]) + "\n"
+
+
+def crossed(frame: pd.DataFrame, rows: list[str], head: str, told: Iterable[str], order: Sequence[str]) -> pd.DataFrame:
+    """A long frame as a wide table of text: `told`, a cell for each of its rows, by columns `rows` and `head`.
+
+    order: the values of the first of `rows` that are shown, from the top down; all else stays in the frame's order.
+    Holes are dashes; the headings of `rows` begin with a capital.
+    """
+    frame = frame.assign(told=list(told)).drop_duplicates([*rows, head])
+    frame = frame[frame[rows[0]].isin(order)]
+    wide = frame.set_index([*rows, head]).told.unstack(head)[list(frame[head].unique())]
+    left = frame[rows].drop_duplicates().sort_values(rows[0], key=lambda own: own.map(order.index), kind="stable")
+    made = left.join(wide, on=rows).fillna(DASH).reset_index(drop=True)
+    return made.rename(columns={name: name.capitalize() for name in rows})

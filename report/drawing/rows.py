@@ -1,7 +1,7 @@
 """What figures share that show a method a row: panels, names in the kind's colour, limits, values beside the panel."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -178,3 +178,9 @@ def short_names(names: Sequence[str], longest: int = 10) -> dict[str, str]:
     short = {str(name): abbreviated(name, longest) for name in names}
     alike = len(set(short.values())) < len(short)
     return {name: f"#{number}" if alike and own != name else own for number, (name, own) in enumerate(short.items(), 1)}
+
+
+def abbreviations(classes: Sequence[str], among: Collection[str] | None = None) -> str:
+    """A caption's last sentence: what short names stand for; nothing where all are whole."""
+    short = {name: own for name, own in short_names(classes).items() if own != name and name in (among or classes)}
+    return f" Abbreviated: {', '.join(f'{own} {name}' for name, own in short.items())}." if short else ""

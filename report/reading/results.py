@@ -236,16 +236,14 @@ def _methods(directory: Path, summary: dict, runs: pd.DataFrame, labels: pd.Data
             f"{directory}: {', '.join(missing)} not in both summary.json and runs.csv; "
             "run `python -m pipelines.summarise` again"
         )
-    methods = methods.reindex(columns=methods.columns.union(["flops", "acc_se_images"], sort=False))
     about = runs.groupby("method", sort=False)
     methods = methods.join(about[["family", "backbone", "weights"]].first())
     methods["planned"] = about.seed.size()
     methods["share"] = labels.set_index("method").share.reindex(methods.index).fillna(1.0).astype(float)
     methods["seeds"] = runs.status.eq("complete").groupby(runs.method).sum()
-    looks = [drawing.looks(row.family, row.backbone) for row in methods.itertuples()]
-    return methods.assign(
-        group=[own.group for own in looks], kind=[own.kind for own in looks], color=[own.color for own in looks],
-        ink=[drawing.ink(own.color) for own in looks],
+    looks = pd.DataFrame([drawing.looks(row.family, row.backbone) for row in methods.itertuples()], methods.index)
+    return methods.join(looks).assign(
+        ink=looks.color.map(drawing.ink),
         shown=[
             name if found == planned else f"{name} ({found}/{planned})"
             for name, found, planned in zip(methods.index, methods.seeds, methods.planned, strict=True)

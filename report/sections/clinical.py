@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from report import drawing
 from report.reading import Results
 from report.sections import Section, Table
-from report.text import DASH, number, percent
+from report.text import DASH, crossed, number, percent
 
 GROUP, ORDER = "Evidence", 35
 SPECIFICITY, FALSE_ALARMS = "95 %", 0.05  # of `sensitivity` in clinical.csv
@@ -80,25 +80,18 @@ def figure(curves: pd.DataFrame, order: list[str], methods: pd.DataFrame) -> Fig
 def tables(clinical: pd.DataFrame, order: list[str], label: str) -> list[Table]:
     """A row a method and level, a column a measure and class; of many classes those of one level, a row a class."""
     order = [name for name in order if name in set(clinical.method)]
-    whole, rows = clinical, []
-    if crowded := clinical["class"].nunique() > SHOWN:
-        whole = clinical[clinical["class"].isna()]
-    heads = whole[["measure", "class"]].drop_duplicates()
-    for name in order:
-        for level, own in whole[whole.method == name].groupby("level", sort=False):
-            cells = {}
-            for measure, of in heads.itertuples(index=False):
-                cell = own[(own.measure == measure) & (own["class"].isna() if pd.isna(of) else own["class"] == of)]
-                title = MEASURES.get(measure, measure) + ("" if pd.isna(of) else f", {of}")
-                cells[title] = _told(cell.iloc[0]) if len(cell) else DASH
-            rows.append({"Method": name, "Of": level, **cells})
+    crowded = clinical["class"].nunique() > SHOWN
+    whole = clinical[clinical["class"].isna()] if crowded else clinical
+    whole = whole.assign(head=whole.measure.map(MEASURES) + (", " + whole["class"]).fillna(""))
+    text = crossed(whole, ["method", "level"], "head", map(_told, whole.itertuples()), order)
+    text = text.rename(columns={"Level": "Of"})
     note = (
         "Means over runs with 95 % intervals; none where one patient has all images of a class in a test split. Of "
         "patients: probabilities averaged over a patient's images of one class."
     )
     ranked = " AUC, average precision and sensitivity: of a class against the rest."
     first = Table(
-        "clinical", f"Clinical measures: {label}", note if crowded else note + ranked, clinical, pd.DataFrame(rows),
+        "clinical", f"Clinical measures: {label}", note if crowded else note + ranked, clinical, text,
         left=2,
     )  # fmt: skip
     return [first, _by_class(clinical, order, label)] if crowded else [first]

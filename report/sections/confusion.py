@@ -42,8 +42,7 @@ def _key(classes: list[str]) -> str:
     """What the ticks mean."""
     if len(classes) > CROWDED:
         return " Classes by number, as in the table."
-    short = [f"{own} {name}" for name, own in drawing.short_names(classes).items() if own != name]
-    return f" Abbreviated: {', '.join(short)}." if short else ""
+    return drawing.abbreviations(classes)
 
 
 def matrix(confusion: pd.DataFrame, method: str) -> pd.DataFrame:

@@ -65,16 +65,13 @@ def caption(shown: Explained, origin: str) -> str:
     coarse = " or ".join(f"{h} x {w}" for h, w in sizes)
     pixels = " x ".join(map(str, shown.images.shape[1:3]))
     named = {shown.classes[place] for place in [*shown.labels, *shown.predicted.flat]}
-    short = [
-        f"{own} {name}" for name, own in drawing.short_names(shown.classes).items() if own != name and name in named
-    ]
     return (
         "Grad-CAM (Selvaraju et al. 2017): where a network's last map speaks for the class that it names, below each "
         "scan with its probability in per cent; not why, nor what speaks against it. Dark to yellow: none to the "
         f"strongest evidence of the panel. A wrong class has a cross and a dashed frame. Maps have {coarse} positions "
         f"on {pixels} px: they point to a region. Chosen by rule, not by eye: above, images on which methods agree "
         f"and the least sure one is surest; below, those on which most pairs name different classes. {origin}, seed "
-        f"{shown.seed}, of {shown.pool:,} test images." + (f" Abbreviated: {', '.join(short)}." if short else "")
+        f"{shown.seed}, of {shown.pool:,} test images." + drawing.abbreviations(shown.classes, named)
     )
 
 

@@ -10,7 +10,7 @@ from matplotlib.ticker import FixedLocator, NullLocator
 from report import drawing
 from report.reading import Results
 from report.sections import Section, Table
-from report.text import DASH, HIGHER, few, interval, number, percent, points, signed, span
+from report.text import DASH, HIGHER, crossed, few, interval, number, percent, points, signed, span
 
 GROUP, ORDER = "Result", 15
 DASHES = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (5, 1.2, 1.2, 1.2)))
@@ -104,11 +104,9 @@ def table(rows: pd.DataFrame, label: str) -> Table:
     """Accuracy of every series by share of the labels."""
     unit, count = counted(rows)
     heads = {share: f"{percent(share)} ({span(own.round())} {unit})" for share, own in count.groupby(rows.share)}
-    text = pd.DataFrame([
-        {"Series": series, **{heads[row.share]: f"{row.acc_mean:.3f} {interval(row.acc_lo, row.acc_hi)}"
-                              for row in own.sort_values("share").itertuples()}}
-        for series, own in rows.groupby("series", sort=False)
-    ]).fillna(DASH)  # fmt: skip
+    told = [f"{row.acc_mean:.3f} {interval(row.acc_lo, row.acc_hi)}" for row in rows.itertuples()]
+    long = rows.assign(head=rows.share.map(heads), told=told).sort_values("share")
+    text = crossed(long, ["series"], "head", long.told, list(rows.series.unique()))
     note = "Mean test accuracy over runs with its 95 % interval, by the share of the training patients, else images."
     return Table("label_accuracy", f"Accuracy by share of the labels: {label}", note, rows, text)
 

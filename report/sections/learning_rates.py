@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from report import drawing
 from report.reading import Results
 from report.sections import Section, Table
-from report.text import few, number
+from report.text import crossed, few, number
 
 GROUP, ORDER = "Data and methods", 20
 SHOWN = 9  # panels
@@ -103,15 +103,11 @@ def _told(tried: pd.DataFrame, names: list[str]) -> str:
 
 def table(tried: pd.DataFrame, order: list[str]) -> Table:
     """A row a method, a column a rate."""
-    rates = sorted(tried.lr.unique())
-    rows = []
-    for name in [name for name in order if name in set(tried.method)]:
-        own = tried[tried.method == name].set_index("lr")
-        marks = chose(own)
-        cells = {f"{rate:g}": number(own.val_acc.get(rate, float("nan")), ".3f") for rate in rates}
-        rows.append({"Method": name, **{k: v + " *" * bool(marks.get(float(k), False)) for k, v in cells.items()}})
+    tried = tried.sort_values("lr")
+    told = [number(v, ".3f") + " *" * chosen for v, chosen in zip(tried.val_acc, chose(tried), strict=True)]
+    text = crossed(tried.assign(rate=tried.lr.map("{:g}".format)), ["method"], "rate", told, order)
     return Table(
         "tuning", "Learning rates tried",
         "Best validation accuracy of a short run at each rate; * the rate chosen, a dash: "
-        "not tried.", tried, pd.DataFrame(rows),
+        "not tried.", tried.sort_index(), text,
     )  # fmt: skip

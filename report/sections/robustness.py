@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 from report import drawing
 from report.reading import Results
 from report.sections import Section, Table
-from report.text import few, interval, listed, number, plural, points, signed, span
+from report.text import crossed, few, interval, listed, number, plural, points, signed, span
 
 GROUP, ORDER = "Evidence", 15
 MEAN = "mean"  # the kind of the row over all kinds and severities
@@ -99,20 +99,15 @@ def pairs_table(pairs: pd.DataFrame) -> list[Table]:
     """The declared method minus each comparator, by kind; no table where nothing was declared."""
     if pairs.empty:
         return []
-    kinds = list(dict.fromkeys(pairs.kind))
-    rows = []
-    for against, own in pairs.groupby("against", sort=False):
-        own = own.drop_duplicates("kind").set_index("kind")
-        cells = {
-            kind.capitalize(): f"{signed(own.difference[kind])} {interval(own.lo[kind], own.hi[kind], plus=True)}"
-            f"{' *' * (own.order[kind] == 'reversed')}"
-            for kind in kinds
-            if kind in own.index
-        }
-        rows.append({"Minus": against, **cells})
+    told = [
+        f"{signed(own.difference)} {interval(own.lo, own.hi, plus=True)}{' *' * (own.order == 'reversed')}"
+        for own in pairs.itertuples()
+    ]
+    long = pairs.assign(kind=pairs.kind.str.capitalize())
+    text = crossed(long, ["against"], "kind", told, list(pairs.against.unique())).rename(columns={"Against": "Minus"})
     note = (
         "Accuracy of the declared method minus the comparator's, mean over severities, with unadjusted 95 % intervals: "
         "exploratory. Mean: kinds as well as patients and runs drawn anew. * the order is the reverse of the mean's."
     )
     title = f"{pairs.method.iloc[0]} beside its comparators on corrupted images"
-    return [Table("robustness_pairs", title, note, pairs, pd.DataFrame(rows).fillna("\N{EM DASH}"))]
+    return [Table("robustness_pairs", title, note, pairs, text)]

@@ -5,7 +5,7 @@ import pandas as pd
 from pipelines.evidence.definitions import DEFINITIONS, INTERVALS
 from report.reading import Results
 from report.sections import Section, Table
-from report.text import DASH, few, number, points, with_interval
+from report.text import crossed, few, number, points, with_interval
 
 GROUP, ORDER = "Evidence", 70
 POINTS = ("spread", "jitter", "drawdown")  # measures in units of accuracy, shown in percentage points
@@ -32,14 +32,10 @@ def finding(frame: pd.DataFrame) -> str:
 
 def table(frame: pd.DataFrame, order: list[str], label: str) -> Table:
     """A row a method, a column a measure, with intervals over runs."""
-    rows = frame.set_index(["method", "measure"])
-    names = [name for name in order if name in set(frame.method)]
     measures = [name for name in DEFINITIONS if name in set(frame.measure)]
-    text = pd.DataFrame({
-        "Method": names,
-        **{DEFINITIONS[m][0] + (", points" if m in POINTS else ""): [_shown(rows, name,
-        m) for name in names] for m in measures},
-    })  # fmt: skip
+    heads = {name: DEFINITIONS[name][0] + (", points" if name in POINTS else "") for name in measures}
+    long = frame.assign(head=frame.measure.map(heads))
+    text = crossed(long, ["method"], "head", map(_shown, frame.itertuples()), order)
     meanings = "; ".join(f"{DEFINITIONS[m][0]}: {DEFINITIONS[m][1]}" for m in measures)
     note = (
         "a(t) is the validation accuracy after epoch t; warm-up is the first 30 % of the epochs, rounded up. Values "
@@ -53,10 +49,7 @@ def table(frame: pd.DataFrame, order: list[str], label: str) -> Table:
     return Table("stability", f"Stability of training: {label}", note, frame, text)
 
 
-def _shown(rows: pd.DataFrame, method: str, measure: str) -> str:
+def _shown(row) -> str:
     """A value with its interval, accuracies in percentage points."""
-    if (method, measure) not in rows.index or pd.isna(rows.value[method, measure]):
-        return DASH
-    scale, form = (100, ".2f") if measure in POINTS else (1, ".1f")
-    limits = (scale * float(v) for v in rows.loc[(method, measure), ["value", "lo", "hi"]])
-    return with_interval(*limits, lambda v: number(v, form))
+    scale, form = (100, ".2f") if row.measure in POINTS else (1, ".1f")
+    return with_interval(scale * row.value, scale * row.lo, scale * row.hi, lambda v: number(v, form))
