@@ -164,14 +164,7 @@ def _write_table(params: Params, name: str, rows: list[dict]) -> None:
 
 
 def _show(label: str, result: dict) -> None:
-    ceiling = ", ".join(f"{name} {value:.3g}" for name, value in result["ceiling"].items())
-    print(f"{label}: {ceiling}")
-    width = max([len(row["method"]) for row in result["rows"]], default=0)
-    for row in result["rows"]:
-        print(
-            f"  {row['method']:{width}}  {row['image_size']} px, batch {row['batch_size']}"
-            f"  step {row['step_ms']:.1f} ms"
-            f"  x{row['step_ratio']:.3f} [{row['step_ratio_lo']:.3f}, {row['step_ratio_hi']:.3f}]"
-            f"  peak {row['peak_mib']:.1f} MiB  x{row['peak_ratio']:.3f}",
-            flush=True,
-        )
+    print(f"{label}: {', '.join(f'{name} {value:.3g}' for name, value in result['ceiling'].items())}")
+    shown = ["method", "image_size", "batch_size", "step_ms", "step_ratio", "step_ratio_lo", "step_ratio_hi"]
+    rows = pd.DataFrame(result["rows"]).reindex(columns=[*shown, "peak_mib", "peak_ratio"])
+    print(rows.to_string(index=False, float_format="{:.3f}".format), flush=True)

@@ -4,6 +4,7 @@ For images, and for patients: a patient's probabilities are the mean over his im
 with images of two classes counts once in each.
 """
 
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -35,10 +36,8 @@ def by_patient(outcome: Outcome) -> Outcome:
     pairs, place = np.unique(np.c_[outcome.units, outcome.labels], axis=0, return_inverse=True)
     size = np.bincount(place)
     columns = [np.bincount(place, column) / size for column in outcome.probabilities.T]
-    return Outcome(
-        outcome.method, outcome.seed, np.arange(len(pairs)), pairs[:, 1], np.array(columns).T, pairs[:, 0],
-        outcome.n_units, outcome.patients, outcome.trained_on,
-    )  # fmt: skip
+    probabilities, indices = np.array(columns).T, np.arange(len(pairs))
+    return replace(outcome, indices=indices, labels=pairs[:, 1], probabilities=probabilities, units=pairs[:, 0])
 
 
 def measured(tested: list[Outcome], classes: list[str]) -> dict[tuple[str | None, str], tuple[float, float, float]]:

@@ -56,16 +56,20 @@ def _write_maps(params: Params, runs: dict) -> dict[Path, str]:
     if params.probe is None:
         records.write_arrays(path)
         return {path: "nothing, the profile has no section `probe`"}
-    seeds = sorted({seed for method, seed in runs if params.probed(method, seed)})
-    maps = next((found for seed in seeds if (found := _read_maps(params, runs, seed))), {})
-    if not maps:
+    probed = Probed(params, "gradcam.npz", {"maps": "u n h w"})
+    for seed in sorted({seed for method, seed in runs if params.probed(method, seed)}):
+        there = [method for method in params.method if (method, seed) in runs]
+        maps = {method: own for method in there if (own := probed.read(runs[method, seed]))}
+        if maps:
+            break
+    else:
         raise UserError(
             f"{params.results_dir / 'runs'}: no probed run has a gradcam.npz; run `python -m pipelines.train`, or "
             "leave `probe` out of the profile"
         )
     methods = declared.present(params, maps)
-    seed, first = maps[methods[0]]["seed"], runs[methods[0], maps[methods[0]]["seed"]]
-    indices, labels = maps[methods[0]]["indices"], first["labels"][maps[methods[0]]["places"]]
+    first, own = runs[methods[0], seed], maps[methods[0]]
+    indices, labels = own["indices"], first["labels"][own["places"]]
     probabilities = np.array([runs[method, seed]["probabilities"][maps[method]["places"]] for method in methods])
     agree, differ = choose(labels, probabilities)
     chosen = np.array(agree + differ)
@@ -111,16 +115,6 @@ def _in_turns(order, labels, count: int) -> list[int]:
         turn = seen[labels[place]] = seen.get(labels[place], -1) + 1
         turns.append((turn, rank, int(place)))
     return [place for _, _, place in sorted(turns)[:count]]
-
-
-def _read_maps(params: Params, runs: dict, seed: int) -> dict[str, dict]:
-    """{method: indices (n,), maps (n, h, w), places (n,) in the run's test, seed}, all methods on the same images."""
-    probed = Probed(params, "gradcam.npz", {"maps": "u n h w"})
-    return {
-        method: {**read, "seed": seed}
-        for method in params.method
-        if (method, seed) in runs and (read := probed.read(runs[method, seed]))
-    }
 
 
 def _pixels(params: Params, indices: np.ndarray, labels: np.ndarray) -> np.ndarray:

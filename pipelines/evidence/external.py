@@ -22,16 +22,23 @@ def rows(data: str, there: dict[str, list[Outcome]], own: dict[str, list[Outcome
             continue
         row = {"data": data, "method": method, "runs": len(outcomes), "images": tests.count_images(outcomes)}
         row["patients"] = tests.count_patients(outcomes)
-        for metric in METRICS:
-            estimate = tests.mean(outcomes, metric)
-            lo, hi = estimate.share_interval(counted=metric != "auc")
-            row |= {metric: estimate.mean, f"{metric}_lo": lo, f"{metric}_hi": hi}
+        row |= figures(outcomes)
         home = {outcome.seed: outcome for outcome in own[method]}
         pairs = [(outcome, home[outcome.seed]) for outcome in outcomes]
         found_change = change(pairs, "balanced_accuracy")
         lo, hi = found_change.interval()
         row["own_balanced_accuracy"] = float(np.mean([b.figure("balanced_accuracy")[0] for _, b in pairs]))
         found.append(row | {"change": found_change.mean, "change_lo": lo, "change_hi": hi})
+    return found
+
+
+def figures(outcomes: list[Outcome]) -> dict[str, float]:
+    """The mean over runs of each of `METRICS`, with _lo and _hi."""
+    found = {}
+    for metric in METRICS:
+        estimate = tests.mean(outcomes, metric)
+        lo, hi = estimate.share_interval(counted=metric != "auc")
+        found |= {metric: estimate.mean, f"{metric}_lo": lo, f"{metric}_hi": hi}
     return found
 
 

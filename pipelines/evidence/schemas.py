@@ -24,32 +24,23 @@ import pandas as pd
 
 from pipelines.files.errors import UserError
 
-WORD, NUMBER = "word", "number"
 LARGEST = 2**28  # bytes of a file
 
 
 @dataclass(frozen=True)
-class Column:
-    kind: str
-    meaning: str
-
-
-@dataclass(frozen=True)
 class Table:
-    """A results file: what a row is, its columns, and the command that writes it."""
+    """A results file: what a row is, the meaning of its columns, which of them are words, and who writes it."""
 
     row: str
-    columns: dict[str, Column]
-    command: str = "python -m pipelines.summarise"
+    columns: dict[str, str]
+    words: set[str]
+    command: str
 
 
-def _table(row: str, *columns: str, command: str = Table.command) -> Table:
+def _table(row: str, *columns: str, command: str = "python -m pipelines.summarise") -> Table:
     """Columns as "name: meaning", words marked by a star: "*name: meaning"."""
-    found = {}
-    for column in columns:
-        name, _, meaning = column.partition(": ")
-        found[name.lstrip("*")] = Column(WORD if name.startswith("*") else NUMBER, meaning)
-    return Table(row, found, command)
+    meanings = dict(column.lstrip("*").split(": ", 1) for column in columns)
+    return Table(row, meanings, {column[1:].split(": ")[0] for column in columns if column.startswith("*")}, command)
 
 
 def _with_limits(name: str, meaning: str) -> tuple[str, str, str]:
@@ -276,23 +267,18 @@ def read(directory: str | Path, name: str) -> pd.DataFrame:
     """
     path, table = Path(directory) / f"{name}.csv", TABLES[name]
     again = f"run `{table.command}`"
-    words = {column: str for column, about in table.columns.items() if about.kind == WORD}
     try:
         if path.stat().st_size > LARGEST:
             raise ValueError(f"larger than {LARGEST:,} bytes")
-        header = list(pd.read_csv(path, nrows=0))
         # "None" or "nan" may be a class's name; only an empty field is a missing value.
-        empty = {column: [""] for column in header}
-        kinds = {column: kind for column, kind in words.items() if column in header}
-        found = pd.read_csv(path, keep_default_na=False, na_values=empty, dtype=kinds)
+        found = pd.read_csv(path, keep_default_na=False, na_values=[""], dtype=dict.fromkeys(table.words, str))
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; {again} first") from None
     except Exception as error:  # pandas raises many types for text that is no table
         raise UserError(f"{path}: not readable as CSV ({error}); {again} again") from None
     if missing := [column for column in table.columns if column not in found]:
         raise UserError(f"{path}: no column {', '.join(missing)}; {again} again")
-    numbers = [column for column, about in table.columns.items() if about.kind == NUMBER]
-    for column in numbers:
+    for column in (name for name in table.columns if name not in table.words):
         if found[column].isna().all():  # a column without a value has no type
             found[column] = found[column].astype(float)
         elif not pd.api.types.is_numeric_dtype(found[column]) or pd.api.types.is_bool_dtype(found[column]):

@@ -8,7 +8,7 @@ import pandas as pd
 
 from pipelines.data import external
 from pipelines.evidence import outcomes
-from pipelines.evidence.external import METRICS
+from pipelines.evidence.external import METRICS, figures
 from pipelines.evidence.outcomes import Outcome
 from pipelines.files import records
 from pipelines.files.errors import UserError
@@ -58,11 +58,7 @@ def evaluate(
         )
         row = {"method": method, "network": name, "images": len(places)}
         row["patients"] = outcomes.count_patients([outcome])
-        for metric in METRICS:
-            estimate = outcomes.mean([outcome], metric)
-            lo, hi = estimate.share_interval(counted=metric != "auc")
-            row |= {metric: estimate.mean, f"{metric}_lo": lo, f"{metric}_hi": hi}
-        rows.append(row)
+        rows.append(row | figures([outcome]))
     _tell(rows, folder)
     if out is not None:
         records.write_csv(out, pd.DataFrame(rows))
