@@ -24,8 +24,7 @@ def measure_all(device: torch.device, *, rounds: int, block_s: float, cases: Seq
         rounds: of each work. block_s: seconds that one takes at least in a round.
 
     Returns:
-        As `benches.measure_all`: "rows" (columns of cost_layers.csv), "ceiling", and "left_out": reasons by
-        case.
+        As `benches.measure_all`: "rows" (columns of cost_layers.csv), "ceiling", "left_out": reasons by case.
 
     Raises:
         ValueError: a layer does not agree with its reference.
@@ -43,7 +42,11 @@ def measure_all(device: torch.device, *, rounds: int, block_s: float, cases: Seq
                 left_out[case.method] = f"package {error.name!r} is not installed: pip install -e '.[reference]'"
             print(f"layers: {case.method} left out: {left_out[case.method]}", flush=True)
             continue
-        _show(row)
+        print(
+            f"layers: {row['layer']}, {row['method']} ({row['shape']}): {row['ms']:.3g} ms, "
+            f"x{row['reference_ratio']:.3f} of the reference, x{row['floor_ratio']:.2f} of the floor ({row['bound']})",
+            flush=True,
+        )
         rows.append(row)
         for name, values in own.items():
             speeds[name] += values
@@ -148,14 +151,3 @@ def checked(name: str, work: Comparison) -> float:
             f"expected at most {TOLERANCE:g}; run tests/test_selective_scan*.py, test_kan*.py and test_layer_costs.py"
         )
     return error
-
-
-def _show(row: dict) -> None:
-    ratio = f"x{row['reference_ratio']:.3f} [{row['reference_ratio_lo']:.3f}, {row['reference_ratio_hi']:.3f}]"
-    print(
-        f"layers: {row['layer']}, {row['method']} ({row['shape']}): error {row['error']:.1e}, {TOLERANCE:g} allowed\n"
-        f"  {row['ms']:.3g} ms  {ratio} of the reference  x{row['floor_ratio']:.2f} of the floor ({row['bound']})\n"
-        f"  peak {row['peak_mib']:.1f} MiB  x{row['peak_ratio']:.3f} of the reference  "
-        f"kept {row['kept_per_element']:.1f} bytes an element, the reference {row['reference_kept_per_element']:.1f}",
-        flush=True,
-    )
