@@ -22,7 +22,7 @@ from report.drawing.palette import INK, QUIET, RULE  # noqa: E402
 WIDTH = 5.6  # inches
 SMALL = 8.5  # points, of what is written inside a panel
 LARGEST = 120_000  # bytes of a PNG, since some stand in Git
-COLORS = 128  # of a PNG
+COLORS = 256  # of a PNG
 FINENESS = (190, 160, 135, 115, 100, 80)  # dots an inch, the first that fits
 
 _RC = {
@@ -80,7 +80,7 @@ def _png(figure: Figure) -> bytes:
     for dpi in FINENESS:
         drawn, small = io.BytesIO(), io.BytesIO()
         figure.savefig(drawn, format="png", dpi=dpi)
-        Image.open(drawn).convert("RGB").quantize(COLORS, dither=Image.Dither.NONE).save(small, "png", optimize=True)
+        Image.open(drawn).convert("RGB").quantize(COLORS, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(small, "png", optimize=True)
         if small.tell() <= LARGEST:
             break
     return small.getvalue()
