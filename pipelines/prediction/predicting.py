@@ -26,13 +26,25 @@ def predict(
     """
     files = images.find(places)
     networks = ensemble.load(params, method, seeds, device, merged=merged)
+    told = 0
+
+    def write(file) -> None:
+        nonlocal told
+        table = _table(networks, files)
+        told = len(table)
+        text = table.to_csv(index=False, float_format="%.6f", lineterminator="\n")
+        file.write(text.encode(errors="surrogateescape"))
+
+    records.write_atomically(out, write)  # opened first: a place that cannot be written is told at once
+    print(f"{out}: {told} of {len(files)} images")
+    return len(files) - told
+
+
+def _table(networks: ensemble.Ensemble, files: Sequence[Path]) -> pd.DataFrame:
     places, each = ensemble.predict(networks, files)
     mean, predicted = each.mean(0), each.mean(0).argmax(1)
     table = {"file": [files[place] for place in places], "predicted": np.array(networks.classes)[predicted]}
     table |= {f"p_{name}": mean[:, place] for place, name in enumerate(networks.classes)}
     if len(each) > 1:
         table["spread"] = each.std(0, ddof=1)[np.arange(len(places)), predicted]
-    text = pd.DataFrame(table).to_csv(index=False, float_format="%.6f", lineterminator="\n")
-    records.write_atomically(out, lambda file: file.write(text.encode(errors="surrogateescape")))
-    print(f"{out}: {len(places)} of {len(files)} images")
-    return len(files) - len(places)
+    return pd.DataFrame(table)

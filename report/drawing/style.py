@@ -80,7 +80,9 @@ def _png(figure: Figure) -> bytes:
     for dpi in FINENESS:
         drawn, small = io.BytesIO(), io.BytesIO()
         figure.savefig(drawn, format="png", dpi=dpi)
-        Image.open(drawn).convert("RGB").quantize(COLORS, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(small, "png", optimize=True)
+        Image.open(drawn).convert("RGB").quantize(COLORS, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(
+            small, "png", optimize=True
+        )
         if small.tell() <= LARGEST:
             break
     return small.getvalue()

@@ -168,7 +168,8 @@ def change(params, **arrays):
         ({"clean": np.array([{}] * 60)}, "not readable"),
         ({"predicted": lambda a: a[:, :4]}, r"should be .*\(k, 5, n\)"),
         ({"predicted": lambda a: a.astype(float)}, "integers"),
-        ({"clean": lambda a: a.astype(int) - 9}, "clean is right on 0.000 of the images"),
+        ({"predicted": lambda a: a + 4}, "classes should be 0 to 3"),
+        ({"clean": lambda a: a.astype(int) - 9}, "classes should be 0 to 3"),
         ({"labels": lambda a: a[::-1]}, "labels differ"),
         ({"labels": lambda a: a[:, None]}, "should be"),
         ({"indices": lambda a: a + 1}, "not test images"),
@@ -179,7 +180,7 @@ def change(params, **arrays):
         ({"kinds": np.array(["mean", *"abcde"])}, "'mean'"),
         ({"kinds": np.array([*"abcdef"])}, "kinds differ from those in"),
         ({"kinds": np.arange(6)}, "kinds should be words"),
-        ({"clean": lambda a: (a + 1) % 4}, "clean is right on"),
+        ({"clean": lambda a: (a + 1) % 4}, "clean names class"),
     ],
 )
 def test_a_damaged_file_is_named(workdir, arrays, message):

@@ -94,6 +94,15 @@ def test_damaged_files_are_told_and_the_others_go_on(here, tmp_path, capsys):
     )
 
 
+def test_a_place_that_cannot_be_written_is_told_before_the_networks_are_asked(tmp_path, here, capsys, monkeypatch):
+    monkeypatch.setattr(ensemble, "predict", None)
+    (tmp_path / "file").write_text("")
+    out = tmp_path / "file" / "predictions.csv"
+    scan = "scans/CNV/CNV-0-0.png"
+    assert predict.main(["--method", "full", "--seed", "0", scan, "--out", str(out), "--device", "cpu"]) == 1
+    assert str(tmp_path / "file") in capsys.readouterr().err
+
+
 def test_batches_of_any_size_hold_every_file_in_order(tmp_path, here):
     files = images.find([write_scans(tmp_path / "new", 100, patients=3)])
     files[4].write_bytes(b"no image")
