@@ -9,7 +9,7 @@ import pandas as pd
 
 from report.claims import Verdict, method_of_claims, verdicts
 from report.claims.tests import CONTRADICTED, NOT_TESTED, SUPPORTED, WORDS
-from report.reading import Results, beside
+from report.reading import Results, beside, ranked
 from report.text import percent, points, setting, span
 
 PAPER = "https://arxiv.org/abs/2505.18315"
@@ -61,10 +61,11 @@ def sentence(results: Results) -> str:
     if method in methods.index:  # beside others trained on as many labels
         methods = methods[methods.share == methods.share[method]]
         runs = runs[runs.method == method]
-    best = methods.acc_mean.idxmax()
+    told = ranked(methods)
+    best = told.acc_mean.idxmax()
     where = f"{span(runs.n_train)} {images(results)}{design(results)}"
     if method not in methods.index:
-        several = f"of {len(methods)} methods" if len(methods) > 1 else "the only method,"
+        several = f"of {len(told)} methods" if len(told) > 1 else "the only method,"
         right = f"{_percent(methods, best)} of unseen images right"
         return f"Trained on {where}, {best} is most accurate {several} with {right}."
     start = (
@@ -72,9 +73,9 @@ def sentence(results: Results) -> str:
         f"{_percent(methods, method)} of unseen images"
     )
     last = (
-        f"it is the best of {len(methods)} methods"
+        f"it is the best of {len(told)} methods"
         if best == method
-        else f"best of {len(methods)} methods is {best} with {_percent(methods, best)}"
+        else f"best of {len(told)} methods is {best} with {_percent(methods, best)}"
     )
     return f"{start}{_against_full(results, methods)}; {last}."
 

@@ -82,6 +82,11 @@ class Results:
         return self.methods[self.methods.share == (run if len(run) else self.methods.share).max()]
 
     @property
+    def ranked(self) -> pd.DataFrame:
+        """The methods of `whole` that findings may rank."""
+        return ranked(self.whole)
+
+    @property
     def reference(self) -> str | None:
         """The first fully fine-tuned method that has a run, on all of the labels: what costs are related to."""
         found = self.whole[(self.whole.family == "full") & (self.whole.seeds > 0)]
@@ -188,6 +193,15 @@ class Results:
         if not found.get("gpu") and not found.get("cpu"):
             return "a machine that cost.json does not name"
         return found.get("gpu") or f"{found['cpu']}, {plural(found['threads'], 'thread')}"
+
+
+def ranked(methods: pd.DataFrame) -> pd.DataFrame:
+    """Those with as many runs as any method should have, for the mean of fewer folds is not told beside theirs; where
+    there is none, all with a run.
+    """
+    run = methods[methods.seeds > 0]
+    whole = run.seeds >= methods.planned.min()
+    return run[whole] if whole.any() else run
 
 
 def load(directory: Path) -> Results:

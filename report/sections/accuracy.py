@@ -18,7 +18,7 @@ def section(results: Results) -> Section | None:
     if methods.empty:
         return None
     drawn = figure(methods, results.complete, panels(methods, results.declared[:1]))
-    title = finding(methods)
+    title = finding(results.ranked)
     best = methods.sort_values("acc_mean", ascending=False)
     told = "; ".join(f"{name} {number(value, '.3f')}" for name, value in best.acc_mean.items())
     return Section(

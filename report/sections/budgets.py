@@ -11,7 +11,7 @@ NEAR = 0.25  # of the CoLoRA method's trained parameters
 
 
 def section(results: Results) -> Section | None:
-    methods = results.whole[results.whole.acc_mean.notna()]
+    methods = results.ranked
     groups = budgets(methods, results.declared[:1])
     if not groups:
         return None

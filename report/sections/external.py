@@ -4,7 +4,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from report import drawing
-from report.reading import Results
+from report.reading import Results, ranked
 from report.sections import Section, Table
 from report.text import few, interval, number, points, signed, span
 
@@ -19,7 +19,7 @@ def section(results: Results) -> Section | None:
     rows = results.external[results.external.balanced_accuracy.notna()]
     if rows.empty:
         return None
-    title = finding(rows, results.contrasts)
+    title = finding(rows[rows.method.isin(ranked(results.methods).index)], results.contrasts)
     sizes = "; ".join(
         f"{data}: {span(own.images)} images{f' of {span(own.patients)} patients' if own.patients.notna().any() else ''}"
         for data, own in rows.groupby("data", sort=False)

@@ -19,7 +19,7 @@ def section(results: Results) -> Section | None:
         return None
     names = results.varied(SHOWN, set(results.curves.method))
     curves = results.curves[results.curves.method.isin(names)]
-    title = finding(results.curves, [name for name in results.whole.index if name in results.learnt])
+    title = finding(results.curves, [name for name in results.ranked.index if name in results.learnt])
     caption = (
         "Validation accuracy after each epoch, mean over runs; band: lowest to highest run. "
         f"{results.describe('val')}. Grey: full fine-tuning (dashed) and head-only (dotted) of the first network. "

@@ -21,7 +21,7 @@ AXES = {  # column: name of the axis, and how its values are written
 
 
 def section(results: Results) -> Section | None:
-    points = collected(results.whole, results.cost)
+    points = collected(results.ranked, results.cost)
     if points.trainable.count() < 2:
         return None
     columns = [name for name in AXES if points[name].notna().sum() > 1]

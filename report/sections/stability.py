@@ -15,7 +15,7 @@ def section(results: Results) -> Section | None:
     if results.stability.value.isna().all():
         return None
     made = table(results.stability, list(results.methods.index), results.describe("val"))
-    learnt = results.stability[results.stability.method.isin(results.learnt)]
+    learnt = results.stability[results.stability.method.isin(results.ranked.index.intersection(results.learnt))]
     title = finding(learnt if len(learnt) else results.stability)
     return Section(name="stability", group=GROUP, title=title, tables=[made], folded=True)
 

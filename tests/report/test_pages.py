@@ -15,7 +15,7 @@ from report import claims, pages
 from report.__main__ import main
 from report.pages import building, first_screen, markdown, model_card
 from report.reading import PAPER, load
-from report.sections import Section, audit
+from report.sections import Section, audit, build
 from report.sections import claims as claims_section
 from report.text import Table
 from tests.report import made
@@ -50,6 +50,16 @@ def test_the_sentence_without_the_method_names_the_best(results):
     others = results.methods.drop(index=made.METHOD)
     found = first_screen.sentence(replace(results, methods=others, contrasts=results.contrasts.iloc[:0]))
     assert "vit-full is most accurate of 9 methods with 94.7 % of unseen images right" in found
+
+
+def test_the_best_has_as_many_runs_as_others(results):
+    methods = results.methods.copy()
+    methods.loc["vit-full", ["acc_mean", "seeds"]] = [0.999, 1]
+    changed = replace(results, methods=methods)
+    assert "vit-full" not in first_screen.sentence(changed)
+    built = {section.name: section for section in build(changed)}
+    assert not any("vit-full" in built[name].title for name in ("accuracy", "pareto", "learning_curves"))
+    assert "vit-full" in built["accuracy"].alt  # which shows it all the same
 
 
 def test_the_sentence_rounds_as_the_tables_do(results):

@@ -10,7 +10,7 @@ import pytest
 
 from pipelines.files.errors import UserError
 from report import drawing
-from report.reading import load
+from report.reading import load, ranked
 from report.reading.explained import read_explained, read_scans
 from report.sections.beside_paper import counterparts
 
@@ -149,3 +149,10 @@ def test_vgg16s_figures_stand_beside_another_cnn_only_where_there_is_no_vgg16():
     assert counterparts(methods, paper, "folder").accuracy.tolist() == [0.91, 0.9]
     methods.loc["full"] = ["vgg16", "CNN"]
     assert counterparts(methods, paper, "folder").method.tolist() == ["resnet50-head-only", "full"]
+
+
+def test_the_mean_of_fewer_runs_is_not_ranked():
+    methods = pd.DataFrame({"seeds": [5, 10, 1, 0], "planned": [5, 15, 5, 5]}, index=list("abcd"))
+    assert list(ranked(methods).index) == ["a", "b"]
+    assert list(ranked(methods.loc[["c", "d"]]).index) == ["c"]
+    assert ranked(methods.loc[["d"]]).empty
