@@ -102,7 +102,7 @@ def workers() -> list[int]:
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         try:
-            if b"pipelines.launching.worker" in (process / "cmdline").read_bytes():
+            if (process / "cmdline").read_bytes().startswith(b"ray::work"):
                 cwd = str((process / "cwd").resolve())
                 found += [int(process.name)] if "working_dir_files" in cwd else []
         except OSError:  # ended meanwhile

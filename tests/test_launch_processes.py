@@ -149,7 +149,7 @@ def do(task):
     else:
         print(os.getpid())
 
-worker._do = do
+worker.do = do
 worker.main()
 """
 

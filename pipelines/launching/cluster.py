@@ -1,9 +1,10 @@
 """Workers on a Ray cluster: this process alone writes results; nodes send theirs back as bytes.
 
 Ray itself carries code, parameters, data and weights: they are the working directory of its runtime environment, which
-each node unpacks once. An actor holds a place on a node, and in it a worker that stays for the next task.
+each node unpacks once. Ray finds each task a place, and without a GPU its process stays for the next.
 """
 
+import io
 import json
 import logging
 import math
@@ -12,8 +13,9 @@ import signal
 import socket
 import tempfile
 import time
+import traceback
 from collections import Counter
-from contextlib import suppress
+from contextlib import redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
 
 import ray
@@ -22,9 +24,10 @@ from pydantic import ValidationError
 
 from pipelines.files import records
 from pipelines.files.errors import UserError
+from pipelines.launching import worker
 from pipelines.launching.grid import Grid, Task, Wave
 from pipelines.launching.packing import portable
-from pipelines.launching.processes import GRACE_S, Worker, cores
+from pipelines.launching.processes import GRACE_S, cores, last_word, variables
 from pipelines.profile import ParamsError, load
 from pipelines.runs import environment
 from pipelines.runs.code import ROOT
@@ -38,58 +41,48 @@ class NodeError(UserError):
     """A node can run no run; the message names it, what is wrong, and what to do."""
 
 
-class Node:
-    """An actor: one worker on a node, in Ray's copy of the project there.
+def work(method: str, seed: int | None, chosen: bytes | None, shared: str | None, manifest: str) -> dict:
+    """Do a task on a node, in Ray's copy of the project there.
 
     Args:
+        chosen: the record of the method's trials, which a run needs.
         shared: where the node finds data and checkpoints, or None if they are in the copy.
         manifest: sha256 that the manifest of the data must have.
+
+    Returns:
+        {"node", "log", "files": {path: bytes}}, or {"node", "unfit": why} if no task can run there.
     """
+    node = f"{socket.gethostname()} ({ray.get_runtime_context().get_node_id()[:12]})"
+    params = load("params.yaml")
+    if unfit := _unfit(params.data_dir, shared, manifest):
+        return {"node": node, "unfit": unfit}
+    task = Task(Wave("params.yaml", params), 0, method, seed)
+    if chosen is not None:
+        records.write_atomically(params.tune_file(method), lambda file: file.write(chosen))
+    log = io.StringIO()
+    with redirect_stdout(log), redirect_stderr(log):
+        try:
+            worker.do({"profile_file": "params.yaml", "method": method, "seed": seed})
+        except Exception:
+            traceback.print_exc()
+    files = {path.as_posix(): path.read_bytes() for path in _files(task)}
+    return {"node": node, "log": log.getvalue(), "files": files}
 
-    def __init__(self, threads: int, gpu: bool, shared: str | None, manifest: str):
-        self.options = {"threads": threads, "gpu": None if gpu else ""}  # Ray has set which GPU
-        self.shared, self.manifest, self.worker = shared, manifest, None
-        self.name = f"{socket.gethostname()} ({ray.get_runtime_context().get_node_id()[:12]})"
 
-    def do(self, method: str, seed: int | None, chosen: bytes | None) -> dict:
-        """Do a task, for which its method's trials may be `chosen`.
-
-        Returns:
-            {"node", "why", "log", "files": {path: bytes}}, or {"node", "unfit": why} if no task can run here.
-        """
-        params = load("params.yaml")
-        task = Task(Wave("params.yaml", params), 0, method, seed)
-        if unfit := self._unfit(params.data_dir):
-            return {"node": self.name, "unfit": unfit}
-        if chosen is not None:
-            records.write_atomically(params.tune_file(method), lambda file: file.write(chosen))
-        if self.worker is None or not self.worker.alive:
-            self.worker = Worker(task.log, **self.options)
-        self.worker.start(task)
-        why, _ = self.worker.collect()
-        files = {path.as_posix(): path.read_bytes() for path in _files(task)}
-        return {"node": self.name, "why": why, "log": task.log.read_bytes(), "files": files}
-
-    def _unfit(self, data: Path) -> str | None:
-        for folder in (data, Path("checkpoints")) if self.shared else ():
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            with suppress(FileExistsError):  # of another actor here
-                folder.symlink_to(Path(self.shared) / folder)
-        path = Path(self.shared or "", data, "manifest.json")
-        if not path.is_file():
-            return (
-                f"{path} is not there; mount the shared folder on every node under the path given to --shared, "
-                "or leave --shared out and Ray carries the data"
-            )
-        if records.sha256_file(path) != self.manifest:
-            return f"{path} is not the file that the launcher has; prepare the data anew in the shared folder"
-        return None
-
-    def interrupt(self) -> None:
-        """Let the task stop, as by Ctrl-C; called while `do` waits."""
-        with suppress(ProcessLookupError):
-            if self.worker:
-                os.killpg(self.worker.process.pid, signal.SIGINT)
+def _unfit(data: Path, shared: str | None, manifest: str) -> str | None:
+    for folder in (data, Path("checkpoints")) if shared else ():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with suppress(FileExistsError):  # of another task here
+            folder.symlink_to(Path(shared) / folder)
+    path = Path(shared or "", data, "manifest.json")
+    if not path.is_file():
+        return (
+            f"{path} is not there; mount the shared folder on every node under the path given to --shared, "
+            "or leave --shared out and Ray carries the data"
+        )
+    if records.sha256_file(path) != manifest:
+        return f"{path} is not the file that the launcher has; prepare the data anew in the shared folder"
+    return None
 
 
 def _files(task: Task) -> list[Path]:
@@ -121,10 +114,8 @@ class Cluster:
         self.threads = args.threads or min(
             max(1, int(node.get("CPU", 1) * self.gpu // node["GPU"])) if self.gpu else 1 for node in nodes
         )
-        self.running: dict = {}  # reference -> (task, (actor, reference of its being up))
-        self._idle: list = []
+        self.running: dict = {}  # reference -> task
         self._losses: Counter = Counter()
-        self._unstarted: Counter = Counter()
         self._counted = -math.inf
         if not self.slots:
             ray.shutdown()
@@ -133,10 +124,13 @@ class Cluster:
                 "lower --threads, or add nodes"
             )
         memory = {"memory": int(args.memory * 2**30)} if args.memory else {}
-        self._actor = ray.remote(Node).options(
-            num_cpus=self.threads, num_gpus=self.gpu, max_concurrency=2, **memory
-        )  # fmt: skip
-        self._about = (self.threads, self.gpu > 0, args.shared, records.sha256_file(_manifest(self.params)))
+        # Without retries of its own: Ray would repeat for ever what the memory of a node cannot hold.
+        hidden = {} if self.gpu else {"CUDA_VISIBLE_DEVICES": ""}
+        self._work = ray.remote(
+            num_cpus=self.threads, num_gpus=self.gpu, max_retries=0, **memory,
+            runtime_env={"env_vars": variables(self.threads) | hidden},
+        )(work)  # fmt: skip
+        self._where = args.shared, records.sha256_file(self.params.data_dir / "manifest.json")
 
     def _stage(self, folder: Path) -> None:
         """Fill the working directory that nodes get, with links."""
@@ -181,14 +175,9 @@ class Cluster:
         return len(self.running) < self.slots
 
     def start(self, task: Task) -> None:
-        if self._idle:
-            actor, up = self._idle.pop()
-        else:
-            actor = self._actor.remote(*self._about)
-            up = actor.__ray_ready__.remote()
         tuned = self.params.tune_file(task.method)
         chosen = tuned.read_bytes() if task.seed is not None and tuned.is_file() else None
-        self.running[actor.do.remote(task.method, task.seed, chosen)] = task, (actor, up)
+        self.running[self._work.remote(task.method, task.seed, chosen, *self._where)] = task
 
     def ended(self, seconds: float) -> list[tuple[Task, str | None]]:
         """Tasks that have ended and whose results are written, with their last word, None where they are to start
@@ -197,69 +186,44 @@ class Cluster:
         Raises:
             NodeError: a node has not what it needs, so that no task can run there.
         """
-        if len(self.running) + len(self._idle) > self.slots:  # a lost place, for which some actor may wait
-            self._release()
-        ray.wait(list(self.running), num_returns=1, timeout=seconds) if self.running else time.sleep(seconds)
-        done = ray.wait(list(self.running), num_returns=len(self.running), timeout=0)[0] if self.running else []
-        return [(self.running[reference][0], self._collect(reference)) for reference in done if self._ran(reference)]
-
-    def _ran(self, reference) -> bool:
-        """Whether a task's actor was ever up, or has died too often before; else the task is sent out again.
-
-        Ray takes seconds to learn that a node is lost, and until then may put new actors there.
-        """
-        task, (_, up) = self.running[reference]
-        try:
-            ray.get(up, timeout=0)
-        except (ray.exceptions.RayActorError, ray.exceptions.GetTimeoutError):
-            self._unstarted[task] += 1
-            if self._unstarted[task] <= RETRIES:
-                del self.running[reference]
-                self.start(task)
-                return False
-        return True
+        if not self.running:
+            time.sleep(seconds)
+            return []
+        done, _ = ray.wait(list(self.running), timeout=seconds)
+        return [(self.running[reference], self._collect(reference)) for reference in done]
 
     def _collect(self, reference) -> str | None:
-        task, (actor, up) = self.running.pop(reference)
+        task = self.running.pop(reference)
         try:
             result = ray.get(reference)
-        except ray.exceptions.RayActorError as error:
-            self._release()  # some may be on the same node
+        except ray.exceptions.TaskCancelledError:
+            return ""
+        except ray.exceptions.RayTaskError as error:
+            return f"{type(error.cause).__name__}: {error.cause}"
+        except ray.exceptions.RayError as error:
             self._counted = -math.inf
             self._losses[task] += 1
             lost = f"lost with its node or process: {str(error).splitlines()[0]}"
             return None if self._losses[task] <= RETRIES else lost
-        except ray.exceptions.RayTaskError as error:
-            ray.kill(actor)
-            return f"{type(error.cause).__name__}: {error.cause}"
         if "unfit" in result:
             raise NodeError(f"node {result['node']}: {result['unfit']}")
-        self._idle.append((actor, up))
-        where = f"node {result['node']}\n".encode()
-        records.write_atomically(task.log, lambda file: file.write(where + result["log"]))
-        return store(task, result) or f"{result['why']} (on node {result['node']})"
-
-    def _release(self) -> None:
-        """Give idle actors' places back."""
-        for actor, _ in self._idle:
-            ray.kill(actor)
-        self._idle = []
+        log = f"node {result['node']}\n{result['log']}"
+        records.write_atomically(task.log, lambda file: file.write(log.encode()))
+        return store(task, result) or f"{last_word(0, result['log'])} (on node {result['node']})"
 
     def stop(self, impatient) -> list[tuple[Task, str | None]]:
         """Interrupt what runs, kill it after a grace time or once `impatient()`, return it, and leave the cluster."""
-        for _, (actor, _) in self.running.values():
-            actor.interrupt.remote()
+        for reference in self.running:
+            ray.cancel(reference)
         deadline, left = time.monotonic() + GRACE_S, list(self.running)
         while left and time.monotonic() < deadline and not impatient():
             _, left = ray.wait(left, num_returns=len(left), timeout=0.2)
+        for reference in left:
+            ray.cancel(reference, force=True)
         stopped = [
             (task, "" if reference in left else self._collect(reference))
-            for reference, (task, _) in list(self.running.items())
+            for reference, task in list(self.running.items())
         ]
-        for _, (actor, _) in self.running.values():
-            ray.kill(actor)  # the kernel kills its worker with it
-        self._release()
-        self.running = {}
         ray.shutdown()
         return stopped
 
@@ -290,10 +254,6 @@ def store(task: Task, result: dict) -> str | None:
         records.write_atomically(Path(name), lambda file, content=content: file.write(content))
     records.write_json(task.record_file, record)
     return None
-
-
-def _manifest(params) -> Path:
-    return params.data_dir / "manifest.json"
 
 
 def _connect(address: str, folder: str) -> None:

@@ -61,15 +61,19 @@ def _lines(path: Path) -> list[str]:
     return path.read_text().splitlines() if path.is_file() else []
 
 
+def variables(threads: int) -> dict[str, str]:
+    """Of the environment of a process that trains: what must stand before torch is loaded and a GPU computes."""
+    chosen = {"OMP_WAIT_POLICY": "PASSIVE", "CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
+    return {name: os.environ.get(name, value) for name, value in chosen.items()} | {"OMP_NUM_THREADS": str(threads)}
+
+
 class Worker:
     """A process of `pipelines.launching.worker`, its threads and its GPU (None: as this process sees them)."""
 
     def __init__(self, log: Path, *, threads: int, gpu: str | None):
         self.task: Task | None = None
         path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-        environment = {**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": str(threads)}
-        environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-        environment.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # must stand before the first product on a GPU
+        environment = {**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1", **variables(threads)}
         if gpu is not None:
             environment["CUDA_VISIBLE_DEVICES"] = gpu
         self.connection, theirs = Pipe()

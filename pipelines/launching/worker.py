@@ -28,12 +28,13 @@ def serve(connection: Connection) -> None:
             os.dup2(log.fileno(), 1)
             os.dup2(log.fileno(), 2)
         before = _peak(reset=True)
-        _do(task)
+        do(task)
         _clean()
         connection.send(max(_peak(), before))
 
 
-def _do(task: dict) -> None:
+def do(task: dict) -> None:
+    """Tune or train; a mistake of the user's is printed."""
     from pipelines.files.errors import UserError
     from pipelines.profile import load
     from pipelines.training import runner, tuning
