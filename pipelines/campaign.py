@@ -10,7 +10,8 @@ Here, `python -m pipelines.pack data.tar.xz --without-code` packs what the code 
     python -m pipelines.campaign plan.yaml --unpack data.tar.xz --out back --minutes 20 --per-gpu 8 --threads 2
 
 unpacks it, checks that the GPU computes what a CPU does, and trains until the time is up. Every half minute, and at the
-end, back/results-N.tar.gz hold what has been made; unpacked in the project's folder, here or there, the runs count.
+end, a further back/results-NNN.tar.gz has what is new; unpacked in their order in the project's folder, here or there,
+the runs count.
 """
 
 from pathlib import Path

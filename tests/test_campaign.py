@@ -73,15 +73,18 @@ def test_a_killed_campaign_leaves_whole_archives_and_no_process(plan, workdir):
         "import sys; from pipelines import campaign; from pipelines.launching import campaign as room\n"
         "room.EVERY_S = 0; sys.exit(campaign.main(['plan.yaml', '--skip-checks', '--jobs', '1', '--out', 'back']))"
     )
+
+    def packed():
+        return sorted(Path("back").glob("results-*.tar.gz"))
+
     with subprocess.Popen(
         [sys.executable, "-c", script], env={**environment(), "PYTHONPATH": str(ROOT)}, stdout=subprocess.DEVNULL
     ) as process:
         wait_for(lambda: Path("results/tiny/runs/head-only/1/record.json").is_file() or process.poll() is not None)
-        packed = Path("back/results-1.tar.gz")
-        start = packed.stat().st_mtime_ns if packed.is_file() else 0
-        wait_for(lambda: packed.is_file() and packed.stat().st_mtime_ns > start or process.poll() is not None)
+        start = len(packed())
+        wait_for(lambda: len(packed()) > start + 1 or process.poll() is not None)
         process.send_signal(signal.SIGKILL)
-    there = unpacked([packed], workdir / "there")
+    there = unpacked(packed(), workdir / "there")
     assert (there / "results/tiny/runs/head-only/1/record.json").is_file()
     wait_for(lambda: processes_in(workdir) == [" ".join(Path("/proc/self/cmdline").read_text().split("\0"))])
 

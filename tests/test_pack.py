@@ -1,3 +1,4 @@
+import io
 import json
 import subprocess
 import sys
@@ -22,17 +23,13 @@ from tests.conftest import tiny_params
 def committed(monkeypatch):
     """What pack takes for the last commit: the code as it is, so that the test is about this code."""
 
-    def answer(*arguments):
-        if arguments[0] == "rev-parse":
-            return b"ab" * 20 + b"\n"
+    def code():
         listed = subprocess.run(
             ["git", "-C", str(ROOT), "ls-files", "-co", "--exclude-standard", *packing.CODE],
             capture_output=True, text=True,
         )  # fmt: skip
         if listed.returncode:
             pytest.skip("not a git checkout")
-        import io
-
         buffer = io.BytesIO()
         with tarfile.open(fileobj=buffer, mode="w") as tar:
             for name in listed.stdout.split():
@@ -40,7 +37,8 @@ def committed(monkeypatch):
                     tar.add(ROOT / name, name)
         return buffer.getvalue()
 
-    monkeypatch.setattr(packing, "_committed", answer)
+    monkeypatch.setattr(packing, "_commit", lambda: "ab" * 20)
+    monkeypatch.setattr(packing, "_code", code)
 
 
 def profile(folder, **changes):
@@ -148,33 +146,30 @@ def test_uncommitted_code_is_refused(tmp_path, monkeypatch):
         (tmp_path / name).parent.mkdir(parents=True)
         (tmp_path / name).write_text("")
     with pytest.raises(packing.PackError, match="not committed.*\n.*conf/profile/mine.yaml$"):
-        packing._committed("rev-parse", "HEAD")
+        packing._commit()
     subprocess.run(["git", "-C", str(tmp_path), "add", "conf"], check=True)
     subprocess.run(["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "y"],
                    check=True)  # fmt: skip
-    assert len(packing._committed("rev-parse", "HEAD").strip()) == 40
+    assert len(packing._commit()) == 40
     (tmp_path / "pipelines").mkdir()
     (tmp_path / "pipelines" / "new.py").write_text("")
     with pytest.raises(packing.PackError, match="code that is not committed.*\n.*pipelines/"):
-        packing._committed("rev-parse", "HEAD")
+        packing._commit()
     subprocess.run(["git", "-C", str(tmp_path), "add", "."], check=True)
     with pytest.raises(packing.PackError, match="code that is not committed.*\n.*pipelines/new.py"):
-        packing._committed("archive", "HEAD")
+        packing._commit()
 
 
-def test_all_code_goes_along_but_results_and_reports_made_of_them(tmp_path):
+def test_all_code_goes_along_but_results_and_reports_made_of_them():
     """Of what is committed the archive has everything else: the ledger's tables, the page's script and styles."""
     if subprocess.run(["git", "-C", str(ROOT), "rev-parse"], capture_output=True).returncode:
         pytest.skip("not a git checkout")
-    committed = subprocess.run(["git", "-C", str(ROOT), "archive", "HEAD"], capture_output=True, check=True).stdout
-    with tarfile.open(tmp_path / "a.tar", "w") as tar:
-        packing._add_code(tar, committed, "top/", left_out={"params.yaml"})
-    with tarfile.open(tmp_path / "a.tar") as tar:
-        packed = {member.name.removeprefix("top/") for member in tar if member.isfile()}
+    with tarfile.open(fileobj=io.BytesIO(packing._code())) as tar:
+        packed = {member.name for member in tar if member.isfile()}
     listed = subprocess.run(
         ["git", "-C", str(ROOT), "ls-tree", "-r", "--name-only", "HEAD"], capture_output=True, text=True, check=True
     ).stdout.splitlines()
-    left = {name for name in listed if name not in packed} - {"params.yaml"}
+    left = {name for name in listed if name not in packed}
     assert left and all(name.startswith(("results/", "report/oct1k", "report/quick/", "report/paper")) for name in left)
     assert {name for name in listed if name.endswith(("/paper.csv", ".js", ".css", ".py"))} <= packed
 

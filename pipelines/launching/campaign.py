@@ -72,16 +72,13 @@ def run(
         LaunchError: a check failed, or as `launcher.launch`.
     """
     start, profiles = time.monotonic(), {wave.params.profile: wave for wave in waves}
-    parcels.ignore(path for files in _made(profiles) for path in files)
+    parcels.ignore(_made(profiles, models=True))
     next_time = 0.0
 
     def tick(now: bool = False) -> None:
         nonlocal next_time
         if now or time.monotonic() > next_time:
-            results, weights = _made(profiles)
-            parcels.update(results)
-            if models:
-                parcels.update(weights)
+            parcels.update(_made(profiles, models))
             next_time = time.monotonic() + EVERY_S
 
     try:
@@ -119,8 +116,8 @@ def _heed_interrupts() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def _made(profiles: dict[str, Wave]) -> tuple[list[Path], list[Path]]:
-    """The files of results that are there now, logs among them, and those of trained weights.
+def _made(profiles: dict[str, Wave], models: bool) -> list[Path]:
+    """The files of results that are there now, logs among them, and after them those of trained weights where asked.
 
     A run's files count once its record, which is written last, is there.
     """
@@ -128,8 +125,8 @@ def _made(profiles: dict[str, Wave]) -> tuple[list[Path], list[Path]]:
     for profile, wave in profiles.items():
         folder = wave.params.results_dir
         for record in sorted((folder / "runs").glob("*/*/record.json")):
-            results += [path for path in sorted(record.parent.iterdir()) if not path.name.startswith(".")]
+            results += sorted(record.parent.glob("[!.]*"))
         results += sorted([*folder.glob("tune/[!.]*.json"), *folder.glob("cost*")])
         results += sorted(Path("checkpoints", profile).glob("*/*.log"))
-        weights += [path for path in sorted(Path("models", profile).rglob("[!.]*")) if path.is_file()]
-    return results, weights
+        weights += [path for path in sorted(Path("models", profile).rglob("[!.]*")) if path.is_file() and models]
+    return results + weights

@@ -19,14 +19,12 @@ from contextlib import redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
 
 import ray
-import yaml
 from pydantic import ValidationError
 
 from pipelines.files import records
 from pipelines.files.errors import UserError
-from pipelines.launching import worker
+from pipelines.launching import packing, worker
 from pipelines.launching.grid import Grid, Task, Wave
-from pipelines.launching.packing import portable
 from pipelines.launching.processes import GRACE_S, cores, last_word, variables
 from pipelines.profile import ParamsError, load
 from pipelines.runs import environment
@@ -134,23 +132,12 @@ class Cluster:
 
     def _stage(self, folder: Path) -> None:
         """Fill the working directory that nodes get, with links."""
-        weights: dict[str, Path] = {}
-        content = portable(self.params, weights)
-        if self.args.shared:
-            links = {}
-            texts = yaml.safe_dump(content, sort_keys=False)
-            for inside, path in weights.items():
-                texts = texts.replace(inside, str(Path(self.args.shared) / path))
-        else:
-            links = {self.params.data_dir.as_posix(): self.params.data_dir, **weights}
-            texts = yaml.safe_dump(content, sort_keys=False)
-        links |= {name: ROOT / name for name in ("pipelines", "baselines", "colora")}
-        for name, path in links.items():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            (folder / name).symlink_to(path.absolute())
-        (folder / "params.yaml").write_text(texts)
-        (folder / ".git_archival.txt").write_text(f"node: {environment.commit()}\n")
-        size = sum(p.stat().st_size for path in links.values() for p in [path, *path.rglob("*")] if p.is_file())
+        packing.stage(folder, {"params.yaml": self.params}, environment.commit(), self.args.shared)
+        for name in ("pipelines", "baselines", "colora"):
+            (folder / name).symlink_to(ROOT / name)
+        size = sum(
+            (Path(top) / name).stat().st_size for top, _, names in os.walk(folder, followlinks=True) for name in names
+        )
         if size > LARGEST:
             raise ParamsError(
                 f"data and weights take {size / 2**20:.0f} MiB, of which Ray carries {LARGEST / 2**20:.0f} at most; "

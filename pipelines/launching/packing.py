@@ -1,9 +1,9 @@
 """Archives for machines without git, DVC or a network: what a profile needs there, and the results that come back."""
 
 import io
-import re
 import subprocess
 import tarfile
+import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -38,68 +38,33 @@ def pack(profile_files: list[str], archive: Path, *, code: bool = True) -> None:
     for params in profiles.values():
         for seed in params.all_seeds:
             prepared.identity(params.data_dir, seed, external=params.data.external_names)
-    weights: dict[str, Path] = {}
-    texts = {name: yaml.safe_dump(portable(params, weights), sort_keys=False) for name, params in profiles.items()}
-    commit = _committed("rev-parse", "HEAD").decode().strip()
-    texts[".git_archival.txt"] = f"node: {commit}\n"
-    committed = _committed("archive", "HEAD") if code else None
-    top = f"{archive.name.split('.')[0]}/" if code else ""
+    commit = _commit()
+    mode, top = {".xz": "w:xz", ".gz": "w:gz"}.get(archive.suffix, "w"), archive.name.split(".")[0] if code else ""
+    with tempfile.TemporaryDirectory(prefix="colora-") as name:
+        folder = Path(name)
+        if code:
+            with tarfile.open(fileobj=io.BytesIO(_code())) as tar:
+                tar.extractall(folder, filter="data")
+        stage(folder, profiles, commit)
+        for params in profiles.values():
+            for made in (params.results_dir / part for part in ("data", "tune", "runs")):
+                if made.exists():
+                    _link(folder / made, made)
 
-    def write(file):
-        mode = {".xz": "w:xz", ".gz": "w:gz"}.get(archive.suffix, "w")
-        with tarfile.open(fileobj=file, mode=mode) as tar:
-            if committed:
-                _add_code(tar, committed, top, left_out=set(texts))
-            for name, text in texts.items():
-                member = tarfile.TarInfo(top + name)
-                member.size = len(text.encode())
-                tar.addfile(member, io.BytesIO(text.encode()))
-            for inside, path in weights.items():
-                tar.add(path, top + inside)
-            for params in profiles.values():
-                for folder in (params.data_dir, *(params.results_dir / name for name in ("data", "tune", "runs"))):
-                    if folder.exists():
-                        tar.add(folder, top + folder.as_posix())
+        def write(file):
+            with tarfile.open(fileobj=file, mode=mode, dereference=True) as tar:
+                for path in sorted(folder.iterdir()):
+                    tar.add(path, Path(top, path.name))
 
-    records.write_atomically(archive, write)
+        records.write_atomically(archive, write)
 
 
-def _committed(*arguments: str) -> bytes:
-    """What git says of the last commit of this code.
+def stage(folder: Path, profiles: dict[str, Params], commit: str | None, shared: str | None = None) -> None:
+    """Fill a folder with what profiles, by the names of their files, need elsewhere: parameters, the commit of the
+    code, and links to data and weights.
 
-    Raises:
-        PackError: no git checkout, or code that differs from the commit.
-    """
-
-    def git(*words):
-        done = subprocess.run(["git", "-C", str(ROOT), *words], capture_output=True)
-        if done.returncode:
-            raise PackError(f"git {words[0]} in {ROOT}: {done.stderr.decode().strip()}; pack from a git checkout")
-        return done.stdout
-
-    made = [f":(exclude)report/{profile.stem}" for profile in (ROOT / "conf" / "profile").glob("*.yaml")]
-    changed = git("status", "--porcelain", "--untracked-files=all", "--", *CODE, *made).decode()
-    if changed:
-        raise PackError(
-            "code that is not committed: the records could not say what made them; commit first:\n" + changed.rstrip()
-        )
-    return git(*arguments)
-
-
-def _add_code(tar: tarfile.TarFile, committed: bytes, top: str, left_out: set[str]) -> None:
-    """All that is committed, but results and the reports made of them."""
-    with tarfile.open(fileobj=io.BytesIO(committed)) as source:
-        profiles = [m[1] for m in (re.fullmatch(r"conf/profile/(.+)\.yaml", name) for name in source.getnames()) if m]
-        made = ("results/", *(f"report/{profile}/" for profile in profiles))
-        for member in source:
-            if member.name not in left_out and not f"{member.name}/".startswith(made):
-                content = source.extractfile(member) if member.isfile() else None
-                member.name = top + member.name
-                tar.addfile(member, content)
-
-
-def portable(params: Params, files: dict[str, Path]) -> dict:
-    """The parameters with every weights file as weights/packed/NAME; `files` gets where each of those is now.
+    Args:
+        shared: the folder where data and weights will be found there; then there are no links to them.
 
     Raises:
         ParamsError: two weights files of one name.
@@ -114,16 +79,60 @@ def portable(params: Params, files: dict[str, Path]) -> dict:
         path = Path(value).expanduser()
         if not path.is_file():
             raise FileNotFoundError(f"weights {value!r}: no such file")
-        inside = f"weights/packed/{path.name}"
-        if files.setdefault(inside, path) != path:
-            raise ParamsError(f"weights {value!r} and {str(files[inside])!r} have one name; rename one of them")
-        return inside
+        if shared:
+            return str(Path(shared) / path)
+        inside = Path("weights/packed", path.name)
+        if (other := _link(folder / inside, path)) != path.absolute():
+            raise ParamsError(f"weights {value!r} and {str(other)!r} have one name; rename one of them")
+        return str(inside)
 
-    content = params.model_dump(mode="json")
-    for section in (content["model"], *content["method"].values()):
-        if "weights" in section:
-            section["weights"] = moved(section["weights"])
-    return content
+    for name, params in profiles.items():
+        content = params.model_dump(mode="json")
+        for section in (content["model"], *content["method"].values()):
+            if "weights" in section:
+                section["weights"] = moved(section["weights"])
+        (folder / name).write_text(yaml.safe_dump(content, sort_keys=False))
+        if not shared:
+            _link(folder / params.data_dir, params.data_dir)
+    (folder / ".git_archival.txt").write_text(f"node: {commit}\n")
+
+
+def _link(place: Path, path: Path) -> Path:
+    """Let a link to the path stand there unless one does; returns what it leads to."""
+    place.parent.mkdir(parents=True, exist_ok=True)
+    if not place.is_symlink():
+        place.symlink_to(path.absolute())
+    return place.readlink()
+
+
+def _commit() -> str:
+    """The last commit of this code.
+
+    Raises:
+        PackError: no git checkout, or code that differs from the commit.
+    """
+    if changed := _git("status", "--porcelain", "--untracked-files=all", "--", *CODE, *_but_made()).decode():
+        raise PackError(
+            "code that is not committed: the records could not say what made them; commit first:\n" + changed.rstrip()
+        )
+    return _git("rev-parse", "HEAD").decode().strip()
+
+
+def _code() -> bytes:
+    """All that is committed, but results and the reports made of them, as a tar archive."""
+    return _git("archive", "HEAD", "--", ".", *_but_made())
+
+
+def _but_made() -> list[str]:
+    profiles = sorted(path.stem for path in (ROOT / "conf" / "profile").glob("*.yaml"))
+    return [f":(exclude){made}" for made in ("results", *(f"report/{profile}" for profile in profiles))]
+
+
+def _git(*words: str) -> bytes:
+    done = subprocess.run(["git", "-C", str(ROOT), *words], capture_output=True)
+    if done.returncode:
+        raise PackError(f"git {words[0]} in {ROOT}: {done.stderr.decode().strip()}; pack from a git checkout")
+    return done.stdout
 
 
 def unpack(archive: Path) -> None:
@@ -142,19 +151,16 @@ def unpack(archive: Path) -> None:
 
 
 class Parcels:
-    """Files as they appear, in archives results-1.tar.gz, results-2.tar.gz, ... of a limited size.
-
-    Every `update` leaves whole archives: new files go into the last, which is written anew, until it would be too
-    large. A file that changes is packed again, into a later archive or the same one.
+    """Files as they appear, in archives results-001.tar.gz, results-002.tar.gz, ... of a limited size. A file that
+    changes is packed again, into a later one.
 
     Args:
-        size: bytes that an archive may have.
+        size: bytes that the files of an archive may have.
     """
 
     def __init__(self, out: Path, *, size: int):
         self.out, self.size = out, size
         self._seen: dict[Path, tuple] = {}
-        self._number, self._open = 1, []
 
     def ignore(self, paths: Iterable[Path]) -> None:
         """Leave these files out unless they change."""
@@ -163,30 +169,30 @@ class Parcels:
     def update(self, paths: Iterable[Path]) -> None:
         """Pack those of the files that are new or have changed."""
         changed = {path: _stamp(path) for path in paths if self._seen.get(path) != _stamp(path)}
-        if changed:
-            self._add(list(changed))
-            self._seen |= changed
+        self._seen |= changed
+        together, total = [], 0
+        for path, (size, _) in changed.items():
+            if size > self.size:
+                print(f"warning: {path} is too large for an archive of {self.size:,} bytes; left out", flush=True)
+                continue
+            if total + size > self.size:
+                self._write(together)
+                together, total = [], 0
+            together.append(path)
+            total += size
+        if together:
+            self._write(together)
 
-    def _add(self, paths: list[Path]) -> None:
-        together = list(dict.fromkeys([*self._open, *paths]))
-        content = io.BytesIO()
-        with tarfile.open(fileobj=content, mode="w:gz", compresslevel=3) as tar:
-            for path in together:
-                tar.add(path, path.as_posix())
-        if len(content.getbuffer()) <= self.size:
-            name = self.out / f"results-{self._number}.tar.gz"
-            records.write_atomically(name, lambda file: file.write(content.getbuffer()))
-            self._open = together
-        elif self._open:
-            self._number, self._open = self._number + 1, []
-            self._add(paths)
-        elif len(paths) > 1:
-            self._add(paths[: len(paths) // 2])
-            self._add(paths[len(paths) // 2 :])
-        else:
-            print(f"warning: {paths[0]} is too large for an archive of {self.size:,} bytes; left out", flush=True)
+    def _write(self, paths: list[Path]) -> None:
+        def write(file):
+            with tarfile.open(fileobj=file, mode="w:gz", compresslevel=3) as tar:
+                for path in paths:
+                    tar.add(path)
+
+        number = 1 + len(list(self.out.glob("results-*.tar.gz")))
+        records.write_atomically(self.out / f"results-{number:03}.tar.gz", write)
 
 
 def _stamp(path: Path) -> tuple:
     found = path.stat()
-    return found.st_mtime_ns, found.st_size
+    return found.st_size, found.st_mtime_ns
