@@ -19,7 +19,6 @@ from contextlib import redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
 
 import ray
-from pydantic import ValidationError
 
 from pipelines.files import records
 from pipelines.files.errors import UserError
@@ -29,7 +28,6 @@ from pipelines.launching.processes import GRACE_S, cores, last_word, variables
 from pipelines.profile import ParamsError, load
 from pipelines.runs import environment
 from pipelines.runs.code import ROOT
-from pipelines.runs.record import Record
 
 LARGEST = 500 * 2**20  # bytes that Ray carries in a working directory
 RETRIES = 3  # of a run that was lost with its node, or sent to one that was lost already
@@ -196,7 +194,8 @@ class Cluster:
             raise NodeError(f"node {result['node']}: {result['unfit']}")
         log = f"node {result['node']}\n{result['log']}"
         records.write_atomically(task.log, lambda file: file.write(log.encode()))
-        return store(task, result) or f"{last_word(0, result['log'])} (on node {result['node']})"
+        store(task, result["files"])
+        return f"{last_word(0, result['log'])} (on node {result['node']})"
 
     def stop(self, impatient) -> list[tuple[Task, str | None]]:
         """Interrupt what runs, kill it after a grace time or once `impatient()`, return it, and leave the cluster."""
@@ -215,32 +214,17 @@ class Cluster:
         return stopped
 
 
-def store(task: Task, result: dict) -> str | None:
-    """Write what a node sent of a task, its record last; returns what is wrong with it, or None.
-
-    Nothing is written unless the record has the fingerprint that it should have here, and every file lies where the
-    task's files do.
-    """
-    files, node, last = dict(result["files"]), result["node"], task.record_file.as_posix()
+def store(task: Task, files: dict[str, bytes]) -> None:
+    """Write what a node sent of a task, its record last, if there is one; the grid finds out whether it is right."""
+    last = task.record_file.as_posix()
     if last not in files:
-        return None
-    try:
-        record = json.loads(files.pop(last))
-        if record["fingerprint"] != task.fingerprint():
-            return f"node {node} sent a record with another fingerprint: it has other data, weights or code"
-        if task.seed is not None:
-            Record.model_validate(record)
-            record["environment"]["dirty"] = environment.dirty()  # nodes have no Git repository
-    except (ValueError, KeyError, TypeError, ValidationError) as error:
-        return f"node {node} sent a malformed record: {error!r}"
-    folders = [task.record_file.parent]
-    folders += [task.params.model_dir(task.method, task.seed)] if task.seed is not None else []
-    if wrong := [name for name in files if Path(name).parent not in folders or ".." in Path(name).parts]:
-        return f"node {node} sent a file that does not belong there: {wrong[0]!r}"
-    for name, content in files.items():
-        records.write_atomically(Path(name), lambda file, content=content: file.write(content))
-    records.write_json(task.record_file, record)
-    return None
+        return
+    if task.seed is not None:
+        record = json.loads(files[last])
+        record["environment"]["dirty"] = environment.dirty()  # nodes have no Git repository
+        files[last] = json.dumps(record, indent=1).encode() + b"\n"
+    for name in sorted(files, key=lambda name: name == last):
+        records.write_atomically(Path(name), lambda file, name=name: file.write(files[name]))
 
 
 def _connect(address: str, folder: str) -> None:

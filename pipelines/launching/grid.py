@@ -89,19 +89,8 @@ class Task:
     def is_complete(self) -> bool:
         """Whether the task's record is there with the right fingerprint, and all files with it."""
         if self.seed is None:
-            return not _needs_tuning(self.params, self.method)
+            return tuning.is_chosen(self.params, self.method)
         return runner.is_complete(self.params, self.method, self.seed, self.fingerprint())
-
-
-def _needs_tuning(params: Params, method: str) -> bool:
-    if not params.tuned(method):
-        return False
-    trials.identity(params, method)  # raises where data or weights are missing, which tuning would not mend
-    try:
-        tuning.chosen_lr(params, method)
-    except ParamsError:
-        return True
-    return False
 
 
 class Grid:
@@ -114,7 +103,6 @@ class Grid:
 
     def __init__(self, waves: list[Wave]):
         self.tasks: list[Task] = []
-        self._trials: dict[tuple[str, str], Task] = {}
         self._seconds: dict[tuple[str, str], list[float]] = {}  # what runs took, here or where their records come from
         profiles: dict[str, Params] = {}
         planned = set()
@@ -124,17 +112,16 @@ class Grid:
                 raise ParamsError(
                     f"{wave.profile_file}: another file has a profile {profile!r} too; rename one of them"
                 )
-            for seed in wave.seeds or []:
+            asked = wave.params.all_seeds if wave.seeds is None else list(dict.fromkeys(wave.seeds))
+            for seed in asked:
                 if seed not in wave.params.all_seeds:
                     raise ParamsError(f"seed {seed} is not one of profile {profile!r}: {wave.params.all_seeds}")
-            for seed in dict.fromkeys(wave.params.all_seeds if wave.seeds is None else wave.seeds):
                 prepared.identity(wave.params.data_dir, seed, external=wave.params.data.external_names)
             for method in dict.fromkeys(wave.params.method if wave.methods is None else wave.methods):
                 if method not in wave.params.method:
                     wave.params.settings(method)  # raises, with near names
                 own = wave.params.seeds_of(method)
-                seeds = own if wave.seeds is None else [seed for seed in dict.fromkeys(wave.seeds) if seed in own]
-                new = [seed for seed in seeds if (profile, method, seed) not in planned]
+                new = [seed for seed in asked if seed in own and (profile, method, seed) not in planned]
                 planned |= {(profile, method, seed) for seed in new}
                 self._plan(wave, rank, method, new)
         self.profiles = list(profiles)
@@ -146,11 +133,12 @@ class Grid:
         key = (wave.params.profile, method)
         try:
             epochs = wave.params.settings(method)["train"]["epochs"]
-            if key not in self._trials and _needs_tuning(wave.params, method):
+            if key not in self._untuned() and not tuning.is_chosen(wave.params, method):
                 tune = wave.params.tune
                 size = len(tune.lrs) * tune.epochs_of(epochs) / epochs
-                self._trials[key] = Task(wave, rank, method, None, size)
-                self.tasks.append(self._trials[key])
+                trial = Task(wave, rank, method, None, size)
+                trial.fingerprint()  # raises where data or weights are missing, which tuning would not mend
+                self.tasks.append(trial)
             for run in runs:
                 self._look_up(run, epochs)
         except (ValueError, FileNotFoundError) as error:
@@ -163,7 +151,7 @@ class Grid:
         record = read_record(run.record_file.parent)
         if record is None:
             return
-        if run.name not in self._trials and run.is_complete():
+        if run.name not in self._untuned() and run.is_complete():
             run.state = "kept"
         if record.timings:
             seconds = record.timings.total_s * epochs / record.settings["train"]["epochs"]
@@ -194,11 +182,13 @@ class Grid:
                 return math.inf
             return expected if task.seed is not None else expected * (1 + 1 / task.size)  # its runs come after it
 
-        ready = [task for task in self.in_state("waiting") if not self._held(task)]
+        untuned = self._untuned()
+        ready = [task for task in self.in_state("waiting") if task.seed is None or task.name not in untuned]
         return sorted(ready, key=lambda task: (task.rank, -until_done(task), task.seed is not None))
 
-    def _held(self, task: Task) -> bool:
-        return task.seed is not None and task.name in self._trials and self._trials[task.name].state != "done"
+    def _untuned(self) -> set[tuple[str, str]]:
+        """The names of what has trials that are not done, for which their runs wait."""
+        return {task.name for task in self.tasks if task.seed is None and task.state != "done"}
 
     def start(self, task: Task) -> None:
         task.state, task.started, task.found = "running", time.monotonic(), task.written()

@@ -1,7 +1,6 @@
 """Workers on this machine: as many as its GPUs, or its cores and memory, allow."""
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -25,16 +24,11 @@ def cores() -> int:
 
 
 def gpus() -> list[str]:
-    """The GPUs this process may use, as CUDA_VISIBLE_DEVICES names them; asked of nvidia-smi, not of torch."""
-    if not shutil.which("nvidia-smi"):
-        return []
-    done = subprocess.run(["nvidia-smi", "--query-gpu=uuid", "--format=csv,noheader"], capture_output=True, text=True)
-    there = done.stdout.split() if done.returncode == 0 else []
-    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if chosen is None or not there:
-        return there
-    names = [name.strip() for name in chosen.split(",")]
-    return [name for name in names if (int(name) < len(there) if name.isdigit() else name not in ("", "-1"))]
+    """The GPUs this process may use, as CUDA_VISIBLE_DEVICES names them."""
+    import torch
+
+    count, chosen = torch.cuda.device_count(), os.environ.get("CUDA_VISIBLE_DEVICES")
+    return (chosen.split(",") if chosen else [str(number) for number in range(count)])[:count]
 
 
 def memory(root: str | Path = "/") -> tuple[float, float]:

@@ -1,10 +1,9 @@
 """Choose each method's learning rate on the validation split: the same grid, epochs and seed for every method.
 
 Every trial is recorded in `results/<profile>/tune/<method>.json`, and trials that are there already are kept. The
-tuning
-seed's test images are never looked at; where the data have folds only that seed's are unseen, for other seeds' test
-images are among those tuned on. A method that states its rate, or a profile without a `tune` section, is recorded as
-such.
+tuning seed's test images are never looked at; where the data have folds only that seed's are unseen, for other seeds'
+test images are among those tuned on. A method that states its rate, or a profile without a `tune` section, is recorded
+as such.
 """
 
 from pathlib import Path
@@ -25,11 +24,10 @@ def tune_method(params: Params, method: str, device: str | None = None) -> dict:
     if not params.tuned(method):
         record = {"fingerprint": None, "method": method, "seed": None, "epochs": None, "chosen": None, "trials": []}
         print(f"{method}: learning rate {settings['train']['lr']:g}, as the profile states")
+    elif is_chosen(params, method):
+        print(f"{method}: tuned, kept")
+        return _read(path)
     else:
-        record = _read(path)
-        if record and record.get("fingerprint") == trials.identity(params, method):
-            print(f"{method}: tuned, kept")
-            return record
         record = trials.choose(params, method, device)
     records.write_json(path, record)
     return record
@@ -39,7 +37,7 @@ def is_chosen(params: Params, method: str) -> bool:
     """Whether no trial of the method is left to train: its rate is stated, or chosen for these settings and data.
 
     Raises:
-        ParamsError: the method's section is wrong.
+        UserError: the method's section is wrong.
     """
     params.settings(method)
     if not params.tuned(method):
@@ -55,11 +53,10 @@ def chosen_lr(params: Params, method: str) -> float:
         ParamsError: none is recorded for these settings, data and code.
     """
     path = params.tune_file(method)
-    stored = _read(path)
-    if not stored or stored.get("fingerprint") != trials.identity(params, method):
-        found = "was made with other settings, data or code" if stored else "is not there"
+    if not is_chosen(params, method):
+        found = "was made with other settings, data or code" if path.exists() else "is not there"
         raise ParamsError(f"{path} {found}; run `python -m pipelines.tune --method {method}` first")
-    return stored["chosen"]
+    return _read(path)["chosen"]
 
 
 def _read(path: Path) -> dict | None:
