@@ -106,13 +106,6 @@ def test_entropies_of_the_training_images_on_request(prepared, workdir):
         assert ((stored["entropy"] > 0) & (stored["entropy"] <= np.log(4) + 1e-9)).all()
 
 
-def test_entropy_against_scipy():
-    from scipy.stats import entropy
-
-    p = np.array([[0.25] * 4, [1, 0, 0, 0], [0.5, 0.25, 0.125, 0.125]])
-    np.testing.assert_allclose(runner.entropy(p), entropy(p, axis=1), atol=1e-15)
-
-
 @pytest.mark.parametrize(
     "arguments, words",
     [

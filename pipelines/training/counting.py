@@ -4,7 +4,7 @@ FLOPs are those of the forward pass of one image, two a multiply-accumulate, as 
 convolutions and attention, and 9 a state and step of a selective scan; elementwise work is left out.
 """
 
-from pipelines.profile import Params, ParamsError
+from pipelines.profile import Params
 
 
 def count(params: Params, num_classes: int = 4) -> dict[str, dict]:
@@ -13,17 +13,10 @@ def count(params: Params, num_classes: int = 4) -> dict[str, dict]:
     Raises:
         ParamsError, baselines.MethodError: a method's section is wrong.
     """
-    import baselines
-
     counts = {}
     for method in params.method:
         settings = params.settings(method)
-        try:
-            counted = count_method(method, settings, num_classes=num_classes, image_size=params.data.image_size)
-        except baselines.MethodError:
-            raise
-        except ValueError as error:  # of the profile's model, which knows no method
-            raise ParamsError(f"method.{method}: {error}") from error
+        counted = count_method(method, settings, num_classes=num_classes, image_size=params.data.image_size)
         counts[method] = {**counted, "backbone": settings["backbone"]}
     return counts
 
@@ -32,22 +25,19 @@ def count_method(method: str, settings: dict, *, num_classes: int, image_size: i
     """Trained and all parameters of a method, and the FLOPs of a forward pass of one image, from shapes alone.
 
     Raises:
-        ParamsError, baselines.MethodError: the method's section is wrong.
+        baselines.MethodError: the method's section is wrong.
     """
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
     import baselines
 
-    try:
-        with torch.device("meta"):  # shapes without memory
-            model = baselines.build(
-                method, settings, num_classes=num_classes, image_size=image_size, weights="random"
-            ).eval()
-            with FlopCounterMode(display=False) as counter, torch.no_grad():
-                model(torch.empty(1, 3, image_size, image_size))
-    except TypeError as error:
-        raise ParamsError(f"method.{method}: an option is missing or of the wrong type: {error}") from error
+    with torch.device("meta"):  # shapes without memory
+        model = baselines.build(
+            method, settings, num_classes=num_classes, image_size=image_size, weights="random"
+        ).eval()
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            model(torch.empty(1, 3, image_size, image_size))
     sizes = [(p.numel(), p.requires_grad) for p in model.parameters()]
     return {
         "trainable": sum(n for n, trained in sizes if trained),
@@ -58,15 +48,12 @@ def count_method(method: str, settings: dict, *, num_classes: int, image_size: i
 
 def table(counts: dict[str, dict]) -> str:
     """What `count` found as lines of text."""
-    width = max(map(len, counts))
-    backbone = max(len(c["backbone"]) for c in counts.values())
-    lines = [
-        f"{'method':{width}}  {'backbone':{backbone}}  {'trainable':>12}  {'total':>12}  {'share':>7}  {'MFLOPs':>10}"
-    ]
-    for method, c in counts.items():
-        share, mega = c["trainable"] / c["total"], c["flops"] / 1e6
-        lines.append(
-            f"{method:{width}}  {c['backbone']:{backbone}}  {c['trainable']:12,}  {c['total']:12,}  {share:7.2%}  "
-            f"{mega:10,.1f}"
-        )
-    return "\n".join(lines)
+    import pandas as pd
+
+    frame = pd.DataFrame.from_dict(counts, orient="index")
+    frame["share"], frame["MFLOPs"] = frame.trainable / frame.total, frame.flops / 1e6
+    formats = dict.fromkeys(("trainable", "total"), "{:,}".format) | {
+        "share": "{:.2%}".format,
+        "MFLOPs": "{:,.1f}".format,
+    }
+    return frame.to_string(columns=["backbone", *formats], formatters=formats)

@@ -95,6 +95,8 @@ def train_run(
     Raises:
         UserError: a batch does not fit the GPU's memory, or the method cannot be built.
     """
+    import torch
+
     from pipelines.training import loop, parallel
     from pipelines.training.loaders import make_loaders
 
@@ -121,7 +123,7 @@ def train_run(
     checkpoint = Path("checkpoints") / params.profile / method / f"{seed}.pt"
     try:
         loaders = make_loaders(model, data, recipe, device, external)
-        with EpochLog(params, f"{method} seed {seed}", checkpoint.with_suffix(".csv"), recipe.epochs) as log:
+        with EpochLog(params, f"{method} seed {seed}", recipe.epochs) as log:
             fit = loop.fit(
                 model, loaders, recipe, seed=seed, device=device, checkpoint=checkpoint, identity=fingerprint,
                 on_epoch=log.on_epoch,
@@ -134,12 +136,12 @@ def train_run(
         if writes:
             run_record.write_record(folder, record)
         return record
-    except MemoryError as error:
-        raise _out_of_memory(recipe, device, error) from error
-    except RuntimeError as error:
-        if type(error).__name__ != "OutOfMemoryError":
-            raise
-        raise _out_of_memory(recipe, device, error) from error
+    except (MemoryError, torch.OutOfMemoryError) as error:
+        raise UserError(
+            f"out of memory on {device} with train.batch_size {recipe.batch_size}, eval_batch_size "
+            f"{recipe.eval_batch_size} ({(str(error) or 'no more is said').splitlines()[0]}); set train.micro_batch, "
+            "which keeps the batch and, up to rounding, the numbers, or a smaller train.eval_batch_size"
+        ) from error
     best = fit.curves[fit.best_epoch - 1]
     record = Record(
         **facts,
@@ -162,8 +164,11 @@ def train_run(
     for name, seen in outside.items():
         _write_predictions(folder / f"external-{name}.npz", external[name].splits["test"], seen)
     if recipe.save_entropies:
+        from scipy.special import entr
+
         seen = loop.evaluate(model, loaders.seen, recipe, device)
-        records.write_arrays(folder / "entropies.npz", indices=data.splits[split], entropy=entropy(seen.probabilities))
+        nats = entr(seen.probabilities.astype("float64")).sum(axis=1)
+        records.write_arrays(folder / "entropies.npz", indices=data.splits[split], entropy=nats)
     if params.probed(method, seed):
         from pipelines.training import probe
 
@@ -171,16 +176,7 @@ def train_run(
     _keep(params, record, recipe, model, data)
     run_record.write_record(folder, record)
     checkpoint.unlink(missing_ok=True)
-    checkpoint.with_suffix(".csv").unlink(missing_ok=True)
     return record
-
-
-def entropy(probabilities):
-    """Predictive entropy in nats, -sum_c p_c log p_c, of probabilities (N, C)."""
-    import numpy as np
-
-    p = np.asarray(probabilities, dtype=np.float64)
-    return -np.sum(p * np.log(np.where(p > 0, p, 1)), axis=1)
 
 
 def write_curves(path: Path, rows: list[dict]) -> None:
@@ -216,11 +212,3 @@ def _keep(params: Params, record: Record, recipe: Train, model, data) -> None:
         best_epoch=record.metrics.best_epoch, test=record.metrics.test.model_dump(),
     )  # fmt: skip
     saved.save(params.model_dir(record.method, record.seed), model, card)
-
-
-def _out_of_memory(recipe: Train, device, error) -> UserError:
-    return UserError(
-        f"out of memory on {device} with train.batch_size {recipe.batch_size}, eval_batch_size "
-        f"{recipe.eval_batch_size} ({str(error).splitlines()[0] if str(error) else 'no more is said'}); set "
-        "train.micro_batch, which keeps the batch and, up to rounding, the numbers, or a smaller train.eval_batch_size"
-    )

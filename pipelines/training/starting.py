@@ -9,7 +9,7 @@ def set_up(params: Params, method: str, seed: int, settings: dict, device: str |
     seed, there. Data are checked whole first; where runs are probed, so is that Grad-CAM knows the network.
 
     Raises:
-        UserError: an option of the wrong type or a missing one; the message names the method.
+        UserError: the data are not whole, or the method cannot be built.
     """
     import torch
 
@@ -24,11 +24,8 @@ def set_up(params: Params, method: str, seed: int, settings: dict, device: str |
     step.seed_everything(seed, 0)
     try:
         model = baselines.build(method, settings, num_classes=len(data.classes), image_size=data.image_size)
-    except TypeError as error:
-        raise ParamsError(f"method.{method}: an option is missing or of the wrong type: {error}") from error
-    except ValueError as error:  # of the section, which names the method, or of the weights
-        named = isinstance(error, baselines.MethodError)
-        raise ParamsError(str(error) if named else f"method.{method}: {error}") from error
+    except baselines.MethodError as error:
+        raise ParamsError(str(error)) from error
     if params.probed(method, seed):
         from pipelines.training import gradcam
 
