@@ -7,7 +7,6 @@ each node unpacks once. Ray finds each task a place, and without a GPU its proce
 import io
 import json
 import logging
-import math
 import os
 import signal
 import socket
@@ -112,7 +111,6 @@ class Cluster:
         )
         self.running: dict = {}  # reference -> task
         self._losses: Counter = Counter()
-        self._counted = -math.inf
         if not self.slots:
             ray.shutdown()
             raise ParamsError(
@@ -148,13 +146,11 @@ class Cluster:
     @property
     def slots(self) -> int:
         """Runs that the nodes have room for now; nodes may come and go."""
-        if time.monotonic() - self._counted > 2:
-            self._counted = time.monotonic()
-            self._slots = 0
-            for node in _nodes():
-                room = node.get("CPU", 0) // self.threads
-                self._slots += int(min(room, node.get("GPU", 0) // self.gpu) if self.gpu else room)
-        return min(self._slots, self.args.jobs or self._slots)
+        room = 0
+        for node in _nodes():
+            cpus = node.get("CPU", 0) // self.threads
+            room += int(min(cpus, node.get("GPU", 0) // self.gpu) if self.gpu else cpus)
+        return min(room, self.args.jobs or room)
 
     def has_room(self, task: Task) -> bool:
         return len(self.running) < self.slots
@@ -186,7 +182,6 @@ class Cluster:
         except ray.exceptions.RayTaskError as error:
             return f"{type(error.cause).__name__}: {error.cause}"
         except ray.exceptions.RayError as error:
-            self._counted = -math.inf
             self._losses[task] += 1
             lost = f"lost with its node or process: {str(error).splitlines()[0]}"
             return None if self._losses[task] <= RETRIES else lost

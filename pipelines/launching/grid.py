@@ -104,11 +104,11 @@ class Grid:
     def __init__(self, waves: list[Wave]):
         self.tasks: list[Task] = []
         self._seconds: dict[tuple[str, str], list[float]] = {}  # what runs took, here or where their records come from
-        profiles: dict[str, Params] = {}
+        self.profiles: dict[str, Params] = {}
         planned = set()
         for rank, wave in enumerate(waves):
             profile = wave.params.profile
-            if profiles.setdefault(profile, wave.params) != wave.params:
+            if self.profiles.setdefault(profile, wave.params) != wave.params:
                 raise ParamsError(
                     f"{wave.profile_file}: another file has a profile {profile!r} too; rename one of them"
                 )
@@ -124,8 +124,7 @@ class Grid:
                 new = [seed for seed in asked if seed in own and (profile, method, seed) not in planned]
                 planned |= {(profile, method, seed) for seed in new}
                 self._plan(wave, rank, method, new)
-        self.profiles = list(profiles)
-        for task in self.tasks if len(profiles) > 1 else ():
+        for task in self.tasks if len(self.profiles) > 1 else ():
             task.prefix = f"{task.params.profile}: "
 
     def _plan(self, wave: Wave, rank: int, method: str, seeds: list[int]) -> None:

@@ -47,9 +47,9 @@ def launch(
         if waiting := grid.in_state("waiting"):
             from pipelines.training import checking  # torch, where something is left to do
 
-            for wave in waves:
-                own = {task.method for task in waiting if task.params.profile == wave.params.profile}
-                checking.check(wave.params, [method for method in wave.params.method if method in own])
+            own = {task.name for task in waiting}
+            for profile, params in grid.profiles.items():
+                checking.check(params, [method for method in params.method if (profile, method) in own])
             _run(grid, make_pool(grid), time.monotonic() + 60 * (minutes or math.inf), stops, tick)
         tick()
         return _close(grid, stops)

@@ -117,20 +117,6 @@ class Worker:
             os.killpg(self.process.pid, number)
 
 
-def end(workers: list[Worker], impatient=lambda: False) -> None:
-    """End workers: one at work is interrupted as by Ctrl-C, and killed after a grace time, or once `impatient()`."""
-    for worker in workers:
-        if worker.task:
-            worker.signal(signal.SIGINT)
-        worker.connection.close()
-    deadline = time.monotonic() + GRACE_S
-    while any(worker.alive for worker in workers):
-        if time.monotonic() > deadline or impatient():
-            for worker in workers:
-                worker.signal(signal.SIGKILL)
-        time.sleep(0.05)
-
-
 def last_word(returncode: int, log: str) -> str:
     """One line for a task that ended: the last of its log, and the signal if one killed its process."""
     lines = [line.strip() for line in log.splitlines() if line.strip()]
@@ -229,7 +215,17 @@ class Workers:
 
     def stop(self, impatient) -> list[tuple[Task, str]]:
         """Interrupt what runs, kill it after a grace time or once `impatient()`, and return it; idle workers end."""
-        stopped = [(worker.task, worker) for worker in self.busy]
-        end([worker for worker in self.workers if worker], impatient)
+        stopped = [(worker.task, worker.process) for worker in self.busy]
+        workers = [worker for worker in self.workers if worker]
+        for worker in workers:
+            if worker.task:
+                worker.signal(signal.SIGINT)
+            worker.connection.close()
+        deadline = time.monotonic() + GRACE_S
+        while any(worker.alive for worker in workers):
+            if time.monotonic() > deadline or impatient():
+                for worker in workers:
+                    worker.signal(signal.SIGKILL)
+            time.sleep(0.05)
         self.workers = [None] * self.slots
-        return [(task, last_word(w.process.returncode, task.log.read_text(errors="replace"))) for task, w in stopped]
+        return [(task, last_word(ended.returncode, task.log.read_text(errors="replace"))) for task, ended in stopped]

@@ -27,17 +27,19 @@ def run_method(params: Params, method: str, seeds: list[int] | None = None, devi
     """Train the missing or stale runs of one method, by default all its seeds; 1 if any failed and the profile
     allows no holes, else 0.
     """
-    params.settings(method)  # first, so that an unknown method is named as such
-    own, failed = params.seeds_of(method), 0
+    settings, failed = final_settings(params, method), 0
+    own = params.seeds_of(method)
     if unknown := [seed for seed in seeds or [] if seed not in own]:
         raise ParamsError(f"seed {unknown[0]} is not one of {method}'s: {own}; add it to `seeds`")
     # An output of the train stage, though the runs be from elsewhere or keep nothing.
     params.model_dir(method, own[0]).parent.mkdir(parents=True, exist_ok=True)
     for seed in own if seeds is None else seeds:
-        record = run_one(params, method, seed, device)
-        if record is None:
+        fingerprint = identity(params, method, settings, seed)
+        if is_complete(params, method, seed, fingerprint):
             print(f"{method} seed {seed}: complete, kept")
-        elif record.status == "complete":
+            continue
+        record = train_run(params, method, seed, settings, fingerprint, device)
+        if record.status == "complete":
             test = record.metrics.test
             print(
                 f"{method} seed {seed}: accuracy {test.acc:.4f}, AUC {test.auc or float('nan'):.4f}, "
@@ -48,15 +50,6 @@ def run_method(params: Params, method: str, seeds: list[int] | None = None, devi
             failed += 1
             print(f"error: {method} seed {seed}: {record.failure}", file=sys.stderr)
     return 1 if failed and not params.allow_missing else 0
-
-
-def run_one(params: Params, method: str, seed: int, device: str | None = None) -> Record | None:
-    """Train one run unless it is complete; returns its new record, None where it was kept."""
-    settings = final_settings(params, method)
-    fingerprint = identity(params, method, settings, seed)
-    if is_complete(params, method, seed, fingerprint):
-        return None
-    return train_run(params, method, seed, settings, fingerprint, device)
 
 
 def final_settings(params: Params, method: str) -> dict:

@@ -16,6 +16,7 @@ import colora
 from pipelines.files import records
 from pipelines.files.errors import UserError
 from pipelines.profile import Params, Train
+from pipelines.profile.base import explain
 from pipelines.training.step import seed_everything
 
 CARD, WEIGHTS = "model.json", "weights.safetensors"
@@ -83,8 +84,7 @@ def read_card(folder: Path) -> ModelCard:
     try:
         return ModelCard.model_validate(records.read_json(path, f"delete {folder} and train the run again"))
     except ValidationError as error:
-        first = error.errors()[0]
-        raise UserError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}; train the run again") from None
+        raise UserError(f"{explain(error, path, ModelCard)}; train the run again") from None
 
 
 def load(
