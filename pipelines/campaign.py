@@ -7,11 +7,12 @@ The plan is a YAML list of waves, the most valuable first; all share the same wo
 
 Here, `python -m pipelines.pack data.tar.xz --without-code` packs what the code needs there, and there
 
-    python -m pipelines.campaign plan.yaml --unpack data.tar.xz --out back --minutes 20 --per-gpu 8 --threads 2
+    tar xf data.tar.xz
+    python -m pipelines.campaign plan.yaml --out back --minutes 20 --per-gpu 8 --threads 2
 
-unpacks it, checks that the GPU computes what a CPU does, and trains until the time is up. Every half minute, and at the
-end, a further back/results-NNN.tar.gz has what is new; unpacked in their order in the project's folder, here or there,
-the runs count.
+checks that the GPU computes what a CPU does, and trains until the time is up. Every half minute, and at the end, a
+further back/results-NNN.tar.gz has what is new; unpacked in their order in the project's folder, here or there, the
+runs count.
 """
 
 from pathlib import Path
@@ -25,7 +26,6 @@ from pipelines.launching.processes import Workers
 def main(argv=None):
     parser = _cli.parser("campaign", __doc__, profile_file=False)
     parser.add_argument("plan", type=Path, help="a YAML list of {profile_file, methods, seeds}")
-    parser.add_argument("--unpack", type=Path, nargs="+", default=[], metavar="ARCHIVE", help="unpack these here first")
     parser.add_argument("--out", type=Path, default=Path("campaign"), help="folder for archives of results")
     parser.add_argument("--skip-checks", action="store_true", help="leave out tests/test_gpu.py")
     parser.add_argument("--cost", action="store_true", help="measure each profile's costs before its runs")
@@ -34,8 +34,6 @@ def main(argv=None):
     parser.add_argument("--dry-run", action="store_true", help="say what would run, and run nothing")
     launcher.add_pool_options(parser)
     args = parser.parse_args(argv)
-    for archive in args.unpack:
-        packing.unpack(archive)
     waves = campaign.read_plan(args.plan)
     if args.dry_run:
         return launcher.dry_run(waves)

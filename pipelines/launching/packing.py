@@ -19,7 +19,7 @@ CODE = ("baselines", "colora", "conf", "pipelines", "report", "tests")
 
 
 class PackError(UserError):
-    """Nothing can be packed or unpacked; the message says why and what to do."""
+    """Nothing can be packed; the message says why and what to do."""
 
 
 def pack(profile_files: list[str], archive: Path, *, code: bool = True) -> None:
@@ -133,21 +133,6 @@ def _git(*words: str) -> bytes:
     if done.returncode:
         raise PackError(f"git {words[0]} in {ROOT}: {done.stderr.decode().strip()}; pack from a git checkout")
     return done.stdout
-
-
-def unpack(archive: Path) -> None:
-    """Unpack an archive here; nothing can land outside this folder. A checkout keeps its own word on its commit.
-
-    Raises:
-        PackError: it cannot be read, or a member would leave this folder.
-    """
-    try:
-        with tarfile.open(archive) as tar:
-            for member in tar:
-                if member.name != ".git_archival.txt" or not (ROOT / ".git").exists():
-                    tar.extract(member, filter="data")
-    except (tarfile.TarError, EOFError) as error:
-        raise PackError(f"{archive}: not an archive to unpack here ({error})") from error
 
 
 class Parcels:

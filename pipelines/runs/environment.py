@@ -47,18 +47,17 @@ def environment(device: str | None = None) -> dict:
 
 
 def commit() -> str | None:
-    """The commit of this code: the one that `git archive` wrote where this is an archive, else git's; None without."""
+    """The commit of this code: git's, or without a checkout the one that `git archive` wrote, if any."""
     template = ROOT / ".git_archival.txt"
     archived = template.read_text().removeprefix("node: ").strip() if template.is_file() else ""
-    return archived if re.fullmatch("[0-9a-f]{40,64}", archived) else _git("rev-parse", "HEAD")
+    return _git("rev-parse", "HEAD") or (archived if re.fullmatch("[0-9a-f]{40,64}", archived) else None)
 
 
 @functools.cache
 def dirty() -> bool | None:
-    """Whether the code that can decide a number differs from the commit; None in an archive, or without a checkout."""
-    if commit() is None or commit() != _git("rev-parse", "HEAD"):
-        return None
-    return bool(_git("status", "--porcelain", "--", "colora", "baselines", "pipelines"))
+    """Whether the code that can decide a number differs from the commit; None without a checkout."""
+    changed = _git("status", "--porcelain", "--", "colora", "baselines", "pipelines")
+    return None if changed is None else bool(changed)
 
 
 @functools.cache
