@@ -117,16 +117,10 @@ def _heed_interrupts() -> None:
 
 
 def _made(profiles: dict[str, Wave], models: bool) -> list[Path]:
-    """The files of results that are there now, logs among them, and after them those of trained weights where asked.
-
-    A run's files count once its record, which is written last, is there.
-    """
-    results, weights = [], []
+    """The files of results that are there now, logs among them, and after them those of trained weights where asked."""
+    found: list[Path] = []
     for profile, wave in profiles.items():
-        folder = wave.params.results_dir
-        for record in sorted((folder / "runs").glob("*/*/record.json")):
-            results += sorted(record.parent.glob("[!.]*"))
-        results += sorted([*folder.glob("tune/[!.]*.json"), *folder.glob("cost*")])
-        results += sorted(Path("checkpoints", profile).glob("*/*.log"))
-        weights += [path for path in sorted(Path("models", profile).rglob("[!.]*")) if path.is_file() and models]
-    return results + weights
+        found += [*wave.params.results_dir.rglob("[!.]*"), *Path("checkpoints", profile).rglob("*.log")]
+    for profile in profiles if models else ():
+        found += Path("models", profile).rglob("[!.]*")
+    return [path for path in found if path.is_file()]

@@ -1,6 +1,7 @@
 """Workers on this machine: as many as its GPUs, or its cores and memory, allow."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -36,23 +37,17 @@ def memory(root: str | Path = "/") -> tuple[float, float]:
     import psutil
 
     root, system = Path(root), psutil.virtual_memory()
-    total, free = system.total, system.available
-    names = [
-        line.split(":", 2)[2] for line in _lines(root / "proc/self/cgroup") if line.startswith("0::")
-    ]  # version 2; a container sees its own group at the top
-    for name in dict.fromkeys([*(n.strip("/") for n in names), ""]):
-        group = root / "sys/fs/cgroup" / name
-        limit, used = _lines(group / "memory.max"), _lines(group / "memory.current")
-        if limit and used and limit[0] != "max":
-            cache = sum(
-                int(line.split()[1]) for line in _lines(group / "memory.stat") if line.startswith("inactive_file")
-            )
-            total, free = min(total, int(limit[0])), min(free, int(limit[0]) - int(used[0]) + cache)
+    total, free, own = system.total, system.available, root / "proc/self/cgroup"
+    # Of version 2; a container sees its own group at the top.
+    names = re.findall(r"^0::/(.*)$", own.read_text(), re.MULTILINE) if own.is_file() else []
+    for group in (root / "sys/fs/cgroup" / name for name in (*names, "")):
+        try:
+            limit, used = (int((group / f"memory.{name}").read_text()) for name in ("max", "current"))
+        except (OSError, ValueError):  # no such group, or "max", which is no limit
+            continue
+        parts = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+        total, free = min(total, limit), min(free, limit - used + int(parts["inactive_file"]))
     return total, free
-
-
-def _lines(path: Path) -> list[str]:
-    return path.read_text().splitlines() if path.is_file() else []
 
 
 def variables(threads: int) -> dict[str, str]:
