@@ -47,7 +47,8 @@ def step_times(params: Params) -> list[dict]:
     for an image, by the larger requests; 0 where not measured.
 
     Raises:
-        UserError: no such file, or none of `pipelines.cost`, or without a row for some methods, which are named.
+        UserError: no such file, or none of `pipelines.cost`, or without a row for some methods, which are named, or
+            with times that are no numbers above 0.
     """
     path = params.results_dir / "cost.csv"
     rows = schemas.read(params.results_dir, "cost").query("role == 'method'")
@@ -73,6 +74,10 @@ def step_times(params: Params) -> list[dict]:
             f"{path}: no step times of {len(methods) - len(found)} of {len(methods)} methods; {AGAIN}, with their "
             f"batch sizes in cost.batch_sizes:{''.join(missing)}"
         )
+    for row in found:
+        if not (0 < row["step_ms"] < math.inf and 0 <= row["image_s"] < math.inf):
+            told = ", ".join(f"{name} {row[name]}" for name in ("step_ms", "inference_batch_ms", "inference_batch"))
+            raise UserError(f"{path}: method {row['method']} has {told}, expected numbers above 0; {AGAIN}")
     return found
 
 
