@@ -89,6 +89,13 @@ def test_headers_of_arrays(tmp_path, kind):
         arrays.read_npz(archive(tmp_path / "a.npz", a=HEADERS[kind]))
 
 
+@pytest.mark.parametrize("content", [b"", b"x", b"PK", b"damaged" * 9, npy((100,))])
+def test_what_is_no_archive_is_told_without_advice_to_unpickle_it(tmp_path, content):
+    (tmp_path / "a.npz").write_bytes(content)
+    with pytest.raises(arrays.ArrayError, match="does not start as a zip archive does"):
+        arrays.read_npz(tmp_path / "a.npz")
+
+
 def test_a_member_that_claims_terabytes(tmp_path, small_memory):
     """In its own header and in the archive's, consistently."""
     path = archive(tmp_path / "a.npz", a=npy((100,)))

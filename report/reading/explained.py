@@ -1,6 +1,7 @@
 """Pictures kept for the report: explain.npz, Grad-CAM maps of a few methods on a few images, and hard_scans.npz."""
 
 from collections.abc import Collection
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +11,10 @@ from pipelines.files import arrays
 from pipelines.files.errors import UserError
 
 AGAIN = "run `python -m pipelines.explain` again"
+FORMS = {
+    "indices": "iu n", "labels": "iu n", "shows": "U n", "methods": "U m", "predicted": "iu m n",
+    "probability": "f m n", "classes": "U c", "seed": "iu", "pool": "iu",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -41,14 +46,20 @@ def read_explained(path: Path, methods: Collection[str]) -> Explained | None:
     Raises:
         UserError: the file is damaged, or shows a method that the results do not have.
     """
-    found = _read(path)
-    if not found:
-        return None
-    names = found["methods"].tolist()
+    with _reading(path):
+        found = arrays.read_npz(path) if path.is_file() else {}
+        if not found:
+            return None
+        names, images = found["methods"].tolist(), found["images"]
+        maps = {f"maps{place}": f"u n h{place} w{place}" for place in range(len(names))}
+        arrays.check_forms(found, {**FORMS, **maps, "images": _pixels(images)})
+        highest = max(found["labels"].max(initial=0), found["predicted"].max(initial=0))
+        if highest >= len(found["classes"]):
+            raise arrays.ArrayError(f"class {highest} of {len(found['classes'])}")
     if strangers := sorted(set(names) - set(methods)):
         raise UserError(f"{path}: shows {', '.join(strangers)}, which the results do not have; {AGAIN}")
-    maps = [found.pop(f"maps{number}") for number in range(len(names))]
-    return Explained(**{**found, "seed": int(found["seed"]), "pool": int(found["pool"])}, maps=maps)
+    told = {name: found[name] for name in FORMS} | {"seed": int(found["seed"]), "pool": int(found["pool"])}
+    return Explained(**told, images=images, maps=[found[name] for name in maps])
 
 
 def read_scans(path: Path) -> dict[int, np.ndarray]:
@@ -57,12 +68,22 @@ def read_scans(path: Path) -> dict[int, np.ndarray]:
     Raises:
         UserError: the file is damaged.
     """
-    found = _read(path)
-    return dict(zip(found["image"].tolist(), found["pixels"], strict=True)) if found else {}
+    with _reading(path):
+        found = arrays.read_npz(path) if path.is_file() else {}
+        if not found:
+            return {}
+        arrays.check_forms(found, {"image": "iu n", "pixels": _pixels(found["pixels"])})
+        return dict(zip(found["image"].tolist(), found["pixels"], strict=True))
 
 
-def _read(path: Path) -> dict[str, np.ndarray]:
+def _pixels(images: np.ndarray) -> str:
+    """The form of grey images, or of coloured ones."""
+    return "u n h w 3" if images.ndim == 4 else "u n h w"
+
+
+@contextmanager
+def _reading(path: Path):
     try:
-        return arrays.read_npz(path) if path.is_file() else {}
-    except arrays.ArrayError as error:
-        raise UserError(f"{path}: {error}; {AGAIN}") from None
+        yield
+    except (arrays.ArrayError, KeyError) as error:  # KeyError: an array that is not there
+        raise UserError(f"{path}: not what that stage writes ({error}); {AGAIN}") from None

@@ -99,23 +99,51 @@ def test_a_profile_of_few_labels_stands_on_what_was_run(results):
     assert found.declared[0] == "colora-blocks2-5-10"
 
 
-def test_pictures_are_read_where_the_results_have_their_methods(tmp_path):
-    m, a = 2, 1
-    good = {
+def explained(m=2, a=1, **changes):
+    return {
         "images": np.zeros((m, 8, 8), np.uint8), "indices": np.arange(m), "labels": np.zeros(m, int),
         "shows": np.array(["agreement", "disagreement"]), "methods": np.array(["full"]),
         "predicted": np.zeros((a, m), int),
         "probability": np.ones((a, m)), "classes": np.array(["x", "y"]), "seed": np.array(0), "pool": np.array(9),
-        "maps0": np.zeros((m, 2, 2), np.uint8),
+        "maps0": np.zeros((m, 2, 2), np.uint8), **changes,
     }  # fmt: skip
+
+
+def test_pictures_are_read_where_the_results_have_their_methods(tmp_path):
     path = tmp_path / "explain.npz"
-    np.savez(path, **good)
+    np.savez(path, **explained())
     found = read_explained(path, ["full"])
     assert found.pool == 9 and found.maps[0].shape == (2, 2, 2)
     with pytest.raises(UserError, match="shows full, which the results do not have"):
         read_explained(path, ["other"])
     np.savez(tmp_path / "hard_scans.npz", image=np.array([7]), pixels=np.ones((1, 4, 4), np.uint8))
     assert read_scans(tmp_path / "hard_scans.npz")[7].tolist() == np.ones((4, 4)).tolist()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"seed": None}, "seed"),
+        ({"maps0": None}, "maps0"),
+        ({"maps0": np.zeros((2, 2), np.uint8)}, "maps0 should be unsigned integers"),
+        ({"predicted": np.zeros((1, 1), int)}, "predicted should be"),
+        ({"images": np.zeros((2, 8, 8))}, "images should be unsigned integers"),
+        ({"images": np.zeros((3, 8, 8, 3), np.uint8)}, r"images should be .* \(n, h, w, 3\)"),
+        ({"labels": np.full(2, 5)}, "class 5 of 2"),
+    ],
+)
+def test_pictures_that_do_not_fit_each_other_are_told(tmp_path, changes, message):
+    path = tmp_path / "explain.npz"
+    np.savez(path, **{name: array for name, array in explained(**changes).items() if array is not None})
+    with pytest.raises(UserError, match=f"explain.npz: not what that stage writes .*{message}.*; run"):
+        read_explained(path, ["full", "other"])
+
+
+@pytest.mark.parametrize("content", [{"image": np.arange(2)}, {"image": np.arange(2), "pixels": np.zeros((1, 4, 4))}])
+def test_hard_scans_that_do_not_fit_each_other_are_told(tmp_path, content):
+    np.savez(tmp_path / "hard_scans.npz", **content)
+    with pytest.raises(UserError, match="hard_scans.npz: not what that stage writes .*pixels.*; run"):
+        read_scans(tmp_path / "hard_scans.npz")
 
 
 def paper_of(*rows):
