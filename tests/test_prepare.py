@@ -241,6 +241,16 @@ def test_another_image_of_equal_name_size_and_time_builds_again(scans, workplace
     assert second.files["labels.npy"] == first.files["labels.npy"]
 
 
+def test_an_interrupt_leaves_the_patients_known(scans, monkeypatch):
+    """Without patients.csv the statistics would take every image for a patient."""
+    run(scans)
+    before = Path("results/tiny/data/patients.csv").read_text()
+    monkeypatch.setattr(stage.card, "describe", lambda *given: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        run(scans)
+    assert Path("results/tiny/data/patients.csv").read_text() == before
+
+
 def test_what_an_earlier_source_named_is_gone(scans):
     run(scans)
     assert Path("results/tiny/data/patients.csv").is_file()

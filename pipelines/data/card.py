@@ -30,14 +30,15 @@ def write(folder: Path, manifest: Manifest, others: dict[str, Manifest], out: Pa
 
     Without patients there is no patients.csv; each external image is then a patient.
     """
-    out.mkdir(parents=True, exist_ok=True)
-    for left in (out / "patients.csv", *out.glob("external-*.csv")):
-        left.unlink(missing_ok=True)
     images, labels = prepared.open_images(folder)
     splits = prepared.open_splits(folder)
     card = describe(images, labels, splits, manifest) | {"external": {}}
+    kept = {out / f"external-{name}.csv" for name in others}
     if manifest.patients is not None:
+        kept.add(out / "patients.csv")
         write_numbers(out / "patients.csv", patient=manifest.patient_of_image)
+    for left in {out / "patients.csv", *out.glob("external-*.csv")} - kept:
+        left.unlink(missing_ok=True)
     for name, other in others.items():
         _, own = prepared.open_images(prepared.external_dir(folder, name))
         patients = range(other.count) if other.patients is None else other.patient_of_image
