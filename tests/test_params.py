@@ -125,7 +125,7 @@ def test_a_wrong_key_in_an_methods_recipe_is_named(tmp_path):
         load(path).settings("full")
 
 
-@pytest.mark.parametrize("text", ["1e-3", "0.001", "+1E-3", "1.0e-03"])
+@pytest.mark.parametrize("text", ["1e-3", "0.001", "+1E-3", "1.0e-03", "0.00001e2", ".01E-1", "0.0000001E4"])
 def test_a_number_may_be_written_with_an_exponent_alone(tmp_path, text):
     path = write_changed(tmp_path, lambda c: c["train"].update(lr=0.12345))
     path.write_text(path.read_text().replace("0.12345", text))

@@ -32,8 +32,8 @@ def load(path: str | Path = "params.yaml") -> Params:
 
 
 class _Loader(yaml.SafeLoader):
-    """Plain values alone, 1e-3 as a number (as DVC reads it, and YAML since 1.2), and every key once, where the YAML
-    library would keep the last.
+    """Plain values alone, 1e-3 and 1.5e3 as numbers (as DVC reads them, and YAML since 1.2), and every key once, where
+    the YAML library would keep the last.
     """
 
     def construct_mapping(self, node, deep=False):
@@ -46,7 +46,9 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-_Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?\d+[eE][-+]?\d+$"), "+-0123456789")
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), "+-.0123456789"
+)
 
 
 def compose(profile: str, conf: str | Path = "conf") -> Params:
