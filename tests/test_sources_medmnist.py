@@ -157,6 +157,15 @@ def test_no_network_names_the_url_and_where_to_place_the_file(published):
     assert list(published.cache.iterdir()) == []
 
 
+def test_a_damaged_file_that_cannot_be_fetched_again_is_told(published):
+    published.entry["url_64"] = "http://127.0.0.1:9/octmnist_64.npz"
+    published.cache.mkdir()
+    (published.cache / "octmnist_64.npz").write_bytes(b"cut short")
+    message = f"download failed .*the file at .*octmnist_64.npz has another MD5 than {published.entry['MD5_64']}"
+    with pytest.raises(DataError, match=message):
+        read_source(section(published.cache, size=64))
+
+
 def test_interrupted_download_stays_an_interrupt(published, monkeypatch):
     import torchvision.datasets.utils
 

@@ -99,7 +99,11 @@ def downloading(url: str, file: Path, md5: str, key: str):
     except (PermissionError, FileExistsError, NotADirectoryError) as error:
         raise DataError(f"{key}: {file.parent}: cannot be written ({error}); set another folder") from None
     except OSError as error:  # of the network, urllib's errors included
-        raise DataError(f"{url}: download failed ({error}); check the network and run again, {manual}") from None
+        from torchvision.datasets.utils import check_md5
+
+        damaged = file.is_file() and not check_md5(file, md5)
+        there = f"; the file at {file} has another MD5 than {md5}" if damaged else ""
+        raise DataError(f"{url}: download failed ({error}){there}; check the network and run again, {manual}") from None
 
 
 def _source(data):
