@@ -70,7 +70,7 @@ def dry_run(waves: list[Wave]) -> int:
 
 def _run(grid: Grid, pool, end: float, stops: list[int], tick) -> None:
     progress = Progress(grid)
-    progress.event(f"{progress.summary(pool.slots)}; {pool}")
+    progress.event(f"{pool}; {progress.summary(pool.slots)}")
     try:
         while grid.in_state("waiting", "running") and not stops and time.monotonic() < end:
             task = next(iter(grid.queue()), None)
