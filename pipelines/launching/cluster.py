@@ -230,14 +230,13 @@ def _connect(address: str, folder: str) -> None:
     """
     if address not in ("auto", "local"):
         host, _, port = address.rpartition(":")
-        if not host or "/" in host or not port.isdigit():
-            raise ParamsError(
-                f"--ray {address}: expected 'auto', HOST:PORT or 'local'; launch on a node of the cluster"
-            )
         try:  # Ray itself would try for minutes
-            socket.create_connection((host, int(port)), timeout=10).close()
-        except (OSError, OverflowError) as error:
-            raise ConnectionError(f"--ray {address}: {error}; `ray start --head` prints the right address") from None
+            socket.create_connection((host, port), timeout=10).close()
+        except (OSError, ValueError, OverflowError) as error:
+            raise ConnectionError(
+                f"--ray {address}: {error}; `ray start --head` prints the right address; expected 'auto', HOST:PORT "
+                "or 'local', on a node of the cluster"
+            ) from None
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     ours = signal.getsignal(signal.SIGTERM)
     alone = {"num_cpus": cores(), "include_dashboard": False} if address == "local" else {}

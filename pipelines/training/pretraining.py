@@ -1,7 +1,4 @@
-"""Train the small backbones of the quick profile on another phantom domain, as ImageNet weights stand to OCT images.
-
-Writes each backbone's best-epoch state to weights/PROFILE/BACKBONE.safetensors.
-"""
+"""Backbones of the quick profile, trained on another phantom domain, as ImageNet weights stand to OCT images."""
 
 from pathlib import Path
 
