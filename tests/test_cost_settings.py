@@ -75,6 +75,9 @@ def test_growth_points_are_those_of_every_sweep_and_alpha_follows_the_rank():
         ("rank", "conv-lora-r8", 32, 16, 2), ("rank", "conv-lora-r8", 32, 16, 8),
     ]  # fmt: skip
     assert points[-2].settings["alpha"] == 4
+    for point in points:  # full fine-tuning is related to itself, also where sweeps share a point
+        reference = contenders.full_beside(point, points)
+        assert (reference.name, reference.sweep) == ("full", point.sweep)
 
 
 def test_a_compiled_network_is_related_to_a_compiled_one():

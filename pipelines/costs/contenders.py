@@ -117,8 +117,11 @@ def references_of(params: Params, found: list[Contender]) -> list[str]:
 
 
 def full_beside(contender: Contender, among: list[Contender]) -> Contender | None:
-    """Full fine-tuning of the same network, to which times and memory are related; none of a network from scratch."""
-    return next((c for c in among if c.family == "full" and c.network == contender.network), None)
+    """Full fine-tuning of the same network in the same sweep, to which times and memory are related; none of a network
+    from scratch.
+    """
+    same = (c for c in among if c.family == "full" and c.network == contender.network and c.sweep == contender.sweep)
+    return next(same, None)
 
 
 def _method(params: Params, method: str, image_size: int, batch_size: int) -> Contender:
