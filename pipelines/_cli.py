@@ -23,6 +23,25 @@ def parser(name: str, about: str, *, profile_file: bool = True) -> argparse.Argu
     return made
 
 
+def add_device(to: argparse.ArgumentParser) -> None:
+    """The option --device, which loads torch where it is given."""
+    to.add_argument("--device", type=_device, help="cpu, cuda or cuda:N; default: the GPU if there is one")
+
+
+def _device(text: str) -> str:
+    import torch
+
+    kind, _, index = text.partition(":")
+    if text != "cpu" and (kind != "cuda" or not (index or "0").isdigit()):
+        raise argparse.ArgumentTypeError(f"found {text!r}, expected cpu, cuda or cuda:N")
+    there = torch.cuda.device_count()
+    if kind == "cuda" and int(index or 0) >= there:
+        raise argparse.ArgumentTypeError(
+            f"found {text!r}, but torch can use {there} GPUs here; say cpu or leave it out"
+        )
+    return text
+
+
 def command(main: Callable[[list[str] | None], int | None]) -> Callable[..., int]:
     """A command's `main`, which takes its arguments (None: those of the process), as one that gives an exit code: what
     it returns, or 0.

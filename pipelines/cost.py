@@ -11,7 +11,7 @@ from pipelines import _cli
 @_cli.command
 def main(argv=None):
     parser = _cli.parser("cost", __doc__)
-    parser.add_argument("--device", help="cpu, cuda or cuda:N; default: the GPU if there is one")
+    _cli.add_device(parser)
     parser.add_argument(
         "--method",
         action="append",

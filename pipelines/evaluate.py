@@ -24,6 +24,7 @@ def main(argv=None):
     )
     parser.add_argument("--out", type=Path, metavar="FILE", help="write the table there as CSV too")
     add_options(parser)
+    _cli.add_device(parser)
     args = parser.parse_args(argv)
 
     from pipelines.prediction import evaluating

@@ -19,6 +19,7 @@ def main(argv=None):
         "--out", type=Path, default=Path("predictions.csv"), metavar="FILE", help="default: %(default)s"
     )
     add_options(parser)
+    _cli.add_device(parser)
     args = parser.parse_args(argv)
 
     from pipelines.prediction import predicting

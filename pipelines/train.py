@@ -19,7 +19,7 @@ def main(argv=None):
     parser.add_argument(
         "--seed", type=int, action="append", help="a seed (may be repeated); default: all seeds of the method"
     )
-    parser.add_argument("--device", help="cpu, cuda or cuda:N; default: the GPU if there is one")
+    _cli.add_device(parser)
     args = parser.parse_args(argv)
 
     from pipelines.profile import load

@@ -15,7 +15,7 @@ from pipelines.files.errors import UserError
 def main(argv=None):
     parser = _cli.parser("tune", __doc__)
     parser.add_argument("--method", action="append", help="a method (may be repeated); default: all of the profile")
-    parser.add_argument("--device", help="cpu, cuda or cuda:N; default: the GPU if there is one")
+    _cli.add_device(parser)
     args = parser.parse_args(argv)
 
     from pipelines.profile import load

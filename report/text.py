@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from pipelines.files import records
 from pipelines.files.markdown import plain
 
 DASH = "\N{EM DASH}"
@@ -135,8 +136,8 @@ class Table:
     widths: tuple[float, ...] = ()
 
     def csv(self) -> str:
-        """The numbers, six digits each."""
-        return self.raw.to_csv(index=False, float_format="%.6g", lineterminator="\n")
+        """The numbers as `records.csv` writes them."""
+        return records.csv(self.raw)
 
 
 def markdown(table: Table) -> str:

@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from baselines import families
@@ -235,3 +236,8 @@ def test_what_a_dead_process_left_goes_unless_it_is_another_machines(tmp_path, m
 def test_the_recorded_command_names_no_folder_of_the_machine(monkeypatch):
     monkeypatch.setattr("sys.argv", ["/home/me/pipelines/cost.py", "--profile-file", "/data/mine.yaml", "x/y"])
     assert environment("cpu")["command"] == "cost.py --profile-file mine.yaml x/y"
+
+
+def test_csv_keeps_whole_numbers_whole():
+    frame = pd.DataFrame({"n": [14_846_532.0, np.nan], "x": [0.123456789, np.inf], "word": ["a", "b"]})
+    assert records.csv(frame) == "n,x,word\n14846532,0.123457,a\n,inf,b\n"

@@ -237,7 +237,7 @@ def test_link_within_the_folder_and_a_linked_root_are_fine(tmp_path):
         (r"(?P<patient>\d+)_(\d+)", "gives a patient to no file name: 'A-0-0' no match"),
         (
             r"(?P<label>A)-(?P<patient>\d+)-\d+",
-            "not 12 of 24 file names: 'B-100-0' no match; 'B-100-1' no match; 'A-0-0' label 'A', patient '0'",
+            "12 of 24 file names, not to all: 'B-100-0' no match; 'B-100-1' no match; 'A-0-0' label 'A', patient '0'",
         ),
         (r"(\w+)-(\d+)-(\d+)", "has no group"),
         (r"(?P<patient>[", "not a regular expression"),

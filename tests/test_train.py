@@ -1,10 +1,11 @@
 import json
+import re
 
 import numpy as np
 import pytest
 import yaml
 
-from pipelines import train
+from pipelines import cost, evaluate, train
 from pipelines.files import records
 from pipelines.profile import Params, ParamsError
 from pipelines.training import counting, runner, tuning
@@ -193,3 +194,17 @@ def test_an_unreadable_record_is_an_error_that_names_it(prepared, workdir, capsy
 def test_unknown_method_raises_before_anything_is_imported():
     with pytest.raises(ParamsError):
         runner.run_method(Params(**tiny_params()), "none", [0])
+
+
+@pytest.mark.parametrize(
+    ("device", "message"),
+    [("foo", "found 'foo', expected cpu, cuda or cuda:N"), ("cuda:x", "expected"), ("cuda:99", "can use .* GPUs here")],
+)
+def test_a_device_that_is_not_there_is_told_before_anything_is_read(tmp_path, monkeypatch, capsys, device, message):
+    monkeypatch.chdir(tmp_path)
+    for command in (train, cost, evaluate):
+        with pytest.raises(SystemExit) as ended:
+            command.main(
+                ["--method", "full", "--folder", "x"][: 4 if command is evaluate else 2] + ["--device", device]
+            )
+        assert ended.value.code == 2 and re.search(message, capsys.readouterr().err)

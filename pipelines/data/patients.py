@@ -40,7 +40,11 @@ def from_names(files: Sequence[Path], pattern: str, labels: Sequence[str], key: 
         ) from None
     missed = [file for file, match in zip(files, matches) if match is None or not match["patient"]]
     if missed:
-        how_many = "no file name" if len(missed) == len(files) else f"not {len(missed)} of {len(files)} file names"
+        how_many = (
+            "no file name"
+            if len(missed) == len(files)
+            else f"{len(files) - len(missed)} of {len(files)} file names, not to all"
+        )
         found = [number for number, match in enumerate(matches) if match is not None and match["patient"]]
         lost = [number for number, file in enumerate(files) if file in set(missed)]
         shown = (lost[: SHOWN - 1] + found[:1] + lost[SHOWN - 1 :])[:SHOWN]

@@ -51,12 +51,16 @@ def write_json(path: Path, value) -> None:
     write_atomically(path, lambda file: file.write((json.dumps(value, indent=1) + "\n").encode()))
 
 
-def write_csv(path: Path, frame) -> None:
-    """Write a frame as CSV, atomically: numbers with six digits, whole ones with all of theirs."""
-    text = frame.to_csv(
+def csv(frame) -> str:
+    """A frame as CSV: numbers with six digits, whole ones with all of theirs."""
+    return frame.to_csv(
         index=False, lineterminator="\n", float_format=lambda x: str(int(x)) if x.is_integer() else f"{x:.6g}"
     )
-    write_atomically(path, lambda file: file.write(text.encode()))
+
+
+def write_csv(path: Path, frame) -> None:
+    """Write a frame as `csv` does, atomically."""
+    write_atomically(path, lambda file: file.write(csv(frame).encode()))
 
 
 def write_arrays(path: Path, **arrays) -> None:

@@ -4,7 +4,7 @@ import argparse
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """The options that say which networks, and where they run. Loads nothing."""
+    """The options that say which networks. Loads nothing."""
     parser.add_argument("--method", required=True, help="a method of the profile")
     parser.add_argument(
         "--seed", type=int, action="append", help="a seed (may be repeated); default: all seeds of the method"
@@ -13,4 +13,3 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--merged", action=argparse.BooleanOptionalAction, default=True,
         help="CoLoRA's branches merged into the kernels (default), or beside them as in training",
     )  # fmt: skip
-    parser.add_argument("--device", help="cpu, cuda or cuda:N; default: the GPU if there is one")

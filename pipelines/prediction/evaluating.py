@@ -73,9 +73,14 @@ def _tell(rows: list[dict], folder: Path) -> None:
     shown = [
         {"network": row["network"]}
         | {
-            metric.replace("_", " "): f"{row[metric]:.3f} ({row[f'{metric}_lo']:.3f} to {row[f'{metric}_hi']:.3f})"
+            metric.replace("_", " "): _with_interval(row[metric], row[f"{metric}_lo"], row[f"{metric}_hi"])
             for metric in METRICS
         }
         for row in rows
     ]
     print(pd.DataFrame(shown).to_string(index=False))
+
+
+def _with_interval(value: float, lo: float, hi: float) -> str:
+    """An AUC of 1 has no interval."""
+    return f"{value:.3f}" if np.isnan(lo) else f"{value:.3f} ({lo:.3f} to {hi:.3f})"

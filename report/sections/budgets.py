@@ -6,7 +6,7 @@ from report.reading import Results
 from report.sections import Section, Table, accuracy
 from report.text import DASH, interval, number, scaled, signed
 
-GROUP, ORDER = "Result", 35
+GROUP, ORDER = "Result", 50
 NEAR = 0.25  # of the CoLoRA method's trained parameters
 
 

@@ -104,3 +104,10 @@ def test_other_classes_a_missing_folder_and_a_damaged_file_are_told(here, tmp_pa
     told = capsys.readouterr()
     assert "11 images, 6 patients" in told.out
     assert "DME-2-0.png: not a readable image" in told.err and "1 of 12 files could not be read" in told.err
+
+
+def test_an_auc_of_one_has_no_interval(here, tmp_path, other, capsys, monkeypatch):
+    labels = np.array([CLASSES.index(file.parent.name) for file in images.find([other])])
+    monkeypatch.setattr(ensemble, "predict", lambda *_: (np.arange(30), np.eye(3)[labels][None].astype(np.float32)))
+    evaluated(tmp_path, "--method", "colora", "--seed", 0, "--folder", other)
+    assert "nan" not in capsys.readouterr().out
