@@ -174,11 +174,10 @@ def memory(results: Results) -> list[Table]:
 
 def comparability(results: Results) -> str:
     """What separates the measured figures from the paper's."""
-    methods = results.methods[
-        results.methods.index.isin(counterparts(results.methods, results.paper, results.dataset).method)
-    ]
-    trained = methods[(methods.group == "CNN") & (methods.seeds > 0)]
-    backbones = sorted({str(b) for b in trained.backbone.dropna()} - {"vgg16"})
+    paper = counterparts(results.methods, results.paper, results.dataset)
+    ours = results.methods.loc[paper.method].reset_index(drop=True)
+    other = (ours.group == "CNN") & (ours.seeds > 0) & (ours.backbone != paper.backbone)
+    backbones = sorted(set(ours.backbone[other]))
     parts = [] if results.dataset in set(results.paper.dataset) else ["on other data than OCTMNIST"]
     parts += [f"with {listed(backbones)} where the paper mostly has vgg16"] if backbones else []
     if not parts:

@@ -160,6 +160,17 @@ def test_the_papers_gains_stand_beside_ours(results, built):
     assert not {name for name, _ in rows.index} & {"full", "head-only", "vit-full"}
 
 
+def test_what_separates_our_figures_from_the_papers_is_told(results):
+    other = "where the paper mostly has vgg16"
+    assert "on other data than OCTMNIST" in beside_paper.comparability(results)
+    assert other not in beside_paper.comparability(results)
+    methods = results.methods.copy()
+    methods.loc["head-only", "backbone"] = "resnet50"  # the paper has head-only on it too
+    assert other not in beside_paper.comparability(replace(results, methods=methods))
+    methods["backbone"] = "resnet18"
+    assert f"with resnet18 {other}" in beside_paper.comparability(replace(results, methods=methods))
+
+
 def test_the_papers_memory_stands_beside_ours(results, built):
     """The paper's table: 3.320, 2.316 and 3.172 GiB. conftest's COSTS has 800, 240 and 480 MiB."""
     (table,) = (own for own in built["beside_paper"].tables if own.name == "beside_paper_memory")
