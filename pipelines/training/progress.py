@@ -1,5 +1,6 @@
-"""What one can see of a run while it trains: a bar on a terminal, else a line an epoch."""
+"""What one can see of a run while it trains: a bar on a terminal, else a line an epoch; and curves on disk."""
 
+import csv
 import time
 from pathlib import Path
 
@@ -8,10 +9,12 @@ from pipelines.profile import Params
 
 
 class EpochLog:
-    """A context whose `on_epoch` takes each row of the curves: it shows it and hands it to the profile's loggers."""
+    """A context whose `on_epoch` takes each row of the curves: it shows it, appends it to a CSV file of its own
+    (checkpoints/PROFILE/METHOD/SEED.csv, to look at while the run goes on), and hands it to the profile's loggers.
+    """
 
-    def __init__(self, params: Params, title: str, epochs: int):
-        self.title, self.epochs = title, epochs
+    def __init__(self, params: Params, title: str, path: Path, epochs: int):
+        self.title, self.path, self.epochs = title, path, epochs
         self.loggers = [_logger(name, params, title) for name in params.log]
 
     def __enter__(self):
@@ -41,8 +44,17 @@ class EpochLog:
         else:
             self.bar.n = row["epoch"]
             self.bar.set_postfix(loss=f"{row['train_loss']:.3f}", val=f"{row['val_acc']:.3f}")
+        self._append(row)
         for log, _ in self.loggers:
             log(row)
+
+    def _append(self, row: dict) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with open(self.path, "w" if row["epoch"] == 1 else "a", newline="") as file:
+            writer = csv.DictWriter(file, row, lineterminator="\n")
+            if row["epoch"] == 1:
+                writer.writeheader()
+            writer.writerow(row)
 
 
 def _logger(name: str, params: Params, title: str):

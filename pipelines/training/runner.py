@@ -116,7 +116,7 @@ def train_run(
     checkpoint = Path("checkpoints") / params.profile / method / f"{seed}.pt"
     try:
         loaders = make_loaders(model, data, recipe, device, external)
-        with EpochLog(params, f"{method} seed {seed}", recipe.epochs) as log:
+        with EpochLog(params, f"{method} seed {seed}", checkpoint.with_suffix(".csv"), recipe.epochs) as log:
             fit = loop.fit(
                 model, loaders, recipe, seed=seed, device=device, checkpoint=checkpoint, identity=fingerprint,
                 on_epoch=log.on_epoch,
@@ -169,6 +169,7 @@ def train_run(
     _keep(params, record, recipe, model, data)
     run_record.write_record(folder, record)
     checkpoint.unlink(missing_ok=True)
+    checkpoint.with_suffix(".csv").unlink(missing_ok=True)
     return record
 
 
