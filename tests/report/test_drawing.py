@@ -185,3 +185,16 @@ def test_files_bear_no_date_and_pictures_stay_small(tmp_path, monkeypatch):
     with Image.open(first[2]) as picture:
         assert 3 * style.FINENESS[-1] <= picture.width < 3 * style.FINENESS[0]  # coarser than it would be
     assert plt.get_fignums() == open_before
+
+
+def test_a_picture_full_of_heat_maps_keeps_the_colour_of_a_name(tmp_path):
+    blue = drawing.HUES["other adaptation"]  # which no heat map has
+    with drawing.look():
+        figure, axes = plt.subplots(3, 3, figsize=(4, 4))
+        for number, axis in enumerate(axes.flat):
+            axis.imshow(np.random.default_rng(number).random((60, 60)), cmap="inferno")
+        figure.suptitle("lora", color=blue)
+    _, _, png = drawing.save(figure, tmp_path / "maps")
+    with Image.open(png) as picture:
+        pixels = np.asarray(picture.convert("RGB"), float).reshape(-1, 3)
+    assert np.abs(pixels - 255 * np.array(to_rgb(blue))).max(1).min() <= 8

@@ -62,6 +62,15 @@ def test_the_best_has_as_many_runs_as_others(results):
     assert "vit-full" in built["accuracy"].alt  # which shows it all the same
 
 
+def test_an_earlier_report_stays_where_a_new_one_cannot_be_made(results, tmp_path, monkeypatch):
+    building.build(results, tmp_path)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    broken = replace(results, confusion=results.confusion.drop(columns="predicted"))
+    with pytest.raises(KeyError):
+        building.build(broken, tmp_path)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
 def test_the_sentence_rounds_as_the_tables_do(results):
     methods = results.methods.copy()
     methods.loc[made.METHOD, "acc_mean"] = 0.9245  # in tables 0.924; 100 times it to one decimal would be 92.5
