@@ -3,7 +3,7 @@
 import pandas as pd
 
 from pipelines.evidence.definitions import DEFINITIONS, INTERVALS
-from report.reading import Results
+from report.reading import Results, ranked
 from report.sections import Section, Table
 from report.text import crossed, few, number, points, with_interval
 
@@ -15,7 +15,9 @@ def section(results: Results) -> Section | None:
     if results.stability.value.isna().all():
         return None
     made = table(results.stability, list(results.methods.index), results.describe("val"))
-    learnt = results.stability[results.stability.method.isin(results.ranked.index.intersection(results.learnt))]
+    learnt = results.stability[
+        results.stability.method.isin(ranked(results.methods).index.intersection(results.learnt))
+    ]
     title = finding(learnt if len(learnt) else results.stability)
     return Section(name="stability", group=GROUP, title=title, tables=[made], folded=True)
 
