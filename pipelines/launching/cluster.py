@@ -58,7 +58,7 @@ def work(method: str, seed: int | None, chosen: bytes | None, shared: str | None
     with redirect_stdout(log), redirect_stderr(log):
         try:
             worker.do({"profile_file": "params.yaml", "method": method, "seed": seed})
-        except Exception:
+        except Exception:  # told in the log, whose last line becomes what the launcher says of the task
             traceback.print_exc()
     files = {path.as_posix(): path.read_bytes() for path in _files(task)}
     return {"node": node, "log": log.getvalue(), "files": files}
