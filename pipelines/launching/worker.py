@@ -50,9 +50,12 @@ def do(task: dict) -> None:
 
 
 def _clean() -> None:
-    """Give back what the task took, for workers that share a GPU."""
+    """Give back what the task took, for the workers beside this one."""
+    from pipelines.training import memory
+
     torch = sys.modules.get("torch")
     gc.collect()
+    memory.give_back()
     if torch and torch.cuda.is_initialized():
         torch.cuda.empty_cache()
     if "torch._dynamo" in sys.modules:

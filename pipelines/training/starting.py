@@ -14,8 +14,9 @@ def set_up(params: Params, method: str, seed: int, settings: dict, device: str |
     import torch
 
     import baselines
-    from pipelines.training import step
+    from pipelines.training import memory, step
 
+    memory.keep()
     recipe = Train.model_validate(settings["train"])
     prepared.verify(params)
     device = step.pick_device(device, deterministic=recipe.deterministic)
