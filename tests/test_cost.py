@@ -191,6 +191,15 @@ def test_a_network_that_cannot_be_compiled_is_left_out(workdir, monkeypatch, cap
     assert [row["method"] for row in read_rows("results/tiny/cost.csv")] == ["full"]
 
 
+def test_where_all_is_left_out_that_is_said_in_place_of_a_table(workdir, monkeypatch, capsys):
+    found = {"rows": [], "ceiling": {}, "left_out": {"full": "no working C++ compiler"}}
+    monkeypatch.setattr(benches, "measure_all", lambda *args, **options: found)
+    costing.run(profile({"full": {"family": "full"}}), "cpu")
+    out = capsys.readouterr().out
+    assert "none could be measured" in out and "Empty DataFrame" not in out
+    assert read_rows("results/tiny/cost.csv") == []
+
+
 def test_a_bench_trains_what_the_method_trains_and_merges_what_merges():
     full, _, ours, *_ = lineup(profile())
     made = bench(ours, inference_batch=4)

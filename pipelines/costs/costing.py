@@ -167,4 +167,5 @@ def _show(label: str, result: dict) -> None:
     print(f"{label}: {', '.join(f'{name} {value:.3g}' for name, value in result['ceiling'].items())}")
     shown = ["method", "image_size", "batch_size", "step_ms", "step_ratio", "step_ratio_lo", "step_ratio_hi"]
     rows = pd.DataFrame(result["rows"]).reindex(columns=[*shown, "peak_mib", "peak_ratio"])
-    print(rows.to_string(index=False, float_format="{:.3f}".format), flush=True)
+    text = rows.to_string(index=False, float_format="{:.3f}".format)
+    print("none could be measured" if rows.empty else text, flush=True)
