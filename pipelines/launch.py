@@ -2,7 +2,7 @@
 
 Methods whose learning rate is still to be chosen are tuned first. A failed run does not stop the others. Ctrl-C stops,
 and the next launch continues; afterwards `dvc repro` records the runs without training. Exit status: 0 if all runs
-are complete, 1 if any failed or nothing could start, 128 + the signal's number if stopped.
+are complete, 1 if any is not, 128 + the signal's number if stopped by one.
 
     python -m pipelines.launch --method full --method colora-blocks2-5 --seed 0 --seed 1
 """

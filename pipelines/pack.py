@@ -7,9 +7,9 @@
     python -m pipelines.launch --minutes 25              # ends after so many minutes; launched again, it goes on
     tar cf back.tar results/oct1k                        # to be unpacked here; `dvc repro` records it
 
-`python -m pipelines.campaign` does the last four in one command. The code is that of the last commit, which the records
-there will name. It needs torch, torchvision, timm, peft, numpy, safetensors, scikit-learn, pydantic, PyYAML, psutil and
-tqdm there, and pytest for the checks. What is missing can travel as wheels:
+`python -m pipelines.campaign --cost PLAN` does the last four in one command. The code is that of the last commit, which
+the records there will name. It needs torch, torchvision, timm, peft, numpy, pandas, scipy, safetensors, scikit-learn,
+pydantic, PyYAML, psutil and tqdm there, and pytest for the checks. What is missing can travel as wheels:
 
     pip download --only-binary :all: --python-version 3.12 -d wheels pydantic    # here, for that Python
     pip install --no-index -f wheels pydantic                                    # there

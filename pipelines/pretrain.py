@@ -1,4 +1,4 @@
-"""Train the small backbones of the quick profile on another phantom domain, as ImageNet weights stand to OCT images.
+"""Train the small backbones of the quick profile on another phantom domain, in place of ImageNet weights.
 
 Writes each backbone's best-epoch state to weights/PROFILE/BACKBONE.safetensors.
 

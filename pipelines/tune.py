@@ -1,4 +1,4 @@
-"""Choose each method's learning rate on the validation split of one seed: the same grid and epochs for every method.
+"""Choose each method's learning rate on the validation split of one seed: the same rates for every method.
 
 Every trial is recorded in results/PROFILE/tune/METHOD.json; trials that are there already are kept.
 

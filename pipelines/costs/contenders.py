@@ -54,8 +54,8 @@ class Contender:
 
 
 def lineup(params: Params, methods: list[str], *, image_size: int, batch_size: int) -> list[Contender]:
-    """The methods, the four reference implementations of the CoLoRA methods among them that `cost.references_of` names
-    (by default the first on each backbone), and full fine-tuning on every backbone that has none. What a method equals
+    """The methods, what stands beside the CoLoRA methods among them that `cost.references_of` names (by default the
+    first on each backbone), and full fine-tuning on every backbone that has none. What a method equals
     is left out.
 
     Raises:

@@ -21,7 +21,9 @@ COLUMNS = [
     "method", "batch_size", "step_ms", "step_ms_lo", "step_ms_hi", "epochs", "epoch_min", "run_h", "tuning_h", "seeds",
     "total_h",
 ]  # fmt: skip
-AGAIN = "run `python -m pipelines.cost` on the GPU that the plan is for"
+AGAIN = (
+    "with the profile active (`python -m pipelines.params NAME`), run `python -m pipelines.cost` on the GPU it is for"
+)
 
 
 def forecast(params: Params, *, gpus: list[int], out: Path | None) -> None:

@@ -179,5 +179,5 @@ def _what_would_decide(row: dict, target: float) -> str:
     if np.isinf(needed):
         return f"not reachable on these images: no number of repeats shows {shown}; more patients"
     if needed <= row["repeats"]:
-        return f"{row['repeats']:g} repeats show {shown}, so it is probably smaller: more patients"
+        return f"{row['repeats']:g} repeats would show {shown}; for a smaller one, more patients"
     return f"{needed:.0f} repeats in place of {row['repeats']:g} show {shown}"

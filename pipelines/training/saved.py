@@ -78,8 +78,8 @@ def read_card(folder: Path) -> ModelCard:
     path = folder / CARD
     if not path.is_file():
         raise UserError(
-            f"{path}: no trained weights; train with `python -m pipelines.train` (train.keep: adapter or all), or "
-            "fetch them with `dvc pull`"
+            f"{path}: no trained weights; fetch them with `dvc pull`, or delete the run's folder in results/ and "
+            "train it again with `python -m pipelines.train` (train.keep: adapter or all)"
         )
     try:
         return ModelCard.model_validate(records.read_json(path, f"delete {folder} and train the run again"))

@@ -16,7 +16,7 @@ from report.text import interval, setting, signed
 
 SUPPORTED, CONTRADICTED, INCONCLUSIVE, NOT_TESTED = WORDS = ("supported", "contradicted", "inconclusive", "not tested")
 POINT = ["backbone", "image_size", "batch_size", "precision", "compile"]  # what a cost is measured at
-COST = "run python -m pipelines.cost"
+COST = "run `make cost` with this profile active"
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,8 @@ def answer(results: Results, found: list[Verdict]) -> Answer:
     machines = ", ".join(runs.gpu.fillna(runs.cpu).dropna().unique())
     return Answer(
         sentence=sentence(results), tiles=tiles(results, found), not_run=not_run(results),
-        when=pd.Timestamp(dates.max()).strftime("%-d %B %Y") if len(dates) else "no date recorded",
+        when=" to ".join(dict.fromkeys(pd.Timestamp(day).strftime("%-d %B %Y") for day in (dates.min(), dates.max())))
+        if len(dates) else "no date recorded",
         machine=machines or "machine not recorded",
     )  # fmt: skip
 
@@ -64,6 +65,8 @@ def sentence(results: Results) -> str:
     told = ranked(methods)
     best = told.acc_mean.idxmax()
     where = f"{span(runs.n_train)} {images(results)}{design(results)}"
+    if method in methods.index and methods.share[method] < 1:
+        where += f", {percent(methods.share[method])} of the labels"
     if method not in methods.index:
         several = f"of {len(told)} methods" if len(told) > 1 else "the only method,"
         right = f"{_percent(methods, best)} of unseen images right"
@@ -73,9 +76,9 @@ def sentence(results: Results) -> str:
         f"{_percent(methods, method)} of unseen images"
     )
     last = (
-        f"it is the best of {len(told)} methods"
+        f"that is the highest mean of {len(told)} methods"
         if best == method
-        else f"best of {len(told)} methods is {best} with {_percent(methods, best)}"
+        else f"the highest mean of {len(told)} methods is that of {best}, {_percent(methods, best)}"
     )
     return f"{start}{_against_full(results, methods)}; {last}."
 
@@ -115,7 +118,9 @@ def tiles(results: Results, found: list[Verdict]) -> list[Tile]:
     cost = results.cost[(results.cost.method == method_of_claims()) & results.cost.step_ratio.notna()]
     if len(cost):
         row = cost.iloc[0]
-        detail = f"of full fine-tuning's; peak memory {100 * row.peak_ratio:.0f} % ({setting(row)})"
+        detail = (
+            f"of full fine-tuning's; peak memory {100 * row.peak_ratio:.0f} % ({setting(row)}; {results.cost_machine})"
+        )
         tiles.append(Tile("Time of a training step", f"{100 * row.step_ratio:.0f} %", detail))
     elif shown:
         row = methods.loc[shown]
@@ -170,8 +175,11 @@ def headline(results: Results, *others: Results) -> str:
     told = []
     for word, text in ((SUPPORTED, "More accurate than"), (CONTRADICTED, "less accurate than")):
         own = rows[rows.higher == word]
-        named = [f"{row.comparator} ({points(row.difference, plus=True)} points, {points(row.lo, plus=True)} to "
-                 f"{points(row.hi, plus=True)})" for row in own.itertuples()]  # fmt: skip
+        named = [
+            f"{row.comparator}{_origin(results, row)} ({points(row.difference, plus=True)} points, "
+            f"{points(row.lo, plus=True)} to {points(row.hi, plus=True)})"
+            for row in own.itertuples()
+        ]
         told += [f"{text} {', '.join(named)}"] if named else []
     if told:
         told = "; ".join(told)
@@ -189,6 +197,12 @@ def headline(results: Results, *others: Results) -> str:
     if missing:
         lines.append(f"**Not run:** {'; '.join(missing)}.")
     return "\n".join(f"- {line}" for line in lines)
+
+
+def _origin(results: Results, row) -> str:
+    """' trained from scratch', where the other method of a contrast alone had no pretrained weights."""
+    weights = results.methods.weights.reindex([row.method, row.against])
+    return " trained from scratch" if weights.iloc[1] == "random" != weights.iloc[0] else ""
 
 
 def _percent(methods: pd.DataFrame, method: str) -> str:

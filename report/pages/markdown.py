@@ -35,7 +35,7 @@ def render(results: Results, answer: Answer, sections: list[Section]) -> str:
             parts.append(f"### {plain(section.title)}")
             if section.figure is not None and not section.folded:
                 parts.append(_figure(section))
-            elif section.caption:
+            elif section.caption and section.figure is None:
                 parts.append(f"*{plain(section.caption)}*")
             parts += [_table(table) for table in section.tables]
     parts += ["### Data, weights, versions and machines", origin.about(results), origin.provenance(results)]

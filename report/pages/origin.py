@@ -30,7 +30,7 @@ def _data(results: Results) -> str:
         )
     if results.source == "folder" and len(results.paper):
         return (
-            f"Data: a folder of images split into patient-grouped folds, {sizes}. **This is a small-data problem "
+            f"Data: a folder of images, {results.splitting}, {sizes}. **This is a small-data problem "
             f"({train} training images), not OCTMNIST** (97,477): its figures are not to be set against published "
             "OCTMNIST results."
         )

@@ -160,11 +160,18 @@ class Results:
         return len(self.complete) > 0 and bool(self.complete.n_test_patients.notna().all())
 
     @property
+    def splitting(self) -> str:
+        """How the images came into splits: 'patient-grouped folds', 'folds by image' or 'one split'."""
+        if not self.card.get("folds"):
+            return "one split"
+        return "folds by image" if self.card.get("patients") is None else "patient-grouped folds"
+
+    @property
     def origin(self) -> str:
         """Profile and data."""
         data = {
             "phantom": "synthetic phantom scans",
-            "folder": "image folder, patient-grouped folds",
+            "folder": f"image folder, {self.splitting}",
             "unknown": "data card missing",
         }.get(self.source, self.dataset)
         return f"profile {self.profile} ({data}; {span(self.complete.n_train)} training images)"

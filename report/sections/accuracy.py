@@ -106,7 +106,7 @@ def caption(results: Results) -> str:
     text += "new patients." if results.patients else "new test images."
     weak = [name for name in methods.index[methods.seeds > 0] if name not in results.learnt]
     if weak:
-        text += f" Did not learn (training accuracy nearer to chance than to the best method's): {few(weak, 6)}."
+        text += f" Learnt little (training accuracy nearer to chance than to the best method's): {few(weak, 6)}."
     short = methods.index[(methods.seeds < methods.planned) & (methods.seeds > 0)]
     text += f" Some runs are missing of {few(list(short), 6)}." if len(short) else ""
     none = methods.index[methods.seeds == 0]

@@ -7,7 +7,7 @@ from matplotlib.lines import Line2D
 from report import drawing
 from report.reading import Results
 from report.sections import Section, Table
-from report.text import DASH, interval, listed, mean_sd, number, points, setting
+from report.text import DASH, interval, listed, mean_sd, number, points, setting, span
 
 GROUP, ORDER = "Result", 30
 BASES = {"full": "full fine-tuning", "head_only": "head-only"}  # role of pairs.csv: words
@@ -180,9 +180,14 @@ def comparability(results: Results) -> str:
     backbones = sorted(set(ours.backbone[other]))
     parts = [] if results.dataset in set(results.paper.dataset) else ["on other data than OCTMNIST"]
     parts += [f"with {listed(backbones)} where the paper mostly has vgg16"] if backbones else []
+    size, theirs = results.card.get("image_size"), paper.image_size.dropna()
+    if size and len(theirs) and size not in set(theirs):
+        parts.append(f"at {size} px where the paper has {span(theirs)}")
     if not parts:
-        return "Same data set and backbone; training details differ where the settings in the run records do."
-    return f"Ours are {' and '.join(parts)}: differences and the order of methods may be compared, accuracies may not."
+        return (
+            "Same data set, image size and backbone; training details differ where the settings in the run records do."
+        )
+    return f"Ours are {listed(parts)}: differences and the order of methods may be compared, accuracies may not."
 
 
 def _setting(figure) -> str:

@@ -25,7 +25,7 @@ def section(results: Results) -> Section | None:
     caption = (
         "Training step (dot, with the 95 % interval of the median) and its peak memory (tick) over full "
         f"fine-tuning's on the same network; log scale, left of the line is cheaper. {how(rows, where)} Hollow: "
-        "reference implementations, somebody else's code at the same places."
+        "reference implementations at the same places."
     )
     told = "; ".join(
         f"{row.method} on {row.panel}: {row.step_ratio:.2f} and {row.peak_ratio:.2f}" for row in shown.itertuples()

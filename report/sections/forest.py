@@ -26,7 +26,8 @@ def section(results: Results) -> Section | None:
     zone = f"\N{PLUS-MINUS SIGN}{100 * margin:g} points"
     caption = (
         f"Test accuracy of {rows.method[0]} minus that of each method, {_design(rows)}. Line: {_adjusted(rows)} "
-        f"interval, the one the verdict rests on. Band: {zone}, the margin of non-inferiority. {_inferences(rows)}"
+        f"interval, the one the verdict rests on. Band: {zone}, the margin of non-inferiority. "
+        f"{_scratch(rows, results)}{_inferences(rows)}"
     )
     told = "; ".join(
         f"{row.comparator}: {points(row.difference, plus=True)} points "
@@ -111,14 +112,21 @@ def table(contrasts: pd.DataFrame, label: str) -> Table:
 
 def _design(rows: pd.DataFrame) -> str:
     """'5 folds x 3 repeats, 1,000 images of 633 patients', as far as the rows agree."""
-    folds, repeats = int(rows.folds.max()), int(rows.repeats.max())
+    folds, repeats = int(rows.folds.max()), span(rows.repeats)
     runs = (
-        f"{folds} folds \N{MULTIPLICATION SIGN} {plural(repeats, 'repeat')}"
+        f"{folds} folds \N{MULTIPLICATION SIGN} {repeats} repeat{'s' * (repeats != '1')}"
         if folds > 1
         else f"{span(rows.runs)} seeds"
     )
     images = f"{span(rows.images)} test images"
     return f"{runs}, {images}{f' of {span(rows.patients)} patients' if rows.patients.notna().any() else ''}"
+
+
+def _scratch(rows: pd.DataFrame, results: Results) -> str:
+    """Which comparators were trained from scratch, beside a method that was not."""
+    weights = results.methods.weights
+    named = [name for name in rows.against if weights.get(name) == "random" != weights.get(rows.method[0])]
+    return f"Trained from scratch: {listed(named)}. " if named else ""
 
 
 def _adjusted(rows: pd.DataFrame) -> str:

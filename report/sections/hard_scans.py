@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from report import drawing
 from report.reading import Results
 from report.sections import Section, Table
-from report.text import number, percent, plural
+from report.text import number, percent
 
 GROUP, ORDER = "Evidence", 60
 SHOWN = 8
@@ -19,8 +19,9 @@ def section(results: Results) -> Section | None:
         return None
     pictured = rows[rows.image.isin(list(results.scans))].head(SHOWN)
     title = finding(rows)
+    whose = "the declared methods" if results.declared else "the profile's first methods"
     caption = (
-        "Test images that most runs of the declared methods call something else, the surest errors first: label "
+        f"Test images that most runs of {whose} call something else, the {len(rows)} surest errors: label "
         "noise and look-alikes. Below each: the class of the data set, what the runs call it, and their mean "
         "probability for that."
     )
@@ -34,11 +35,10 @@ def section(results: Results) -> Section | None:
 
 
 def finding(rows: pd.DataFrame) -> str:
-    """How many there are, and the commonest confusion among them."""
+    """The commonest confusion among them."""
     kinds = rows.groupby(["label", "predicted"], sort=False).size().sort_values(ascending=False, kind="stable")
     (label, predicted), most = kinds.index[0], int(kinds.iloc[0])
-    number = plural(len(rows), "scan")
-    return f"Most runs are wrong on {number}, with confidence: {most} of class {label} are called {predicted}."
+    return f"The surest errors of most runs: {most} of {len(rows)} are of class {label}, called {predicted}."
 
 
 def figure(rows: pd.DataFrame, scans: dict[int, np.ndarray]) -> Figure:

@@ -7,10 +7,11 @@ from matplotlib.figure import Figure
 from report import drawing
 from report.reading import Results
 from report.sections import Section
-from report.text import plural
+from report.text import listed, plural
 
 GROUP, ORDER = "Evidence", 10
 SHOWN = 9  # panels
+BEHIND = {"full": "full fine-tuning (dashed)", "head_only": "head-only (dotted)"}
 STILL = 0.01  # gain in accuracy over the last two epochs from which a method is said to be still rising
 
 
@@ -22,7 +23,7 @@ def section(results: Results) -> Section | None:
     title = finding(results.curves, [name for name in results.ranked.index if name in results.learnt])
     caption = (
         "Validation accuracy after each epoch, mean over runs; band: lowest to highest run. "
-        f"{results.describe('val')}. Grey: full fine-tuning (dashed) and head-only (dotted) of the first network. "
+        f"{results.describe('val')}.{_grey(results.methods.family[names])} "
         "Steep first epochs may lie below the panels. The epoch of the highest validation score is the one that is "
         "tested, run by run."
     )
@@ -36,6 +37,12 @@ def section(results: Results) -> Section | None:
         alt=f"{title} Validation accuracy after the last epoch: {told}.",
         figure=figure(curves, names, results.methods),
     )  # fmt: skip
+
+
+def _grey(families: pd.Series) -> str:
+    """What `figure` draws behind every panel, by the families of the methods that have one."""
+    there = [words for family, words in BEHIND.items() if (families == family).any()]
+    return f" Grey: {listed(there)} of the first network." if there else ""
 
 
 def finding(curves: pd.DataFrame, names) -> str:
@@ -67,10 +74,7 @@ def figure(curves: pd.DataFrame, names: list[str], methods: pd.DataFrame) -> Fig
             height=1.75, aspect=drawing.WIDTH / columns / 1.75, facet_kws={"sharex": same},
         )  # fmt: skip
     mean = curves.groupby(["method", "epoch"]).val_acc.mean()
-    behind = {
-        family: next((name for name in names if methods.family[name] == family), None)
-        for family in ("full", "head_only")
-    }
+    behind = {family: next((name for name in names if methods.family[name] == family), None) for family in BEHIND}
     dashes = {"full": (0, (4, 2)), "head_only": (0, (1, 1.4))}
     for name, axis in grid.axes_dict.items():
         for family, other in behind.items():

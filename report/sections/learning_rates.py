@@ -23,9 +23,9 @@ def section(results: Results) -> Section | None:
     title = finding(learnt if len(learnt) else tried)
     caption = (
         "Best validation accuracy of a short run at each learning rate, one seed; ring: the rate chosen. Every "
-        "method had the same grid; a choice at its edge widened the grid by one step."
+        "method had the same grid; a choice at its edge widened the grid, a step at a time."
     )
-    if results.source == "folder":  # whose seeds test different folds
+    if results.card.get("folds"):
         caption += " With folds, images that this seed trained and validated on are test images of other seeds."
     stated = [name for name, seeds in results.methods.seeds.items() if seeds and name not in set(tried.method)]
     caption += f" Rates stated, not tuned: {few(stated, 6)}." if stated else ""

@@ -14,6 +14,6 @@ def section(results: Results) -> Section | None:
     raw = holes[["method", "seed", "status", "failure"]]
     title = f"{len(holes)} of {len(results.runs)} runs have no result: {few(list(dict.fromkeys(holes.method)))}."
     text = raw.fillna(DASH).astype(str).rename(columns=str.capitalize)
-    note = "The numbers of these methods come from the runs that remain."
+    note = "A method with other runs has its numbers from those; one without any is in no table of results."
     made = Table("missing", f"Runs without a result (profile {results.profile})", note, raw, text, left=4)
     return Section(name="missing", group=GROUP, title=title, tables=[made], folded=True)

@@ -38,9 +38,9 @@ def section(results: Results) -> Section | None:
     cut = points.index[points.acc_mean < drawing.limits(points.acc_mean, top=1.0)[0]]
     if len(cut):
         caption += f" Below the panels: {few([f'{name} ({points.acc_mean[name]:.3f})' for name in cut], 6)}."
-    told = "; ".join(f"by {AXES[name][0].lower()}: {listed(list(on))}" for name, on in fronts.items())
+    told = "; ".join(f"{AXES[name][0]}: {listed(list(on))}" for name, on in fronts.items())
     return Section(
-        name="pareto", group=GROUP, title=title, caption=caption, alt=f"{title} Not beaten in both, {told}.",
+        name="pareto", group=GROUP, title=title, caption=caption, alt=f"{title} Not beaten in both. {told}.",
         figure=figure(points, fronts, numbers), tables=[table(points, fronts, results.label)],
     )  # fmt: skip
 
@@ -80,10 +80,10 @@ def finding(points: pd.DataFrame, fronts: dict[str, list[str]]) -> str:
             name for name in points.index
             if points.acc_mean[name] >= best and all(points[column][name] < least[column] for column in fronts)
         ]  # fmt: skip
-        who = f"{ahead[0]} is" if ahead else "Of every CoLoRA method there is another one that is"
+        who = f"{ahead[0]} is as" if ahead else "For every CoLoRA method there is another one at least as"
         less = {"trainable": "fewer trained parameters", "step_ms": "less time a step", "peak_mib": "less memory"}
         than = " as every CoLoRA method" if ahead else ""
-        return f"{who} as accurate{than} with {listed([less[name] for name in fronts], 'and' if ahead else 'or')}."
+        return f"{who} accurate{than} with {listed([less[name] for name in fronts], 'and' if ahead else 'or')}."
     text = f"A CoLoRA method is among the best trade-offs of accuracy and {listed(on)}"
     return f"{text}, none of accuracy and {listed(off, 'or')}." if off else f"{text}."
 

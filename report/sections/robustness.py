@@ -36,7 +36,10 @@ def section(results: Results) -> Section | None:
         "method."
     )
     if results.card.get("image_size", FINE) < FINE:
-        caption += f" At {results.card['image_size']} px the mildest blur and downsampling change nothing."
+        caption += (
+            f" At {results.card['image_size']} px the mildest downsampling changes nothing, the mildest blur hardly"
+        )
+        caption += " anything."
     told = "; ".join(f"{name} from {row.clean:.3f} to {row.accuracy:.3f}" for name, row in rows.iterrows())
     return Section(
         name="robustness", group=GROUP, title=title, caption=caption, alt=f"{title} Accuracy falls: {told}.",

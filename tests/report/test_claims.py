@@ -105,7 +105,7 @@ def test_inference_is_decided_by_identity(tmp_path):
     other = judged(tmp_path / "other", cost=made.costs(operators="more"))["inference"]
     assert other.verdict == "contradicted" and "other operators" in other.evidence
     none = judged(tmp_path / "none", cost=[])["inference"]
-    assert none.verdict == "not tested" and none.takes == "run python -m pipelines.cost"
+    assert none.verdict == "not tested" and none.takes == "run `make cost` with this profile active"
 
 
 def stable(value, low, high, method, measure="jitter"):

@@ -208,7 +208,7 @@ def test_the_order_that_turns_is_told_with_its_kind():
 
 def test_hard_scans_are_told_by_their_commonest_confusion():
     rows = pd.DataFrame({"label": ["A", "A", "B"], "predicted": ["B", "B", "A"]})
-    assert hard_scans.finding(rows) == "Most runs are wrong on 3 scans, with confidence: 2 of class A are called B."
+    assert hard_scans.finding(rows) == "The surest errors of most runs: 2 of 3 are of class A, called B."
 
 
 def test_the_class_that_is_found_least_is_named():

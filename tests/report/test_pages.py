@@ -15,7 +15,7 @@ from report import claims, pages
 from report.__main__ import main
 from report.pages import building, first_screen, markdown, model_card
 from report.reading import PAPER, load
-from report.sections import Section, audit, build
+from report.sections import Section, audit, beside_paper, build, forest, learning_curves
 from report.sections import claims as claims_section
 from report.text import Table
 from tests.report import made
@@ -43,7 +43,7 @@ def test_the_sentence_follows_the_declared_verdict(results, difference, words):
         words in found and "5 folds × 2 repeats" in found and f"training {100 * 2_540_292 / 15_583_812:.0f} %" in found
     )
     assert f"{100 * round(means[made.METHOD], 3):.1f} % of unseen images" in found
-    assert f"best of {len(means)} methods is vit-full with {100 * means['vit-full']:.1f} %" in found
+    assert f"the highest mean of {len(means)} methods is that of vit-full, {100 * means['vit-full']:.1f} %" in found
 
 
 def test_the_sentence_without_the_method_names_the_best(results):
@@ -84,8 +84,43 @@ def test_a_profile_of_several_shares_is_about_its_smallest(results):
     rows = [made.contrast("full", -0.1), small]
     found = first_screen.sentence(replace(results, contrasts=pd.DataFrame(rows), methods=methods))
     assert (
-        "colora-block5" in found and "5.0 points more than full fine-tuning" in found and "best of 2 methods" in found
+        "colora-block5" in found and "5.0 points more than full fine-tuning" in found and "mean of 2 methods" in found
     )
+    assert ", 10 % of the labels, " in found
+
+
+def test_a_comparator_from_scratch_beside_a_pretrained_method_is_called_so(results):
+    weights = results.methods.weights.where(results.methods.index != "bitfit", "random")
+    made_rows = [made.contrast("bitfit", 0.1, repeats=1), made.contrast("full", -0.1, repeats=2)]
+    rows = pd.DataFrame(made_rows).reindex(columns=results.contrasts.columns)
+    changed = replace(results, methods=results.methods.assign(weights=weights), contrasts=rows)
+    assert "More accurate than bitfit trained from scratch (+10.0 points" in pages.headline(changed)
+    assert "less accurate than full (" in pages.headline(changed)
+    caption = forest.section(changed).caption
+    assert "Trained from scratch: bitfit." in caption and "5 folds × 1–2 repeats" in caption
+    assert "scratch" not in forest.section(replace(results, contrasts=rows)).caption
+
+
+@pytest.mark.parametrize(
+    ("card", "words"),
+    [({"folds": 5, "patients": 7}, "patient-grouped folds"), ({"folds": 5, "patients": None}, "folds by image"),
+     ({"folds": None, "patients": 7}, "one split")],
+)  # fmt: skip
+def test_a_folders_images_are_said_to_be_split_as_they_are(results, card, words):
+    changed = replace(results, card={**results.card, **card, "settings": {"source": "folder"}})
+    assert f"(image folder, {words};" in changed.origin
+
+
+def test_an_image_size_that_is_not_the_papers_is_told(results):
+    told = {size: beside_paper.comparability(replace(results, card={**results.card, "image_size": size}))
+            for size in (64, 224)}  # fmt: skip
+    assert "at 64 px where the paper has 224" in told[64] and "px" not in told[224]
+
+
+def test_learning_curves_name_the_grey_lines_that_are_there(results):
+    assert "Grey: full fine-tuning (dashed) and head-only (dotted)" in learning_curves.section(results).caption
+    own = results.curves[results.curves.method == made.METHOD]
+    assert "Grey" not in learning_curves.section(replace(results, curves=own)).caption
 
 
 def test_what_was_not_run_is_computed_from_what_there_is(tmp_path):
@@ -127,7 +162,8 @@ def test_the_headline_for_readme_is_five_lines_at_most_with_every_declared_contr
     for own in results.declared_contrasts.itertuples():
         assert own.comparator in text
         if own.higher == "supported":
-            assert f"{own.comparator} ({100 * own.difference:+.1f} points" in text
+            origin = " trained from scratch" if results.methods.weights[own.against] == "random" else ""
+            assert f"{own.comparator}{origin} ({100 * own.difference:+.1f} points" in text
     assert first_screen.sentence(results) in lines[0] and "**Not run:**" in lines[-1]
 
 
