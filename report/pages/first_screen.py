@@ -175,11 +175,11 @@ def headline(results: Results, *others: Results) -> str:
     told = []
     for word, text in ((SUPPORTED, "More accurate than"), (CONTRADICTED, "less accurate than")):
         own = rows[rows.higher == word]
-        named = [
-            f"{row.comparator}{_origin(results, row)} ({points(row.difference, plus=True)} points, "
-            f"{points(row.lo, plus=True)} to {points(row.hi, plus=True)})"
-            for row in own.itertuples()
-        ]
+        named = []
+        for row in own.itertuples():
+            how = " trained from scratch" * results.from_scratch(row.method, row.against)
+            size, lo, hi = (points(value, plus=True) for value in (row.difference, row.lo, row.hi))
+            named.append(f"{row.comparator}{how} ({size} points, {lo} to {hi})")
         told += [f"{text} {', '.join(named)}"] if named else []
     if told:
         told = "; ".join(told)
@@ -197,12 +197,6 @@ def headline(results: Results, *others: Results) -> str:
     if missing:
         lines.append(f"**Not run:** {'; '.join(missing)}.")
     return "\n".join(f"- {line}" for line in lines)
-
-
-def _origin(results: Results, row) -> str:
-    """' trained from scratch', where the other method of a contrast alone had no pretrained weights."""
-    weights = results.methods.weights.reindex([row.method, row.against])
-    return " trained from scratch" if weights.iloc[1] == "random" != weights.iloc[0] else ""
 
 
 def _percent(methods: pd.DataFrame, method: str) -> str:

@@ -125,6 +125,11 @@ class Results:
         run = own.share[own.difference.notna()]
         return own[own.share == (run if len(run) else own.share).min()].reset_index(drop=True)
 
+    def from_scratch(self, method: str, against: str) -> bool:
+        """Whether `against` was trained from scratch, and `method` was not."""
+        weights = self.methods.weights
+        return weights.get(against) == "random" != weights.get(method)
+
     def leading(self, count: int = 6) -> list[str]:
         """Methods that stand for all where only `count` can be shown: the declared ones that have a run, one of every
         kind first; without any declared, the first of every kind.

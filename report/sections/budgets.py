@@ -20,7 +20,8 @@ def section(results: Results) -> Section | None:
     title = finding(methods, groups)
     caption = (
         f"Methods whose trained parameters, head included, are within {NEAR:.0%} of a CoLoRA method's on the same "
-        f"network. {results.label}; exploratory: each method's learning rate is tuned, its other options are not."
+        f"network. {results.label}; exploratory: learning rates are tuned where the name states none, and "
+        "no other option is."
     ).replace("%", " %")
     told = "; ".join(
         f"{panel}: {', '.join(f'{name} {methods.acc_mean[name]:.3f}' for name in rows)}"

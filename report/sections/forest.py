@@ -24,10 +24,11 @@ def section(results: Results) -> Section | None:
     inks = results.methods.ink
     margin = float(rows.margin.max())
     zone = f"\N{PLUS-MINUS SIGN}{100 * margin:g} points"
+    scratch = [name for name in rows.against if results.from_scratch(rows.method[0], name)]
     caption = (
         f"Test accuracy of {rows.method[0]} minus that of each method, {_design(rows)}. Line: {_adjusted(rows)} "
         f"interval, the one the verdict rests on. Band: {zone}, the margin of non-inferiority. "
-        f"{_scratch(rows, results)}{_inferences(rows)}"
+        f"{f'Trained from scratch: {listed(scratch)}. ' if scratch else ''}{_inferences(rows)}"
     )
     told = "; ".join(
         f"{row.comparator}: {points(row.difference, plus=True)} points "
@@ -120,13 +121,6 @@ def _design(rows: pd.DataFrame) -> str:
     )
     images = f"{span(rows.images)} test images"
     return f"{runs}, {images}{f' of {span(rows.patients)} patients' if rows.patients.notna().any() else ''}"
-
-
-def _scratch(rows: pd.DataFrame, results: Results) -> str:
-    """Which comparators were trained from scratch, beside a method that was not."""
-    weights = results.methods.weights
-    named = [name for name in rows.against if weights.get(name) == "random" != weights.get(rows.method[0])]
-    return f"Trained from scratch: {listed(named)}. " if named else ""
 
 
 def _adjusted(rows: pd.DataFrame) -> str:

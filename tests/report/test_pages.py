@@ -13,6 +13,7 @@ import pytest
 from pipelines.files.errors import UserError
 from report import claims, pages
 from report.__main__ import main
+from report.claims import tests as kinds
 from report.pages import building, first_screen, markdown, model_card
 from report.reading import PAPER, load
 from report.sections import Section, audit, beside_paper, build, forest, learning_curves
@@ -99,6 +100,9 @@ def test_a_comparator_from_scratch_beside_a_pretrained_method_is_called_so(resul
     caption = forest.section(changed).caption
     assert "Trained from scratch: bitfit." in caption and "5 folds × 1–2 repeats" in caption
     assert "scratch" not in forest.section(replace(results, contrasts=rows)).caption
+    judge = kinds.Contrast(kind="contrast", says="higher", metric="accuracy", against="bitfit").judge
+    assert "against bitfit, trained from scratch; 10 runs" in judge(changed, made.METHOD).evidence
+    assert "scratch" not in judge(replace(results, contrasts=rows), made.METHOD).evidence
 
 
 @pytest.mark.parametrize(
