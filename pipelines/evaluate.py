@@ -22,6 +22,7 @@ def main(argv=None):
         "--pattern",
         help="a regular expression whose group `patient` is in the names (default: the profile's; '' for none)",
     )
+    parser.add_argument("--follow-links", action="store_true", help="links may lead out of the folder")
     parser.add_argument("--out", type=Path, metavar="FILE", help="write the table there as CSV too")
     add_options(parser)
     _cli.add_device(parser)
@@ -31,8 +32,8 @@ def main(argv=None):
     from pipelines.profile import load
 
     lost = evaluating.evaluate(
-        load(args.profile_file), args.method, args.folder, args.out, pattern=args.pattern, seeds=args.seed,
-        device=args.device, merged=args.merged,
+        load(args.profile_file), args.method, args.folder, args.out, pattern=args.pattern,
+        follow_links=args.follow_links, seeds=args.seed, device=args.device, merged=args.merged,
     )  # fmt: skip
     return 1 if lost else 0
 

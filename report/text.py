@@ -57,6 +57,11 @@ def percent(share: float) -> str:
     return DASH if pd.isna(share) else f"{round(100 * share, 9):g} %"
 
 
+def small(share: float) -> str:
+    """A share as per cent, at most one decimal; what that would show as nothing is 'under 0.1 %'."""
+    return "under 0.1 %" if 0 < share < 0.0005 else percent(round(share, 3))
+
+
 def mean_sd(mean, sd, digits: int) -> str:
     """'0.912 ± 0.004', or the mean alone where no deviation is known."""
     if pd.isna(mean):

@@ -12,6 +12,7 @@ import yaml
 
 from pipelines import campaign as command
 from pipelines import launch, prepare
+from pipelines.files import records
 from pipelines.launching import campaign, launcher
 from pipelines.launching.packing import Parcels
 from pipelines.profile import Params, ParamsError
@@ -111,10 +112,11 @@ def test_a_command_that_takes_too_long_is_interrupted(workdir):
         ("[]", "no wave"),
         ("- {profile_file: params.yaml, seeds: [x]}", "0.seeds.0"),
         ("[", "not valid YAML"),
+        (b"# f\xfcr\n[]", "not valid YAML"),
     ],
 )
 def test_a_wrong_plan_is_one_clear_error(plan, text, words):
-    Path("plan.yaml").write_text(text)
+    Path("plan.yaml").write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(ParamsError, match=words.replace("[", r"\[")):
         campaign.read_plan(Path("plan.yaml"))
 
@@ -146,3 +148,23 @@ def test_archives_stay_under_their_size_and_hold_every_file_as_it_was_last(workd
         path.name: path.read_bytes() for path in paths
     }
     assert "results/large.npz is too large" in capsys.readouterr().out
+
+
+def test_a_number_is_never_given_twice_and_a_file_is_packed_until_that_succeeds(workdir, monkeypatch):
+    parcels = Parcels(Path("back"), size=10_000)
+    paths = [noise(Path(f"results/{i}.npz"), 3000, i) for i in range(3)]
+    parcels.ignore(paths[:1])
+    write = records.write_atomically
+    monkeypatch.setattr(records, "write_atomically", lambda *given: (_ for _ in ()).throw(OSError("disk full")))
+    with pytest.raises(OSError, match="disk full"):
+        parcels.update(paths[:2])
+    monkeypatch.setattr(records, "write_atomically", write)
+    parcels.update(paths[:2])
+    (first,) = Path("back").iterdir()
+    first.rename("moved.tar.gz")
+    later = Parcels(Path("back"), size=10_000)  # after a kill: what was finished since the last archive is not lost
+    later.ignore(paths)
+    later.update(paths)
+    (second,) = Path("back").iterdir()
+    assert second.name > first.name
+    assert {path.name for path in (unpacked([second], workdir / "there") / "results").iterdir()} == {"2.npz"}

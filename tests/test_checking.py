@@ -81,3 +81,13 @@ def test_a_slow_precision_is_warned_of_with_its_key(monkeypatch, capsys):
     checking.warn_of_slow_precision(profile(train=train), device="cuda")
     checking.warn_of_slow_precision(profile(), device="cpu")
     assert capsys.readouterr().err == ""
+
+
+def test_pieces_of_a_batch_are_refused_where_batchnorm_statistics_move():
+    pieces = {"train": {"micro_batch": 4}}
+    methods = {"moves": {"family": "full", **pieces}, "frozen": {"family": "head_only", **pieces}}
+    with pytest.raises(
+        ParamsError, match="'moves': train.micro_batch is 4, but it updates BatchNorm statistics"
+    ) as told:
+        checking.check(profile(method=methods))
+    assert "frozen" not in str(told.value)

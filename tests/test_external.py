@@ -110,7 +110,10 @@ def test_classes_in_another_order_are_the_same_classes(here):
 @pytest.mark.parametrize(
     ("classes", "message"),
     [
-        (("A", "C"), r"data\.external \(other\): .*expected the classes of the data, A, B; it lacks B and it has C"),
+        (
+            ("A", "C"),
+            r"data\.external \(other\)\.path: .*expected the classes of the data, A, B; it lacks B and it has C",
+        ),
         (("A", "B", "C"), r"it has C; rename its folders"),
     ],
 )
@@ -143,6 +146,27 @@ def test_external_images_get_the_colours_of_the_training_data(workdir, own):
     expected = np.asarray(square).astype(float)
     expected = np.repeat(expected[..., None], 3, axis=2) if own else expected @ [0.299, 0.587, 0.114]
     assert np.abs(found[0].numpy() - expected).max() <= 1
+
+
+def test_the_patients_of_the_own_data_are_known_whatever_external_data_lack(here):
+    """Without patients.csv the statistics would take every image for a patient."""
+    scans(here / "late", 9, seed=1)
+    with pytest.raises(DataError, match="3 patients are in the training data too"):
+        preparation.prepare(params({"name": "late", "path": "late"}))
+    owners = pd.read_csv("results/tiny/data/patients.csv").patient
+    assert (len(owners), owners.nunique()) == (24, 12)
+
+
+def test_a_plain_file_among_the_external_sets_is_left_alone(here):
+    preparation.prepare(params(OTHER))
+    Path("data/tiny/external/.DS_Store").touch()
+    preparation.prepare(params())
+    assert [path.name for path in Path("data/tiny/external").iterdir()] == [".DS_Store"]
+
+
+def test_the_name_of_the_own_test_images_is_taken():
+    with pytest.raises(ValueError, match="'test' is what results call the profile's own test images"):
+        params({"name": "test", "path": "other"})
 
 
 def test_two_sets_of_one_name_are_refused():

@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from pipelines import launch
+from pipelines.data.prepared import read_manifest
 from pipelines.files import records
 from pipelines.launching import launcher, processes
 from pipelines.launching.grid import Grid, Wave
@@ -44,7 +45,7 @@ def finish(params, task, seconds=10.0, **changes):
         "fingerprint": runner.identity(params, task.method, settings, task.seed), "settings": settings,
         "metrics": {"best_epoch": 1, "val": scores, "test": scores},
         "parameters": {"trainable": 1, "total": 1, "flops": 1},
-        "data": {"train": 1, "val": 1, "test": 1, "classes": ["a"]},
+        "data": {"train": 1, "val": 1, "test": 1, "classes": read_manifest(params.data_dir).classes},
         "timings": {"epoch_s": 1.0, "total_s": seconds}, "environment": {}, **changes,
     }  # fmt: skip
     if record["status"] == "complete":
@@ -134,6 +135,25 @@ def test_complete_runs_are_kept_and_stale_ones_are_not(profile):
     for task in grid_of(params).tasks:
         finish(params, task, **({"fingerprint": "old"} if task.seed else {}))
     assert [(task.seed, task.state) for task in grid_of(params).tasks] == [(0, "kept"), (1, "waiting")]
+
+
+def test_renamed_classes_make_a_run_stale(profile):
+    """Its images are the same, but predictions and page would go on calling them by the old names."""
+    params = profile(**untuned("a"))
+    for task in grid_of(params).tasks:
+        old = ["old", *read_manifest(params.data_dir).classes[1:]]
+        finish(params, task, data={"train": 1, "val": 1, "test": 1, "classes": old})
+    assert {task.state for task in grid_of(params).tasks} == {"waiting"}
+
+
+def test_a_damaged_record_costs_its_own_run_alone(profile):
+    params = profile(**untuned("a"))
+    damaged, whole = grid_of(params).tasks
+    finish(params, whole)
+    damaged.record_file.parent.mkdir(parents=True, exist_ok=True)
+    damaged.record_file.write_text("{")
+    found = grid_of(params).tasks
+    assert [task.state for task in found] == ["failed", "kept"] and "record.json" in found[0].why
 
 
 def test_what_takes_longest_goes_first_and_what_is_unknown_before_it(profile):

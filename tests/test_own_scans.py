@@ -111,6 +111,7 @@ def test_a_list_without_patients_says_so_and_splits_by_image(split_scans, capsys
     [
         (lambda r: ["image,class", "a.png,A"], "no column 'label', found 'image', 'class'"),
         (lambda r: [HEADER, *r, r[0]], "names 1 images more than once: train/A/A-0-0.png"),
+        (lambda r: [HEADER, *r, f"./{r[0]}"], "names 1 images more than once: ./train/A/A-0-0.png"),
         (lambda r: [HEADER, "none.png,A,1,train", *r], "none.png: no such file in scans"),
         (lambda r: [HEADER, "list.csv,A,1,train", *r], "list.csv: expected an image"),
         (lambda r: [HEADER, *r[:3], r[3].replace(",A,", ",,"), *r[4:]], "line 5 has no label"),

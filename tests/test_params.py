@@ -167,6 +167,18 @@ def test_a_copied_profile_must_take_the_name_of_its_file(tmp_path):
     assert content["train"]["input"] == "imagenet" and content["data"]["fit"] == "crop"  # the schema's, written out
 
 
+def test_a_profile_that_hydra_puts_into_a_section_says_what_its_first_line_should_be(tmp_path):
+    conf = conf_with(tmp_path, mine=lambda c: c.update(profile="mine"))
+    path = conf / "profile" / "mine.yaml"
+    text = path.read_text()
+    path.write_text(text.removeprefix("# @package _global_\n"))
+    with pytest.raises(ParamsError, match="expected `# @package _global_` as its first line"):
+        compose("mine", conf)
+    path.write_bytes(text.encode() + "# für\n".encode("latin-1"))
+    with pytest.raises(ParamsError, match="mine.yaml: cannot be composed"):
+        compose("mine", conf)
+
+
 def test_a_value_may_be_written_once_and_named_twice(tmp_path):
     path = write_changed(tmp_path, lambda c: None)
     path.write_text(

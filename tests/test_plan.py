@@ -87,6 +87,13 @@ def test_two_tuned_methods(planned):
     assert "More than 3 GPUs do not help" in text and "measured on NVIDIA X" in text and "1.350 GPU hours" in text
 
 
+def test_a_method_may_leave_out_the_seed_that_it_is_tuned_on(planned):
+    method = {"full": {"family": "full", "seeds": [1]}}
+    status, text, tables = planned([row("full", 1)], "--gpus", "1", tune=TUNE, method=method)
+    assert status == 0, text
+    assert column(tables, "tuning_h") == pytest.approx([21 / 60]) and column(tables, "seeds") == [1]
+
+
 def test_an_methods_own_recipe(planned):
     """A quarter of the images (25) in batches of 5, three epochs, a stated rate and so no tuning, entropies at the
     end: 3 (5 steps + 1) + 1 + 25/32 minutes; rows of other batches, networks, precisions and peers are not taken.

@@ -114,3 +114,24 @@ def test_no_weights_and_damaged_weights_say_what_to_do(prepared):
         saved.load(folder, params, CPU)
     with pytest.raises(UserError, match="no trained weights.*dvc pull"):
         saved.load(folder.parent / "7", params, CPU)
+
+
+def test_weights_of_an_earlier_run_are_never_taken_for_this_ones(prepared, monkeypatch):
+    params, folder = trained("full", {"family": "full"}, seeds=[0])
+    record = params.run_dir("full", 0) / "record.json"
+    content = json.loads(record.read_text())
+    for change in ({"fingerprint": "another"}, {"status": "failed", "failure": "loss is nan"}):
+        record.write_text(json.dumps({**content, **change}))
+        with pytest.raises(UserError, match="weights of an earlier run than results/tiny/runs/full/0 tells of"):
+            saved.load(folder, params, CPU)
+    trained("full", {"family": "full", "train": {"lr": 0.004, "keep": "none"}}, seeds=[0])
+    assert not folder.exists()
+    trained("full", {"family": "full"}, seeds=[0])
+    assert folder.exists()
+
+    def diverges(*args, **kwargs):
+        raise loop.Diverged("training loss is nan in epoch 1")
+
+    monkeypatch.setattr(loop, "fit", diverges)
+    changed = Params(**tiny_params(method={"full": {"family": "full", "train": {"lr": 0.003}}}, seeds=[0]))
+    assert runner.run_method(changed, "full", [0], "cpu") == 1 and not folder.exists()

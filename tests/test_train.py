@@ -73,6 +73,28 @@ def test_a_complete_run_is_kept_and_a_stale_one_trained_again(prepared, workdir,
     assert read("head-only")["settings"]["train"]["epochs"] == 1
 
 
+def test_an_interrupt_among_a_runs_files_leaves_no_record_of_the_run_before(prepared, workdir, monkeypatch):
+    """It would stand over files of both, and count as complete once the old settings are back."""
+    params = profile(workdir)
+    runner.run_method(params, "head-only", [0])
+    changed = profile(workdir, train={"epochs": 1, "batch_size": 16, "lr": 2e-3, "input": "unit"})
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(runner, "_keep", lambda *given: (_ for _ in ()).throw(KeyboardInterrupt))
+        runner.run_method(changed, "head-only", [0])
+    assert not (params.run_dir("head-only", 0) / "record.json").exists()
+    runner.run_method(params, "head-only", [0])
+    assert read("head-only")["settings"]["train"]["lr"] == params.train.lr
+
+
+@pytest.mark.parametrize("weights", [[1.0, 2.0, 3.0], [1.0] * 5])
+@pytest.mark.parametrize("loss", ["cross-entropy", "binary-cross-entropy"])
+def test_a_weight_a_class_is_asked_for(prepared, workdir, capsys, weights, loss):
+    profile(workdir, method={"full": {"family": "full", "train": {"class_weights": weights, "loss": loss}}})
+    assert train.main(["--method", "full", "--seed", "0"]) == 1
+    told = capsys.readouterr().err
+    assert f"train.class_weights of full: found {len(weights)}, expected one for each of class0, class1" in told
+
+
 def test_all_seeds_of_the_profile_by_default(prepared, workdir):
     profile(workdir)
     assert train.main(["--method", "head-only"]) == 0

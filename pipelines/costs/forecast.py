@@ -120,19 +120,23 @@ def work(params: Params, row: dict, sizes: dict[int, dict[str, int]]) -> Work:
     `epoch_min` and `run_h` are means over the seeds.
     """
     method, tune = row["method"], params.tune
-    train, epoch_s, runs = params.settings(method)["train"], {}, []
+    train, runs = params.settings(method)["train"], []
+
+    def images(seed: int) -> int:
+        return sizes[seed].get(train_split(train), round(sizes[seed]["train"] * train["share"]))
+
+    def epoch_s(seed: int) -> float:
+        steps = math.ceil(images(seed) / train["batch_size"])
+        return steps * row["step_ms"] / 1000 + sizes[seed]["val"] * row["image_s"]
+
     for seed in params.seeds_of(method):
-        own = sizes[seed]
-        images = own.get(train_split(train), round(own["train"] * train["share"]))
-        steps = math.ceil(images / train["batch_size"])
-        epoch_s[seed] = steps * row["step_ms"] / 1000 + own["val"] * row["image_s"]
-        passed = own["test"] + images * train["save_entropies"]
-        runs.append((train["epochs"] * epoch_s[seed] + passed * row["image_s"]) / 3600)
-    tuning = (
-        len(tune.lrs) * tune.epochs_of(train["epochs"]) * epoch_s[tune.seed] / 3600 if params.tuned(method) else 0.0
-    )
+        passed = sizes[seed]["test"] + images(seed) * train["save_entropies"]
+        runs.append((train["epochs"] * epoch_s(seed) + passed * row["image_s"]) / 3600)
+    tuning = 0.0
+    if params.tuned(method):
+        tuning = len(tune.lrs) * tune.epochs_of(train["epochs"]) * epoch_s(tune.seed) / 3600
     line = {
-        **row, "epochs": train["epochs"], "epoch_min": statistics.mean(epoch_s.values()) / 60,
+        **row, "epochs": train["epochs"], "epoch_min": statistics.mean(map(epoch_s, params.seeds_of(method))) / 60,
         "run_h": statistics.mean(runs), "tuning_h": tuning, "seeds": len(runs), "total_h": tuning + sum(runs),
         "evaluated": row["image_s"] > 0 and all(own["val"] and own["test"] for own in sizes.values()),
     }  # fmt: skip

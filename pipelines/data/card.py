@@ -33,11 +33,8 @@ def write(folder: Path, manifest: Manifest, others: dict[str, Manifest], out: Pa
     images, labels = prepared.open_images(folder)
     splits = prepared.open_splits(folder)
     card = describe(images, labels, splits, manifest) | {"external": {}}
-    kept = {out / f"external-{name}.csv" for name in others}
-    if manifest.patients is not None:
-        kept.add(out / "patients.csv")
-        write_numbers(out / "patients.csv", patient=manifest.patient_of_image)
-    for left in {out / "patients.csv", *out.glob("external-*.csv")} - kept:
+    write_patients(manifest, out)
+    for left in set(out.glob("external-*.csv")) - {out / f"external-{name}.csv" for name in others}:
         left.unlink(missing_ok=True)
     for name, other in others.items():
         _, own = prepared.open_images(prepared.external_dir(folder, name))
@@ -53,6 +50,14 @@ def write(folder: Path, manifest: Manifest, others: dict[str, Manifest], out: Pa
         print(f"warning: {told}")
     records.write_atomically(out / "card.md", lambda file: file.write(as_markdown(card).encode()))
     records.write_json(out / "card.json", card)
+
+
+def write_patients(manifest: Manifest, out: Path) -> None:
+    """Write patients.csv, or remove it where no patients are known."""
+    if manifest.patients is None:
+        (out / "patients.csv").unlink(missing_ok=True)
+    else:
+        write_numbers(out / "patients.csv", patient=manifest.patient_of_image)
 
 
 def write_numbers(path: Path, **columns) -> None:

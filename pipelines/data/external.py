@@ -27,13 +27,13 @@ def prepare(params, data: Manifest, code: str) -> dict[str, Manifest]:
     found = {external.name: _prepare(params, data, external, code) for external in params.data.external}
     home = prepared.external_dir(params.data_dir, "any").parent
     for place in home.iterdir() if home.is_dir() else ():
-        if place.name not in found:
+        if place.name not in found and place.is_dir():
             shutil.rmtree(place)
     return found
 
 
 def listed(
-    path: Path, classes: list[str], pattern: str | None, follow_links: bool, key: str, pattern_key: str | None = None
+    path: Path, classes: list[str], pattern: str | None, follow_links: bool, key: str, pattern_key: str
 ) -> Listing:
     """Labelled images in class folders or in a CSV file, their labels in the order of the training data's classes.
 
@@ -60,7 +60,7 @@ def listed(
     owners = found.patients
     if pattern is not None and owners is None and not path.expanduser().is_file():
         names = [found.classes[label] for label in found.labels]
-        owners = patients.from_names(found.files, pattern, names, pattern_key or f"{key}.pattern")
+        owners = patients.from_names(found.files, pattern, names, pattern_key)
     order = np.array([classes.index(name) for name in found.classes])
     return Listing(found.root, found.files, found.names, order[found.labels], classes, owners, None, found.left_out)
 
@@ -70,7 +70,7 @@ def _prepare(params, data: Manifest, external, code: str) -> Manifest:
     pattern = external.pattern
     if pattern is None and params.data.source == "folder":
         pattern = params.data.folder.pattern
-    listing = listed(external.path, data.classes, pattern, external.follow_links, key)
+    listing = listed(external.path, data.classes, pattern, external.follow_links, f"{key}.path", f"{key}.pattern")
     made_from = {
         "settings": {"name": external.name, "pattern": pattern, "classes": data.classes},
         "preprocessing": data.preprocessing.model_dump(mode="json"),
@@ -98,16 +98,21 @@ def _decoded(listing: Listing, preprocessing: Preprocessing, allocate: Allocate)
     for position, file in enumerate(listing.files):
         images[position] = preprocessing.load(file)
     shapes = [pictures.survey(file) for file in listing.files]
-    warned, white = labelled.odd_shapes(listing, shapes), labelled.brightest(listing, shapes)
-    if white and not preprocessing.white / 2 <= white <= preprocessing.white:
-        warned.append(
-            f"the brightest 16-bit value is {white:,}, but white is {preprocessing.white:,} as in the training data: "
-            f"these images come out {'darker' if white < preprocessing.white else 'clipped'}"
-        )
+    warned = labelled.odd_shapes(listing, shapes) + odd_white(labelled.brightest(listing, shapes), preprocessing)
     return Dataset(
         images, listing.labels, listing.classes, {"test": np.arange(len(listing.files))}, preprocessing,
         listing.patients, None, listing.names, labelled.describe(listing), warned,
     )  # fmt: skip
+
+
+def odd_white(brightest: int | None, preprocessing: Preprocessing) -> list[str]:
+    """A warning where the highest value of 16-bit images (None: there are none) is far from the training data's."""
+    if not brightest or preprocessing.white / 2 <= brightest <= preprocessing.white:
+        return []
+    return [
+        f"the brightest 16-bit value is {brightest:,}, but white is {preprocessing.white:,} as in the training data: "
+        f"these images come out {'darker' if brightest < preprocessing.white else 'clipped'}"
+    ]
 
 
 def _check_apart(home: Path, read: Dataset, key: str) -> None:

@@ -111,7 +111,8 @@ def check_place(file: Path, root: Path, follow_links: bool) -> None:
         place = file.parent.resolve() / file.name
     if not follow_links and not place.is_relative_to(root.resolve()):
         raise DataError(
-            f"{file}: a link to {place}, outside {root}; copy it into the folder, or set follow_links: true"
+            f"{file}: a link to {place}, outside {root}; copy it into the folder, or set follow_links: true "
+            "(--follow-links of evaluate)"
         )
     if not place.is_file():
         raise DataError(f"{file}: expected an image file, found a folder, a device or a link to nothing; remove it")

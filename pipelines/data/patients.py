@@ -51,7 +51,7 @@ def from_names(files: Sequence[Path], pattern: str, labels: Sequence[str], key: 
         raise DataError(
             f"{key}: it gives a patient to {how_many}: "
             f"{'; '.join(_caught(files[number].stem, matches[number]) for number in shown)}; change the pattern or the "
-            "names, or set it to null where names tell no patient"
+            "names, or leave it out (null, --pattern '') where names tell no patient"
         )
     for file, label, match in zip(files, labels, matches):
         if "label" in compiled.groupindex and match["label"] not in (None, label):

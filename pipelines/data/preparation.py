@@ -30,6 +30,7 @@ def prepare(params) -> Manifest:
             print(f"{folder}: {manifest.count} images written")
         else:
             print(f"{folder}: kept, settings, files and checksums match")
+        card.write_patients(manifest, params.results_dir / "data")  # statistics go by it, whatever fails from here on
         others = external.prepare(params, manifest, facts["code"])
         card.write(folder, manifest, others, params.results_dir / "data")
         for name, each in {"": manifest, **others}.items():

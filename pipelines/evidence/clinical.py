@@ -4,6 +4,7 @@ For images, and for patients: a patient's probabilities are the mean over his im
 with images of two classes counts once in each.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import product
 
@@ -11,7 +12,7 @@ import numpy as np
 from sklearn.metrics import precision_recall_curve, roc_curve
 
 from pipelines.evidence import measures, stats
-from pipelines.evidence.outcomes import Outcome, count_units, mean
+from pipelines.evidence.outcomes import Outcome, count_units, counted, mean, units_of_class
 
 WHOLE = ("accuracy", "balanced_accuracy", "kappa")
 POINTS = np.linspace(0, 1, 51)
@@ -42,16 +43,18 @@ def by_patient(outcome: Outcome) -> Outcome:
 
 def measured(tested: list[Outcome], classes: list[str]) -> dict[tuple[str | None, str], tuple[float, float, float]]:
     """{(class, measure): (mean over runs, lower, upper limit)}; the class is None for measures of all classes."""
-    found = {(None, measure): mean(tested, measure) for measure in WHOLE}
+    found = {(None, measure): _limits(mean(tested, measure), measure, counted(tested, measure)) for measure in WHOLE}
     values, influence = map(np.array, zip(*(own.jackknife(measures.ranked) for own in tested), strict=True))
     for (place, measure), (c, name) in product(enumerate(measures.RANKED), enumerate(classes)):
-        found[name, measure] = stats.estimate(values[:, place, c], influence[:, :, place, c], count_units(tested))
-    return {(name, measure): (own.mean, *_limits(own, measure)) for (name, measure), own in found.items()}
+        estimate = stats.estimate(values[:, place, c], influence[:, :, place, c], count_units(tested))
+        own = [units_of_class(tested)[c]] if measure == "sensitivity" and c in units_of_class(tested) else []
+        found[name, measure] = _limits(estimate, measure, own)
+    return found
 
 
-def _limits(estimate: stats.Estimate, measure: str) -> tuple[float, float]:
-    counted = measure in ("accuracy", "balanced_accuracy", "sensitivity")
-    return estimate.interval() if measure == "kappa" else estimate.share_interval(counted=counted)
+def _limits(estimate: stats.Estimate, measure: str, counted: Sequence[int]) -> tuple[float, float, float]:
+    limits = estimate.interval() if measure == "kappa" else estimate.share_interval(counted=counted)
+    return estimate.mean, *limits
 
 
 def curves(outcomes: dict[str, list[Outcome]], classes: list[str]) -> list[dict]:

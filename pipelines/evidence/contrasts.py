@@ -154,7 +154,7 @@ def _untested(declared: Declared, trial: Trial, comparator: str, pairs: list) ->
 def _decide(declared: Declared, trial: Trial, row: dict, p_holm: float, p_swap_holm: float, level: float) -> None:
     """Fill in what follows from a row's place in its family: level, interval, verdicts, what would decide it."""
     estimate, pairs = row.pop("estimate"), row.pop("pairs")
-    lo, hi = estimate.interval(level) if estimate.runs > 1 else (float("nan"),) * 2
+    lo, hi = estimate.interval_over_runs(level)
     row |= {"level": level, "lo": lo, "hi": hi, "p_holm": p_holm, "p_swap_holm": p_swap_holm}
     row["trained_lo"], row["trained_hi"] = estimate.trained_interval(level)
     if trial.folds > 1:
@@ -164,15 +164,19 @@ def _decide(declared: Declared, trial: Trial, row: dict, p_holm: float, p_swap_h
     target = row["size"] if row["size"] and row["reaches"] != CONTRADICTED else declared.margin
     needed = estimate.repeats_needed(target, trial.folds, level)
     row["repeats_needed"] = np.ceil(needed * trial.folds / trial.repeat) if np.isfinite(needed) else needed
-    if INCONCLUSIVE in (row["higher"], row["reaches"]):
+    if INCONCLUSIVE in (row["higher"], row["reaches"], row["noninferior"]):
         row["reason"] = _what_would_decide(row, target)
 
 
 def _what_would_decide(row: dict, target: float) -> str:
     if row["runs"] < 2:
         return "two runs or more"
+    if np.isnan(row["lo"]):
+        return "a class whose images are all of one patient leaves no interval: more patients of it"
     if row["higher"] == INCONCLUSIVE and not row["lo"] <= 0 <= row["hi"]:
         return f"the patient swap test does not agree (Holm's p {row['p_swap_holm']:.2g}): more patients"
+    if INCONCLUSIVE not in (row["higher"], row["reaches"]):
+        return "whether it is at most the margin worse: more repeats, or more patients"
     needed, shown = row["repeats_needed"], f"a true difference of {target:g} with 80 % power"
     if np.isnan(needed):
         return f"a second repeat of the folds, which would say how many show {shown}"

@@ -41,7 +41,7 @@ def explain(params: Params) -> dict[Path, str]:
 
 def _write_hard_scans(params: Params, runs: dict) -> dict[Path, str]:
     outcomes = tests.gather(params, runs)["test"]
-    classes, wanted = common_classes(runs), declared.present(params, outcomes)
+    classes, wanted = common_classes(runs), declared.present(params, [m for m, own in outcomes.items() if own])
     chosen = [own for method in wanted for own in outcomes[method]]
     rows = hard_scans.hard(hard_scans.misclassified(chosen, classes))
     image = rows.image.to_numpy(np.int64)

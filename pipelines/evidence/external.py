@@ -26,7 +26,7 @@ def rows(data: str, there: dict[str, list[Outcome]], own: dict[str, list[Outcome
         home = {outcome.seed: outcome for outcome in own[method]}
         pairs = [(outcome, home[outcome.seed]) for outcome in outcomes]
         found_change = change(pairs, "balanced_accuracy")
-        lo, hi = found_change.interval()
+        lo, hi = found_change.interval_over_runs()
         row["own_balanced_accuracy"] = float(np.mean([b.figure("balanced_accuracy")[0] for _, b in pairs]))
         found.append(row | {"change": found_change.mean, "change_lo": lo, "change_hi": hi})
     return found
@@ -37,7 +37,7 @@ def figures(outcomes: list[Outcome]) -> dict[str, float]:
     found = {}
     for metric in METRICS:
         estimate = tests.mean(outcomes, metric)
-        lo, hi = estimate.share_interval(counted=metric != "auc")
+        lo, hi = estimate.share_interval(counted=tests.counted(outcomes, metric))
         found |= {metric: estimate.mean, f"{metric}_lo": lo, f"{metric}_hi": hi}
     return found
 

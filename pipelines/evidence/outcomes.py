@@ -114,6 +114,21 @@ def count_units(outcomes: list[Outcome]) -> int:
     return len(np.unique(np.concatenate([own.units for own in outcomes])))
 
 
+def counted(outcomes: list[Outcome], metric: str) -> list[int]:
+    """The units behind each of the shares whose mean a metric is, for `Estimate.share_interval`: all for an accuracy,
+    those with an image of a class for balanced accuracy, a number a class; none for what is no share of units.
+    """
+    if metric == "accuracy":
+        return [count_units(outcomes)]
+    return list(units_of_class(outcomes).values()) if metric == "balanced_accuracy" else []
+
+
+def units_of_class(outcomes: list[Outcome]) -> dict[int, int]:
+    """How many units have an image of each class, by class."""
+    labels, units = (np.concatenate([getattr(own, name) for own in outcomes]) for name in ("labels", "units"))
+    return {int(label): len(np.unique(units[labels == label])) for label in np.unique(labels)}
+
+
 def count_patients(outcomes: list[Outcome]) -> int | None:
     """How many patients these images are of; None where patients are not known."""
     return count_units(outcomes) if outcomes[0].patients else None

@@ -46,7 +46,7 @@ def rows(data: str, outcomes: dict[str, list[Outcome]], settings: dict[str, dict
             for metric in ("accuracy", "auc") if data == "test" else ("balanced_accuracy", "auc"):
                 if pairs:
                     estimate = tests.difference(pairs, metric)
-                    lo, hi = estimate.interval()
+                    lo, hi = estimate.interval_over_runs()
                     found.append({
                         "data": data, "method": method, "reference": reference, "role": role, "metric": metric,
                         "difference": estimate.mean, "lo": lo, "hi": hi, "runs": estimate.runs,

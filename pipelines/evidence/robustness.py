@@ -106,9 +106,9 @@ def rows(corrupted: dict[str, list[Corrupted]]) -> list[dict]:
         about["images"] = len(np.unique(np.concatenate([run.images for run in runs])))
         for kind, severity, weight in conditions(runs[0].kinds):
             accuracy = mean(runs, np.append(0.0, weight))
-            lo, hi = accuracy.share_interval(counted=True)
+            lo, hi = accuracy.share_interval(counted=[accuracy.units])
             drop = mean(runs, np.append(1.0, -weight))
-            drop_lo, drop_hi = drop.interval()
+            drop_lo, drop_hi = drop.interval_over_runs()
             row = {"kind": kind, "severity": severity, "accuracy": accuracy.mean, "lo": lo, "hi": hi}
             found.append(about | row | {"drop": drop.mean, "drop_lo": drop_lo, "drop_hi": drop_hi})
     return found
@@ -137,7 +137,7 @@ def pair_rows(corrupted: dict[str, list[Corrupted]], method: str | None, against
         weights |= {kind: np.append(0.0, weight) for kind, severity, weight in conditions(kinds) if severity is None}
         ours, others = zip(*pairs, strict=True)
         estimates = {kind: mean(ours, weight, others) for kind, weight in weights.items()}
-        intervals = {kind: own.interval() for kind, own in estimates.items()}
+        intervals = {kind: own.interval_over_runs() for kind, own in estimates.items()}
         by_kind = [estimates[kind].mean for kind in kinds]
         intervals[MEAN] = over_kinds(estimates[MEAN], np.array(by_kind))
         whole = np.sign(estimates[MEAN].mean)
@@ -155,10 +155,11 @@ def over_kinds(estimate: stats.Estimate, by_kind: np.ndarray, level: float = sta
     s_k^2 / k).
 
     s_k^2 is the sample variance of the k kinds' differences, (k,); it holds some of the noise of patients and runs
-    too, so the interval errs on the wide side. t has k - 1 degrees of freedom. With one kind there is no saying: NaN.
+    too, so the interval errs on the wide side. t has k - 1 degrees of freedom. With one kind, or one run, there is no
+    saying: NaN.
     """
     k = len(by_kind)
-    if k < 2:
+    if k < 2 or estimate.runs < 2:
         return float("nan"), float("nan")
     reach = t.ppf((1 + level) / 2, k - 1) * np.sqrt(estimate.se**2 + np.var(by_kind, ddof=1) / k)
     return float(estimate.mean - reach), float(estimate.mean + reach)

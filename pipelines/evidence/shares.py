@@ -22,7 +22,7 @@ def rows(params: Params, outcomes: dict[str, list[Outcome]], summary: dict[str, 
     """A row a method, by series and ascending share; none where all methods of the profile train on one share.
 
     images, patients: trained on, means over the runs; no patients where the data name none or have no card. difference,
-    lo, hi: from the series's method of the largest share, paired by seed, with a 95 % interval.
+    lo, hi: from the series's method of the largest share that was run, paired by seed, with a 95 % interval.
 
     Raises:
         UserError: two methods of a series have one share, or the data card lacks a share.
@@ -32,6 +32,7 @@ def rows(params: Params, outcomes: dict[str, list[Outcome]], summary: dict[str, 
         return []
     found = []
     for series, methods in series_of(settings).items():
+        most = next((method for method in reversed(methods) if outcomes[method]), series)
         for method in methods:
             row = {"series": series, "method": method, "share": share(settings[method])}
             row |= {
@@ -41,10 +42,10 @@ def rows(params: Params, outcomes: dict[str, list[Outcome]], summary: dict[str, 
             if outcomes[method]:
                 row["images"] = np.mean([own.trained_on for own in outcomes[method]])
                 row["patients"] = _patients(params, settings[method], [own.seed for own in outcomes[method]])
-            pairs = tests.paired(outcomes[method], outcomes[series])
-            if pairs and method != series:
+            pairs = tests.paired(outcomes[method], outcomes[most])
+            if pairs and method != most:
                 behind = tests.difference(pairs, "accuracy")
-                lo, hi = behind.interval()
+                lo, hi = behind.interval_over_runs()
                 row |= {"difference": behind.mean, "lo": lo, "hi": hi}
             found.append(row)
     return found

@@ -24,7 +24,7 @@ Grandvalet 2004, JMLR 5:1089). With learners really trained on overlapping folds
 analysis.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -94,17 +94,27 @@ class Estimate:
         q = self.half_width(level)
         return self.mean - q, self.mean + q
 
-    def share_interval(self, level: float = LEVEL, *, counted: bool = False) -> tuple[float, float]:
+    def share_interval(self, level: float = LEVEL, *, counted: Sequence[int] = ()) -> tuple[float, float]:
         """The interval of a metric between 0 and 1: logit(mean) -+ q / (mean (1 - mean)), transformed back.
 
-        At a mean of 0 or 1 there is no spread to go by. For a `counted` share (accuracy) the limit is then the binomial
-        one, ((1 - level) / 2)^(1 / units) (Clopper & Pearson 1934); for others it cannot be said: NaN.
+        At a mean of 0 or 1 there is no spread to go by. Where the metric is the mean of K shares of units the limit is
+        then the binomial one of the smallest share (Clopper & Pearson 1934), as the others may all be 1: 1 - (1 - a^(1
+        / n)) / K, with a = (1 - level) / 2 and n units. For what is no share of units it cannot be said: NaN.
+
+        Args:
+            counted: units of each share: one number for an accuracy, one a class for balanced accuracy.
         """
         if not 0 < self.mean < 1:
-            limit = ((1 - level) / 2) ** (1 / self.units) if counted and self.mean in (0, 1) else float("nan")
+            limit = float("nan")
+            if len(counted) and self.mean in (0, 1):
+                limit = 1 - (1 - ((1 - level) / 2) ** (1 / min(counted))) / len(counted)
             return (limit, 1.0) if self.mean == 1 else (0.0, 1 - limit) if self.mean == 0 else (limit, limit)
         q = self.half_width(level) / (self.mean * (1 - self.mean))
         return float(expit(logit(self.mean) - q)), float(expit(logit(self.mean) + q))
+
+    def interval_over_runs(self, level: float = LEVEL) -> tuple[float, float]:
+        """`interval`; NaN with one run, of which nothing is said about others."""
+        return self.interval(level) if self.runs > 1 else (float("nan"), float("nan"))
 
     def p_value(self) -> float:
         """Two-sided p of a mean of zero over new runs and units: below 1 - level where the interval excludes zero."""

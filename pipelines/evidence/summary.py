@@ -27,7 +27,7 @@ from pipelines.evidence.outcomes import Outcome
 from pipelines.evidence.stats import LEVEL
 from pipelines.evidence.tables import train_accuracy
 from pipelines.files.errors import UserError
-from pipelines.files.records import write_csv, write_json
+from pipelines.files.records import read_json, write_csv, write_json
 from pipelines.profile import Params
 from pipelines.runs.reading import check_same_settings, common_classes, get, read_runs
 
@@ -53,7 +53,7 @@ def summarise(params: Params) -> dict[str, dict]:
     # What the runs say, where there are any: networks trained from scratch have a backbone of their own there.
     planned = {method: shares.settings_of(params, method) for method in params.method}
     settings = {method: own[0]["settings"] if own else planned[method] for method, own in by_method.items()}
-    chosen = choose(declared, outcomes, shares.names_by_share(planned))
+    chosen = choose(params, declared, outcomes, shares.names_by_share(planned))
     corrupted = robustness.read(params, runs, test)
     shown = declarations.present(params, [method for method, own in test.items() if own])
     wrong = hard_scans.misclassified([own for method in shown for own in test[method]], classes)
@@ -116,12 +116,21 @@ def check_same_weights(runs: dict) -> None:
                 )
 
 
-def choose(declared: Declared, outcomes: dict[str, dict[str, list[Outcome]]], names: dict[float, dict]) -> Chosen:
+def _folds(params: Params, outcomes: list[Outcome]) -> int:
+    """Folds of the test images: the data card's, or where there is none what the runs show."""
+    path = params.results_dir / "data" / "card.json"
+    card = read_json(path, "run `python -m pipelines.prepare` again") if path.is_file() else {}
+    return int(card["folds"] or 1) if "folds" in card else tests.design(outcomes)
+
+
+def choose(
+    params: Params, declared: Declared, outcomes: dict[str, dict[str, list[Outcome]]], names: dict[float, dict]
+) -> Chosen:
     """What the profile has of the declared contrasts, by its runs with the most labels: nothing where the declared
     method has no run, as its comparators are then methods like any other.
     """
     test, asked = outcomes["test"], [declared.method, *declared.against]
-    folds = tests.design([own for method in test.values() for own in method])
+    folds = _folds(params, [own for method in test.values() for own in method])
     there = [name for name in asked if test.get(name)] if test.get(declared.method) else []
     return Chosen(
         method=declared.method if declared.method in there else None,
@@ -184,7 +193,7 @@ def method_summary(runs: list[dict], outcomes: list[Outcome]) -> dict:
     values = {}
     for name, metric in (("acc", "accuracy"), ("balanced", "balanced_accuracy"), ("auc", "auc")):
         found = tests.mean(outcomes, metric)
-        lo, hi = found.share_interval(counted=metric != "auc")
+        lo, hi = found.share_interval(counted=tests.counted(outcomes, metric))
         spread = np.std([own.figure(metric)[0] for own in outcomes], ddof=1) if found.runs > 1 else None
         values |= {f"{name}_mean": found.mean, f"{name}_sd": spread, f"{name}_lo": lo, f"{name}_hi": hi}
     epoch_s = [s for run in runs if (s := get(run, "timings.epoch_s")) is not None]

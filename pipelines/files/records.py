@@ -76,6 +76,8 @@ def write_atomically(path: Path, write) -> None:
     Raises:
         OSError: the folder cannot be made or written, or the disk is full; `path` is then what it was.
     """
+    if path.is_dir():
+        raise IsADirectoryError(f"{path}: expected a file to write, found a folder; name a file in it")
     temporary = path.with_name(f".{path.name}.{_HOST}.{os.getpid()}.tmp")
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)

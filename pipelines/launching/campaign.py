@@ -40,7 +40,7 @@ def read_plan(path: Path) -> list[Wave]:
         entries = TypeAdapter(list[Entry]).validate_python(yaml.safe_load(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
         raise ParamsError(f"{path}: no such file; expected a YAML list of {{profile_file, methods, seeds}}") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ParamsError(f"{path}: not valid YAML: {error}") from None
     except ValidationError as error:
         raise ParamsError(explain(error, path, Entry)) from None

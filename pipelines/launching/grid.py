@@ -138,10 +138,13 @@ class Grid:
                 trial = Task(wave, rank, method, None, size)
                 trial.fingerprint()  # raises where data or weights are missing, which tuning would not mend
                 self.tasks.append(trial)
-            for run in runs:
-                self._look_up(run, epochs)
         except (ValueError, FileNotFoundError) as error:
             for run in runs:
+                run.state, run.why = "failed", str(error)
+        for run in [run for run in runs if run.state == "waiting"]:
+            try:
+                self._look_up(run, epochs)
+            except (ValueError, FileNotFoundError) as error:
                 run.state, run.why = "failed", str(error)
         self.tasks += runs
 

@@ -139,25 +139,33 @@ class Parcels:
     """Files as they appear, in archives results-001.tar.gz, results-002.tar.gz, ... of a limited size. A file that
     changes is packed again, into a later one.
 
+    checkpoints/packed.json says what they hold and how many there were, so that a later process goes on where this one
+    was killed, and no number comes twice, though archives are moved away.
+
     Args:
         size: bytes that the files of an archive may have.
     """
 
     def __init__(self, out: Path, *, size: int):
         self.out, self.size = out, size
-        self._seen: dict[Path, tuple] = {}
+        self._file = Path("checkpoints/packed.json")
+        there = records.read_json(self._file, "delete it") if self._file.exists() else {"archives": 0, "files": {}}
+        self._count, self._seen = there["archives"], there["files"]
 
     def ignore(self, paths: Iterable[Path]) -> None:
-        """Leave these files out unless they change."""
-        self._seen |= {path: _stamp(path) for path in paths}
+        """Leave these files out unless they change; not where an earlier process has packed some of them."""
+        if not self._file.exists():
+            self._save({str(path): _stamp(path) for path in paths})
 
     def update(self, paths: Iterable[Path]) -> None:
         """Pack those of the files that are new or have changed."""
-        changed = {path: _stamp(path) for path in paths if self._seen.get(path) != _stamp(path)}
-        self._seen |= changed
         together, total = [], 0
-        for path, (size, _) in changed.items():
+        for path in paths:
+            size, _ = stamp = _stamp(path)
+            if self._seen.get(str(path)) == stamp:
+                continue
             if size > self.size:
+                self._seen[str(path)] = stamp  # told once
                 print(f"warning: {path} is too large for an archive of {self.size:,} bytes; left out", flush=True)
                 continue
             if total + size > self.size:
@@ -169,15 +177,22 @@ class Parcels:
             self._write(together)
 
     def _write(self, paths: list[Path]) -> None:
+        stamps = {str(path): _stamp(path) for path in paths}  # one that changes meanwhile is packed again
+
         def write(file):
             with tarfile.open(fileobj=file, mode="w:gz", compresslevel=3) as tar:
                 for path in paths:
                     tar.add(path)
 
-        number = 1 + len(list(self.out.glob("results-*.tar.gz")))
-        records.write_atomically(self.out / f"results-{number:03}.tar.gz", write)
+        self._count += 1
+        records.write_atomically(self.out / f"results-{self._count:03}.tar.gz", write)
+        self._save(stamps)
+
+    def _save(self, stamps: dict[str, list]) -> None:
+        self._seen |= stamps
+        records.write_json(self._file, {"archives": self._count, "files": self._seen})
 
 
-def _stamp(path: Path) -> tuple:
+def _stamp(path: Path) -> list[int]:
     found = path.stat()
-    return found.st_size, found.st_mtime_ns
+    return [found.st_size, found.st_mtime_ns]

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from pipelines.data import external
 from pipelines.data.prepared import Prepared
 from pipelines.data.preprocessing import Preprocessing
 from pipelines.files.errors import UserError
@@ -92,15 +93,18 @@ def predict(ensemble: Ensemble, files: Sequence[Path]) -> tuple[np.ndarray, np.n
     """
     from tqdm import tqdm
 
-    places, found = [], [np.empty((len(ensemble.seeds), 0, len(ensemble.classes)), np.float32)]
+    places, brightest, found = [], 0, [np.empty((len(ensemble.seeds), 0, len(ensemble.classes)), np.float32)]
     with tqdm(total=len(files), unit="image", disable=None, leave=False) as bar:
         for batch in batches(files, ensemble.preprocessing, ensemble.recipe.eval_batch_size):
             for line in batch.damaged:
                 bar.write(f"error: {line}", file=sys.stderr)
+            brightest = max(brightest, batch.brightest)
             bar.update(len(batch.places) + len(batch.damaged))
             if len(batch.places):
                 places += batch.places.tolist()
                 found.append(ensemble.probabilities(ensemble.normalised(batch.images)).cpu().numpy())
+    for warning in external.odd_white(brightest, ensemble.preprocessing):
+        print(f"warning: {warning}", file=sys.stderr)
     if lost := len(files) - len(places):
         print(f"error: {lost} of {len(files)} files could not be read", file=sys.stderr)
     return np.array(places, np.int64), np.concatenate(found, axis=1)

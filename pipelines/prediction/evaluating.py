@@ -20,7 +20,7 @@ ENSEMBLE = "ensemble"
 
 def evaluate(
     params: Params, method: str, folder: Path, out: Path | None = None, *, pattern: str | None = None,
-    seeds: Sequence[int] | None = None, device: str | None = None, merged: bool = True,
+    follow_links: bool = False, seeds: Sequence[int] | None = None, device: str | None = None, merged: bool = True,
 ) -> int:  # fmt: skip
     """Print a table, and write it to `out` where one is named: a row a seed and, of several, one of their ensemble.
 
@@ -31,7 +31,7 @@ def evaluate(
     Args:
         folder: class folders, or a CSV file as `data.manifest.path`; the classes must be the networks'.
         pattern: reads patients from file names; by default the profile's, where its data are a folder; "" reads none,
-            and every image counts as a patient.
+            and every image counts as a patient. follow_links: whether links may lead out of the folder.
 
     Raises:
         UserError: the folder cannot be listed, has other classes, or no readable image; or see `ensemble.load`.
@@ -41,7 +41,7 @@ def evaluate(
     networks = ensemble.load(params, method, seeds, device, merged=merged)
     if pattern is None and params.data.source == "folder":
         pattern = params.data.folder.pattern
-    listing = external.listed(folder, networks.classes, pattern or None, False, "--folder", "--pattern")
+    listing = external.listed(folder, networks.classes, pattern or None, follow_links, "--folder", "--pattern")
     places, each = ensemble.predict(networks, listing.files)
     if not len(places):
         raise UserError(f"--folder: {folder}: none of its {len(listing.files)} images can be read")

@@ -40,6 +40,7 @@ def export(params: Params, method: str, seed: int, kind: str, out: Path) -> None
         UserError: no such network, a package is missing, or ONNX Runtime computes something else.
         OSError: `out` cannot be written.
     """
+    params.settings(method)  # raises, with near names
     network, card = saved.load(params.model_dir(method, seed), params, torch.device("cpu"))
     model = Exported(network.to(memory_format=torch.contiguous_format), card).eval()
     size = card.image_size

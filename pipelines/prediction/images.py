@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from pipelines.data import pictures
 from pipelines.data.errors import DataError
 from pipelines.data.pictures import SUFFIXES
 from pipelines.data.preprocessing import Preprocessing
@@ -21,11 +22,12 @@ AHEAD = 3  # batches that are decoded before they are asked for
 @dataclass(frozen=True)
 class Batch:
     """Some of the files, in their order. places: of those that could be read, int64 (B,). images: uint8 (B, H, W) or
-    (B, H, W, 3). damaged: a message for each of the others.
+    (B, H, W, 3). brightest: the highest value of 16-bit ones, 0 without any. damaged: a message for each of the others.
     """
 
     places: np.ndarray
     images: np.ndarray
+    brightest: int
     damaged: list[str]
 
 
@@ -60,16 +62,18 @@ def batches(files: Sequence[Path], preprocessing: Preprocessing, size: int) -> I
             yield _gathered(*left)
 
 
-def _gathered(start: int, results: Iterable[np.ndarray | str]) -> Batch:
+def _gathered(start: int, results: Iterable[tuple[np.ndarray, int] | str]) -> Batch:
     numbered = list(enumerate(results, start))
-    images = {place: result for place, result in numbered if not isinstance(result, str)}
+    decoded = {place: result for place, result in numbered if not isinstance(result, str)}
     damaged = [result for _, result in numbered if isinstance(result, str)]
-    return Batch(np.array(list(images), np.int64), np.array(list(images.values()), np.uint8), damaged)
+    images, bright = zip(*decoded.values(), strict=True) if decoded else ((), ())
+    return Batch(np.array(list(decoded), np.int64), np.array(images, np.uint8), max(bright, default=0), damaged)
 
 
-def _decoded(preprocessing: Preprocessing, file: Path) -> np.ndarray | str:
+def _decoded(preprocessing: Preprocessing, file: Path) -> tuple[np.ndarray, int] | str:
     try:
-        return preprocessing.load(file)
+        *_, is_deep = pictures.survey(file)
+        return preprocessing.load(file), pictures.brightest(file) if is_deep else 0
     except DataError as error:
         return str(error)
 

@@ -17,7 +17,7 @@ class Phantom(Section):
     """Images to validate on."""
     test: int = Field(gt=0)
     """Images to test on."""
-    seed: int = 0
+    seed: int = Field(0, ge=0)
     """Of the generator."""
     domain: Literal["source", "target"] = "target"
     """Which scanner the pictures imitate."""
@@ -34,7 +34,7 @@ class Folder(Section):
     folds: int = Field(5, ge=2)
     """Groups of patients; seed s tests on fold s mod folds of repeat s div folds."""
     val_share: float = Field(0.125, gt=0, le=0.5)
-    """Of the patients that are not tested on: how many validate."""
+    """Of the patients that are not tested on: how many validate, as one part of 1 / val_share, rounded."""
     follow_links: bool = False
     """Links may lead out of the folder."""
 
@@ -136,6 +136,8 @@ class Data(Section):
             raise ValueError(f"mode {self.mode!r} needs a section data.balanced")
         if self.mode == "distilled" and self.distilled is None:
             raise ValueError("mode 'distilled' needs a section data.distilled")
+        if "test" in self.external_names:
+            raise ValueError("external: 'test' is what results call the profile's own test images; choose another name")
         if len(set(self.external_names)) < len(self.external):
             raise ValueError(f"external: each name counts once, found {self.external_names}")
         if len({train_split({"share": share}) for share in self.shares}) < len(self.shares):

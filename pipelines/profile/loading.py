@@ -74,8 +74,12 @@ def compose(profile: str, conf: str | Path = "conf") -> Params:
         try:
             composed = hydra_compose("config", overrides=[f"profile={profile}"])
             content = dict(OmegaConf.to_container(composed, resolve=True))  # type: ignore[arg-type]
-        except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
+        except (HydraException, OmegaConfBaseException, yaml.YAMLError, UnicodeDecodeError) as error:
             raise ParamsError(f"{path}: cannot be composed ({error})") from None
+    if isinstance(content.get("profile"), dict):
+        raise ParamsError(
+            f"{path}: expected `# @package _global_` as its first line, without a byte order mark; add it"
+        )
     if content.get("profile") != profile:
         raise ParamsError(
             f"{path}: profile is {content.get('profile')!r}, expected {profile!r}, the file's own name, so that no "

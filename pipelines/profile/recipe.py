@@ -113,5 +113,5 @@ class Pretrain(Section):
     """As `train.lr`."""
     batch_size: int = Field(gt=0)
     """As `train.batch_size`."""
-    seed: int = 0
+    seed: int = Field(0, ge=0)
     """Of the training."""

@@ -114,12 +114,16 @@ def write_record(folder: Path, record: Record) -> None:
     write_json(folder / "record.json", record.model_dump(mode="json"))
 
 
-def is_complete(folder: Path, fingerprint: str, *more_files: str) -> bool:
-    """Whether the folder holds the finished run with this fingerprint, all files present, `more_files` too."""
+def is_complete(folder: Path, fingerprint: str, *more_files: str, classes: list[str] | None = None) -> bool:
+    """Whether the folder holds the finished run with this fingerprint, all files present, `more_files` too.
+
+    classes: as the data call them now, where that is asked; renamed ones have the same images.
+    """
     record = read_record(folder)
     return (
         record is not None
         and record.status == "complete"
         and record.fingerprint == fingerprint
+        and classes in (None, record.data.classes)
         and all((folder / name).is_file() for name in ("curves.csv", "predictions.npz", *more_files))
     )

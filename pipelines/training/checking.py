@@ -35,6 +35,11 @@ def check(params: Params, methods: list[str] | None = None, device: str | None =
                     weights=start if file and weights not in fit else "random",
                 )
                 fit.add(weights)
+                if (pieces := settings["train"]["micro_batch"]) and updates_statistics(model.train()):
+                    raise ValueError(
+                        f"train.micro_batch is {pieces}, but it updates BatchNorm statistics, "
+                        "which need the whole batch; leave it out and lower train.batch_size"
+                    )
                 if any(params.probed(method, seed) for seed in params.seeds_of(method)):
                     from pipelines.training import gradcam
 
@@ -45,6 +50,13 @@ def check(params: Params, methods: list[str] | None = None, device: str | None =
     if problems:
         raise ParamsError(f"profile {params.profile}: " + "\n  ".join(problems))
     warn_of_slow_precision(params, methods, device)
+
+
+def updates_statistics(model) -> bool:
+    """Whether BatchNorm statistics of the network move in training, as it stands."""
+    import torch
+
+    return any(m.training for m in model.modules() if isinstance(m, torch.nn.modules.batchnorm._BatchNorm))
 
 
 def warn_of_slow_precision(params: Params, methods: list[str] | None = None, device: str | None = None) -> None:

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import shutil
 import statistics
 import sys
 import time
@@ -16,7 +17,7 @@ from pipelines.runs import record as run_record
 from pipelines.runs.code import probe_files
 from pipelines.runs.environment import environment
 from pipelines.runs.record import Record
-from pipelines.training import counting, tuning
+from pipelines.training import checking, counting, tuning
 from pipelines.training.progress import EpochLog
 from pipelines.training.starting import set_up
 
@@ -77,7 +78,8 @@ def is_complete(params: Params, method: str, seed: int, fingerprint: str) -> boo
     """Whether the run with this fingerprint is there with all its files."""
     files = [f"external-{name}.npz" for name in params.data.external_names]
     files += PROBE_FILES if params.probed(method, seed) else ()
-    return run_record.is_complete(params.run_dir(method, seed), fingerprint, *files)
+    classes = prepared.read_manifest(params.data_dir).classes
+    return run_record.is_complete(params.run_dir(method, seed), fingerprint, *files, classes=classes)
 
 
 def train_run(
@@ -127,13 +129,17 @@ def train_run(
     except loop.Diverged as error:
         record = Record(**facts, status="failed", failure=str(error))
         if writes:
+            shutil.rmtree(params.model_dir(method, seed), ignore_errors=True)  # of an earlier run
             run_record.write_record(folder, record)
         return record
     except (MemoryError, torch.OutOfMemoryError) as error:
+        smaller = "train.micro_batch, which keeps the batch and, up to rounding, the numbers"
+        if checking.updates_statistics(model.train()):
+            smaller = "a smaller train.batch_size"
         raise UserError(
             f"out of memory on {device} with train.batch_size {recipe.batch_size}, eval_batch_size "
-            f"{recipe.eval_batch_size} ({(str(error) or 'no more is said').splitlines()[0]}); set train.micro_batch, "
-            "which keeps the batch and, up to rounding, the numbers, or a smaller train.eval_batch_size"
+            f"{recipe.eval_batch_size} ({(str(error) or 'no more is said').splitlines()[0]}); set {smaller}, or a "
+            "smaller train.eval_batch_size"
         ) from error
     best = fit.curves[fit.best_epoch - 1]
     record = Record(
@@ -152,6 +158,7 @@ def train_run(
     )
     if not writes:
         return record
+    (folder / "record.json").unlink(missing_ok=True)  # of an earlier run, whose other files now go
     write_curves(folder / "curves.csv", fit.curves)
     _write_predictions(folder / "predictions.npz", data.splits["test"], test)
     for name, seen in outside.items():
@@ -196,6 +203,7 @@ def _keep(params: Params, record: Record, recipe: Train, model, data) -> None:
 
     keep = saved.kept(recipe, model)
     if keep == "none":
+        shutil.rmtree(params.model_dir(record.method, record.seed), ignore_errors=True)  # of an earlier run
         return
     manifest = prepared.read_manifest(params.data_dir)
     mean, std = NORMALISATION[recipe.input]

@@ -17,6 +17,7 @@ from pipelines.files import records
 from pipelines.files.errors import UserError
 from pipelines.profile import Params, Train
 from pipelines.profile.base import explain
+from pipelines.runs.record import read_record
 from pipelines.training.step import seed_everything
 
 CARD, WEIGHTS = "model.json", "weights.safetensors"
@@ -95,9 +96,16 @@ def load(
     Adapters stand on the starting weights that the profile's parameters name, which must be those trained from.
 
     Raises:
-        UserError: no or damaged weights, or starting weights other than those of the run.
+        UserError: no or damaged weights, weights of another run than the results tell of, or starting weights other
+            than those of the run.
     """
     card = read_card(folder)
+    record = read_record(params.run_dir(card.method, card.seed))
+    if record and (record.status, record.fingerprint) != ("complete", card.fingerprint):
+        raise UserError(
+            f"{folder}: weights of an earlier run than {params.run_dir(card.method, card.seed)} tells of "
+            f"({record.status}); train it again with `python -m pipelines.train`, or fetch both with `dvc pull`"
+        )
     whole = (folder / WEIGHTS).is_file() and card.keep == "all"
     settings = {key: value for key, value in card.settings.items() if key != "weights_sha256"}
     if not whole and settings.get("weights") not in ("random", "imagenet", None):

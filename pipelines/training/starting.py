@@ -22,6 +22,12 @@ def set_up(params: Params, method: str, seed: int, settings: dict, device: str |
     device = step.pick_device(device, deterministic=recipe.deterministic)
     data = prepared.open_prepared(params.data_dir, seed, device, train_split(recipe))
     external = prepared.open_external(params.data_dir, params.data.external_names, device)
+    weights = recipe.class_weights
+    if isinstance(weights, list) and len(weights) != len(data.classes):
+        raise ParamsError(
+            f"train.class_weights of {method}: found {len(weights)}, expected one for each of "
+            f"{', '.join(data.classes)}, in this order"
+        )
     step.seed_everything(seed, 0)
     try:
         model = baselines.build(method, settings, num_classes=len(data.classes), image_size=data.image_size)

@@ -75,8 +75,8 @@ def methods(results: Results) -> dict:
         "families": sorted(map(str, frame.family.unique())),
         "backbones": sorted(map(str, frame.backbone.unique())),
         "kinds": [{"family": str(row.family), "backbone": str(row.backbone)} for row in results.methods.itertuples()],
-        "note": "Filled dot: mean over seeds. Bar: its 95 % interval for new seeds and new "
-        f"{'patients' if results.patients else 'test images'}. Hollow dots: seeds. An arrow: below the axis.{line} "
+        "note": "Filled dot: mean over seeds. Bar: its 95 % interval for "
+        f"{results.drawn_anew}. Hollow dots: seeds. An arrow: below the axis.{line} "
         f"A name leads to its runs.{missing}{unnamed(results.never_named)}",
     }
 

@@ -10,7 +10,7 @@ import pandas as pd
 from report.claims import Verdict, method_of_claims, verdicts
 from report.claims.tests import CONTRADICTED, NOT_TESTED, SUPPORTED, WORDS
 from report.reading import Results, beside, ranked
-from report.text import percent, points, setting, span
+from report.text import percent, points, setting, small, span
 
 PAPER = "https://arxiv.org/abs/2505.18315"
 OURS = {"full": "full fine-tuning", "head-only": "training the head alone"}  # as a stranger would say it
@@ -90,7 +90,11 @@ def _against_full(results: Results, methods: pd.DataFrame) -> str:
     if rows.empty:
         return ""
     row = rows.iloc[0]
-    interval = f"interval {points(row.lo, plus=True)} to {points(row.hi, plus=True)}"
+    if row.higher == NOT_TESTED:
+        return ""
+    interval = (
+        "no interval" if pd.isna(row.lo) else f"interval {points(row.lo, plus=True)} to {points(row.hi, plus=True)}"
+    )
     size = f"{points(abs(row.difference))} points"
     if row.higher == SUPPORTED:
         told = f"{size} more than full fine-tuning ({interval})"
@@ -113,7 +117,7 @@ def tiles(results: Results, found: list[Verdict]) -> list[Tile]:
     shown = method if method in methods.index else methods.acc_mean.idxmax() if len(methods) else None
     if shown:
         row = methods.loc[shown]
-        share = percent(round(row.trainable / row.total, 3))
+        share = small(row.trainable / row.total)
         tiles.append(Tile(f"Trained by {shown}", share, f"{row.trainable:,.0f} of {row.total:,.0f} parameters"))
     cost = results.cost[(results.cost.method == method_of_claims()) & results.cost.step_ratio.notna()]
     if len(cost):

@@ -22,7 +22,7 @@ from report.pages.first_screen import PAPER, Answer
 from report.pages.pictures import Picture
 from report.reading import Results
 from report.sections import GROUPS, Section
-from report.text import Table
+from report.text import MARK, Table
 
 WEB = Path(__file__).with_name("web")
 ASSETS = Path(__file__).with_name("assets")
@@ -99,6 +99,7 @@ def _inline(picture: Picture) -> dict:
 def _table(table: Table, methods: pd.Index) -> dict:
     """A table for the template: columns with their kinds, rows with the method that they are about."""
     columns = list(table.text.columns)
+    about = [str(row[0]).removesuffix(f" {MARK}").split(" (")[0] for row in table.text.itertuples(index=False)]
     kinds = [kind(table.text.iloc[:, place]) for place in range(len(columns))]
     kinds = ["text" if place < table.left and own == "number" else own for place, own in enumerate(kinds)]
     return {
@@ -108,9 +109,9 @@ def _table(table: Table, methods: pd.Index) -> dict:
         "sentences": bool(table.widths),
         "heads": [{"text": str(name), "type": own} for name, own in zip(columns, kinds, strict=True)],
         "rows": [
-            {"method": methods.get_loc(name) if (name := str(row[0]).split(" (")[0]) in methods else None,
+            {"method": methods.get_loc(name) if name in methods else None,
              "cells": [cell(str(value), own) for value, own in zip(row, kinds, strict=True)]}
-            for row in table.text.itertuples(index=False)
+            for name, row in zip(about, table.text.itertuples(index=False), strict=True)
         ],
         "csv": f"data:text/csv;charset=utf-8,{quote(table.csv())}",
     }  # fmt: skip

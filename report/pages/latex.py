@@ -68,7 +68,7 @@ _TEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}", "±": r"$\pm$",
     "×": r"$\times$", "\N{MINUS SIGN}": "$-$", "\N{INFINITY}": r"$\infty$", "\N{EN DASH}": "--",
-    "\N{EM DASH}": "---", "|": r"\textbar{}",
+    "\N{EM DASH}": "---", "|": r"\textbar{}", "†": r"\dag{}",
 }  # fmt: skip
 
 

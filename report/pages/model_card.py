@@ -47,8 +47,8 @@ def render(results: Results, method: str, weights: list[Path]) -> str:
         "Factors": f"Classes: {', '.join(map(plain, _classes(results)))}. Nothing else about an image is known to the "
         "results, so performance is not broken down by device, image quality or patient group.",
         "Metrics": "Accuracy and macro AUC on test images, after the epoch was chosen on validation images; recall, "
-        "precision and specificity of each class. Intervals are 95 % intervals of the mean over seeds, for new seeds "
-        f"and new test {'patients' if results.patients else 'images'}.",
+        "precision and specificity of each class. Intervals are 95 % intervals of the mean over seeds, for "
+        f"{results.drawn_anew}.",
         "Training and evaluation data": f"{origin.about(results)} Data card: results/{results.profile}/data/card.md.",
         "Quantitative analyses": _analyses(results, method, row),
         "Ethical considerations": ETHICS,
@@ -93,7 +93,9 @@ def _analyses(results: Results, method: str, row: pd.Series) -> str:
     text = "\n".join(f"- {line}" for line in lines)
     scores = results.class_scores[results.class_scores.method == method]
     if len(scores):
-        means = scores.groupby("class", sort=False)[["recall", "precision", "specificity"]].mean()
+        means = scores.groupby("class", sort=False)[["recall", "precision", "specificity"]].agg(
+            lambda own: own.mean(skipna=False)
+        )
         shown = means.map(lambda v: number(v, ".3f")).reset_index().rename(columns=str.capitalize)
         text += f"\n\n{markdown(Table('classes', '', '', means, shown))}\nMeans over seeds."
     return text

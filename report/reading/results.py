@@ -165,6 +165,14 @@ class Results:
         return len(self.complete) > 0 and bool(self.complete.n_test_patients.notna().all())
 
     @property
+    def drawn_anew(self) -> str:
+        """For what an interval of a method's own figure stands: 'new seeds and new patients'."""
+        units, seeds = "patients" if self.patients else "test images", self.methods.seeds[self.methods.seeds > 0]
+        if (seeds == 1).all():
+            return f"new {units} alone, of one run"
+        return f"new seeds and new {units}" + (f" (of a single run new {units} alone)" if (seeds == 1).any() else "")
+
+    @property
     def splitting(self) -> str:
         """How the images came into splits: 'patient-grouped folds', 'folds by image' or 'one split'."""
         if not self.card.get("folds"):

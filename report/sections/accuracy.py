@@ -8,7 +8,7 @@ from matplotlib.lines import Line2D
 from report import drawing
 from report.reading import Results
 from report.sections import Section, Table
-from report.text import DASH, MARK, few, interval, mean_sd, number, percent, plural, three_digits, unnamed
+from report.text import DASH, MARK, few, interval, mean_sd, number, plural, small, three_digits, unnamed
 
 GROUP, ORDER = "Result", 20
 
@@ -39,7 +39,7 @@ def finding(methods: pd.DataFrame) -> str:
     share = near.trainable[least] / near.total[least]
     return (
         f"{text}; {least} comes within its interval ({tested.acc_mean[least]:.3f}) and trains "
-        f"{percent(round(share, 3))} of its network."
+        f"{small(share)} of its network."
     )
 
 
@@ -102,8 +102,8 @@ def figure(methods: pd.DataFrame, runs: pd.DataFrame, rows: dict[str, list[str]]
 def caption(results: Results) -> str:
     """How to read it, and what would mislead: methods that did not learn, runs that are missing."""
     methods = results.whole
-    text = f"{results.label}. Sorted by mean accuracy; colours by kind of method; intervals are for new seeds and "
-    text += "new patients." if results.patients else "new test images."
+    text = f"{results.label}. Sorted by mean accuracy; colours by kind of method; intervals are for "
+    text += f"{results.drawn_anew}."
     weak = [name for name in methods.index[methods.seeds > 0] if name not in results.learnt]
     if weak:
         text += f" Learnt little (training accuracy nearer to chance than to the best method's): {few(weak, 6)}."
@@ -131,8 +131,8 @@ def table(results: Results) -> Table:
         "s/epoch": [three_digits(v) for v in methods.epoch_s],
     })  # fmt: skip
     note = (
-        "Mean ± sample standard deviation over runs; the interval is for new seeds and new "
-        f"{'patients' if results.patients else 'test images'}. Trained and total: parameters; the total counts "
+        "Mean ± sample standard deviation over runs; the interval is for "
+        f"{results.drawn_anew}. Trained and total: parameters; the total counts "
         "branches before they are merged. LR: learning rate. s/epoch: seconds of a training epoch where the run "
         "happened to be made, beside other work at times: the cost group has times that may be compared."
         + unnamed(results.never_named)

@@ -110,4 +110,4 @@ def _by_class(clinical: pd.DataFrame, order: list[str], label: str) -> Table:
 
 
 def _told(row) -> str:
-    return number(row.value, ".3f") + ("" if pd.isna(row.lo) else f" [{row.lo:.2f}, {row.hi:.2f}]")
+    return number(row.value, ".3f") + ("" if pd.isna(row.lo) else f" [{row.lo:.3f}, {row.hi:.3f}]")

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from report import drawing
 from report.reading import Results
 from report.sections import Section, Table
-from report.text import number, percent
+from report.text import number, percent, small
 
 GROUP, ORDER = "Evidence", 20
 SHOWN = 6
@@ -61,7 +61,7 @@ def finding(shares: dict[str, pd.DataFrame]) -> str:
     if share == 0:
         return f"{first} confuses no two classes."
     same = sum(_worst(shares[name])[:2] == (true, predicted) for name in others)
-    text = f"{first} takes {percent(round(share, 2))} of {true} for {predicted}"
+    text = f"{first} takes {small(round(share, 2) or share)} of {true} for {predicted}"
     return f"{text}, the commonest confusion of {same} of {len(others)} others too." if same else f"{text}."
 
 

@@ -71,8 +71,9 @@ def figure(rows: pd.DataFrame, inks, margin: float) -> Figure:
         axis.plot(100 * row.difference, place, "o", ms=7, mfc=fill, mec=color, mew=1.6, zorder=3)
         word = {"supported": "better", "contradicted": "worse"}.get(row.higher, row.higher)
         drawing.beside(axis, place, f"{points(row.difference, plus=True)}  {word}")
-    room = 0.04 * (high.max() - low.min())
-    axis.set_xlim(min(low.min(), -100 * margin) - room, max(high.max(), 100 * margin) + room)
+    ends = pd.concat([low, high, 100 * rows.difference, pd.Series([-100 * margin, 100 * margin])])
+    room = 0.04 * np.ptp(ends)
+    axis.set_xlim(ends.min() - room, ends.max() + room)
     drawing.ticks(axis)
     dot = {"ls": "", "marker": "o", "ms": 6, "mec": drawing.HUES["CoLoRA"], "mew": 1.6}
     drawing.below(figure, [
@@ -114,11 +115,11 @@ def table(contrasts: pd.DataFrame, label: str) -> Table:
 def _design(rows: pd.DataFrame) -> str:
     """'5 folds x 3 repeats, 1,000 images of 633 patients', as far as the rows agree."""
     folds, repeats = int(rows.folds.max()), span(rows.repeats)
-    runs = (
-        f"{folds} folds \N{MULTIPLICATION SIGN} {repeats} repeat{'s' * (repeats != '1')}"
-        if folds > 1
-        else f"{span(rows.runs)} seeds"
-    )
+    runs = f"{span(rows.runs)} seeds"
+    if folds > 1:
+        runs = f"{folds} folds \N{MULTIPLICATION SIGN} {repeats} repeat{'s' * (repeats != '1')}"
+        if (rows.repeats % 1).any():  # some runs of a repeat are missing
+            runs = f"{folds} folds, {span(rows.runs)} runs"
     images = f"{span(rows.images)} test images"
     return f"{runs}, {images}{f' of {span(rows.patients)} patients' if rows.patients.notna().any() else ''}"
 

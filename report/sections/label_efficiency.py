@@ -116,6 +116,9 @@ def needed(rows: pd.DataFrame, label: str) -> Table:
     most = "all labels" if rows.share.max() == 1 else f"{percent(rows.share.max())} of the labels"
     found = []
     for series, own in rows.sort_values("share").groupby("series", sort=False):
+        if own.share.max() < rows.share.max():  # never run on so many
+            found.append({"Series": series})
+            continue
         near = own[own.difference >= -CLOSE - 1e-9]
         shown = own[(own.lo > -CLOSE) | (own.share == own.share.max())]
         first, sure = (part.iloc[0] if len(part) else None for part in (near, shown))
@@ -130,4 +133,4 @@ def needed(rows: pd.DataFrame, label: str) -> Table:
         f"Difference: accuracy minus that with {most}, paired by run and image, with an unadjusted 95 % interval. "
         f"Shown from: the smallest share at which that interval lies above {signed(-CLOSE)} as a whole."
     )
-    return Table("label_needs", f"Labels that a series needs: {label}", note, rows, pd.DataFrame(found))
+    return Table("label_needs", f"Labels that a series needs: {label}", note, rows, pd.DataFrame(found).fillna(DASH))

@@ -40,8 +40,8 @@ def finding(tried: pd.DataFrame) -> str:
     best = tried.groupby("method").val_acc.transform("max")
     good = tried.assign(good=tried.val_acc >= best - NEAR).groupby("method").good.sum().sort_values(kind="stable")
     edge = at_edge(tried)
-    text = f"{good.index[-1]} is within a point of its best at {good.iloc[-1]} of the rates tried, "
-    text += f"{good.index[0]} at {good.iloc[0]}"
+    text = f"{good.index[-1]} is within a point of its best at {good.iloc[-1]} of the rates tried"
+    text += f", {good.index[0]} at {good.iloc[0]}" * (len(good) > 1)
     return (
         f"{text}; {few(edge, 3)} chose the edge of the grid."
         if edge

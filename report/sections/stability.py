@@ -29,7 +29,7 @@ def finding(frame: pd.DataFrame) -> str:
         return f"Stability of training was measured for {few(list(dict.fromkeys(frame.method)))}."
     least, most = jitter.idxmin(), jitter.idxmax()
     text = f"From epoch to epoch validation accuracy moves by {points(jitter[least])} points for {least}"
-    return f"{text}, {points(jitter[most])} for {most}."
+    return f"{text}." if least == most else f"{text}, {points(jitter[most])} for {most}."
 
 
 def table(frame: pd.DataFrame, order: list[str], label: str) -> Table:

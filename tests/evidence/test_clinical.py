@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from scipy.special import ndtr, ndtri
+from scipy.stats import binomtest
 from sklearn import metrics as sk
 
 from pipelines.evidence import clinical, schemas
@@ -53,6 +54,17 @@ def test_patients_have_rows_where_they_are_known():
     patients = clinical.by_patient(tested[0])
     expected = sk.accuracy_score(patients.labels, patients.probabilities.argmax(1))
     assert rows.loc[("patient", "all", "accuracy"), "value"] == pytest.approx(expected)
+
+
+def test_a_sensitivity_of_one_rests_on_the_units_of_its_class():
+    """60 of 60 found among 600: Clopper and Pearson's limit of 60."""
+    labels = np.repeat([0, 1], [60, 540])
+    rows = found(one_set([(labels, np.eye(2)[labels])]), ["a", "b"])
+    for name, count in (("a", 60), ("b", 540)):
+        expected = binomtest(count, count).proportion_ci(method="exact").low
+        assert rows.loc[("image", name, "sensitivity"), "lo"] == pytest.approx(expected, abs=1e-6)
+    smallest = binomtest(60, 60).proportion_ci(method="exact").low
+    assert rows.loc[("image", "all", "balanced_accuracy"), "lo"] == pytest.approx((1 + smallest) / 2, abs=1e-6)
 
 
 def test_sensitivity_at_specificity_covers_the_truth():

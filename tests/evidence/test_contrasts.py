@@ -175,6 +175,26 @@ def test_what_would_decide(seeds, message):
     assert rows["scratch"]["reason"] == message
 
 
+def test_a_reason_stands_by_every_inconclusive_word():
+    """Worse for sure, but by about the margin."""
+    row = contrasts.rows(DECLARED, trial({"ours": 0.85, "full": 0.88}, n=1000))[0]
+    assert (row["higher"], row["reaches"], row["noninferior"]) == (CONTRADICTED, CONTRADICTED, INCONCLUSIVE)
+    assert row["reason"] == "whether it is at most the margin worse: more repeats, or more patients"
+
+
+def test_a_class_of_one_patient_leaves_no_interval_and_says_so():
+    labels, found = np.array([0] * 30 + [1] * 4), {}
+    units = np.r_[np.arange(30), [30] * 4]  # all images of class 1 are of one patient
+    for method, wrong in (("ours", 2), ("full", 15)):
+        right = np.arange(34) >= wrong
+        probabilities = np.eye(2)[np.where(right, labels, 1 - labels)]
+        found[method] = [outcome(labels, probabilities, seed, units=units, method=method) for seed in range(4)]
+    networks = {method: Network(False, 1, 0.99) for method in found}
+    row = contrasts.rows(DECLARED, Trial("clinic", 1.0, found, networks, {name: name for name in found}, 1, 1))[0]
+    assert row["metric"] == "balanced_accuracy" and np.isnan(row["lo"]) and row["higher"] == INCONCLUSIVE
+    assert row["reason"] == "a class whose images are all of one patient leaves no interval: more patients of it"
+
+
 def test_what_no_number_of_repeats_decides():
     """Two networks that differ on the same few images at every repeat: only other images would tell."""
     n, found = 200, {"ours": [], "scratch": []}
@@ -249,6 +269,18 @@ def test_the_step_ratio_is_that_of_the_profiles_own_setting():
     schemas.frame("cost", rows).to_csv(params.results_dir / "cost.csv", index=False)
     summarise(params)
     assert json.loads((params.results_dir / "metrics.json").read_text())["step.colora-blocks2-5"] == 0.8
+
+
+def test_folds_are_the_data_cards_where_runs_are_missing():
+    params = fake.params(["full", "colora-blocks2-5"], seeds=range(10), allow_missing=True)
+    skip = [(method, seed) for method in params.method for seed in range(10) if seed not in (0, 1, 5, 6)]
+    fake.write_profile(params, skip, folds=5, n_test=80)
+    path = params.results_dir / "data" / "card.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"folds": 5}))
+    summarise(params)
+    chosen = json.loads((params.results_dir / "chosen.json").read_text())
+    assert chosen["folds"] == 5 and set(chosen["repeats"].values()) == {0.8}
 
 
 def test_without_the_declared_method_there_is_nothing_to_test_and_pairs_are_told():

@@ -64,7 +64,7 @@ class World:
 
 
 def interval(tested):
-    return outcomes.mean(tested, "accuracy").share_interval(counted=True)
+    return outcomes.mean(tested, "accuracy").share_interval(counted=outcomes.counted(tested, "accuracy"))
 
 
 def difference(first, second):

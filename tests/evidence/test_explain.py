@@ -224,3 +224,21 @@ def test_missing_maps_are_an_error_or_leave_the_method_out(workdir):
         (params.run_dir(method, 1) / "gradcam.npz").unlink(missing_ok=True)
     with pytest.raises(UserError, match="no probed run has a gradcam.npz"):
         explaining.explain(allowing)
+
+
+def test_hard_scans_are_those_of_the_methods_that_were_run(workdir):
+    """A profile without the declared method shows its first nine: not those without a run."""
+    methods = [f"full-{number}" for number in range(12)]
+    params = fake.params(["full"]).model_copy(update={"allow_missing": True})
+    params = type(params)(**{**params.model_dump(), "method": {name: {"family": "full"} for name in methods}})
+    for method in methods[8:]:
+        for seed in params.seeds:
+            fake.write_run(params, method, seed, n_test=40, like={method: "head-only"})
+    with np.load(params.run_dir(methods[-1], 1) / "predictions.npz") as test:
+        labels = test["labels"]
+    places = {split: np.arange(40) for split in ("train", "val", "test")}
+    write_prepared(params.data_dir, np.zeros((40, 32, 32), np.uint8), labels, places)
+    summarise(params)
+    explaining.explain(params)
+    with np.load(params.results_dir / "hard_scans.npz") as archive:
+        assert archive["image"].tolist() == schemas.read(params.results_dir, "hard_scans").image.tolist() != []

@@ -69,7 +69,9 @@ def test_the_interval_of_accuracy_is_that_of_any_accuracy():
         with np.load(params.run_dir("full", seed) / "corruptions.npz") as archive:
             own = archive["labels"], np.eye(4)[archive["predicted"][5, 3]]
             tested += one_set([own], units=archive["indices"], n_units=180)
-    assert (row.lo, row.hi) == pytest.approx(outcomes.mean(tested, "accuracy").share_interval(counted=True))
+    assert (row.lo, row.hi) == pytest.approx(
+        outcomes.mean(tested, "accuracy").share_interval(counted=outcomes.counted(tested, "accuracy"))
+    )
     assert row.images == 120
 
 

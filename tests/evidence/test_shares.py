@@ -96,7 +96,9 @@ def test_a_hole_keeps_its_place_and_patients_may_be_unknown():
     found = {row["method"]: row for row in rows(params, "labels.csv")}
     assert {row["patients"] for row in found.values()} == {""}
     assert (found["full"]["series"], found["full"]["images"], found["full"]["difference"]) == ("full", "", "")
-    assert found["full-10"]["difference"] == "" and found["head-only-10"]["runs"] == "2"
+    assert found["full-50"]["difference"] == "" and found["head-only-10"]["runs"] == "2"
+    loss = (accuracies(params, "full-10") - accuracies(params, "full-50")).mean()  # the largest share that was run
+    assert float(found["full-10"]["difference"]) == pytest.approx(loss, abs=1e-6)
     kept = [0, 2]
     loss = accuracies_of(params, "head-only-10", kept) - accuracies_of(params, "head-only", kept)
     assert float(found["head-only-10"]["difference"]) == pytest.approx(loss.mean(), abs=1e-6)

@@ -19,7 +19,7 @@ def made(mean=0.0, runs=5, run_var=1.0, image_var=0.0, units=100):
 
 
 def share_interval(tested, metric="accuracy"):
-    return outcomes.mean(tested, metric).share_interval(counted=metric != "auc")
+    return outcomes.mean(tested, metric).share_interval(counted=outcomes.counted(tested, metric))
 
 
 def difference(first, second, metric="accuracy"):
@@ -71,6 +71,25 @@ def test_everything_right_leaves_the_binomial_limit():
     assert share_interval(one_set([graded(np.zeros(90, bool))]))[0] == 0
     labels = np.arange(90) % 2
     assert np.isnan(share_interval(one_set([(labels, np.eye(2)[labels])]), "auc")[0])
+
+
+def test_where_classes_differ_in_size_the_smallest_bounds_balanced_accuracy():
+    """All right of 30 and of 60 images: the others may be so, and the 30 not."""
+    labels = np.repeat([0, 1], [30, 60])
+    low = scipy_stats.binomtest(30, 30).proportion_ci(method="exact").low
+    tested = one_set([(labels, np.eye(2)[labels])])
+    assert share_interval(tested, "balanced_accuracy") == pytest.approx(((low + 1) / 2, 1))
+    assert share_interval(one_set([(labels, np.eye(2)[1 - labels])]), "balanced_accuracy")[1] == pytest.approx(
+        1 - (low + 1) / 2
+    )
+
+
+def test_one_run_says_nothing_of_a_difference_between_runs():
+    both = [graded(np.arange(50) < 40)], [graded(np.arange(50) < 30)]
+    alone = difference(*map(one_set, both))
+    assert np.isnan(alone.interval_over_runs()).all() and np.isfinite(alone.interval()).all()
+    twice = difference(*(one_set(own * 2) for own in both))
+    assert twice.interval_over_runs() == twice.interval()
 
 
 def test_folds_give_students_interval_over_runs():

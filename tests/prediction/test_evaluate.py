@@ -98,6 +98,15 @@ def test_other_classes_a_missing_folder_and_a_damaged_file_are_told(here, tmp_pa
     )
     assert evaluate.main([*command, "nowhere"]) == 1
     assert "--folder: nowhere: no such folder" in capsys.readouterr().err
+    (tmp_path / "empty").mkdir()
+    assert evaluate.main([*command, str(tmp_path / "empty")]) == 1
+    assert f"error: --folder: {tmp_path / 'empty'}: expected at least two class subfolders" in capsys.readouterr().err
+    shutil.copytree(other, tmp_path / "linked")
+    (tmp_path / "linked" / "CNV" / "CNV-900-0.png").symlink_to(next((other / "CNV").iterdir()).absolute())
+    assert evaluate.main([*command, str(tmp_path / "linked")]) == 1
+    assert "--follow-links" in capsys.readouterr().err
+    assert evaluate.main([*command, str(tmp_path / "linked"), "--follow-links"]) == 0
+    capsys.readouterr()
     damaged = write_scans(tmp_path / "damaged", 0, patients=2)
     Path(damaged, "DME", "DME-2-0.png").write_bytes(b"no image")
     assert evaluate.main([*command, str(damaged)]) == 1

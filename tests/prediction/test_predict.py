@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
 
 from pipelines import predict
 from pipelines.data.images import Batches
@@ -101,6 +102,24 @@ def test_a_place_that_cannot_be_written_is_told_before_the_networks_are_asked(tm
     scan = "scans/CNV/CNV-0-0.png"
     assert predict.main(["--method", "full", "--seed", "0", scan, "--out", str(out), "--device", "cpu"]) == 1
     assert str(tmp_path / "file") in capsys.readouterr().err
+
+
+def test_16_bit_files_far_from_the_white_of_training_are_told(tmp_path, here, capsys):
+    values = np.linspace(0, 4095, 24 * 24).reshape(24, 24).astype(np.uint16)
+    Image.fromarray(values).save(tmp_path / "dark.png")
+    predicted(tmp_path, "--method", "full", "--seed", 0, "scans/CNV/CNV-0-0.png", tmp_path / "dark.png")
+    told = capsys.readouterr().err
+    assert "warning: the brightest 16-bit value is 4,095, but white is 65,535 as in the training data" in told
+    predicted(tmp_path, "--method", "full", "--seed", 0, "scans/CNV/CNV-0-0.png")
+    assert "warning" not in capsys.readouterr().err
+
+
+def test_a_folder_in_place_of_the_table_is_told_at_once(tmp_path, here, capsys, monkeypatch):
+    monkeypatch.setattr(ensemble, "predict", None)
+    scan = "scans/CNV/CNV-0-0.png"
+    for place in (str(tmp_path), "."):
+        assert predict.main(["--method", "full", "--seed", "0", scan, "--out", place, "--device", "cpu"]) == 1
+        assert f"error: {place}: expected a file to write, found a folder" in capsys.readouterr().err
 
 
 def test_batches_of_any_size_hold_every_file_in_order(tmp_path, here):

@@ -169,6 +169,29 @@ def test_the_smallest_share_that_is_enough():
     )
 
 
+def test_a_series_that_was_never_run_on_all_labels_needs_no_share_of_them():
+    rows = pd.DataFrame({
+        "series": ["a", "a", "b", "b"], "share": [0.25, 1, 0.1, 0.25], "acc_mean": [0.8, 0.9, 0.6, 0.7],
+        "difference": [-0.1, np.nan, -0.1, np.nan], "lo": [-0.2, np.nan, -0.2, np.nan],
+        "hi": [0.0, np.nan, 0.0, np.nan],
+    })  # fmt: skip
+    other, own = label_efficiency.needed(rows, "").text.to_dict("records")  # by the least share
+    assert own["With all labels"] == "0.900" and own["Shown from"] == "100 %"
+    assert set(other.values()) == {"b", "\N{EM DASH}"}
+
+
+def test_a_single_method_is_not_set_beside_itself():
+    tried = pd.DataFrame({"method": "full", "lr": [1e-3, 1e-2], "val_acc": [0.9, 0.8], "chosen": 1e-3})
+    assert learning_rates.finding(tried).startswith("full is within a point of its best at 1 of the rates tried; ")
+    jitter = pd.DataFrame({"method": ["full"], "measure": ["jitter"], "value": [0.016]})
+    assert stability.finding(jitter).endswith("moves by 1.6 points for full.")
+
+
+def test_a_small_share_is_not_called_none():
+    share = pd.DataFrame([[249 / 250, 1 / 250], [0, 1]], ["A", "B"], ["A", "B"])
+    assert confusion.finding({"m": share}) == "m takes 0.4 % of A for B."
+
+
 def test_few_labels_are_told_by_the_declared_contrasts():
     rows = pd.DataFrame({
         "series": ["a", "b"] * 2, "method": ["a-10", "b-10", "a", "b"], "share": [0.1, 0.1, 1, 1],

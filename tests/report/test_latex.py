@@ -20,6 +20,7 @@ def table(columns: int = 2, rows: int = 2, *, width: int = 4, note: str = "A not
 
 
 def test_what_would_be_a_command_is_escaped():
+    assert r"full \dag{}" in latex(Table("t_1", "A", "", *[pd.DataFrame({"Method": ["full †"]})] * 2))
     text = pd.DataFrame({"Method_1": ["a_b & 50 % of $x$ {#} ~^\\"], "±": ["0.1 ± 0.2"]})
     code = latex(Table("t_1", "A & B", "100 %", text, text))
     assert (

@@ -1,5 +1,7 @@
 """A report on somebody's own images: their methods, names and classes, and nothing of what the paper declared."""
 
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -43,6 +45,8 @@ def test_a_class_that_a_method_never_names_is_marked(own):
     for text in (markdown.render(own, found, parts), html.render(own, found, parts, {})):
         assert "† Named for no test image: drusen by full." in text
         assert "full †" in text and "colora-block5 †" not in text
+    place = own.methods.index.get_loc("full")  # by which the page's filter finds the row
+    assert re.search(rf'<tr[^>]*data-method="{place}"[^>]*>\s*<t[hd][^>]*>[^/]*full †', text)
 
 
 def counted(classes):

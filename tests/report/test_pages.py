@@ -90,6 +90,33 @@ def test_a_profile_of_several_shares_is_about_its_smallest(results):
     assert ", 10 % of the labels, " in found
 
 
+def test_what_is_not_tested_is_not_judged_in_the_sentence(results):
+    untested = made.contrast("full", 0.4, higher="not tested", lo=np.nan, hi=np.nan)
+    found = first_screen.sentence(replace(results, contrasts=pd.DataFrame([untested])))
+    assert "full fine-tuning" not in found
+    alone = made.contrast("full", 0.4, higher="inconclusive", lo=np.nan, hi=np.nan)
+    found = first_screen.sentence(replace(results, contrasts=pd.DataFrame([alone])))
+    assert "not shown to differ from full fine-tuning (+40.0 points, no interval)" in found
+
+
+def test_a_dot_without_an_interval_lies_in_the_forest(results):
+    rows = [made.contrast("full", 0.6, lo=np.nan, hi=np.nan), made.contrast("bitfit", -0.3, lo=np.nan, hi=np.nan)]
+    rows = pd.DataFrame(rows).assign(repeats=0.8, runs=4)
+    rows = rows.reindex(columns=results.contrasts.columns)
+    low, high = forest.figure(rows, results.methods.ink, 0.02).axes[0].get_xlim()
+    assert low < -30 and high > 60
+    assert "5 folds, 4 runs, " in forest.section(replace(results, contrasts=rows)).caption
+
+
+def test_of_single_runs_the_intervals_are_said_to_be_of_images_alone(results):
+    seeds = results.methods.seeds
+    assert results.drawn_anew == "new seeds and new patients"
+    few = replace(results, methods=results.methods.assign(seeds=[1, *seeds[1:]]))
+    assert few.drawn_anew.endswith("(of a single run new patients alone)")
+    alone = replace(results, methods=results.methods.assign(seeds=1))
+    assert alone.drawn_anew == "new patients alone, of one run"
+
+
 def test_a_comparator_from_scratch_beside_a_pretrained_method_is_called_so(results):
     weights = results.methods.weights.where(results.methods.index != "bitfit", "random")
     made_rows = [made.contrast("bitfit", 0.1, repeats=1), made.contrast("full", -0.1, repeats=2)]
@@ -263,6 +290,10 @@ def test_a_model_card_stands_where_weights_are(results, tmp_path):
     assert path.name == f"{made.METHOD}.md" and "adapter.safetensors` (1.5 MB)" in text
     row = results.methods.loc[made.METHOD]
     assert f"Test accuracy {row.acc_mean:.3f} [{row.acc_lo:.3f}, {row.acc_hi:.3f}]" in text
+    scores = results.class_scores.copy()
+    scores.loc[(scores.method == made.METHOD) & (scores.seed == 0), "precision"] = np.nan  # named for no image
+    (path,) = model_card.write_all(replace(results, class_scores=scores), models, tmp_path / "cards")
+    assert "| cnv | 0.900 | \N{EM DASH} | 0.950 |" in path.read_text()
     assert "2,540,292 of 15,583,812 parameters train" in text and "| cnv | 0.900 | 0.800 | 0.950 |" in text
     headings = [line[3:] for line in text.splitlines() if line.startswith("## ")]
     assert headings == [  # section 4 of arXiv:1810.03993, training data joined to evaluation data

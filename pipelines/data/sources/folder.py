@@ -37,7 +37,7 @@ def _listing(section) -> Listing:
 
 
 def listing(
-    path: Path, pattern: str | None, follow_links: bool = False, key: str = "data.folder", split: bool = True
+    path: Path, pattern: str | None, follow_links: bool = False, key: str = "data.folder.path", split: bool = True
 ) -> Listing:
     """The images in a folder of class folders, or of train, val and test with class folders in each (where `split`).
 
@@ -45,7 +45,7 @@ def listing(
 
     Args:
         pattern: reads the patient from a name (`patients.from_names`), or None where names tell none.
-        key: the section of the parameters, for errors.
+        key: of the path, for errors.
 
     Raises:
         DataError: no such folder, fewer than two classes, an empty class, a link that leaves the folder, a name that
@@ -54,14 +54,12 @@ def listing(
     root = path.expanduser()
     if not root.is_dir():
         found = "a file" if root.exists() else "nothing"
-        raise DataError(f"{key}.path: {root}: expected a folder with one subfolder a class, found {found}; set the key")
+        raise DataError(f"{key}: {root}: expected a folder with one subfolder a class, found {found}; set the key")
     parts, left_out = [""], defaultdict(list)
     names = _subfolders(root, left_out)
     if split and set(names) & set(SPLITS):
         if set(names) != set(SPLITS):
-            raise DataError(
-                f"{key}.path: {root}: found {labelled.some(names)}; expected train, val and test, or classes"
-            )
+            raise DataError(f"{key}: {root}: found {labelled.some(names)}; expected train, val and test, or classes")
         parts, by_part = list(SPLITS), {part: _subfolders(root / part, left_out, part) for part in SPLITS}
         names = by_part["train"]
         for part, there in by_part.items():
@@ -71,7 +69,7 @@ def listing(
                     "give each split a folder for every class"
                 )
     if len(names) < 2:
-        raise DataError(f"{key}.path: {root}: expected at least two class subfolders, found {len(names)}")
+        raise DataError(f"{key}: {root}: expected at least two class subfolders, found {len(names)}")
     files, labels, owners = [], [], []
     for part in parts:
         for label, name in enumerate(names):
@@ -82,7 +80,7 @@ def listing(
     labels, owners = np.array(labels, np.int64), np.array(owners)
     ids = None
     if pattern is not None:
-        ids = patients.from_names(files, pattern, [names[label] for label in labels], f"{key}.pattern")
+        ids = patients.from_names(files, pattern, [names[label] for label in labels], "data.folder.pattern")
     given = {part: np.flatnonzero(owners == part) for part in SPLITS} if parts != [""] else None
     relative = [file.relative_to(root).as_posix() for file in files]
     return Listing(root, files, relative, labels, names, ids, given, dict(left_out))

@@ -1,5 +1,6 @@
 """A CSV file that lists images: image, label, and where known patient and split."""
 
+import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -36,7 +37,7 @@ def _listing(section) -> Listing:
     return listing(section.path, section.follow_links)
 
 
-def listing(path: Path, follow_links: bool = False, key: str = "data.manifest", split: bool = True) -> Listing:
+def listing(path: Path, follow_links: bool = False, key: str = "data.manifest.path", split: bool = True) -> Listing:
     """The images named in a CSV file with a header: `image` (a path from the file's own folder), `label`, and where
     they are known `patient` and `split` (train, val or test; read where `split`). Other columns are left alone.
 
@@ -48,9 +49,7 @@ def listing(path: Path, follow_links: bool = False, key: str = "data.manifest", 
 
     path = path.expanduser()
     if not path.is_file():
-        raise DataError(
-            f"{key}.path: {path}: no such file; expected a CSV file with columns image,label[,patient,split]"
-        )
+        raise DataError(f"{key}: {path}: no such file; expected a CSV file with columns image,label[,patient,split]")
     try:
         with warnings.catch_warnings(action="error", category=pd.errors.ParserWarning):  # a line with too many values
             table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig", index_col=False)
@@ -68,7 +67,7 @@ def listing(path: Path, follow_links: bool = False, key: str = "data.manifest", 
                 continue
             optional = ", or leave the column out" if name in COLUMNS[2:] else ""
             raise DataError(f"{path}: line {empty[0] + 2} has no {name}; fill it in{optional}")
-    if twice := sorted(set(table["image"][table["image"].duplicated()])):
+    if twice := sorted(set(table["image"][table["image"].map(os.path.normpath).duplicated()])):
         raise DataError(f"{path}: names {len(twice)} images more than once: {labelled.some(twice)}; remove the others")
     if not split:
         table = table.drop(columns="split", errors="ignore")

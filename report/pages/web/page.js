@@ -69,7 +69,7 @@
 
   function applyFilters() {
     const fits = methods.map((method) => filters.every(({ value, dataset }) => !value || method[dataset.filter] === value));
-    for (const element of all("[data-method]")) element.hidden = !fits[element.dataset.method];
+    for (const element of all("[data-method]")) element.hidden = !(fits[element.dataset.method] ?? filters.every(({ value }) => !value));
     const rows = all("#table-methods tbody tr");
     const count = rows.filter((row) => !row.hidden).length;
     find("#filtered").textContent = count === rows.length ? "" : `${count} of ${rows.length} methods, in every table`;
