@@ -119,8 +119,8 @@ TABLES: dict[str, Table] = {
     ),
     "pairs": _table(
         "a method against a reference, exploratory: no verdicts, intervals unadjusted",
-        _DATA, _METHOD, "*reference: the declared method, or full or head_only on the method's backbone",
-        "*role: declared, full or head_only: what the reference is", "*metric: accuracy or auc",
+        _DATA, _METHOD, "*reference: the declared method, full or head_only there, or the same method at another rate",
+        "*role: declared, full, head_only or rate: what the reference is", "*metric: accuracy or auc",
         "difference: mean over runs, paired by seed", _LO, _HI, "runs: pairs of runs", _IMAGES,
     ),
     "external": _table(

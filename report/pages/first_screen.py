@@ -25,9 +25,12 @@ class Tile:
 
 @dataclass(frozen=True)
 class Answer:
-    """sentence: the result. when, machine: of the runs. not_run: what the results do not hold, each in a few words."""
+    """sentence: the result. rate: what another learning rate changes, "" where none was run. when, machine: of the
+    runs. not_run: what the results do not hold, each in a few words.
+    """
 
     sentence: str
+    rate: str
     tiles: list[Tile]
     not_run: list[str]
     when: str
@@ -40,7 +43,7 @@ def answer(results: Results, found: list[Verdict]) -> Answer:
     dates = runs["date"].dropna().astype(str)
     machines = ", ".join(runs.gpu.fillna(runs.cpu).dropna().unique())
     return Answer(
-        sentence=sentence(results), tiles=tiles(results, found), not_run=not_run(results),
+        sentence=sentence(results), rate=rate(results), tiles=tiles(results, found), not_run=not_run(results),
         when=" to ".join(dict.fromkeys(pd.Timestamp(day).strftime("%-d %B %Y") for day in (dates.min(), dates.max())))
         if len(dates) else "no date recorded",
         machine=machines or "machine not recorded",
@@ -104,6 +107,29 @@ def _against_full(results: Results, methods: pd.DataFrame) -> str:
         told = f"not shown to differ from full fine-tuning ({points(row.difference, plus=True)} points, {interval})"
     share = methods.trainable.get(row.method, float("nan")) / methods.trainable.get(row.against, float("nan"))
     return f", {told}" + ("" if pd.isna(share) else f", training {100 * share:.0f} % as many parameters")
+
+
+def rate(results: Results) -> str:
+    """What comes of the method at another learning rate than its own, where a method that differs by it alone was run:
+    exploratory, unadjusted.
+    """
+    own = results.pairs[(results.pairs.data == "test") & (results.pairs.metric == "accuracy")]
+    method, methods, told = subject(results), results.methods, []
+    for row in own[(own.role == "rate") & (own.reference == method) & own.lo.notna()].itertuples():
+        chosen = "tuning chose" if method in set(results.tuning.method) else "it states"
+        text = (
+            f"at {methods.lr[row.method]:g} in place of the {methods.lr[method]:g} that {chosen}, {method} is right on "
+            f"{_percent(methods, row.method)} ({_gap(row)}; {row.runs:.0f} runs)"
+        )
+        full = own[(own.method == row.method) & (own.role == "full") & own.lo.notna()]
+        told.append(text + "".join(f", which is {_gap(other)} from {other.reference}" for other in full.itertuples()))
+    return f"{'; '.join(told)}; exploratory, unadjusted" if told else ""
+
+
+def _gap(row) -> str:
+    """'+3.0 points (+0.6 to +5.4)'."""
+    size, lo, hi = (points(value, plus=True) for value in (row.difference, row.lo, row.hi))
+    return f"{size} points ({lo} to {hi})"
 
 
 def tiles(results: Results, found: list[Verdict]) -> list[Tile]:
@@ -193,6 +219,8 @@ def headline(results: Results, *others: Results) -> str:
         lines.append(
             f"Not decided on these images: {', '.join(f'{r.comparator} ({r.higher})' for r in open_.itertuples())}."
         )
+    if told := rate(results):
+        lines.append(f"**What the learning rate changes:** {told}.")
     shown = tiles(results, found)
     if shown:
         lines.append(" ".join(f"{tile.label}: {tile.value} ({tile.detail})." for tile in shown))

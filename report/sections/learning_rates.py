@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from report import drawing
 from report.reading import Results
 from report.sections import Section, Table
-from report.text import crossed, few, number
+from report.text import crossed, few, interval, number, signed
 
 GROUP, ORDER = "Data and methods", 20
 SHOWN = 9  # panels
@@ -31,7 +31,8 @@ def section(results: Results) -> Section | None:
     caption += f" Rates stated, not tuned: {few(stated, 6)}." if stated else ""
     return Section(
         name="learning_rates", group=GROUP, title=title, caption=caption, alt=f"{title} {_told(tried, names)}",
-        figure=figure(tried, names, results.methods), tables=[table(tried, list(results.methods.index))],
+        figure=figure(tried, names, results.methods),
+        tables=[table(tried, list(results.methods.index)), *another_rate(results)],
     )  # fmt: skip
 
 
@@ -111,3 +112,21 @@ def table(tried: pd.DataFrame, order: list[str]) -> Table:
         "Best validation accuracy of a short run at each rate; * the rate chosen, a dash: "
         "not tried.", tried.sort_index(), text,
     )  # fmt: skip
+
+
+def another_rate(results: Results) -> list[Table]:
+    """Methods that were run at a second rate too, beside the first; no table where there are none."""
+    rows = results.pairs[(results.pairs.role == "rate") & (results.pairs.data == "test")]
+    rows = rows[(rows.metric == "accuracy") & rows.difference.notna()]
+    if rows.empty:
+        return []
+    lr, accuracy = results.methods.lr, results.methods.acc_mean
+    text = pd.DataFrame({
+        "Method": rows.method, "Rate": [f"{lr[name]:g}" for name in rows.method],
+        "Accuracy": [number(accuracy[name], ".3f") for name in rows.method], "The same method": rows.reference,
+        "Its rate": [f"{lr[name]:g}" for name in rows.reference],
+        "Difference": [f"{signed(row.difference)} {interval(row.lo, row.hi, plus=True)}" for row in rows.itertuples()],
+        "Runs": rows.runs.astype(int).astype(str),
+    })  # fmt: skip
+    note = "Test accuracy at the one rate minus that at the other, paired by run; exploratory, unadjusted intervals."
+    return [Table("another_rate", "The same methods at another rate", note, rows, text)]

@@ -55,6 +55,21 @@ def test_a_share_of_the_labels_has_references_of_its_own():
     assert pairs.references("full", settings, "colora-blocks2-5") == {"declared": "colora-blocks2-5"}
 
 
+def test_a_method_at_another_rate_stands_beside_the_first():
+    tuned = {
+        "family": "colora",
+        "backbone": "vgg16",
+        "blocks": [2, 5],
+        "train": {"share": 1.0, "lr": 1e-3, "epochs": 8},
+    }
+    settings = {
+        "a": tuned, "a-3e-3": {**tuned, "train": {**tuned["train"], "lr": 3e-3}},
+        "longer": {**tuned, "train": {**tuned["train"], "lr": 3e-3, "epochs": 9}}, "b": {**tuned, "blocks": [1, 5]},
+    }  # fmt: skip
+    found = {method: pairs.references(method, settings) for method in settings}
+    assert found == {"a": {}, "a-3e-3": {"rate": "a"}, "longer": {}, "b": {}}
+
+
 @pytest.mark.parametrize("folds", [0, 3])
 def test_pairs_are_those_of_the_statistics(folds):
     params = fake.params([*METHODS, "bitfit"], seeds=range(6))
