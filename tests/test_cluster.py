@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import yaml
 
+from pipelines.data.prepared import read_manifest
 from pipelines.files import records
 from pipelines.launching.grid import Grid, Wave
 from pipelines.profile import Params, ParamsError
@@ -120,7 +121,7 @@ def test_ctrl_c_ends_what_the_nodes_train(nodes, profile, workdir):
         try:
             deadline = time.monotonic() + LONG
             while len(workers()) < 2:
-                assert process.poll() is None, process.communicate()
+                assert process.poll() is None, "\n".join(process.communicate())  # in full
                 assert time.monotonic() < deadline
                 time.sleep(0.05)
             process.send_signal(signal.SIGINT)
@@ -141,7 +142,7 @@ def test_a_grid_that_loses_a_node_completes_and_equals_a_serial_run(nodes, profi
         try:
             deadline = time.monotonic() + LONG
             while len(workers()) < 2 or not checkpoints():
-                assert process.poll() is None, process.communicate()
+                assert process.poll() is None, "\n".join(process.communicate())  # in full
                 assert time.monotonic() < deadline
                 time.sleep(0.05)
             nodes.cluster.remove_node(nodes.first, allow_graceful=False)
@@ -197,7 +198,7 @@ def sent(profile):
         "settings": {"family": "full", "train": {"epochs": 1, "batch_size": 1, "lr": 0.1}},
         "metrics": {"best_epoch": 1, "val": scores, "test": scores},
         "parameters": {"trainable": 1, "total": 1, "flops": 1},
-        "data": {"train": 1, "val": 1, "test": 1, "classes": ["a"]},
+        "data": {"train": 1, "val": 1, "test": 1, "classes": read_manifest(params.data_dir).classes},
         "timings": {"epoch_s": 1.0, "total_s": 1.0}, "environment": {"dirty": False},
     }  # fmt: skip
     folder = params.run_dir("full", 0).as_posix()
