@@ -1,4 +1,4 @@
-"""Backbones of the quick profile, trained on another phantom domain, as ImageNet weights stand to OCT images."""
+"""Backbones of the quick profile, trained on another phantom domain, in place of ImageNet weights."""
 
 from pathlib import Path
 
