@@ -105,7 +105,11 @@ def write_changed(folder, change):
         ),
         (lambda c: c.update(seeds=[0, 0]), ["seeds: each counts once", "[0, 0]"]),
         (lambda c: c.update(seeds=[-1]), ["seeds.0", "greater than or equal to 0"]),
-        (lambda c: c.update(tune={"lrs": [1e-3], "epochs": 1, "seed": 9}), ["tune.seed", "[0, 1]", "found 9"]),
+        (
+            lambda c: c.update(tune={"lrs": [1e-3], "epochs": 1, "seeds": [0, 9]}),
+            ["tune.seeds", "[0, 1]", "found [0, 9]"],
+        ),
+        (lambda c: c.update(tune={"lrs": [1e-3], "epochs": 1, "seeds": [1, 1]}), ["tune.seeds", "found [1, 1]"]),
         (lambda c: c["data"].update(source="folder"), ["data.folder"]),
         (lambda c: c["data"].update(mode="balanced"), ["data.balanced"]),
         (lambda c: c.update(profile="../up"), ["profile", "../up"]),

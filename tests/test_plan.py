@@ -24,7 +24,7 @@ GPU = {"gpu": "NVIDIA X", "cpu": "EPYC", "threads": 8, "torch": "2.13", "date": 
 METHODS = {"full": {"family": "full"}, "head-only": {"family": "head_only"}}
 COUNTS = {"train": {"a": 90, "b": 6}, "train@0.25": {"a": 20, "b": 5}, "val": {"a": 32}, "test": {"b": 32}}
 CARD = {"seeds": {"all": {"counts": COUNTS}}}
-TUNE = {"lrs": [0.1, 0.2, 0.3], "epochs": 1, "seed": 1}
+TUNE = {"lrs": [0.1, 0.2, 0.3], "epochs": 1, "seeds": [1]}
 
 hours = st.integers(1, 20)
 some_works = st.lists(st.tuples(hours | st.just(0), st.lists(hours, min_size=1, max_size=4)), min_size=1, max_size=5)

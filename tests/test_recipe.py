@@ -111,7 +111,7 @@ def test_patience_ends_a_run_after_epochs_without_a_better_one(prepared, monkeyp
     ],
 )
 def test_a_grid_grows_at_the_edge_where_its_best_rate_lies(scores, expected):
-    found = [{"lr": lr, "val_acc": acc, "val_loss": 1.0, "failure": None} for lr, acc in scores.items()]
+    found = [{"lr": lr, "val_acc": acc, "val_loss": 1.0, "seeds": 1, "failure": None} for lr, acc in scores.items()]
     more = trials.beyond(found, "acc")
     assert more is None if expected is None else more == pytest.approx(expected)
 
@@ -120,9 +120,10 @@ def test_the_widened_grid_is_tried_and_bounded(prepared, monkeypatch):
     params = Params(**tiny_params(tune={"lrs": [1e-3, 2e-3], "epochs": 1, "widen": 2}))
     tried = []
 
-    def trial(_params, _method, train, _settings, _device):
+    def trial(_params, _method, seed, train, _settings, _device):
         tried.append(train["lr"])
-        return {"lr": train["lr"], "val_acc": train["lr"], "val_loss": 1.0, "failure": None}
+        scores = dict.fromkeys(trials.SCORES, train["lr"])
+        return {"lr": train["lr"], "seed": seed, **scores, "failure": None}
 
     monkeypatch.setattr(trials, "_trial", trial)
     assert trials.choose(params, "full")["chosen"] == pytest.approx(8e-3)

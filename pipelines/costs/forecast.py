@@ -134,7 +134,7 @@ def work(params: Params, row: dict, sizes: dict[int, dict[str, int]]) -> Work:
         runs.append((train["epochs"] * epoch_s(seed) + passed * row["image_s"]) / 3600)
     tuning = 0.0
     if params.tuned(method):
-        tuning = len(tune.lrs) * tune.epochs_of(train["epochs"]) * epoch_s(tune.seed) / 3600
+        tuning = tune.expected_trials * tune.epochs_of(train["epochs"]) * epoch_s(tune.seeds[0]) / 3600
     line = {
         **row, "epochs": train["epochs"], "epoch_min": statistics.mean(map(epoch_s, params.seeds_of(method))) / 60,
         "run_h": statistics.mean(runs), "tuning_h": tuning, "seeds": len(runs), "total_h": tuning + sum(runs),

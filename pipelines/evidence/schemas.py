@@ -87,9 +87,10 @@ TABLES: dict[str, Table] = {
         _METHOD, "*true: class", "*predicted: class", "count: test images, summed over runs",
     ),
     "tuning": _table(
-        "a trial of a learning rate",
-        _METHOD, "lr: tried", "val_acc: reached", "val_loss: reached", "*chosen: whether it became the method's rate",
-        "*failure: why it could not be trained, or empty",
+        "a learning rate that was tried",
+        _METHOD, "lr: tried", "seeds: on whose validation images, the scores being means over them",
+        "val_acc: reached", "val_balanced_acc: reached", "val_auc: reached", "val_loss: reached", "*chosen: whether it became the method's rate",
+        "*failure: of the first trial that could not be trained, why; or empty",
     ),
     "contrasts": _table(
         "a declared contrast (claims.yaml) on one data set at one share of the labels: the method against one "

@@ -12,6 +12,7 @@ from pipelines.files.errors import UserError
 from pipelines.files.records import read_json
 from pipelines.profile import Params
 from pipelines.runs.reading import get
+from pipelines.training import trials
 
 EVERY_RUN = {
     "lr": "settings.train.lr",
@@ -73,7 +74,7 @@ def curves(runs: dict) -> pd.DataFrame:
 
 
 def tuning(params: Params) -> list[dict]:
-    """The trials that `pipelines.tune` recorded; none where the profile does not tune or a method states its rate."""
+    """The rates that `pipelines.tune` tried, by its record; none where the profile does not tune or a method states its rate."""
     rows = []
     for method in filter(params.tuned, params.method):
         path = params.tune_file(method)
@@ -84,10 +85,8 @@ def tuning(params: Params) -> list[dict]:
             raise UserError(f"{path}: no such file; run {command}")
         tuned = read_json(path, f"delete it and run {command}")
         try:
-            trials = [
-                {name: trial[name] for name in ("lr", "val_acc", "val_loss", "failure")} for trial in tuned["trials"]
-            ]
-            rows += [{"method": method, "chosen": trial["lr"] == tuned["chosen"], **trial} for trial in trials]
+            rates = trials.standing(tuned["trials"])
+            rows += [{"method": method, "chosen": rate["lr"] == tuned["chosen"], **rate} for rate in rates]
         except (KeyError, TypeError) as error:
             raise UserError(f"{path}: not a tuning record ({error!r}); delete it and run {command}") from None
     return rows

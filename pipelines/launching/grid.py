@@ -134,7 +134,7 @@ class Grid:
             epochs = wave.params.settings(method)["train"]["epochs"]
             if key not in self._untuned() and not tuning.is_chosen(wave.params, method):
                 tune = wave.params.tune
-                size = len(tune.lrs) * tune.epochs_of(epochs) / epochs
+                size = tune.expected_trials * tune.epochs_of(epochs) / epochs
                 trial = Task(wave, rank, method, None, size)
                 trial.fingerprint()  # raises where data or weights are missing, which tuning would not mend
                 self.tasks.append(trial)

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from pipelines.profile.base import Section
+from pipelines.profile.base import Section, Seed
 from pipelines.profile.data import Phantom
 
 
@@ -63,8 +63,8 @@ class Train(Section):
 
 
 class Tune(Section):
-    """Learning rates that every method tries on the validation split of one seed; without this section the rate is
-    `train.lr`, as it is for a method whose own section states one.
+    """Learning rates that every method tries on validation images; without this section the rate is `train.lr`, as it
+    is for a method whose own section states one.
     """
 
     lrs: list[Annotated[float, Field(gt=0)]] = Field(min_length=1)
@@ -74,8 +74,16 @@ class Tune(Section):
     widen: int = Field(2, ge=0)
     """Where the best rate is the lowest or highest tried, the grid grows by one rate in its own steps, this
     often at most."""
-    seed: int = 0
-    """Whose training and validation images they are tried on."""
+    seeds: list[Seed] = Field([0], min_length=1)
+    """Whose training and validation images they are tried on: on the first's every rate, on the others' those near
+    its best; the best mean over all is chosen."""
+    within: float = Field(0.03, ge=0)
+    """How near, in the score of `train.select`."""
+
+    @property
+    def expected_trials(self) -> int:
+        """Of a method, for forecasts: the rates, and on each further seed two."""
+        return len(self.lrs) + min(2, len(self.lrs)) * (len(self.seeds) - 1)
 
     def epochs_of(self, recipe_epochs: int) -> int:
         """Epochs of a trial of a method that trains for so many."""

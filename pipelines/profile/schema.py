@@ -44,8 +44,8 @@ class Params(Section):
     def _seeds_fit(self):
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"seeds: each counts once, found {self.seeds}")
-        if self.tune and self.tune.seed not in self.seeds:
-            raise ValueError(f"tune.seed: expected one of seeds {self.seeds}, found {self.tune.seed}")
+        if self.tune and (len(set(self.tune.seeds)) < len(self.tune.seeds) or set(self.tune.seeds) - set(self.seeds)):
+            raise ValueError(f"tune.seeds: expected some of seeds {self.seeds}, each once, found {self.tune.seeds}")
         for method, section in self.method.items():
             own = section.get("seeds", self.seeds)
             if not isinstance(own, list) or not own or any(type(s) is not int or not 0 <= s < 2**32 for s in own):

@@ -320,10 +320,13 @@ def with_tuning(methods=METHODS):
     params = params.model_copy(update={"tune": Tune(lrs=[1e-3, 1e-2, 1e-1], epochs=1)})
     fake.write_profile(params)
     for method, chosen in zip(methods, (1e-3, 1e-2, 1e-2), strict=True):
+        rest = {"val_balanced_acc": 0.7, "val_auc": 0.9, "best_epoch": 1}
+        nan = dict.fromkeys([*rest, "val_acc", "val_loss"]) | {"failure": "training loss is nan"}
         trials = [
-            {"lr": 1e-3, "val_acc": 0.7, "val_loss": 0.9, "best_epoch": 1, "failure": None},
-            {"lr": 1e-2, "val_acc": 0.8, "val_loss": 0.8, "best_epoch": 1, "failure": None},
-            {"lr": 1e-1, "val_acc": None, "val_loss": None, "best_epoch": None, "failure": "training loss is nan"},
+            {"lr": 1e-3, "seed": 0, "val_acc": 0.7, "val_loss": 0.9, **rest, "failure": None},
+            {"lr": 1e-2, "seed": 0, "val_acc": 0.8, "val_loss": 0.8, **rest, "failure": None},
+            {"lr": 1e-1, "seed": 0, **nan},
+            {"lr": 1e-2, "seed": 1, "val_acc": 0.9, "val_loss": 0.4, **rest, "failure": None},
         ]
         path = params.results_dir / "tune" / f"{method}.json"
         path.parent.mkdir(exist_ok=True)
@@ -331,13 +334,16 @@ def with_tuning(methods=METHODS):
     return params
 
 
-def test_every_tuning_trial_is_listed_with_the_chosen_one():
+def test_every_rate_is_listed_with_its_mean_score_and_the_chosen_one():
     params = with_tuning()
     summarise(params)
     listed = rows(params, "tuning.csv")
     assert len(listed) == 9 and [row["lr"] for row in listed if row["chosen"] == "True"] == ["0.001", "0.01", "0.01"]
+    assert float(listed[1]["val_acc"]) == pytest.approx(0.85) and listed[1]["seeds"] == "2"
+    assert float(listed[1]["val_loss"]) == pytest.approx(0.6) and listed[0]["seeds"] == "1"
     assert listed[2] == {
-        "method": "full", "lr": "0.1", "val_acc": "", "val_loss": "", "chosen": "False",
+        "method": "full", "lr": "0.1", "seeds": "1", "val_acc": "", "val_balanced_acc": "",
+        "val_auc": "", "val_loss": "", "chosen": "False",
         "failure": "training loss is nan",
     }  # fmt: skip
 
