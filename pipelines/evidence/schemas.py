@@ -89,7 +89,8 @@ TABLES: dict[str, Table] = {
     "tuning": _table(
         "a learning rate that was tried",
         _METHOD, "lr: tried", "seeds: on whose validation images, the scores being means over them",
-        "val_acc: reached", "val_balanced_acc: reached", "val_auc: reached", "val_loss: reached", "*chosen: whether it became the method's rate",
+        "val_acc: reached", "val_balanced_acc: reached", "val_auc: reached", "val_loss: reached",
+        "*chosen: whether it became the method's rate",
         "*failure: of the first trial that could not be trained, why; or empty",
     ),
     "contrasts": _table(

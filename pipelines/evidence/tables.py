@@ -74,7 +74,7 @@ def curves(runs: dict) -> pd.DataFrame:
 
 
 def tuning(params: Params) -> list[dict]:
-    """The rates that `pipelines.tune` tried, by its record; none where the profile does not tune or a method states its rate."""
+    """The rates that `pipelines.tune` tried; none where the profile does not tune or a method states its rate."""
     rows = []
     for method in filter(params.tuned, params.method):
         path = params.tune_file(method)
