@@ -94,6 +94,13 @@ def test_a_method_may_leave_out_the_seed_that_it_is_tuned_on(planned):
     assert column(tables, "tuning_h") == pytest.approx([21 / 60]) and column(tables, "seeds") == [1]
 
 
+def test_a_race_over_more_seeds_is_planned_with_two_rates_on_each(planned):
+    method, tune = {"full": {"family": "full"}}, {**TUNE, "seeds": [1, 0]}
+    status, text, tables = planned([row("full", 1)], "--gpus", "1", method=method, tune=tune)
+    assert status == 0, text
+    assert column(tables, "tuning_h") == pytest.approx([(3 + 2) * 7 / 60])
+
+
 def test_an_methods_own_recipe(planned):
     """A quarter of the images (25) in batches of 5, three epochs, a stated rate and so no tuning, entropies at the
     end: 3 (5 steps + 1) + 1 + 25/32 minutes; rows of other batches, networks, precisions and peers are not taken.

@@ -22,11 +22,11 @@ def section(results: Results) -> Section | None:
     learnt = tried[tried.method.isin(results.learnt)]
     title = finding(learnt if len(learnt) else tried)
     caption = (
-        "Best validation accuracy of a short run at each learning rate, one seed; ring: the rate chosen. Every "
-        "method had the same grid; a choice at its edge widened the grid, a step at a time."
+        f"Best validation accuracy of short runs at each learning rate, {_seeds(tried, 'hollow')}; ring: the rate "
+        "chosen. Every method had the same grid; a choice at its edge widened the grid, a step at a time."
     )
     if results.card.get("folds"):
-        caption += " With folds, images that this seed trained and validated on are test images of other seeds."
+        caption += " With folds, images that these runs trained and validated on are test images of other seeds."
     stated = [name for name, seeds in results.methods.seeds.items() if seeds and name not in set(tried.method)]
     caption += f" Rates stated, not tuned: {few(stated, 6)}." if stated else ""
     return Section(
@@ -38,8 +38,9 @@ def section(results: Results) -> Section | None:
 
 def finding(tried: pd.DataFrame) -> str:
     """Between how few and how many of the rates tried a method is near its best, and who chose at an edge."""
-    best = tried.groupby("method").val_acc.transform("max")
-    good = tried.assign(good=tried.val_acc >= best - NEAR).groupby("method").good.sum().sort_values(kind="stable")
+    best = tried.val_acc[finalist(tried)].groupby(tried.method).max()
+    near = finalist(tried) & (tried.val_acc >= tried.method.map(best) - NEAR)
+    good = near.groupby(tried.method).sum().sort_values(kind="stable")
     edge = at_edge(tried)
     text = f"{good.index[-1]} is within a point of its best at {good.iloc[-1]} of the rates tried"
     text += f", {good.index[0]} at {good.iloc[0]}" * (len(good) > 1)
@@ -65,9 +66,22 @@ def chose(tried: pd.DataFrame) -> pd.Series:
     return tried.chosen.astype(str) == "True"
 
 
+def finalist(tried: pd.DataFrame) -> pd.Series:
+    """Which rates were tried on as many seeds as any of their method, and so may be compared."""
+    return tried.seeds == tried.groupby("method").seeds.transform("max")
+
+
+def _seeds(tried: pd.DataFrame, mark: str) -> str:
+    most = int(tried.seeds.max())
+    if most == 1:
+        return "one seed"
+    return f"means over {most} seeds where the first could not tell rates apart ({mark}: the first alone, far behind)"
+
+
 def figure(tried: pd.DataFrame, names: list[str], methods: pd.DataFrame) -> Figure:
-    """A panel a method. tried: method, lr, val_acc, chosen. methods: color and ink by name."""
+    """A panel a method. tried: method, lr, seeds, val_acc, chosen. methods: color and ink by name."""
     own = tried[tried.method.isin(names)]
+    behind = own[~finalist(own)]
     columns = min(3, len(names))
     with drawing.facets():
         grid = sns.relplot(
@@ -77,6 +91,8 @@ def figure(tried: pd.DataFrame, names: list[str], methods: pd.DataFrame) -> Figu
             aspect=drawing.WIDTH / columns / 1.6,
         )  # fmt: skip
     for name, axis in grid.axes_dict.items():
+        first = behind[behind.method == name]
+        axis.plot(first.lr, first.val_acc, "o", ms=4, mfc="white", mec="none")
         best = own[(own.method == name) & chose(own)]
         axis.plot(best.lr, best.val_acc, "o", ms=11, mfc="none", mec=drawing.INK, mew=1.2)
         axis.set_title(drawing.wrapped(name, 19), color=methods.ink[name], fontsize=9, linespacing=0.95)
@@ -105,12 +121,15 @@ def _told(tried: pd.DataFrame, names: list[str]) -> str:
 def table(tried: pd.DataFrame, order: list[str]) -> Table:
     """A row a method, a column a rate."""
     tried = tried.sort_values("lr")
-    told = [number(v, ".3f") + " *" * chosen for v, chosen in zip(tried.val_acc, chose(tried), strict=True)]
+    told = [
+        f"({number(row.val_acc, '.3f')})" if behind else number(row.val_acc, ".3f") + " *" * chosen
+        for row, behind, chosen in zip(tried.itertuples(), ~finalist(tried), chose(tried), strict=True)
+    ]
     text = crossed(tried.assign(rate=tried.lr.map("{:g}".format)), ["method"], "rate", told, order)
     return Table(
         "tuning", "Learning rates tried",
-        "Best validation accuracy of a short run at each rate; * the rate chosen, a dash: "
-        "not tried.", tried.sort_index(), text,
+        f"Best validation accuracy of short runs at each rate, {_seeds(tried, 'in brackets')}; * the rate chosen, a "
+        "dash: not tried.", tried.sort_index(), text,
     )  # fmt: skip
 
 

@@ -120,7 +120,7 @@ def write(
         for method in methods for seed in seeds for name in CLASSES
     ]  # fmt: skip
     tuning = [
-        {"method": method, "lr": lr, "val_acc": 0.8, "val_loss": 0.4, "chosen": lr == 0.001}
+        {"method": method, "lr": lr, "seeds": 1, "val_acc": 0.8, "val_loss": 0.4, "chosen": lr == 0.001}
         for method in methods for lr in (0.001, 0.003)
     ]  # fmt: skip
     made = {

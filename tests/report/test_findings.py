@@ -117,10 +117,9 @@ def test_growth_is_told_by_its_power():
     assert cost_growth.swept(growth[:1]).empty
 
 
-def tried(method, rates, accuracies, chosen):
-    return pd.DataFrame(
-        {"method": method, "lr": rates, "val_acc": accuracies, "chosen": [str(r == chosen) for r in rates]}
-    )
+def tried(method, rates, accuracies, chosen, seeds=1):
+    chose = [str(rate == chosen) for rate in rates]
+    return pd.DataFrame({"method": method, "lr": rates, "seeds": seeds, "val_acc": accuracies, "chosen": chose})
 
 
 def test_a_rate_at_the_edge_of_the_grid_is_named():
@@ -133,6 +132,15 @@ def test_a_rate_at_the_edge_of_the_grid_is_named():
     )
     text = learning_rates.table(frame, ["edge", "inside"]).text.set_index("Method")
     assert text.loc["edge", "0.01"] == "0.900 *" and text.loc["inside", "0.0001"] == "0.800"
+
+
+def test_a_rate_that_one_seed_ruled_out_is_marked_and_compared_with_no_mean():
+    """0.95 on one seed's images is no better than 0.92 as a mean over five."""
+    frame = tried("m", [1e-4, 1e-3, 1e-2], [0.95, 0.92, 0.915], 1e-3, seeds=[1, 5, 5])
+    assert learning_rates.finding(frame).startswith("m is within a point of its best at 2 of the rates tried")
+    table = learning_rates.table(frame, ["m"])
+    assert list(table.text.iloc[0])[1:] == ["(0.950)", "0.920 *", "0.915"] and "means over 5 seeds" in table.note
+    assert "in brackets" not in learning_rates.table(frame.assign(seeds=1), ["m"]).note
 
 
 def test_rates_stand_on_the_axis_as_numbers():
@@ -181,7 +189,7 @@ def test_a_series_that_was_never_run_on_all_labels_needs_no_share_of_them():
 
 
 def test_a_single_method_is_not_set_beside_itself():
-    tried = pd.DataFrame({"method": "full", "lr": [1e-3, 1e-2], "val_acc": [0.9, 0.8], "chosen": 1e-3})
+    tried = pd.DataFrame({"method": "full", "lr": [1e-3, 1e-2], "seeds": 1, "val_acc": [0.9, 0.8], "chosen": 1e-3})
     assert learning_rates.finding(tried).startswith("full is within a point of its best at 1 of the rates tried; ")
     jitter = pd.DataFrame({"method": ["full"], "measure": ["jitter"], "value": [0.016]})
     assert stability.finding(jitter).endswith("moves by 1.6 points for full.")
