@@ -1,6 +1,6 @@
-"""Choose each method's learning rate on the validation split of one seed: the same rates for every method.
+"""Choose each method's learning rate on validation images: the same rates, epochs and seeds (`tune`) for every method.
 
-Every trial is recorded in results/PROFILE/tune/METHOD.json; trials that are there already are kept.
+Trials are recorded in results/PROFILE/tune/METHOD.json; a method whose trials are there already is kept.
 
     python -m pipelines.tune --method full
 """

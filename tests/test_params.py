@@ -110,6 +110,7 @@ def write_changed(folder, change):
             ["tune.seeds", "[0, 1]", "found [0, 9]"],
         ),
         (lambda c: c.update(tune={"lrs": [1e-3], "epochs": 1, "seeds": [1, 1]}), ["tune.seeds", "found [1, 1]"]),
+        (lambda c: c.update(tune={"lrs": [1e-3, 1e-4, 1e-3], "epochs": 1}), ["tune.lrs", "each counts once"]),
         (lambda c: c["data"].update(source="folder"), ["data.folder"]),
         (lambda c: c["data"].update(mode="balanced"), ["data.balanced"]),
         (lambda c: c.update(profile="../up"), ["profile", "../up"]),

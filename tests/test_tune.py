@@ -124,16 +124,21 @@ def race(workdir, **changes):
 def test_rates_near_the_best_on_one_seed_are_tried_on_the_others_and_the_best_mean_is_chosen(
     prepared, workdir, monkeypatch
 ):
-    """0.94 against 0.93 on the first seed is one image of a hundred; the other seeds say the opposite."""
-    table = {1e-4: (0.60, 0.99, 0.99), 1e-3: (0.94, 0.80, 0.81), 1e-2: (0.91, 0.90, 0.92), 1e-1: (0.5, 0.5, 0.5)}
+    """What six images of a hundred say on the first seed, the other seeds say the opposite of."""
+    table = {1e-4: (0.50, 0.99, 0.99), 1e-3: (0.66, 0.60, 0.61), 1e-2: (0.60, 0.63, 0.66), 1e-1: (0.5, 0.5, 0.5)}
     tried = scripted(monkeypatch, lambda lr, seed: table[lr][seed])
-    record = tuning.tune_method(race(workdir), "full")
-    near = [(1e-3, 1), (1e-2, 1), (1e-3, 2), (1e-2, 2)]  # 0.03 behind the best is near enough, rounding aside
+    record = tuning.tune_method(race(workdir, within=0.06), "full")
+    near = [
+        (1e-3, 1),
+        (1e-2, 1),
+        (1e-3, 2),
+        (1e-2, 2),
+    ]  # 0.06 behind is near enough, though 0.66 - 0.06 rounds to more than 0.60
     edge = [(1e-1, 0), (1e-1, 1), (1e-1, 2)]  # the best mean is at the edge of the grid: one more on all seeds
     assert tried == [(1e-4, 0), (1e-3, 0), (1e-2, 0), *near, *edge]
     assert record["chosen"] == 1e-2 and record["seeds"] == [0, 1, 2]  # not 1e-4, whose means are of nothing
     rows = {row["lr"]: row for row in trials.standing(record["trials"])}
-    assert rows[1e-2]["val_acc"] == pytest.approx((0.91 + 0.90 + 0.92) / 3) and rows[1e-2]["seeds"] == 3
+    assert rows[1e-2]["val_acc"] == pytest.approx((0.60 + 0.63 + 0.66) / 3) and rows[1e-2]["seeds"] == 3
     assert rows[1e-4]["seeds"] == 1
 
 

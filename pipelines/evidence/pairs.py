@@ -8,8 +8,8 @@ FAMILIES = ("full", "head_only")
 
 def references(method: str, settings: dict[str, dict], declared: str | None = None) -> dict[str, str]:
     """The methods that a method is set against, {role: method}: the declared one, the first `full` and `head_only`
-    method on its backbone that train on the same share of the labels, and as `rate` the first method that is the same
-    but for its learning rate.
+    method on its backbone that train on the same share of the labels, and as `again` the first method that is the same,
+    or the same but for its learning rate.
 
     A network trained from scratch on whose backbone there is no other such method is set against the first of the
     profile, whatever their backbone. No method is compared with itself, but a second `full` method is with the first.
@@ -31,7 +31,7 @@ def references(method: str, settings: dict[str, dict], declared: str | None = No
     found = first(other for other in like if settings[other].get("backbone") == backbone)
     found = found or (first(like) if weights == "random" else {})
     alike = next(other for other in settings if _but_rate(settings[other]) == _but_rate(settings[method]))
-    found |= {"rate": alike} if settings[alike] != settings[method] else {}
+    found |= {"again": alike} if alike != method else {}
     return {"declared": declared, **found} if declared in like and declared != method else found
 
 

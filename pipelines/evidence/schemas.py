@@ -88,7 +88,7 @@ TABLES: dict[str, Table] = {
     ),
     "tuning": _table(
         "a learning rate that was tried",
-        _METHOD, "lr: tried", "seeds: on whose validation images, the scores being means over them",
+        _METHOD, "lr: tried", "seeds: how many it was tried on; the scores are means over them, empty where one failed",
         "val_acc: reached", "val_balanced_acc: reached", "val_auc: reached", "val_loss: reached",
         "*chosen: whether it became the method's rate",
         "*failure: of the first trial that could not be trained, why; or empty",
@@ -122,7 +122,7 @@ TABLES: dict[str, Table] = {
     "pairs": _table(
         "a method against a reference, exploratory: no verdicts, intervals unadjusted",
         _DATA, _METHOD, "*reference: the declared method, full or head_only there, or the same method at another rate",
-        "*role: declared, full, head_only or rate: what the reference is", "*metric: accuracy or auc",
+        "*role: declared, full, head_only or again: what the reference is", "*metric: accuracy or auc",
         "difference: mean over runs, paired by seed", _LO, _HI, "runs: pairs of runs", _IMAGES,
     ),
     "external": _table(

@@ -85,6 +85,10 @@ def tuning(params: Params) -> list[dict]:
             raise UserError(f"{path}: no such file; run {command}")
         tuned = read_json(path, f"delete it and run {command}")
         try:
+            if tuned["trials"] and tuned["seeds"] != params.tune.seeds:
+                raise UserError(
+                    f"{path}: tuned on seeds {tuned['seeds']}, where tune.seeds has {params.tune.seeds}; run {command}"
+                )
             rates = trials.standing(tuned["trials"])
             rows += [{"method": method, "chosen": rate["lr"] == tuned["chosen"], **rate} for rate in rates]
         except (KeyError, TypeError) as error:

@@ -44,6 +44,8 @@ class Params(Section):
     def _seeds_fit(self):
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"seeds: each counts once, found {self.seeds}")
+        if self.tune and len(set(self.tune.lrs)) < len(self.tune.lrs):
+            raise ValueError(f"tune.lrs: each counts once, found {self.tune.lrs}")
         if self.tune and (len(set(self.tune.seeds)) < len(self.tune.seeds) or set(self.tune.seeds) - set(self.seeds)):
             raise ValueError(f"tune.seeds: expected some of seeds {self.seeds}, each once, found {self.tune.seeds}")
         for method, section in self.method.items():

@@ -49,6 +49,7 @@ def hashes() -> dict:
     return {
         "code": {family: code_hash(code_files(family)) for family in families(ROOT / "baselines")},
         "probe": code_hash(probe_files()),
+        "tuning": code_hash([ROOT / "pipelines/training/trials.py"]),
     }
 
 

@@ -1,9 +1,9 @@
-"""Choose each method's learning rate on the validation split: the same grid, epochs and seed for every method.
+"""Choose each method's learning rate on validation images: the same rates, epochs and seeds for every method.
 
-Every trial is recorded in `results/<profile>/tune/<method>.json`, and trials that are there already are kept. The
-tuning seed's test images are never looked at; where the data have folds only that seed's are unseen, for other seeds'
-test images are among those tuned on. A method that states its rate, or a profile without a `tune` section, is recorded
-as such.
+A method's trials are recorded in `results/<profile>/tune/<method>.json`, and kept where they are there already. No
+trial looks at its own seed's test images; where the data have folds, these are among the training and validation images of
+other seeds, so with every fold in `tune.seeds` the choice has seen images of every test set. A method that states its
+rate, or a profile without a `tune` section, is recorded as such.
 """
 
 from pathlib import Path
@@ -22,7 +22,7 @@ def tune_method(params: Params, method: str, device: str | None = None) -> dict:
     """
     path, settings = params.tune_file(method), params.settings(method)
     if not params.tuned(method):
-        record = {"fingerprint": None, "method": method, "seed": None, "epochs": None, "chosen": None, "trials": []}
+        record = {"fingerprint": None, "method": method, "seeds": None, "epochs": None, "chosen": None, "trials": []}
         print(f"{method}: learning rate {settings['train']['lr']:g}, as the profile states")
     elif is_chosen(params, method):
         print(f"{method}: tuned, kept")

@@ -25,12 +25,12 @@ class Tile:
 
 @dataclass(frozen=True)
 class Answer:
-    """sentence: the result. rate: what another learning rate changes, "" where none was run. when, machine: of the
+    """sentence: the result. again: what another rate or machine changes, "" where none was run. when, machine: of the
     runs. not_run: what the results do not hold, each in a few words.
     """
 
     sentence: str
-    rate: str
+    again: str
     tiles: list[Tile]
     not_run: list[str]
     when: str
@@ -41,12 +41,11 @@ def answer(results: Results, found: list[Verdict]) -> Answer:
     """The first screen of a profile; `found`: the verdicts on the paper's claims, none where it is not about them."""
     runs = results.complete
     dates = runs["date"].dropna().astype(str)
-    machines = ", ".join(runs.gpu.fillna(runs.cpu).dropna().unique())
     return Answer(
-        sentence=sentence(results), rate=rate(results), tiles=tiles(results, found), not_run=not_run(results),
+        sentence=sentence(results), again=again(results), tiles=tiles(results, found), not_run=not_run(results),
         when=" to ".join(dict.fromkeys(pd.Timestamp(day).strftime("%-d %B %Y") for day in (dates.min(), dates.max())))
         if len(dates) else "no date recorded",
-        machine=machines or "machine not recorded",
+        machine=_machines(runs),
     )  # fmt: skip
 
 
@@ -109,21 +108,30 @@ def _against_full(results: Results, methods: pd.DataFrame) -> str:
     return f", {told}" + ("" if pd.isna(share) else f", training {100 * share:.0f} % as many parameters")
 
 
-def rate(results: Results) -> str:
-    """What comes of the method at another learning rate than its own, where a method that differs by it alone was run:
-    exploratory, unadjusted.
+def again(results: Results) -> str:
+    """What comes of the method at another learning rate than its own, or at the same on another machine, where a method
+    that differs by a stated rate alone was run: exploratory, unadjusted.
     """
     own = results.pairs[(results.pairs.data == "test") & (results.pairs.metric == "accuracy")]
-    method, methods, told = subject(results), results.methods, []
-    for row in own[(own.role == "rate") & (own.reference == method) & own.lo.notna()].itertuples():
-        chosen = "tuning chose" if method in set(results.tuning.method) else "it states"
-        text = (
-            f"at {methods.lr[row.method]:g} in place of the {methods.lr[method]:g} that {chosen}, {method} is right on "
-            f"{_percent(methods, row.method)} ({_gap(row)}; {row.runs:.0f} runs)"
-        )
+    method, methods, runs, told = subject(results), results.methods, results.complete, []
+    for row in own[(own.role == "again") & (own.reference == method) & own.lo.notna()].itertuples():
+        new, old = methods.lr[row.method], methods.lr[method]
+        if new == old:
+            here, there = (_machines(runs[runs.method == name]) for name in (row.method, method))
+            how = f"trained on {here} in place of {there}"
+        else:
+            chosen = "tuning chose" if method in set(results.tuning.method) else "it states"
+            how = f"at {new:g} in place of the {old:g} that {chosen}"
+        right = f"{method} is right on {_percent(methods, row.method)}"
+        text = f"{how}, {right} ({_gap(row)}; {row.runs:.0f} runs)"
         full = own[(own.method == row.method) & (own.role == "full") & own.lo.notna()]
         told.append(text + "".join(f", which is {_gap(other)} from {other.reference}" for other in full.itertuples()))
     return f"{'; '.join(told)}; exploratory, unadjusted" if told else ""
+
+
+def _machines(runs: pd.DataFrame) -> str:
+    """What runs were made on."""
+    return ", ".join(runs.gpu.fillna(runs.cpu).dropna().unique()) or "machine not recorded"
 
 
 def _gap(row) -> str:
@@ -219,8 +227,8 @@ def headline(results: Results, *others: Results) -> str:
         lines.append(
             f"Not decided on these images: {', '.join(f'{r.comparator} ({r.higher})' for r in open_.itertuples())}."
         )
-    if told := rate(results):
-        lines.append(f"**What the learning rate changes:** {told}.")
+    if told := again(results):
+        lines.append(f"**The same method again:** {told}.")
     shown = tiles(results, found)
     if shown:
         lines.append(" ".join(f"{tile.label}: {tile.value} ({tile.detail})." for tile in shown))

@@ -18,8 +18,8 @@ def render(results: Results, answer: Answer, sections: list[Section]) -> str:
     if FIRST in by_name:
         parts.append(_figure(by_name[FIRST]))
     parts.append("\n".join(f"- {tile.label}: **{plain(tile.value)}** ({plain(tile.detail)})" for tile in answer.tiles))
-    if answer.rate:
-        parts.append(f"**What the learning rate changes:** {plain(answer.rate)}.")
+    if answer.again:
+        parts.append(f"**The same method again:** {plain(answer.again)}.")
     if answer.not_run:
         parts.append(f"**Not run:** {plain('; '.join(answer.not_run))}.")
     about = f"Runs of {answer.when} on {plain(answer.machine)}."

@@ -26,13 +26,14 @@ def section(results: Results) -> Section | None:
         "chosen. Every method had the same grid; a choice at its edge widened the grid, a step at a time."
     )
     if results.card.get("folds"):
-        caption += " With folds, images that these runs trained and validated on are test images of other seeds."
+        caption += " With folds, images that these runs trained and validated on are test images of others, of every "
+        caption += "fold where all were tried."
     stated = [name for name, seeds in results.methods.seeds.items() if seeds and name not in set(tried.method)]
     caption += f" Rates stated, not tuned: {few(stated, 6)}." if stated else ""
     return Section(
         name="learning_rates", group=GROUP, title=title, caption=caption, alt=f"{title} {_told(tried, names)}",
         figure=figure(tried, names, results.methods),
-        tables=[table(tried, list(results.methods.index)), *another_rate(results)],
+        tables=[table(tried, list(results.methods.index)), *again(results)],
     )  # fmt: skip
 
 
@@ -67,15 +68,17 @@ def chose(tried: pd.DataFrame) -> pd.Series:
 
 
 def finalist(tried: pd.DataFrame) -> pd.Series:
-    """Which rates were tried on as many seeds as any of their method, and so may be compared."""
-    return tried.seeds == tried.groupby("method").seeds.transform("max")
+    """Which rates came to an end on as many seeds as any of their method, and so may be compared."""
+    ended = tried.val_acc.notna()
+    return ended & (tried.seeds == tried.seeds.where(ended).groupby(tried.method).transform("max"))
 
 
 def _seeds(tried: pd.DataFrame, mark: str) -> str:
-    most = int(tried.seeds.max())
+    most = int(tried.seeds[tried.val_acc.notna()].max())
     if most == 1:
         return "one seed"
-    return f"means over {most} seeds where the first could not tell rates apart ({mark}: the first alone, far behind)"
+    behind = f"{mark}: on the first alone, which ruled it out"
+    return f"means over {most} seeds where the first could not tell rates apart ({behind})"
 
 
 def figure(tried: pd.DataFrame, names: list[str], methods: pd.DataFrame) -> Figure:
@@ -123,19 +126,21 @@ def table(tried: pd.DataFrame, order: list[str]) -> Table:
     tried = tried.sort_values("lr")
     told = [
         f"({number(row.val_acc, '.3f')})" if behind else number(row.val_acc, ".3f") + " *" * chosen
-        for row, behind, chosen in zip(tried.itertuples(), ~finalist(tried), chose(tried), strict=True)
+        for row, behind, chosen in zip(
+            tried.itertuples(), ~finalist(tried) & tried.val_acc.notna(), chose(tried), strict=True
+        )
     ]
     text = crossed(tried.assign(rate=tried.lr.map("{:g}".format)), ["method"], "rate", told, order)
     return Table(
         "tuning", "Learning rates tried",
         f"Best validation accuracy of short runs at each rate, {_seeds(tried, 'in brackets')}; * the rate chosen, a "
-        "dash: not tried.", tried.sort_index(), text,
+        "dash: not tried, or failed.", tried.sort_index(), text,
     )  # fmt: skip
 
 
-def another_rate(results: Results) -> list[Table]:
-    """Methods that were run at a second rate too, beside the first; no table where there are none."""
-    rows = results.pairs[(results.pairs.role == "rate") & (results.pairs.data == "test")]
+def again(results: Results) -> list[Table]:
+    """Methods that were run a second time at a stated rate, beside the first; no table where there are none."""
+    rows = results.pairs[(results.pairs.role == "again") & (results.pairs.data == "test")]
     rows = rows[(rows.metric == "accuracy") & rows.difference.notna()]
     if rows.empty:
         return []
@@ -147,5 +152,8 @@ def another_rate(results: Results) -> list[Table]:
         "Difference": [f"{signed(row.difference)} {interval(row.lo, row.hi, plus=True)}" for row in rows.itertuples()],
         "Runs": rows.runs.astype(int).astype(str),
     })  # fmt: skip
-    note = "Test accuracy at the one rate minus that at the other, paired by run; exploratory, unadjusted intervals."
-    return [Table("another_rate", "The same methods at another rate", note, rows, text)]
+    note = (
+        "Test accuracy at the one rate minus that at the other, paired by run; where both are the same, the machines "
+        "differ. Exploratory, unadjusted intervals."
+    )
+    return [Table("again", "The same methods again", note, rows, text)]

@@ -25,7 +25,7 @@ def test_a_method_is_not_compared_with_itself():
     assert references(["full", "head-only"], extra=extra) == {
         "full": {"head_only": "head-only"},
         "head-only": {"full": "full"},
-        "full-2": {"full": "full", "head_only": "head-only"},
+        "full-2": {"full": "full", "head_only": "head-only", "again": "full"},
         "head-only-mlp": {"full": "full", "head_only": "head-only"},
     }
 
@@ -67,7 +67,7 @@ def test_a_method_at_another_rate_stands_beside_the_first():
         "longer": {**tuned, "train": {**tuned["train"], "lr": 3e-3, "epochs": 9}}, "b": {**tuned, "blocks": [1, 5]},
     }  # fmt: skip
     found = {method: pairs.references(method, settings) for method in settings}
-    assert found == {"a": {}, "a-3e-3": {"rate": "a"}, "longer": {}, "b": {}}
+    assert found == {"a": {}, "a-3e-3": {"again": "a"}, "longer": {}, "b": {}}
 
 
 @pytest.mark.parametrize("folds", [0, 3])

@@ -330,7 +330,7 @@ def with_tuning(methods=METHODS):
         ]
         path = params.results_dir / "tune" / f"{method}.json"
         path.parent.mkdir(exist_ok=True)
-        path.write_text(json.dumps({"chosen": chosen, "trials": trials}))
+        path.write_text(json.dumps({"seeds": [0], "chosen": chosen, "trials": trials}))
     return params
 
 
@@ -390,3 +390,9 @@ def test_seeds_with_different_networks_are_refused():
     fake.edit_record(params.run_dir("full", 1), lambda r: r["parameters"].update(flops=1))
     with pytest.raises(UserError, match="method full: seeds 0 and 1 differ in parameters: flops"):
         summarise(params)
+
+
+def test_trials_on_other_seeds_than_the_profiles_are_refused():
+    params = with_tuning()
+    with pytest.raises(UserError, match=r"on seeds \[0\], where tune.seeds has \[0, 1\].*pipelines.tune --method"):
+        summarise(params.model_copy(update={"tune": Tune(lrs=[1e-3, 1e-2, 1e-1], epochs=1, seeds=[0, 1])}))

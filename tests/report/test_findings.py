@@ -141,6 +141,18 @@ def test_a_rate_that_one_seed_ruled_out_is_marked_and_compared_with_no_mean():
     table = learning_rates.table(frame, ["m"])
     assert list(table.text.iloc[0])[1:] == ["(0.950)", "0.920 *", "0.915"] and "means over 5 seeds" in table.note
     assert "in brackets" not in learning_rates.table(frame.assign(seeds=1), ["m"]).note
+    looks = pd.DataFrame({"color": ["#336699"], "ink": ["#336699"]}, index=["m"])
+    with drawing.look():
+        figure = learning_rates.figure(frame, ["m"], looks)
+    hollow = [list(line.get_xdata()) for line in figure.axes[0].lines if line.get_markerfacecolor() == "white"]
+    plt.close(figure)
+    assert hollow == [[1e-4]]
+
+
+def test_a_rate_that_failed_on_another_seed_takes_no_place_from_the_one_chosen():
+    frame = tried("m", [1e-4, 1e-3, 1e-2], [0.5, np.nan, np.nan], 1e-4, seeds=[1, 5, 5])
+    assert learning_rates.finding(frame).startswith("m is within a point of its best at 1 of the rates tried")
+    assert list(learning_rates.table(frame, ["m"]).text.iloc[0])[1:] == ["0.500 *", "\N{EM DASH}", "\N{EM DASH}"]
 
 
 def test_rates_stand_on_the_axis_as_numbers():

@@ -117,28 +117,34 @@ def test_of_single_runs_the_intervals_are_said_to_be_of_images_alone(results):
     assert alone.drawn_anew == "new patients alone, of one run"
 
 
-def test_what_another_rate_changes_is_told_first(results):
-    assert first_screen.rate(results) == ""
+def test_what_another_rate_or_machine_changes_is_told_first(results):
+    assert first_screen.again(results) == ""
     name = "bitfit"  # stands for the method at another rate
     methods = results.methods.copy()
     methods.loc[name, ["lr", "acc_mean"]] = [0.003, 0.956]
     methods.loc[made.METHOD, "lr"] = 0.001
     row = {"data": "test", "metric": "accuracy", "method": name, "runs": 5, "images": 1000}
     rows = [
-        {**row, "reference": made.METHOD, "role": "rate", "difference": 0.03, "lo": 0.006, "hi": 0.054},
+        {**row, "reference": made.METHOD, "role": "again", "difference": 0.03, "lo": 0.006, "hi": 0.054},
         {**row, "reference": "full", "role": "full", "difference": -0.004, "lo": -0.02, "hi": 0.012},
     ]
     changed = replace(results, methods=methods, pairs=pd.DataFrame(rows))
-    told = first_screen.rate(changed)
+    told = first_screen.again(changed)
     assert f"at 0.003 in place of the 0.001 that tuning chose, {made.METHOD} is right on 95.6 %" in told
     assert (
         "(+3.0 points (+0.6 to +5.4); 5 runs), which is \N{MINUS SIGN}0.4 points (\N{MINUS SIGN}2.0 to +1.2) from full"
         in told
     )
     assert told in pages.headline(changed)
-    (table,) = learning_rates.another_rate(changed)
+    (table,) = learning_rates.again(changed)
     assert list(table.text.iloc[0])[:5] == [name, "0.003", "0.956", made.METHOD, "0.001"]
-    assert learning_rates.another_rate(results) == []
+    assert learning_rates.again(results) == []
+    methods.loc[made.METHOD, "lr"] = 0.003
+    runs = results.runs.assign(
+        gpu=results.runs.gpu.astype(object).where(results.runs.method != made.METHOD, "NVIDIA X")
+    )
+    told = first_screen.again(replace(changed, methods=methods, runs=runs))
+    assert f"trained on Some GPU in place of NVIDIA X, {made.METHOD} is right on 95.6 % (+3.0 points" in told
 
 
 def test_a_comparator_from_scratch_beside_a_pretrained_method_is_called_so(results):
