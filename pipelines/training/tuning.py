@@ -1,9 +1,9 @@
 """Choose each method's learning rate on validation images: the same rates, epochs and seeds for every method.
 
 A method's trials are recorded in `results/<profile>/tune/<method>.json`, and kept where they are there already. No
-trial looks at its own seed's test images; where the data have folds, these are among the training and validation images of
-other seeds, so with every fold in `tune.seeds` the choice has seen images of every test set. A method that states its
-rate, or a profile without a `tune` section, is recorded as such.
+trial looks at its own seed's test images; where the data have folds, these are among the training and validation images
+of other seeds, so with every fold in `tune.seeds` the choice has seen images of every test set. A method that states
+its rate, or a profile without a `tune` section, is recorded as such.
 """
 
 from pathlib import Path
