@@ -1,5 +1,6 @@
 """What a launch does before any process starts, what comes next, and how each task ended."""
 
+import json
 import os
 import shutil
 import signal
@@ -11,6 +12,7 @@ import pytest
 import yaml
 
 from pipelines import launch
+from pipelines.data import sources
 from pipelines.data.prepared import read_manifest
 from pipelines.files import records
 from pipelines.launching import launcher, processes
@@ -67,7 +69,7 @@ def test_a_dry_run_lists_trials_and_runs_imports_no_torch_and_starts_nothing(pro
     profile()
     done = subprocess.run(
         [sys.executable, "-c", "import sys; from pipelines import launch; code = launch.main(['--dry-run'])\n"
-         "found = {'torch', 'numpy', 'ray', 'pandas'} & set(sys.modules); sys.exit(str(found) if found else code)"],
+         "found = {'torch', 'ray', 'pandas'} & set(sys.modules); sys.exit(str(found) if found else code)"],
         cwd=workdir, env={**environment(), "PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "")
@@ -101,6 +103,17 @@ def test_missing_data_are_one_clear_error(profile, capsys):
     assert capsys.readouterr().err == (
         "error: data/other/manifest.json: no prepared data; run `python -m pipelines.prepare` first\n"
     )
+
+
+def test_data_of_other_settings_are_told_before_anything_is_planned(profile, capsys):
+    """On a borrowed machine every task would otherwise fail for itself, after a start that is paid for."""
+    params = profile()
+    manifest = params.data_dir / "manifest.json"
+    made_from = {"settings": {**sources.settings(params.data), "fit": "stretch"}, "inputs": {}}
+    records.write_json(manifest, {**json.loads(manifest.read_text()), "made_from": made_from})
+    assert launch.main(["--dry-run"]) == 1
+    done = capsys.readouterr()
+    assert done.out == "" and "data/tiny: prepared with other settings than the profile has now; run" in done.err
 
 
 def test_a_method_that_cannot_be_set_up_fails_alone_and_before_anything_runs(profile):

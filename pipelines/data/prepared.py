@@ -225,6 +225,21 @@ def finished(folder: Path, made_from: dict, seeds: Sequence[int]) -> Manifest | 
     return None
 
 
+def check_settings(params) -> None:
+    """Make sure that a profile's prepared data are those that it asks for, by what their manifest says.
+
+    Raises:
+        DataError: nothing is prepared, or with other settings.
+    """
+    from pipelines.data import sources
+
+    folder = params.data_dir
+    made_from, asked = read_manifest(folder).made_from, sources.settings(params.data)
+    # Data made by hand may state no settings; then there is nothing to compare.
+    if made_from and json.dumps(made_from["settings"], sort_keys=True) != json.dumps(asked, sort_keys=True):
+        raise DataError(f"{folder}: prepared with other settings than the profile has now; {AGAIN}")
+
+
 def verify(params) -> None:
     """Make sure that a profile's prepared data, and its external data, are whole and what the profile asks for, by
     reading every byte of them, once in a process.
@@ -232,23 +247,18 @@ def verify(params) -> None:
     Raises:
         DataError: nothing is prepared, or it is damaged, changed, or of other settings.
     """
-    from pipelines.data import sources
-
-    folder, settings = params.data_dir, sources.settings(params.data)
+    check_settings(params)
+    folder = params.data_dir
     for place in (folder, *(external_dir(folder, name) for name in params.data.external_names)):
         paths = [place / name for name in (MANIFEST, *ARRAYS)]
         if missing := [path for path in paths if not path.is_file()]:
             raise DataError(f"{missing[0]}: no prepared data; run `python -m pipelines.prepare` first")
-        wanted = json.dumps(settings, sort_keys=True) if place == folder else None
-        _verify(place, wanted, tuple((s.st_ino, s.st_size, s.st_mtime_ns) for s in map(os.stat, paths)))
+        _verify(place, tuple((s.st_ino, s.st_size, s.st_mtime_ns) for s in map(os.stat, paths)))
 
 
 @functools.lru_cache(maxsize=16)
-def _verify(folder: Path, settings: str | None, _stamps) -> None:
+def _verify(folder: Path, _stamps) -> None:
     manifest = read_manifest(folder)
-    # Data made by hand may state no settings; then there is nothing to compare.
-    if settings and manifest.made_from and json.dumps(manifest.made_from["settings"], sort_keys=True) != settings:
-        raise DataError(f"{folder}: prepared with other settings than the profile has now; {AGAIN}")
     for name in ARRAYS:
         found, expected = records.sha256_file(folder / name), manifest.files.get(name, "nothing")
         if found != expected:

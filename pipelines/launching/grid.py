@@ -1,7 +1,7 @@
 """The work of one or several profiles: which trials and runs are missing or stale, what comes next, how each ended.
 
 A method's trials come before its runs. Waves come in their order; within one, nothing waits for anything else, and the
-longest known work goes first. Imports neither torch nor numpy, and starts nothing.
+longest known work goes first. Imports no torch, and starts nothing.
 """
 
 import math
@@ -98,7 +98,7 @@ class Grid:
 
     Raises:
         ParamsError: a method or seed that its profile does not have, or two files for one profile.
-        FileNotFoundError: the data are not prepared.
+        DataError: the data are not prepared, or with other settings.
     """
 
     def __init__(self, waves: list[Wave]):
@@ -117,6 +117,7 @@ class Grid:
                 if seed not in wave.params.all_seeds:
                     raise ParamsError(f"seed {seed} is not one of profile {profile!r}: {wave.params.all_seeds}")
                 prepared.identity(wave.params.data_dir, seed, external=wave.params.data.external_names)
+            prepared.check_settings(wave.params)  # else each task would find out for itself
             for method in dict.fromkeys(wave.params.method if wave.methods is None else wave.methods):
                 if method not in wave.params.method:
                     wave.params.settings(method)  # raises, with near names
