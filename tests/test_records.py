@@ -1,7 +1,10 @@
+import hashlib
 import json
+import os
 import shutil
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pandas as pd
@@ -12,7 +15,7 @@ from pipelines.data import prepared
 from pipelines.data.errors import DataError
 from pipelines.files import hashing, records
 from pipelines.files.errors import UserError
-from pipelines.runs import code
+from pipelines.runs import code, identity
 from pipelines.runs.environment import environment
 from pipelines.runs.identity import described, fingerprint
 from pipelines.runs.record import is_complete, read_record
@@ -40,6 +43,21 @@ def test_weights_count_by_content_not_by_place(tmp_path):
     assert fingerprint({**SETTINGS, "weights": str(two)}, 0, DATA) != same[0]
     shown = described({**SETTINGS, "weights": str(one)})
     assert shown["weights"] == "one.safetensors" and str(tmp_path) not in json.dumps(shown)
+
+
+def test_weights_are_read_once_until_they_change(tmp_path, monkeypatch):
+    path, read = tmp_path / "w.safetensors", []
+    monkeypatch.setattr(identity, "sha256_file", lambda path: read.append(path) or records.sha256_file(path))
+
+    def digest(content, age):
+        path.write_bytes(content)
+        os.utime(path, ns=(time.time_ns() - age, time.time_ns() - age))
+        return [described({**SETTINGS, "weights": str(path)})["weights_sha256"] for _ in range(3)]
+
+    expected = [hashlib.sha256(content).hexdigest() for content in (b"abc", b"abd", b"abe")]
+    assert digest(b"abc", 60 * 10**9) == [expected[0]] * 3 and len(read) == 1
+    assert digest(b"abd", 50 * 10**9) == [expected[1]] * 3 and len(read) == 2
+    assert digest(b"abe", 0) == [expected[2]] * 3 and len(read) == 5  # too recent to be trusted
 
 
 def source(tmp_path, monkeypatch, text):

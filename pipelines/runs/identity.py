@@ -1,11 +1,16 @@
 """What a run is recognised by: one hash of all that its numbers depend on. Imports neither torch nor numpy."""
 
+import functools
+import os
+import time
 from pathlib import Path
 
 from pipelines.files.errors import UserError
 from pipelines.files.hashing import code_hash, sha256_json
 from pipelines.files.records import sha256_file
 from pipelines.runs.code import code_files
+
+SETTLED_NS = 2_000_000_000  # after which the times of two changes differ on every file system
 
 
 def fingerprint(settings: dict, seed: int, data: dict, *more_code: Path) -> str:
@@ -45,4 +50,20 @@ def described(settings: dict) -> dict:
             f"weights {weights!r}: no such file; "
             "set `model.weights` to an existing safetensors file, 'imagenet' or 'random'"
         )
-    return {**settings, "weights": path.name, "weights_sha256": sha256_file(path)}
+    return {**settings, "weights": path.name, "weights_sha256": _digest(path.resolve())}
+
+
+def _digest(path: Path) -> str:
+    """The file's SHA-256, once in a process as long as size and time of change stay: a launch asks twice for each run.
+
+    As in git, a time of change that is too recent to tell a second change apart is not trusted.
+    """
+    stat = os.stat(path)
+    if time.time_ns() - stat.st_mtime_ns < SETTLED_NS:
+        return sha256_file(path)
+    return _settled_digest(path, stat.st_size, stat.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=64)
+def _settled_digest(path: Path, _size: int, _changed: int) -> str:
+    return sha256_file(path)
