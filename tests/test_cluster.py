@@ -61,8 +61,12 @@ def nodes():
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         patch.setenv("RAY_worker_register_timeout_seconds", str(LONG))
         try:
-            for name, cpus in (("head", 0), ("first", 1), ("second", 1)):
-                setattr(up, name, added(up.cluster, num_cpus=cpus, object_store_memory=80 * 2**20))
+            small = {"object_store_memory": 80 * 2**20}
+            up.head = added(up.cluster, num_cpus=0, **small)
+            for name in ("first", "second"):
+                # Ray unpacks the working directory anew for each node, and would delete it under another's tasks here.
+                own = f"runtime_resources_{name}"
+                setattr(up, name, added(up.cluster, num_cpus=1, runtime_env_dir_name=own, **small))
             yield up
         finally:
             up.cluster.shutdown()
@@ -93,7 +97,8 @@ def test_a_node_without_the_shared_data_ends_the_launch_with_one_clear_error(nod
     with launch(workdir, nodes.cluster.address, "--shared", "/nowhere") as process:
         out, err = process.communicate(timeout=LONG)
     assert process.returncode == 1
-    (line,) = err.splitlines()
+    assert err.count("\n") == 1, err
+    line = err.strip()
     assert line.startswith("error: node ") and "/nowhere/data/tiny/manifest.json is not there; mount" in line
     assert not (workdir / "results").exists()
 
