@@ -125,8 +125,9 @@ def again(results: Results) -> str:
         right = f"{method} is right on {_percent(methods, row.method)}"
         text = f"{how}, {right} ({_gap(row)}; {row.runs:.0f} runs)"
         full = own[(own.method == row.method) & (own.role == "full") & own.lo.notna()]
-        where = " there" if new == old else ""
-        text += "".join(f", which is {_gap(other)} from {other.reference}{where}" for other in full.itertuples())
+        for other in full.itertuples():
+            text += f", which is {_gap(other)} from {other.reference}"
+            text += f" on {_machines(runs[runs.method == other.reference])}" if new == old else ""
         told.append(text)
     return f"{'; '.join(told)}; exploratory, unadjusted" if told else ""
 
