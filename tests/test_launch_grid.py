@@ -105,6 +105,12 @@ def test_missing_data_are_one_clear_error(profile, capsys):
     )
 
 
+def test_a_races_trials_count_in_what_a_tuning_task_is_expected_to_take(profile):
+    tune = {"lrs": [1e-3, 3e-3, 1e-2], "epochs": 1, "seeds": [0, 1]}
+    sizes = {task.size for task in grid_of(profile(tune=tune)).tasks if task.seed is None}
+    assert sizes == {(3 + 2) * 1 / 2}  # trials of one epoch, in runs of two
+
+
 def test_data_of_other_settings_are_told_before_anything_is_planned(profile, capsys):
     """On a borrowed machine every task would otherwise fail for itself, after a start that is paid for."""
     params = profile()

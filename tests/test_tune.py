@@ -160,6 +160,22 @@ def test_a_clear_winner_is_tried_no_further_and_neither_is_any_where_one_seed_de
     assert tried == [(1e-4, 1), (1e-3, 1), (1e-2, 1)]
 
 
+def test_the_grid_grows_no_further_in_the_race_than_the_first_seed_left(prepared, workdir, monkeypatch):
+    tried = scripted(monkeypatch, lambda lr, seed: lr if seed == 0 else -lr)  # the highest on one, the lowest on others
+    assert tuning.tune_method(race(workdir, lrs=[1e-3, 1e-2], widen=1, within=1), "full")["chosen"] == 1e-3
+    assert tried[:3] == [(1e-3, 0), (1e-2, 0), (1e-1, 0)] and {lr for lr, _ in tried} == {1e-3, 1e-2, 1e-1}
+
+
+def test_a_race_by_the_loss_starts_on_the_seed_that_is_named_first(prepared, workdir, monkeypatch):
+    """Losses are 1 - score: on seed 2 those of two rates are near, on the others the second is far lower."""
+    table = {1e-4: {2: 0.1}, 1e-3: {2: 0.90, 0: 0.5, 1: 0.5}, 1e-2: {2: 0.88, 0: 0.8, 1: 0.8}}
+    tried = scripted(monkeypatch, lambda lr, seed: table[lr][seed])
+    params = race(workdir, seeds=[2, 0, 1], widen=0)
+    params = params.model_copy(update={"train": params.train.model_copy(update={"select": "loss"})})
+    assert tuning.tune_method(params, "full")["chosen"] == 1e-2
+    assert tried == [(1e-4, 2), (1e-3, 2), (1e-2, 2), (1e-3, 0), (1e-2, 0), (1e-3, 1), (1e-2, 1)]
+
+
 def test_seeds_and_nearness_count_in_what_a_choice_is_recognised_by(prepared, workdir):
     identities = {
         trials.identity(race(workdir, **changes), "full")

@@ -118,7 +118,7 @@ def again(results: Results) -> str:
         new, old = methods.lr[row.method], methods.lr[method]
         if new == old:
             here, there = (_machines(runs[runs.method == name]) for name in (row.method, method))
-            how = f"trained on {here} in place of {there}"
+            how = "trained a second time" if here == there else f"trained on {here} in place of {there}"
         else:
             chosen = "tuning chose" if method in set(results.tuning.method) else "it states"
             how = f"at {new:g} in place of the {old:g} that {chosen}"

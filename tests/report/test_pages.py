@@ -146,6 +146,8 @@ def test_what_another_rate_or_machine_changes_is_told_first(results):
     told = first_screen.again(replace(changed, methods=methods, runs=runs))
     assert f"trained on Some GPU in place of NVIDIA X, {made.METHOD} is right on 95.6 % (+3.0 points" in told
     assert told.endswith("from full on Some GPU; exploratory, unadjusted")
+    told = first_screen.again(replace(changed, methods=methods))
+    assert told.startswith(f"trained a second time, {made.METHOD} is right on")
 
 
 def test_a_comparator_from_scratch_beside_a_pretrained_method_is_called_so(results):
