@@ -8,17 +8,17 @@ The plan is a YAML list of waves, the most valuable first; all share the same wo
 Here, `python -m pipelines.pack data.tar.xz --without-code` packs what the code needs there, and there
 
     tar xf data.tar.xz
-    python -m pipelines.campaign plan.yaml --out back --minutes 20 --per-gpu 8 --threads 2
+    python -m pipelines.campaign plan.yaml --out back.tar.gz --minutes 20 --per-gpu 8 --threads 2
 
-checks that the GPU computes what a CPU does, and trains until the time is up. Every half minute, and at the end, a
-further back/results-NNN.tar.gz has what is new; unpacked in their order in the project's folder, here or there, the
-runs count.
+checks that the GPU computes what a CPU does, and trains until the time is up. Every half minute, and at the end,
+back.tar.gz is written anew with all that was made there; unpacked in the project's folder here, the runs count.
+Trained weights stay in models/ there.
 """
 
 from pathlib import Path
 
 from pipelines import _cli
-from pipelines.launching import campaign, launcher, packing
+from pipelines.launching import campaign, launcher
 from pipelines.launching.processes import Workers
 
 
@@ -26,23 +26,20 @@ from pipelines.launching.processes import Workers
 def main(argv=None):
     parser = _cli.parser("campaign", __doc__, profile_file=False)
     parser.add_argument("plan", type=Path, help="a YAML list of {profile_file, methods, seeds}")
-    parser.add_argument("--out", type=Path, default=Path("campaign"), help="folder for archives of results")
+    parser.add_argument("--out", type=Path, default=Path("campaign.tar.gz"), help="archive of results, .gz or .xz")
     parser.add_argument("--skip-checks", action="store_true", help="leave out tests/test_gpu.py")
     parser.add_argument("--cost", action="store_true", help="measure each profile's costs before its runs")
-    parser.add_argument("--models", action="store_true", help="pack trained weights too, after all results")
-    parser.add_argument("--volume-mib", type=launcher.positive(float), default=15, help="of one archive at most")
     parser.add_argument("--dry-run", action="store_true", help="say what would run, and run nothing")
     launcher.add_pool_options(parser)
     args = parser.parse_args(argv)
     waves = campaign.read_plan(args.plan)
     if args.dry_run:
         return launcher.dry_run(waves)
-    parcels = packing.Parcels(args.out, size=int(args.volume_mib * 2**20))
     checks = {"checks": None} if args.skip_checks else {}
     return campaign.run(
         waves,
         lambda grid: Workers(jobs=args.jobs, per_gpu=args.per_gpu, threads=args.threads, memory_gib=args.memory),
-        parcels, minutes=args.minutes, costs=args.cost, models=args.models, **checks,
+        args.out, minutes=args.minutes, costs=args.cost, **checks,
     )  # fmt: skip
 
 

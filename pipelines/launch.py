@@ -10,6 +10,7 @@ are complete, 1 if any is not, 128 + the signal's number if stopped by one.
 import os
 
 from pipelines import _cli
+from pipelines.files.errors import UserError
 from pipelines.launching import launcher
 from pipelines.launching.grid import Wave
 from pipelines.profile import load
@@ -52,7 +53,7 @@ def _pool(grid, args):
     except ModuleNotFoundError as error:
         if error.name != "ray":
             raise
-        raise launcher.LaunchError("--ray needs the package ray; `pip install '.[cluster]'`") from None
+        raise UserError("--ray needs the package ray; `pip install '.[cluster]'`") from None
     return Cluster(grid, args)
 
 

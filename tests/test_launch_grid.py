@@ -15,6 +15,7 @@ from pipelines import launch
 from pipelines.data import sources
 from pipelines.data.prepared import read_manifest
 from pipelines.files import records
+from pipelines.files.errors import UserError
 from pipelines.launching import launcher, processes
 from pipelines.launching.grid import Grid, Wave
 from pipelines.profile import Params, ParamsError
@@ -140,7 +141,7 @@ def test_a_profile_locked_by_a_process_that_died_is_free(workdir):
     with launcher._locked(path):
         assert path.read_text().startswith(f"process {os.getpid()} on ")
         with (
-            pytest.raises(launcher.LaunchError, match=f"another launcher, process {os.getpid()} on"),
+            pytest.raises(UserError, match=f"another launcher, process {os.getpid()} on"),
             launcher._locked(path),
         ):
             pass

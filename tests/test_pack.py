@@ -11,6 +11,7 @@ import yaml
 from safetensors.torch import save_file
 
 from pipelines import pack
+from pipelines.files.errors import UserError
 from pipelines.launching import packing
 from pipelines.profile import Params, load
 from pipelines.runs import environment
@@ -145,7 +146,7 @@ def test_uncommitted_code_is_refused(tmp_path, monkeypatch):
     for name in ("conf/profile/mine.yaml", "report/mine/index.html"):  # a profile, and the report made of it
         (tmp_path / name).parent.mkdir(parents=True)
         (tmp_path / name).write_text("")
-    with pytest.raises(packing.PackError, match="not committed.*\n.*conf/profile/mine.yaml$"):
+    with pytest.raises(UserError, match="not committed.*\n.*conf/profile/mine.yaml$"):
         packing._commit()
     subprocess.run(["git", "-C", str(tmp_path), "add", "conf"], check=True)
     subprocess.run(["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "y"],
@@ -153,10 +154,10 @@ def test_uncommitted_code_is_refused(tmp_path, monkeypatch):
     assert len(packing._commit()) == 40
     (tmp_path / "pipelines").mkdir()
     (tmp_path / "pipelines" / "new.py").write_text("")
-    with pytest.raises(packing.PackError, match="code that is not committed.*\n.*pipelines/"):
+    with pytest.raises(UserError, match="code that is not committed.*\n.*pipelines/"):
         packing._commit()
     subprocess.run(["git", "-C", str(tmp_path), "add", "."], check=True)
-    with pytest.raises(packing.PackError, match="code that is not committed.*\n.*pipelines/new.py"):
+    with pytest.raises(UserError, match="code that is not committed.*\n.*pipelines/new.py"):
         packing._commit()
 
 

@@ -5,15 +5,16 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import yaml
 from pydantic import Field, TypeAdapter, ValidationError
 
+from pipelines.files.errors import UserError
 from pipelines.launching import launcher
 from pipelines.launching.grid import Wave
-from pipelines.launching.packing import Parcels
+from pipelines.launching.packing import write_tar
 from pipelines.launching.processes import cores
 from pipelines.profile import ParamsError, Section, load
 from pipelines.profile.base import explain
@@ -53,37 +54,39 @@ def read_plan(path: Path) -> list[Wave]:
 def run(
     waves: list[Wave],
     make_pool: Callable,
-    parcels: Parcels,
+    archive: Path,
     *,
     minutes: float | None = None,
     checks: Path | None = ROOT / "tests" / "test_gpu.py",
     costs: bool = False,
-    models: bool = False,
 ) -> int:
     """Do all of it; returns the exit status of `launcher.launch`.
 
     Args:
+        archive: rewritten as results come, with all that campaigns in this folder have made.
         minutes: that the whole may take; with costs, they may have half of them.
         checks: tests that must pass first, or None.
         costs: whether each profile's costs are measured before its runs.
-        models: whether trained weights are packed too, after all results.
 
     Raises:
-        LaunchError: a check failed, or as `launcher.launch`.
+        UserError: a check failed, or as `launcher.launch`.
     """
     start, profiles = time.monotonic(), {wave.params.profile: wave for wave in waves}
-    parcels.ignore(_made(profiles, models=True))
+    begun = Path("checkpoints", "campaign")
+    if not begun.exists():
+        begun.parent.mkdir(exist_ok=True)
+        begun.touch()
     next_time = 0.0
 
     def tick(now: bool = False) -> None:
         nonlocal next_time
         if now or time.monotonic() > next_time:
-            parcels.update(_made(profiles, models))
+            _pack(archive, profiles, begun.stat().st_mtime)
             next_time = time.monotonic() + EVERY_S
 
     try:
         if checks and _call(_pytest(checks), minutes and 60 * minutes):
-            raise launcher.LaunchError(f"{checks.name} failed: nothing is trained; see above what does not hold here")
+            raise UserError(f"{checks.name} failed: nothing is trained; see above what does not hold here")
         if costs:
             for wave in profiles.values():
                 left = minutes and 60 * minutes / 2 - (time.monotonic() - start)
@@ -116,11 +119,13 @@ def _heed_interrupts() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def _made(profiles: dict[str, Wave], models: bool) -> list[Path]:
-    """The files of results that are there now, logs among them, and after them those of trained weights where asked."""
-    found: list[Path] = []
-    for profile, wave in profiles.items():
-        found += [*wave.params.results_dir.rglob("[!.]*"), *Path("checkpoints", profile).rglob("*.log")]
-    for profile in profiles if models else ():
-        found += Path("models", profile).rglob("[!.]*")
-    return [path for path in found if path.is_file()]
+def _pack(archive: Path, profiles: Iterable[str], since: float) -> None:
+    """Write the archive of results and logs that have changed since then, where there are any."""
+    made = [
+        path
+        for name in profiles
+        for path in (*Path("results", name).rglob("[!.]*"), *Path("checkpoints", name).rglob("*.log"))
+        if path.is_file() and path.stat().st_mtime >= since
+    ]
+    if made:
+        write_tar(archive, {path: path for path in made})

@@ -32,10 +32,6 @@ LARGEST = 500 * 2**20  # bytes that Ray carries in a working directory
 RETRIES = 3  # of a run that was lost with its node, or sent to one that was lost already
 
 
-class NodeError(UserError):
-    """A node can run no run; the message names it, what is wrong, and what to do."""
-
-
 def work(method: str, seed: int | None, chosen: bytes | None, shared: str | None, manifest: str) -> dict:
     """Do a task on a node, in Ray's copy of the project there.
 
@@ -165,7 +161,7 @@ class Cluster:
         again; waits so long for one.
 
         Raises:
-            NodeError: a node has not what it needs, so that no task can run there.
+            UserError: a node has not what it needs, so that no task can run there.
         """
         if not self.running:
             time.sleep(seconds)
@@ -186,7 +182,7 @@ class Cluster:
             lost = f"lost with its node or process: {str(error).splitlines()[0]}"
             return None if self._losses[task] <= RETRIES else lost
         if "unfit" in result:
-            raise NodeError(f"node {result['node']}: {result['unfit']}")
+            raise UserError(f"node {result['node']}: {result['unfit']}")
         log = f"node {result['node']}\n{result['log']}"
         records.write_atomically(task.log, lambda file: file.write(log.encode()))
         store(task, result["files"])

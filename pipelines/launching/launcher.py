@@ -17,10 +17,6 @@ from pipelines.launching.grid import Grid, Wave
 from pipelines.launching.progress import Progress, clock
 
 
-class LaunchError(UserError):
-    """Nothing can be launched, or nothing more; the message says why and what to do."""
-
-
 def launch(
     waves: list[Wave],
     make_pool: Callable,
@@ -36,7 +32,7 @@ def launch(
         tick: called several times a second, and at the end.
 
     Raises:
-        LaunchError: another launcher is at work on one of the profiles, or the pool cannot be used.
+        UserError: another launcher is at work on one of the profiles, or the pool cannot be used.
         ParamsError, FileNotFoundError: as `Grid`; or a method with a run to train cannot be built.
     """
     with contextlib.ExitStack() as stack:
@@ -131,7 +127,7 @@ def _locked(path: Path):
     """Hold the profile's lock; the system drops it with the process, so one that died never blocks.
 
     Raises:
-        LaunchError: another launcher holds it.
+        UserError: another launcher holds it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "a+") as file:
@@ -139,7 +135,7 @@ def _locked(path: Path):
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             file.seek(0)
-            raise LaunchError(
+            raise UserError(
                 f"{path}: another launcher, {file.read().strip()}, is at work on this profile; "
                 "wait until it ends, or stop it with Ctrl-C there"
             ) from None

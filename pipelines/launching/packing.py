@@ -4,7 +4,6 @@ import io
 import subprocess
 import tarfile
 import tempfile
-from collections.abc import Iterable
 from pathlib import Path
 
 import yaml
@@ -18,10 +17,6 @@ from pipelines.runs.code import ROOT
 CODE = ("baselines", "colora", "conf", "pipelines", "report", "tests")
 
 
-class PackError(UserError):
-    """Nothing can be packed; the message says why and what to do."""
-
-
 def pack(profile_files: list[str], archive: Path, *, code: bool = True) -> None:
     """Write what profiles need elsewhere: parameter files, prepared data, weights, results so far, and the code.
 
@@ -29,17 +24,17 @@ def pack(profile_files: list[str], archive: Path, *, code: bool = True) -> None:
     A name that ends in .xz or .gz is compressed so.
 
     Raises:
-        PackError: no git checkout, or code that is not committed.
+        UserError: no git checkout, or code that is not committed.
         ParamsError, FileNotFoundError: a method's settings, the prepared data or a weights file are not there.
     """
     profiles = {Path(name).name: load(name) for name in profile_files}
     if len(profiles) < len(profile_files):
-        raise PackError(f"two parameter files of one name among {', '.join(profile_files)}; rename one of them")
+        raise UserError(f"two parameter files of one name among {', '.join(profile_files)}; rename one of them")
     for params in profiles.values():
         for seed in params.all_seeds:
             prepared.identity(params.data_dir, seed, external=params.data.external_names)
     commit = _commit()
-    mode, top = {".xz": "w:xz", ".gz": "w:gz"}.get(archive.suffix, "w"), archive.name.split(".")[0] if code else ""
+    top = archive.name.split(".")[0] if code else ""
     with tempfile.TemporaryDirectory(prefix="colora-") as name:
         folder = Path(name)
         if code:
@@ -50,13 +45,7 @@ def pack(profile_files: list[str], archive: Path, *, code: bool = True) -> None:
             for made in (params.results_dir / part for part in ("data", "tune", "runs")):
                 if made.exists():
                     _link(folder / made, made)
-
-        def write(file):
-            with tarfile.open(fileobj=file, mode=mode, dereference=True) as tar:
-                for path in sorted(folder.iterdir()):
-                    tar.add(path, Path(top, path.name))
-
-        records.write_atomically(archive, write)
+        write_tar(archive, {Path(top, path.name): path for path in sorted(folder.iterdir())})
 
 
 def stage(folder: Path, profiles: dict[str, Params], commit: str | None, shared: str | None = None) -> None:
@@ -109,10 +98,10 @@ def _commit() -> str:
     """The last commit of this code.
 
     Raises:
-        PackError: no git checkout, or code that differs from the commit.
+        UserError: no git checkout, or code that differs from the commit.
     """
     if changed := _git("status", "--porcelain", "--untracked-files=all", "--", *CODE, *_but_made()).decode():
-        raise PackError(
+        raise UserError(
             "code that is not committed: the records could not say what made them; commit first:\n" + changed.rstrip()
         )
     return _git("rev-parse", "HEAD").decode().strip()
@@ -131,68 +120,17 @@ def _but_made() -> list[str]:
 def _git(*words: str) -> bytes:
     done = subprocess.run(["git", "-C", str(ROOT), *words], capture_output=True)
     if done.returncode:
-        raise PackError(f"git {words[0]} in {ROOT}: {done.stderr.decode().strip()}; pack from a git checkout")
+        raise UserError(f"git {words[0]} in {ROOT}: {done.stderr.decode().strip()}; pack from a git checkout")
     return done.stdout
 
 
-class Parcels:
-    """Files as they appear, in archives results-001.tar.gz, results-002.tar.gz, ... of a limited size. A file that
-    changes is packed again, into a later one.
+def write_tar(archive: Path, members: dict[Path, Path]) -> None:
+    """Write files and folders, by their names in the archive, atomically; .xz or .gz at its end compresses."""
+    mode = {".xz": "w:xz", ".gz": "w:gz"}.get(archive.suffix, "w")
 
-    checkpoints/packed.json says what they hold and how many there were, so that a later process goes on where this one
-    was killed, and no number comes twice, though archives are moved away.
+    def write(file):
+        with tarfile.open(fileobj=file, mode=mode, dereference=True) as tar:
+            for name, path in members.items():
+                tar.add(path, name)
 
-    Args:
-        size: bytes that the files of an archive may have.
-    """
-
-    def __init__(self, out: Path, *, size: int):
-        self.out, self.size = out, size
-        self._file = Path("checkpoints/packed.json")
-        there = records.read_json(self._file, "delete it") if self._file.exists() else {"archives": 0, "files": {}}
-        self._count, self._seen = there["archives"], there["files"]
-
-    def ignore(self, paths: Iterable[Path]) -> None:
-        """Leave these files out unless they change; not where an earlier process has packed some of them."""
-        if not self._file.exists():
-            self._save({str(path): _stamp(path) for path in paths})
-
-    def update(self, paths: Iterable[Path]) -> None:
-        """Pack those of the files that are new or have changed."""
-        together, total = [], 0
-        for path in paths:
-            size, _ = stamp = _stamp(path)
-            if self._seen.get(str(path)) == stamp:
-                continue
-            if size > self.size:
-                self._seen[str(path)] = stamp  # told once
-                print(f"warning: {path} is too large for an archive of {self.size:,} bytes; left out", flush=True)
-                continue
-            if total + size > self.size:
-                self._write(together)
-                together, total = [], 0
-            together.append(path)
-            total += size
-        if together:
-            self._write(together)
-
-    def _write(self, paths: list[Path]) -> None:
-        stamps = {str(path): _stamp(path) for path in paths}  # one that changes meanwhile is packed again
-
-        def write(file):
-            with tarfile.open(fileobj=file, mode="w:gz", compresslevel=3) as tar:
-                for path in paths:
-                    tar.add(path)
-
-        self._count += 1
-        records.write_atomically(self.out / f"results-{self._count:03}.tar.gz", write)
-        self._save(stamps)
-
-    def _save(self, stamps: dict[str, list]) -> None:
-        self._seen |= stamps
-        records.write_json(self._file, {"archives": self._count, "files": self._seen})
-
-
-def _stamp(path: Path) -> list[int]:
-    found = path.stat()
-    return [found.st_size, found.st_mtime_ns]
+    records.write_atomically(archive, write)
