@@ -6,19 +6,24 @@ from pipelines.evidence.outcomes import Outcome
 FAMILIES = ("full", "head_only")
 
 
-def references(method: str, settings: dict[str, dict], declared: str | None = None) -> dict[str, str]:
+def references(
+    method: str, settings: dict[str, dict], declared: str | None = None, machines: dict[str, str] | None = None
+) -> dict[str, str]:
     """The methods that a method is set against, {role: method}: the declared one, the first `full` and `head_only`
     method on its backbone that train on the same share of the labels, and as `again` the first method that is the same,
     or the same but for its learning rate.
 
     A network trained from scratch on whose backbone there is no other such method is set against the first of the
     profile, whatever their backbone. No method is compared with itself, but a second `full` method is with the first.
+    Where a reference has a second run, the same in all its settings, on the method's own machine, that one is taken.
 
     Args:
         method: one of the keys of `settings`.
         settings: every method's settings, in the profile's order.
         declared: the declared method, None where the profile has none.
+        machines: what the methods were trained on, as far as it is known.
     """
+    machines = machines or {}
 
     def first(candidates):
         found = {}
@@ -26,13 +31,20 @@ def references(method: str, settings: dict[str, dict], declared: str | None = No
             found.setdefault(settings[other].get("family"), other)
         return {family: found[family] for family in FAMILIES if found.get(family, method) != method}
 
+    def nearest(reference):
+        same = [other for other in settings if settings[other] == settings[reference] and other != method]
+        here = [other for other in same if other in machines and machines[other] == machines.get(method)]
+        return here[0] if here else reference
+
     backbone, weights = (settings[method].get(key) for key in ("backbone", "weights"))
     like = [other for other in settings if share(settings[other]) == share(settings[method])]
     found = first(other for other in like if settings[other].get("backbone") == backbone)
     found = found or (first(like) if weights == "random" else {})
+    if declared in like and declared != method:
+        found = {"declared": declared, **found}
+    found = {role: nearest(other) for role, other in found.items()}
     alike = next(other for other in settings if _but_rate(settings[other]) == _but_rate(settings[method]))
-    found |= {"again": alike} if alike != method else {}
-    return {"declared": declared, **found} if declared in like and declared != method else found
+    return found | ({"again": alike} if alike != method else {})
 
 
 def _but_rate(settings: dict) -> dict:
@@ -44,11 +56,17 @@ def share(settings: dict) -> float:
     return settings["train"]["share"]
 
 
-def rows(data: str, outcomes: dict[str, list[Outcome]], settings: dict[str, dict], declared: str | None) -> list[dict]:
+def rows(
+    data: str,
+    outcomes: dict[str, list[Outcome]],
+    settings: dict[str, dict],
+    declared: str | None,
+    machines: dict[str, str],
+) -> list[dict]:
     """Rows of pairs.csv on one data set; a pair without a common seed has none."""
     found = []
     for method, own in outcomes.items():
-        for role, reference in references(method, settings, declared).items():
+        for role, reference in references(method, settings, declared, machines).items():
             pairs = tests.paired(own, outcomes.get(reference, []))
             for metric in ("accuracy", "auc") if data == "test" else ("balanced_accuracy", "auc"):
                 if pairs:

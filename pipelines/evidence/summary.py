@@ -53,6 +53,7 @@ def summarise(params: Params) -> dict[str, dict]:
     # What the runs say, where there are any: networks trained from scratch have a backbone of their own there.
     planned = {method: shares.settings_of(params, method) for method in params.method}
     settings = {method: own[0]["settings"] if own else planned[method] for method, own in by_method.items()}
+    machines = {method: trained_on(own) for method, own in by_method.items() if own}
     chosen = choose(params, declared, outcomes, shares.names_by_share(planned))
     corrupted = robustness.read(params, runs, test)
     shown = declarations.present(params, [method for method, own in test.items() if own])
@@ -66,7 +67,9 @@ def summarise(params: Params) -> dict[str, dict]:
         "confusion": tables.confusion(test, classes),
         "tuning": tables.tuning(params),
         "contrasts": contrast_rows(declared, chosen, outcomes, known),
-        "pairs": [row for data in outcomes for row in pairs.rows(data, outcomes[data], settings, chosen.method)],
+        "pairs": [
+            row for data in outcomes for row in pairs.rows(data, outcomes[data], settings, chosen.method, machines)
+        ],
         "external": [row for data, there in elsewhere.items() for row in external.rows(data, there, test)],
         "labels": shares.rows(params, test, summary),
         "scores": scores.rows(runs),
@@ -99,6 +102,11 @@ def summarise(params: Params) -> dict[str, dict]:
         told = ", ".join(f"{method} {count} {status}" for (method, status), count in of.items())
         print(f"holes (seeds and reasons in runs.csv): {told}")
     return summary
+
+
+def trained_on(runs: list[dict]) -> str:
+    """The GPUs, or else the CPUs, that runs were made on."""
+    return ", ".join(sorted({str(get(run, "environment.gpu") or get(run, "environment.cpu")) for run in runs}))
 
 
 def check_same_weights(runs: dict) -> None:

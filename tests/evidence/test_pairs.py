@@ -70,6 +70,35 @@ def test_a_method_at_another_rate_stands_beside_the_first():
     assert found == {"a": {}, "a-3e-3": {"again": "a"}, "longer": {}, "b": {}}
 
 
+def test_a_reference_that_has_a_second_run_on_the_same_machine_is_that_run():
+    params = fake.params(["full", "head-only", "colora-blocks2-5", "conv-lora-r8"])
+    settings = {
+        method: {**params.model, **section, "train": {"share": 1.0, "lr": 1e-3}}
+        for method, section in params.method.items()
+    }
+    for name in ("full", "colora-blocks2-5"):
+        settings[f"{name}-again"] = dict(settings[name])
+    settings["full-faster"] = {**settings["full"], "train": {"share": 1.0, "lr": 3e-3}}  # not the same method
+    machines = {name: "GPU" for name in settings}
+    machines |= dict.fromkeys(["conv-lora-r8", "colora-blocks2-5-again", "full-again", "full-faster"], "CPU")
+
+    def found(method):
+        return pairs.references(method, settings, "colora-blocks2-5", machines)
+
+    assert found("conv-lora-r8") == {
+        "declared": "colora-blocks2-5-again",
+        "full": "full-again",
+        "head_only": "head-only",  # it has no second run
+    }
+    assert found("colora-blocks2-5-again")["full"] == "full-again"
+    assert found("colora-blocks2-5") == {"full": "full", "head_only": "head-only"}
+    assert found("full-again") == {
+        "declared": "colora-blocks2-5-again", "full": "full", "head_only": "head-only", "again": "full",
+    }  # fmt: skip
+    machines["conv-lora-r8"] = "another CPU"
+    assert found("conv-lora-r8") == {"declared": "colora-blocks2-5", "full": "full", "head_only": "head-only"}
+
+
 @pytest.mark.parametrize("folds", [0, 3])
 def test_pairs_are_those_of_the_statistics(folds):
     params = fake.params([*METHODS, "bitfit"], seeds=range(6))
