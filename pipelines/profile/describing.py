@@ -116,10 +116,10 @@ def defaults() -> str:
     return head + yaml.safe_dump(content, sort_keys=False)
 
 
-def update(root: Path = Path()) -> None:
+def update() -> None:
     """Write docs/parameters.md and conf/defaults.yaml."""
-    for path, content in ((root / "docs" / "parameters.md", markdown()), (root / "conf" / "defaults.yaml", defaults())):
-        write_atomically(path, lambda file, content=content: file.write(content.encode()))
+    for path, content in (("docs/parameters.md", markdown()), ("conf/defaults.yaml", defaults())):
+        write_atomically(Path(path), lambda file, content=content: file.write(content.encode()))
 
 
 def _own_defaults(section: dict) -> dict:

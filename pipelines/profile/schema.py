@@ -11,9 +11,8 @@ from pydantic import Field, ValidationError, model_validator
 
 from baselines import families
 from pipelines.profile.base import Name, ParamsError, Section, Seed, explain, near, short
-from pipelines.profile.cost import Cost
 from pipelines.profile.data import Data
-from pipelines.profile.recipe import Pretrain, Probe, Report, Train, Tune
+from pipelines.profile.recipe import Cost, Pretrain, Probe, Report, Train, Tune
 
 
 class Params(Section):

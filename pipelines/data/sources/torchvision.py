@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from pipelines.data.errors import DataError
 from pipelines.data.preprocessing import Preprocessing
 from pipelines.data.sources import Allocate, Dataset, downloading
 
@@ -18,7 +17,7 @@ def read(data, seeds: Sequence[int], allocate: Allocate) -> Dataset:
     for them, class by class and always the same ones. Downloads into `data.torchvision.cache` what is not there yet.
 
     Raises:
-        DataError: torchvision is missing, the download fails, or what was downloaded fails its checksum.
+        DataError: the download fails, or what was downloaded fails its checksum.
     """
     from sklearn.model_selection import StratifiedShuffleSplit
 
@@ -44,22 +43,10 @@ def read(data, seeds: Sequence[int], allocate: Allocate) -> Dataset:
     return Dataset(images, labels, list(parts[0].classes), splits, preprocessing, origin=origin)
 
 
-def settings(data) -> dict:
-    return data.torchvision.model_dump(mode="json", exclude={"cache"})
-
-
-def inputs(data) -> dict[str, str]:
-    return {}  # known by its name, and checked against its published MD5 when it is read
-
-
 def _part(section, train: bool):
     """The training or the test part, downloaded where needed; torchvision compares every file with its MD5."""
-    try:
-        from torchvision import datasets
-    except ImportError as error:
-        raise DataError(
-            f"data.source: 'torchvision' needs the package torchvision ({error}); install it with the extra [suite]"
-        ) from None
+    from torchvision import datasets
+
     kind, cache = getattr(datasets, section.dataset), Path(section.cache).expanduser()
     with downloading(kind.url, cache / kind.filename, kind.tgz_md5, "data.torchvision.cache"):
         return kind(str(cache), train=train, download=True)
