@@ -26,9 +26,8 @@ def prepare(params, data: Manifest, code: str) -> dict[str, Manifest]:
         DataError: as `listed`, or an image cannot be read; or a patient or an image of the training data is among them.
     """
     found = {external.name: _prepare(params, data, external, code) for external in params.data.external}
-    home = prepared.external_dir(params.data_dir, "any").parent
-    for place in home.iterdir() if home.is_dir() else ():
-        if place.name not in found and place.is_dir():
+    for place in prepared.external_dir(params.data_dir, "any").parent.glob("*/"):
+        if place.name not in found:
             shutil.rmtree(place)
     return found
 

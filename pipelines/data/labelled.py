@@ -125,8 +125,8 @@ def survey(listing: Listing) -> tuple[list[str], int | None]:
         warned.append(f"{len(small):,} images have a side of fewer than {SMALL} pixels: {some(small)}")
     if long:
         warned.append(f"{len(long):,} images are more than {LONG} times as long as wide: {some(long)}")
-    deep = [file for file, (_, _, is_deep) in zip(listing.files, shapes) if is_deep]
-    return warned, max(1, *map(pictures.brightest, deep)) if deep else None
+    brightest = [value for *_, value in shapes if value is not None]
+    return warned, max(1, *brightest) if brightest else None
 
 
 def describe(listing: Listing) -> dict:
