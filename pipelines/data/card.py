@@ -207,8 +207,7 @@ def draw_examples(
         for axes, index in zip(row, chosen):
             axes.imshow(images[index], cmap="gray", vmin=0, vmax=255, interpolation="nearest")
             axes.set(xticks=[], yticks=[])
-            for spine in axes.spines.values():  # some scans have white corners, which would melt into the page
-                spine.set(color="0.6", linewidth=0.5)
+            axes.spines[:].set(color="0.6", linewidth=0.5)  # white corners of a scan would melt into the page
         width = 14 * len(classes[label]) // fonts.cells(classes[label])  # in characters, of which some take two cells
         name = textwrap.fill(classes[label], width, max_lines=4, placeholder="\N{HORIZONTAL ELLIPSIS}")
         row[0].text(

@@ -155,10 +155,7 @@ def check_place(file: Path, root: Path, follow_links: bool) -> None:
     Raises:
         DataError: it lies elsewhere and `follow_links` is not set, or is no file.
     """
-    try:
-        place = file.resolve()
-    except (OSError, RuntimeError):  # RuntimeError: a link to itself, before Python 3.13
-        place = file.parent.resolve() / file.name
+    place = Path(os.path.realpath(file))  # which takes a link to itself, too
     if not follow_links and not place.is_relative_to(root.resolve()):
         raise DataError(
             f"{file}: a link to {place}, outside {root}; copy it into the folder, or set follow_links: true "
@@ -187,12 +184,9 @@ def note(root: Path) -> str:
     return ""
 
 
-def patients_in(files: Sequence[Path], pattern: str, labels: Sequence[str], key: str) -> np.ndarray:
+def patients_in(files: Sequence[Path], pattern: str, key: str) -> np.ndarray:
     """The patient of each file, (N,) str: group `patient` of `pattern`, a regular expression that is searched for in
-    the name without suffix. A group `label` in it must be the file's own class.
-
-    Args:
-        labels: the class of each file. key: names the pattern in errors.
+    the name without suffix. A group `label` in it must be the file's class, its folder's name. `key` names the pattern.
 
     Raises:
         DataError: no regular expression, no such group, a name without a patient or that takes too long, or a name
@@ -224,11 +218,11 @@ def patients_in(files: Sequence[Path], pattern: str, labels: Sequence[str], key:
             f"{'; '.join(_caught(files[number].stem, matches[number]) for number in shown)}; change the pattern or the "
             "names, or leave it out (null, --pattern '') where names tell no patient"
         )
-    for file, label, match in zip(files, labels, matches):
-        if "label" in compiled.groupindex and match["label"] not in (None, label):
+    for file, match in zip(files, matches):
+        if "label" in compiled.groupindex and match["label"] not in (None, file.parent.name):
             raise DataError(
-                f"{file}: its name says {match['label']!r} but its class is {label!r}; move it, or leave the group "
-                f"`label` out of {key.split()[0]} when names carry no class"
+                f"{file}: its name says {match['label']!r} but its class is {file.parent.name!r}; move it, or leave "
+                f"the group `label` out of {key.split()[0]} when names carry no class"
             )
     return np.array([match["patient"] for match in matches])
 

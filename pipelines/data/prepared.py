@@ -29,7 +29,6 @@ from pipelines.profile.base import explain
 ARRAYS = ("images.npy", "labels.npy", "splits.npz")
 FILES = "files.csv"
 MANIFEST = "manifest.json"
-FORMAT = 2  # of the manifest and files; raise it when either changes, so that older data is built again
 AGAIN = "run `python -m pipelines.prepare`, which builds it again"
 
 
@@ -38,7 +37,7 @@ class Manifest(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    format: Literal[2] = FORMAT
+    format: Literal[2] = 2  # of the manifest and files; raise it when either changes, so that older data is built again
     made_from: dict[str, Any] | None = None  # equal facts, equal arrays; no paths. None for arrays made by hand
     seeds: list[int] | None = None  # that folds were made for; None where all seeds share the splits
     folds: int | None = None

@@ -76,9 +76,7 @@ def listing(
         for file in _images(root / part / name, root, follow_links, left_out)
     ]
     files, labels, owners = zip(*placed)
-    ids = None
-    if pattern is not None:
-        ids = labelled.patients_in(files, pattern, [names[label] for label in labels], pattern_key)
+    ids = None if pattern is None else labelled.patients_in(files, pattern, pattern_key)
     given = {part: np.flatnonzero(np.array(owners) == part) for part in SPLITS} if parts != [""] else None
     relative = [file.relative_to(root).as_posix() for file in files]
     return Listing(root, relative, np.array(labels, np.int64), names, ids, given, left_out)

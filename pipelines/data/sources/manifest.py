@@ -25,7 +25,8 @@ def read(data, seeds: Sequence[int], allocate: Allocate) -> Dataset:
 
 
 def inputs(data) -> dict[str, str]:
-    return {"manifest": sha256_file(data.manifest.path.expanduser()), "images": _listing(data.manifest).digest()}
+    images = _listing(data.manifest).digest()  # first: it says what is wrong with the file
+    return {"manifest": sha256_file(data.manifest.path.expanduser()), "images": images}
 
 
 def _listing(section) -> Listing:

@@ -194,8 +194,6 @@ def _cysts(scan, dme, oedema, boundaries, between, x, y) -> None:
         centre, height = np.clip(oedema + between(-0.35, 0.35), -1, 1), between(0.1, 0.9)
         half_width, half_depth = between(0.05, 0.13), between(0.02, 0.06)
         dark = (present * np.minimum(1, 1.5 * dme))[ill]
-        if not len(ill):
-            continue
         top, bottom = (
             np.take_along_axis(b[ill], np.rint((centre[ill] + 1) / 2 * (x.shape[1] - 1)).astype(int), 1)
             for b in (boundaries[2], boundaries[5])
