@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipelines.data import patients, pictures, preparation, prepared
+from pipelines.data import labelled, pictures, preparation, prepared
 from pipelines.data.errors import DataError
 from pipelines.data.preprocessing import Preprocessing
 from pipelines.data.sources import folder, manifest, read
@@ -176,13 +176,13 @@ def test_given_folders_must_be_complete(split_scans, gone, message):
 
 def test_a_pattern_may_match_a_part_of_the_name():
     files = [Path(f"2024_export_pat{n:03}_OD_v2.png") for n in (7, 7, 12)]
-    found = patients.from_names(files, r"pat(?P<patient>\d+)", ["A"] * 3, "data.folder.pattern")
+    found = labelled.patients_in(files, r"pat(?P<patient>\d+)", "data.folder.pattern")
     assert found.tolist() == ["007", "007", "012"]
 
 
 def test_a_pattern_that_would_never_end_is_stopped():
     with pytest.raises(DataError, match=r"takes more than 1 s for one name; it repeats a repetition"):
-        patients.from_names([Path("a" * 60 + "!.png")], r"^(?P<patient>(a|aa)+)$", ["A"], "data.folder.pattern")
+        labelled.patients_in([Path("a" * 60 + "!.png")], r"^(?P<patient>(a|aa)+)$", "data.folder.pattern")
 
 
 def test_names_that_tell_no_patient_are_split_by_image(workdir):

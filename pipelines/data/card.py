@@ -26,14 +26,13 @@ _SHARES = (
 
 
 def write(folder: Path, manifest: Manifest, others: dict[str, Manifest], out: Path) -> None:
-    """Describe the data prepared in `folder`, and its external data, in `out`.
+    """Describe the data prepared in `folder`, and its external data, in `out`; see `write_patients` for patients.csv.
 
-    Without patients there is no patients.csv; each external image is then a patient.
+    Where external data name no patients each image is one.
     """
     images, labels = prepared.open_images(folder)
     splits = prepared.open_splits(folder)
     card = describe(images, labels, splits, manifest) | {"external": {}}
-    write_patients(manifest, out)
     for left in set(out.glob("external-*.csv")) - {out / f"external-{name}.csv" for name in others}:
         left.unlink(missing_ok=True)
     for name, other in others.items():
@@ -194,12 +193,10 @@ def draw_examples(
     images: np.ndarray, labels: np.ndarray, splits: dict[str, np.ndarray], classes: list[str], path: Path
 ):
     """Draw a labelled row of training images a class, evenly spaced over the first seed's training split."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     train = next(indices for name, indices in splits.items() if name.endswith("train"))
     figure = Figure(figsize=(1.0 * COLUMNS + 1.2, 1.04 * len(classes) + 0.1), dpi=120)
-    FigureCanvasAgg(figure)
     grid = figure.subplots(len(classes), COLUMNS, squeeze=False, gridspec_kw={"wspace": 0.04, "hspace": 0.04})
     figure.subplots_adjust(left=0.13, right=0.995, bottom=0.01, top=0.99)
     for label, row in enumerate(grid):
@@ -210,8 +207,7 @@ def draw_examples(
         for axes, index in zip(row, chosen):
             axes.imshow(images[index], cmap="gray", vmin=0, vmax=255, interpolation="nearest")
             axes.set(xticks=[], yticks=[])
-            for spine in axes.spines.values():  # some scans have white corners, which would melt into the page
-                spine.set(color="0.6", linewidth=0.5)
+            axes.spines[:].set(color="0.6", linewidth=0.5)  # white corners of a scan would melt into the page
         width = 14 * len(classes[label]) // fonts.cells(classes[label])  # in characters, of which some take two cells
         name = textwrap.fill(classes[label], width, max_lines=4, placeholder="\N{HORIZONTAL ELLIPSIS}")
         row[0].text(
@@ -224,9 +220,8 @@ def draw_examples(
 
 def _first_copies(images: np.ndarray) -> np.ndarray:
     """For each image the index of the first one equal to it, int64 (N,)."""
-    first: dict[bytes, int] = {}
-    digests = enumerate(prepared.image_digests(images))
-    return np.array([first.setdefault(digest, index) for index, digest in digests], np.int64)
+    _, first, number = np.unique(prepared.image_digests(images), return_index=True, return_inverse=True)
+    return first[number]
 
 
 def _table(head: list[str], rows: list[list]) -> list[str]:

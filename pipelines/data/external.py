@@ -1,16 +1,17 @@
 """External data: labelled images of other patients, read as the training data are, on which runs are tested once."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from pipelines.data import labelled, patients, pictures, prepared
+from pipelines.data import labelled, prepared
 from pipelines.data.errors import DataError
 from pipelines.data.labelled import Listing
 from pipelines.data.prepared import Manifest
 from pipelines.data.preprocessing import Preprocessing
-from pipelines.data.sources import Allocate, Dataset, folder, manifest
+from pipelines.data.sources import Dataset, folder, manifest
 from pipelines.data.writing import Writing
 from pipelines.files.hashing import sha256_json
 
@@ -25,9 +26,8 @@ def prepare(params, data: Manifest, code: str) -> dict[str, Manifest]:
         DataError: as `listed`, or an image cannot be read; or a patient or an image of the training data is among them.
     """
     found = {external.name: _prepare(params, data, external, code) for external in params.data.external}
-    home = prepared.external_dir(params.data_dir, "any").parent
-    for place in home.iterdir() if home.is_dir() else ():
-        if place.name not in found and place.is_dir():
+    for place in prepared.external_dir(params.data_dir, "any").parent.glob("*/"):
+        if place.name not in found:
             shutil.rmtree(place)
     return found
 
@@ -47,22 +47,16 @@ def listed(
     if path.expanduser().is_file():
         found = manifest.listing(path, follow_links, key, split=False)
     else:
-        found = folder.listing(path, None, follow_links, key, split=False)
+        found = folder.listing(path, pattern, follow_links, key, pattern_key, split=False)
     if set(found.classes) != set(classes):
-        missing, strange = sorted(set(classes) - set(found.classes)), sorted(set(found.classes) - set(classes))
-        what = [f"it lacks {labelled.some(missing)}"] * bool(missing) + [f"it has {labelled.some(strange)}"] * bool(
-            strange
-        )
+        differing = {"lacks": set(classes) - set(found.classes), "has": set(found.classes) - set(classes)}
+        what = [f"it {verb} {labelled.some(sorted(names))}" for verb, names in differing.items() if names]
         raise DataError(
             f"{key}: {path}: expected the classes of the data, {', '.join(classes)}; {' and '.join(what)}; rename its "
             "folders or labels"
         )
-    owners = found.patients
-    if pattern is not None and owners is None and not path.expanduser().is_file():
-        names = [found.classes[label] for label in found.labels]
-        owners = patients.from_names(found.files, pattern, names, pattern_key)
     order = np.array([classes.index(name) for name in found.classes])
-    return Listing(found.root, found.files, found.names, order[found.labels], classes, owners, None, found.left_out)
+    return replace(found, labels=order[found.labels], classes=classes)
 
 
 def _prepare(params, data: Manifest, external, code: str) -> Manifest:
@@ -85,24 +79,17 @@ def _prepare(params, data: Manifest, external, code: str) -> Manifest:
     if there := prepared.finished(place, made_from, []):
         return there
     with Writing(place) as writing:
-        read = _decoded(listing, data.preprocessing, writing.allocate)
-        _check_apart(params.data_dir, read, key)
+        images = labelled.decoded(listing.files, data.preprocessing, writing.allocate)
+        warned, brightest = labelled.survey(listing)
+        read = Dataset(
+            images, listing.labels, listing.classes, {"test": np.arange(len(images))}, data.preprocessing,
+            listing.patients, None, listing.names, labelled.describe(listing),
+            warned + odd_white(brightest, data.preprocessing),
+        )  # fmt: skip
+        _check_apart(params.data_dir, data, read, key)
         written = writing.finish(read, read.splits, made_from=made_from)
     print(f"{place}: {written.count} images written")
     return written
-
-
-def _decoded(listing: Listing, preprocessing: Preprocessing, allocate: Allocate) -> Dataset:
-    size = (preprocessing.size,) * 2
-    images = allocate((len(listing.files), *size, *([3] if preprocessing.channels == 3 else [])))
-    for position, file in enumerate(listing.files):
-        images[position] = preprocessing.load(file)
-    shapes = [pictures.survey(file) for file in listing.files]
-    warned = labelled.odd_shapes(listing, shapes) + odd_white(labelled.brightest(listing, shapes), preprocessing)
-    return Dataset(
-        images, listing.labels, listing.classes, {"test": np.arange(len(listing.files))}, preprocessing,
-        listing.patients, None, listing.names, labelled.describe(listing), warned,
-    )  # fmt: skip
 
 
 def odd_white(brightest: int | None, preprocessing: Preprocessing) -> list[str]:
@@ -115,14 +102,11 @@ def odd_white(brightest: int | None, preprocessing: Preprocessing) -> list[str]:
     ]
 
 
-def _check_apart(home: Path, read: Dataset, key: str) -> None:
+def _check_apart(home: Path, data: Manifest, read: Dataset, key: str) -> None:
     """Raise DataError where a patient or an image of the training data is among the external ones."""
-    facts = prepared.read_manifest(home)
-    own = prepared.read_files(home) if facts.files.get(prepared.FILES) else None
-    both = []
-    if own is not None and facts.patients is not None and read.patients is not None:
-        both = sorted(set(own["patient"]) & set(read.patients))
-    if both:
+    own = prepared.read_files(home) if prepared.FILES in data.files else None
+    named = data.patients is not None and read.patients is not None
+    if named and (both := sorted(set(own["patient"]) & set(read.patients))):
         raise DataError(
             f"{key}: {len(both)} patients are in the training data too: {labelled.some(both)}; external data must be "
             "of other patients: remove their images"

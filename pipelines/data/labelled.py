@@ -18,19 +18,23 @@ from pipelines.files.records import sha256_file
 NOTE = 2**16  # bytes read of a README
 SHOWN = 3  # names in a message
 SMALL, LONG = 16, 10  # pixels of a side below which, and proportions above which, a scan is unlikely
+TIMEOUT = 1.0  # seconds a name: a thousandth is plenty; some patterns take longer than anybody lives
+PREPARATION = {
+    "crop": "centre crop to the short side, bicubic resize",
+    "pad": "padded with black to the long side, bicubic resize",
+    "stretch": "stretched to a square, bicubic resize",
+}
 
 
 @dataclass(frozen=True)
 class Listing:
     """Image files and what is known of them before any is opened.
 
-    root: the folder they lie in. files: sorted. names: of the files within the folder. labels: int64 (N,).
-    patients: (N,) str, or None. splits: given ones, or None where folds are to be made. left_out: files that are no
-    images, and the like, by kind.
+    root: the folder they lie in. names: of the files within it. labels: int64 (N,). patients: (N,) str, or None.
+    splits: given ones, or None where folds are to be made. left_out: files that are no images, and the like, by kind.
     """
 
     root: Path
-    files: list[Path]
     names: list[str]
     labels: np.ndarray
     classes: list[str]
@@ -38,14 +42,18 @@ class Listing:
     splits: dict[str, np.ndarray] | None = None
     left_out: dict[str, list[str]] = field(default_factory=dict)
 
+    @property
+    def files(self) -> list[Path]:
+        return [self.root / name for name in self.names]
+
     def digest(self) -> str:
         """One digest of the files' names and contents."""
         listed = "".join(f"{name}\0{sha256_file(file)}\n" for name, file in zip(self.names, self.files))
         return hashlib.sha256(listed.encode()).hexdigest()
 
 
-def read(listing: Listing, data, section, seeds: Sequence[int], allocate: Allocate) -> Dataset:
-    """The listed images at `data.image_size`, in the splits given or in `section.folds` folds by patient.
+def read(listing: Listing, data, seeds: Sequence[int], allocate: Allocate) -> Dataset:
+    """The listed images at `data.image_size`, in the splits given or in folds by patient, as `data` asks for them.
 
     Grey where every pixel of every image is grey, RGB otherwise. The brightest value of all 16-bit grey files becomes
     white, so that 12-bit scans keep their range.
@@ -55,28 +63,70 @@ def read(listing: Listing, data, section, seeds: Sequence[int], allocate: Alloca
     """
     made, folds = listing.splits, None
     if made is None:
-        folds = section.folds
+        section = getattr(data, data.source)
+        folds, key = section.folds, f"data.{data.source}"
         made = splits.patient_folds(
-            listing.labels, listing.patients, seeds, folds, section.val_share, listing.classes, f"data.{data.source}"
+            listing.labels, listing.patients, seeds, folds, section.val_share, listing.classes, key
         )
     else:
         splits.keep_apart(listing.patients, made)
-    shapes = [pictures.survey(file) for file in listing.files]
-    white = brightest(listing, shapes)
-    images, coloured = _fill(listing.files, data.image_size, data.fit, white or pictures.WHITE, allocate)
-    channels = 1 if images.ndim == 3 else 3
-    warned = [*odd_shapes(listing, shapes), *_few_coloured(listing, coloured)]
+    warned, white = survey(listing)
+    preprocessing = Preprocessing(size=data.image_size, fit=data.fit, white=white or pictures.WHITE)
+    images = _grey(listing.files, preprocessing, allocate)
+    if images is None:
+        preprocessing = preprocessing.model_copy(update={"channels": 3})
+        images = decoded(listing.files, preprocessing, allocate)
+        coloured = [name for name, image in zip(listing.names, images) if (image != image[..., :1]).any()]
+        if len(coloured) < len(images) / 2:
+            warned.append(
+                f"{len(coloured):,} of {len(images):,} images are coloured, so all are stored as RGB: {some(coloured)}"
+            )
     if listing.patients is None:
         warned.append(
             "no patients are named: images are split one by one, so scans of one patient may stand on both sides"
         )
+    origin = {**describe(listing), "preparation": PREPARATION[data.fit]}
+    if white is not None:
+        origin["preparation"] += f"; 16-bit grey up to {white:,} is shown as 0 to 255"
     return Dataset(
-        images, listing.labels, listing.classes, made,
-        Preprocessing(size=data.image_size, fit=data.fit, channels=channels, white=white or pictures.WHITE),
-        listing.patients, folds, listing.names,
-        {**describe(listing), "preparation": _preparation(data.fit, white)},
+        images, listing.labels, listing.classes, made, preprocessing, listing.patients, folds, listing.names, origin,
         warned,
     )  # fmt: skip
+
+
+def _grey(files: Sequence[Path], preprocessing: Preprocessing, allocate: Allocate):
+    """All images in one array, or None where one is coloured."""
+    images = allocate((len(files), preprocessing.size, preprocessing.size))
+    for position, file in enumerate(files):
+        image = pictures.load_image(file, preprocessing.size, preprocessing.fit, preprocessing.white)
+        if image.ndim == 3:
+            return None
+        images[position] = image
+    return images
+
+
+def decoded(files: Sequence[Path], preprocessing: Preprocessing, allocate: Allocate):
+    """All images in one array, (N, size, size) or (N, size, size, 3)."""
+    colours = () if preprocessing.channels == 1 else (3,)
+    images = allocate((len(files), preprocessing.size, preprocessing.size, *colours))
+    for position, file in enumerate(files):
+        images[position] = preprocessing.load(file)
+    return images
+
+
+def survey(listing: Listing) -> tuple[list[str], int | None]:
+    """Warnings of images that are hardly scans, and the highest value of all 16-bit grey ones (None without any)."""
+    shapes = [pictures.survey(file) for file in listing.files]
+    sides = [sorted(shape[:2]) for shape in shapes]
+    small = [name for name, (short, _) in zip(listing.names, sides) if short < SMALL]
+    long = [name for name, (short, side) in zip(listing.names, sides) if side > LONG * short]
+    warned = []
+    if small:
+        warned.append(f"{len(small):,} images have a side of fewer than {SMALL} pixels: {some(small)}")
+    if long:
+        warned.append(f"{len(long):,} images are more than {LONG} times as long as wide: {some(long)}")
+    brightest = [value for *_, value in shapes if value is not None]
+    return warned, max(1, *brightest) if brightest else None
 
 
 def describe(listing: Listing) -> dict:
@@ -105,10 +155,7 @@ def check_place(file: Path, root: Path, follow_links: bool) -> None:
     Raises:
         DataError: it lies elsewhere and `follow_links` is not set, or is no file.
     """
-    try:
-        place = file.resolve()
-    except (OSError, RuntimeError):  # RuntimeError: a link to itself, before Python 3.13
-        place = file.parent.resolve() / file.name
+    place = Path(os.path.realpath(file))  # which takes a link to itself, too
     if not follow_links and not place.is_relative_to(root.resolve()):
         raise DataError(
             f"{file}: a link to {place}, outside {root}; copy it into the folder, or set follow_links: true "
@@ -119,72 +166,10 @@ def check_place(file: Path, root: Path, follow_links: bool) -> None:
 
 
 def plain_name(name: str, where) -> str:
-    """The name, where it can be shown.
-
-    Raises:
-        DataError: it holds control characters or the like.
-    """
+    """The name; raises DataError where it holds control characters or the like."""
     if not name.isprintable():
         raise DataError(f"{where}: the name {name!r} is not plain text; rename it")
     return name
-
-
-def brightest(listing: Listing, shapes) -> int | None:
-    """The highest value of all 16-bit grey images, or None where there are none; `shapes` as for `odd_shapes`."""
-    deep = [file for file, (_, _, is_deep) in zip(listing.files, shapes) if is_deep]
-    return max(1, *map(pictures.brightest, deep)) if deep else None
-
-
-def _fill(files: Sequence[Path], size: int, fit: str, white: int, allocate: Allocate):
-    """Decode into one array: grey until the first coloured image, which starts it again as RGB.
-
-    Returns:
-        the array, and the positions of the coloured images.
-    """
-    images = allocate((len(files), size, size))
-    for position, file in enumerate(files):
-        image = pictures.load_image(file, size, fit, white)
-        if image.ndim == 3:
-            break
-        images[position] = image
-    else:
-        return images, []
-    images, coloured = allocate((len(files), size, size, 3)), []
-    for position, file in enumerate(files):
-        image = pictures.load_image(file, size, fit, white)
-        if image.ndim == 3:
-            coloured.append(position)
-        images[position] = image if image.ndim == 3 else image[..., None]
-    return images, coloured
-
-
-def odd_shapes(listing: Listing, shapes) -> list[str]:
-    """Warnings of images that are hardly scans; `shapes` as `pictures.survey` gives them."""
-    sides = [(min(width, height), max(width, height)) for width, height, _ in shapes]
-    small = [name for name, (short, _) in zip(listing.names, sides) if short < SMALL]
-    long = [name for name, (short, side) in zip(listing.names, sides) if side > LONG * short]
-    return [
-        *([f"{len(small):,} images have a side of fewer than {SMALL} pixels: {some(small)}"] if small else []),
-        *([f"{len(long):,} images are more than {LONG} times as long as wide: {some(long)}"] if long else []),
-    ]
-
-
-def _few_coloured(listing: Listing, coloured) -> list[str]:
-    if 0 < len(coloured) < len(listing.files) / 2:
-        names = [listing.names[position] for position in coloured]
-        return [
-            f"{len(names):,} of {len(listing.files):,} images are coloured, so all are stored as RGB: {some(names)}"
-        ]
-    return []
-
-
-def _preparation(fit: str, white: int | None) -> str:
-    how = {
-        "crop": "centre crop to the short side",
-        "pad": "padded with black to the long side",
-        "stretch": "stretched to a square",
-    }[fit]
-    return f"{how}, bicubic resize" + ("" if white is None else f"; 16-bit grey up to {white:,} is shown as 0 to 255")
 
 
 def note(root: Path) -> str:
@@ -197,3 +182,53 @@ def note(root: Path) -> str:
             paragraphs = [" ".join(p.split()) for p in re.split(r"\n\s*\n", text)]
             return next((p[:1000] for p in paragraphs if p and not p.startswith("#")), "")
     return ""
+
+
+def patients_in(files: Sequence[Path], pattern: str, key: str) -> np.ndarray:
+    """The patient of each file, (N,) str: group `patient` of `pattern`, a regular expression that is searched for in
+    the name without suffix. A group `label` in it must be the file's class, its folder's name. `key` names the pattern.
+
+    Raises:
+        DataError: no regular expression, no such group, a name without a patient or that takes too long, or a name
+            that says another class.
+    """
+    import regex
+
+    key = f"{key} {pattern!r}"
+    try:
+        compiled = regex.compile(pattern)
+    except regex.error as error:
+        raise DataError(f"{key}: not a regular expression: {error}") from None
+    if "patient" not in compiled.groupindex:
+        raise DataError(f"{key}: it has no group (?P<patient>...), which says whose image it is")
+    try:
+        matches = [compiled.search(file.stem, timeout=TIMEOUT) for file in files]
+    except TimeoutError:
+        raise DataError(
+            f"{key}: it takes more than {TIMEOUT:g} s for one name; it repeats a repetition, as (a+)+ does: write it "
+            "so that each character can be matched in one way"
+        ) from None
+    missed = [number for number, match in enumerate(matches) if match is None or not match["patient"]]
+    if missed:
+        found = sorted(set(range(len(files))) - set(missed))
+        how_many = f"{len(found)} of {len(files)} file names, not to all" if found else "no file name"
+        shown = (missed[: SHOWN - 1] + found[:1] + missed[SHOWN - 1 :])[:SHOWN]
+        raise DataError(
+            f"{key}: it gives a patient to {how_many}: "
+            f"{'; '.join(_caught(files[number].stem, matches[number]) for number in shown)}; change the pattern or the "
+            "names, or leave it out (null, --pattern '') where names tell no patient"
+        )
+    for file, match in zip(files, matches):
+        if "label" in compiled.groupindex and match["label"] not in (None, file.parent.name):
+            raise DataError(
+                f"{file}: its name says {match['label']!r} but its class is {file.parent.name!r}; move it, or leave "
+                f"the group `label` out of {key.split()[0]} when names carry no class"
+            )
+    return np.array([match["patient"] for match in matches])
+
+
+def _caught(name: str, match) -> str:
+    if match is None:
+        return f"{name!r} no match"
+    groups = ", ".join(f"{group} {value!r}" for group, value in match.groupdict().items())
+    return f"{name!r} {groups}"

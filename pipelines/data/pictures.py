@@ -46,20 +46,14 @@ def load_image(file: Path, size: int, fit: str = "crop", white: int = WHITE) -> 
     return array
 
 
-def survey(file: Path) -> tuple[int, int, bool]:
-    """Width, height, and whether it is 16-bit grey, from the header alone.
+def survey(file: Path) -> tuple[int, int, int | None]:
+    """Width, height, and the highest value of a 16-bit grey image (None of another one, whose header alone is read).
 
     Raises:
-        DataError: as `load_image`, as far as a header tells.
+        DataError: as `load_image`, as far as is read.
     """
     with _opened(file) as image:
-        return *image.size, image.mode in DEEP_MODES
-
-
-def brightest(file: Path) -> int:
-    """The highest value of a 16-bit grey image."""
-    with _opened(file) as image:
-        return int(_deep(image).max())
+        return *image.size, int(_deep(image).max()) if image.mode in DEEP_MODES else None
 
 
 @contextmanager
@@ -69,8 +63,8 @@ def _opened(file: Path):
     try:
         if not file.stat().st_size:
             raise DataError(f"{file}: the file is empty (0 bytes); fetch it again or remove it")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own, lower limit follows
+        # Our own, lower limit follows.
+        with warnings.catch_warnings(action="ignore", category=Image.DecompressionBombWarning):
             opened = Image.open(file, formats=FORMATS)
         wrong = "the image cannot be decoded"
         with opened as image:

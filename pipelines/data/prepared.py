@@ -14,6 +14,7 @@ import hashlib
 import json
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -28,7 +29,6 @@ from pipelines.profile.base import explain
 ARRAYS = ("images.npy", "labels.npy", "splits.npz")
 FILES = "files.csv"
 MANIFEST = "manifest.json"
-FORMAT = 2  # of the manifest and files; raise it when either changes, so that older data is built again
 AGAIN = "run `python -m pipelines.prepare`, which builds it again"
 
 
@@ -37,7 +37,7 @@ class Manifest(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    format: Literal[2] = FORMAT
+    format: Literal[2] = 2  # of the manifest and files; raise it when either changes, so that older data is built again
     made_from: dict[str, Any] | None = None  # equal facts, equal arrays; no paths. None for arrays made by hand
     seeds: list[int] | None = None  # that folds were made for; None where all seeds share the splits
     folds: int | None = None
@@ -52,10 +52,6 @@ class Manifest(BaseModel):
     patient_of_image: list[int] | None = None  # numbers, not ids: enough to see that no patient crosses splits
     origin: dict[str, Any] = {}
     warnings: list[str] = []
-
-    def split(self, seed: int, part: str) -> str:
-        """The name under which a seed's part is stored."""
-        return part if self.folds is None else f"{seed}/{part}"
 
 
 @dataclass(frozen=True)
@@ -97,14 +93,13 @@ def identity(folder: Path, seed: int, train_split: str = "train", external: Sequ
         DataError: nothing is prepared there, or not for this seed, or not the external data; or a manifest is damaged.
     """
     manifest = read_manifest(folder)
-    found = {name: manifest.files[name] for name in ("images.npy", "labels.npy")}
+    files = ("images.npy", "labels.npy")
+    found = {name: manifest.files[name] for name in files}
     parts = _parts(manifest, seed, train_split, folder / MANIFEST, manifest.splits)
     found |= {"train": parts.pop(train_split), **parts}
     if external:
         others = {name: read_manifest(external_dir(folder, name)) for name in external}
-        found["external"] = {
-            name: {file: other.files[file] for file in ("images.npy", "labels.npy")} for name, other in others.items()
-        }
+        found["external"] = {name: {file: other.files[file] for file in files} for name, other in others.items()}
     return found
 
 
@@ -129,15 +124,9 @@ def open_images(folder: Path):
     try:
         # Mode "c" maps the file without reading it; copy-on-write keeps torch from warning about read-only memory.
         images = np.load(folder / "images.npy", mmap_mode="c", allow_pickle=False)
-        labels = np.load(folder / "labels.npy", allow_pickle=False)
+        return images, np.load(folder / "labels.npy", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise DataError(f"{folder}: images.npy or labels.npy is not readable ({error}); {AGAIN}") from None
-    if images.dtype != np.uint8 or images.shape[3:] not in ((), (3,)) or labels.shape != images.shape[:1]:
-        raise DataError(
-            f"{folder}: images are {images.dtype} {images.shape}, labels {labels.shape}; expected uint8 (N, H, W) or "
-            f"(N, H, W, 3) and (N,); {AGAIN}"
-        )
-    return images, labels
 
 
 def image_digests(images) -> list[bytes]:
@@ -166,7 +155,7 @@ def open_prepared(folder: Path, seed: int, device, train_split: str = "train") -
     """
     manifest = read_manifest(folder)
     parts = _parts(manifest, seed, train_split, folder / "splits.npz", open_splits(folder))
-    return _on(device, folder, parts, manifest.classes)
+    return _on(device, folder, manifest.classes, parts)
 
 
 def open_external(folder: Path, names: Sequence[str], device) -> dict[str, Prepared]:
@@ -175,15 +164,13 @@ def open_external(folder: Path, names: Sequence[str], device) -> dict[str, Prepa
     Raises:
         DataError: one is not prepared; says what to run.
     """
-    found = {}
-    for name in names:
-        place = external_dir(folder, name)
-        classes = read_manifest(place).classes
-        found[name] = _on(device, place, open_splits(place), classes)
-    return found
+    places = {name: external_dir(folder, name) for name in names}
+    return {
+        name: _on(device, place, read_manifest(place).classes, open_splits(place)) for name, place in places.items()
+    }
 
 
-def _on(device, folder: Path, splits: dict, classes: list[str]) -> Prepared:
+def _on(device, folder: Path, classes: list[str], splits: dict) -> Prepared:
     import torch
 
     images, labels = map(torch.from_numpy, open_images(folder))
@@ -196,7 +183,8 @@ def _on(device, folder: Path, splits: dict, classes: list[str]) -> Prepared:
 
 def _parts(manifest: Manifest, seed: int, train_split: str, path: Path, there: dict) -> dict:
     """What `there`, of the file `path`, holds for the parts of a seed's data."""
-    stored = {part: manifest.split(seed, part) for part in (train_split, "val", "test")}
+    home = "" if manifest.folds is None else f"{seed}/"
+    stored = {part: home + part for part in (train_split, "val", "test")}
     if missing := [name for name in stored.values() if name not in there]:
         raise DataError(
             f"{path}: no split {missing[0]!r}; add seed {seed} to `seeds`, or a share of the training patients to "
@@ -214,14 +202,11 @@ def read_files(folder: Path):
 
 def finished(folder: Path, made_from: dict, seeds: Sequence[int]) -> Manifest | None:
     """The manifest in `folder` if it says that the data were made from these facts, and the files are as it says."""
-    try:
+    with suppress(OSError, DataError):  # missing or damaged: build it again
         manifest = read_manifest(folder)
-        if manifest.made_from != made_from or manifest.folds is not None and manifest.seeds != list(seeds):
-            return None
-        if {name: records.sha256_file(folder / name) for name in manifest.files} == manifest.files:
+        as_asked = manifest.made_from == made_from and manifest.seeds in (None, list(seeds))
+        if as_asked and {name: records.sha256_file(folder / name) for name in manifest.files} == manifest.files:
             return manifest
-    except (OSError, DataError):
-        pass  # missing or damaged: build it again
     return None
 
 

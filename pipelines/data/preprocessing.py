@@ -26,17 +26,11 @@ class Preprocessing(BaseModel):
     white: int = 2**16 - 1
 
     def load(self, file: Path):
-        """The image as a NumPy array, uint8 (size, size), or (size, size, 3) where `channels` is 3.
-
-        Raises:
-            DataError: as `pictures.load_image`.
-        """
+        """The image as a NumPy array, uint8 (size, size) or (size, size, 3); raises as `pictures.load_image`."""
         import numpy as np
         from PIL import Image
 
         from pipelines.data import pictures
 
-        array = pictures.load_image(file, self.size, self.fit, self.white)
-        if self.channels == 3:
-            return array if array.ndim == 3 else np.repeat(array[..., None], 3, axis=2)
-        return array if array.ndim == 2 else np.asarray(Image.fromarray(array).convert("L"))
+        image = Image.fromarray(pictures.load_image(file, self.size, self.fit, self.white))
+        return np.asarray(image.convert("L" if self.channels == 1 else "RGB"))

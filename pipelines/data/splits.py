@@ -5,6 +5,7 @@ from itertools import combinations
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from pipelines.data.sources import SPLITS, DataError
 from pipelines.files import arrays, records
@@ -186,11 +187,9 @@ def _positions(labels: np.ndarray, owners: np.ndarray, seed: int, n_classes: int
 
     So the share s of a line is its n * s first ones, rounded.
     """
-    names, owner = np.unique(owners, return_inverse=True)
-    images = np.zeros((len(names), n_classes), np.int64)
-    np.add.at(images, (owner, labels), 1)
-    class_of_owner = images.argmax(1)
-    position = np.empty(len(names))
+    _, owner = np.unique(owners, return_inverse=True)
+    class_of_owner = pd.crosstab(owner, labels).idxmax(axis=1).to_numpy()
+    position = np.empty(len(class_of_owner))
     for label in range(n_classes):
         line = np.random.default_rng([seed, label]).permutation(np.flatnonzero(class_of_owner == label))
         position[line] = (np.arange(len(line)) + 0.5) / max(len(line), 1)
@@ -198,11 +197,7 @@ def _positions(labels: np.ndarray, owners: np.ndarray, seed: int, n_classes: int
 
 
 def entropies_digest(path: Path) -> str:
-    """SHA-256 of the file.
-
-    Raises:
-        DataError: it is not there.
-    """
+    """SHA-256 of the file; raises DataError where it is not there."""
     if not path.is_file():
         raise DataError(f"data.distilled.entropies: {path}: no such file; {ENTROPIES_FROM}")
     return records.sha256_file(path)

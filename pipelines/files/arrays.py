@@ -21,14 +21,18 @@ def read_npz(path: Path, names: Iterable[str] | None = None, limit: int = LIMIT)
             than `limit` bytes of them, or not of its form.
     """
     try:
-        with open(path, "rb") as file, np.load(_begun(file), allow_pickle=False) as archive:
-            if missing := sorted(set(names or ()) - set(archive.files)):
-                raise ArrayError(f"lacks {', '.join(missing)}, found {sorted(archive.files)[:20]}")
-            if (total := sum(entry.file_size for entry in archive.zip.infolist())) > limit:
-                raise ArrayError(f"unpacks to {total:,} bytes, expected at most {limit:,}")
-            if damaged := archive.zip.testzip():  # numpy reads no further than an array's header says
-                raise ArrayError(f"{damaged}: its checksum differs")
-            found = {name: archive[name] for name in names or archive.files}
+        with open(path, "rb") as file:
+            if file.read(4) not in (b"PK\x03\x04", b"PK\x05\x06"):  # of anything else numpy says how to unpickle it
+                raise ArrayError("does not start as a zip archive does")
+            file.seek(0)
+            with np.load(file, allow_pickle=False) as archive:
+                if missing := sorted(set(names or ()) - set(archive.files)):
+                    raise ArrayError(f"lacks {', '.join(missing)}, found {sorted(archive.files)[:20]}")
+                if (total := sum(entry.file_size for entry in archive.zip.infolist())) > limit:
+                    raise ArrayError(f"unpacks to {total:,} bytes, expected at most {limit:,}")
+                if damaged := archive.zip.testzip():  # numpy reads no further than an array's header says
+                    raise ArrayError(f"{damaged}: its checksum differs")
+                found = {name: archive[name] for name in names or archive.files}
     except ArrayError:
         raise
     except Exception as error:  # numpy, zipfile and zlib raise many types for damaged archives
@@ -38,14 +42,6 @@ def read_npz(path: Path, names: Iterable[str] | None = None, limit: int = LIMIT)
             raise ArrayError(f"{name}: found something else than plain numbers or words")
     check_forms(found, names if isinstance(names, dict) else {})
     return found
-
-
-def _begun(file):
-    """The open file, if it begins as an archive: of anything else numpy says how to unpickle it."""
-    if file.read(4) not in (b"PK\x03\x04", b"PK\x05\x06"):
-        raise ArrayError("does not start as a zip archive does")
-    file.seek(0)
-    return file
 
 
 def check_forms(found: dict[str, np.ndarray], forms: dict[str, str]) -> None:

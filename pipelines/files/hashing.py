@@ -9,12 +9,7 @@ from pathlib import Path
 
 def code_hash(files: list[Path]) -> str:
     """Hash of what the code does: imports, docstrings, comments, layout, the files' names and places do not count."""
-    return sha256_json(sorted(module_hash(path) for path in files))
-
-
-def module_hash(path: Path) -> str:
-    """Hash of one module's syntax tree without its imports and docstrings."""
-    return _module_hash(path, path.stat().st_mtime_ns)
+    return sha256_json(sorted(_module_hash(path, path.stat().st_mtime_ns) for path in files))
 
 
 @functools.cache

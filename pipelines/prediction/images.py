@@ -72,8 +72,8 @@ def _gathered(start: int, results: Iterable[tuple[np.ndarray, int] | str]) -> Ba
 
 def _decoded(preprocessing: Preprocessing, file: Path) -> tuple[np.ndarray, int] | str:
     try:
-        *_, is_deep = pictures.survey(file)
-        return preprocessing.load(file), pictures.brightest(file) if is_deep else 0
+        *_, brightest = pictures.survey(file)
+        return preprocessing.load(file), brightest or 0
     except DataError as error:
         return str(error)
 

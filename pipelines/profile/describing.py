@@ -2,7 +2,7 @@
 
 import ast
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import yaml
@@ -45,21 +45,19 @@ def schema_keys(section: dict = SCHEMA, prefix: str = "") -> Iterator[Key]:
             yield from schema_keys(inner, f"{prefix}{name}.{'<i>.' * listed}")
 
 
-def option_keys() -> Iterator[Key]:
-    """The options of every family, as keys of a method's section; read without importing a family."""
-    for family, facts in baselines.families().items():
-        make = next(n for n in _source(family).body if isinstance(n, ast.FunctionDef) and n.name == facts.kind)
-        about = _first_paragraph(make)
-        for argument, default in zip(make.args.kwonlyargs, make.args.kw_defaults):
-            if argument.arg not in ("num_classes", "image_size"):
-                shown = NEEDED if default is None else _as_yaml(ast.literal_eval(default))
-                kind = ast.unparse(argument.annotation) if argument.annotation else "any"
-                kind = kind.replace("typing.", "").replace("Sequence[int]", "list[int]")
-                yield Key(f"method.NAME.{argument.arg}", kind, shown, f"Family {family}. {about}".strip())
-
-
-def _source(family: str) -> ast.Module:
-    return ast.parse((Path(baselines.__file__).parent / f"{family}.py").read_text(encoding="utf-8"))
+def options(family: str) -> tuple[str, list[Key]]:
+    """What a family's file says first, and its options as keys of a method's section, all with what its function says
+    first as their meaning; read without importing the file."""
+    source = ast.parse((Path(baselines.__file__).parent / f"{family}.py").read_text(encoding="utf-8"))
+    make = next(n for n in source.body if isinstance(n, ast.FunctionDef) and n.name in ("adapt", "network"))
+    keys = []
+    for argument, default in zip(make.args.kwonlyargs, make.args.kw_defaults):
+        if argument.arg not in ("num_classes", "image_size"):
+            shown = NEEDED if default is None else _as_yaml(ast.literal_eval(default))
+            kind = ast.unparse(argument.annotation) if argument.annotation else "any"
+            kind = kind.replace("typing.", "").replace("Sequence[int]", "list[int]")
+            keys.append(Key(f"method.NAME.{argument.arg}", kind, shown, _first_paragraph(make)))
+    return _first_paragraph(source), keys
 
 
 def _first_paragraph(node) -> str:
@@ -74,7 +72,9 @@ def text(wanted: str = "") -> str:
     Raises:
         ParamsError: there is no such key.
     """
-    every = [*schema_keys(), *option_keys()]
+    every = [*schema_keys()]
+    for family in baselines.families():
+        every += [replace(key, meaning=f"Family {family}. {key.meaning}".strip()) for key in options(family)[1]]
     found = [key for key in every if not wanted or key.key == wanted or key.key.startswith(f"{wanted}.")]
     if not found:
         names = dict.fromkeys(key.key for key in every)
@@ -100,11 +100,10 @@ def markdown() -> str:
     lines += ["`family` (needed), `seeds`, `train` (any key of it), `backbone`, `weights`, `head`, `batchnorm`,"]
     lines += ["`input_size` as in `model`, and the options of the family:"]
     for family, facts in baselines.families().items():
-        options = [key for key in option_keys() if key.meaning.startswith(f"Family {family}.")]
-        own = options[0].meaning.removeprefix(f"Family {family}.").strip() if options else ""
-        about = f"{_first_paragraph(_source(family))} {own}".strip()
+        about, own = options(family)
+        about = f"{about} {own[0].meaning if own else ''}".strip()
         lines += ["", f"### {family} ({facts.label})", "", about, ""]
-        lines += _table(options, meaning=False) if options else ["No options."]
+        lines += _table(own, meaning=False) if own else ["No options."]
     return "\n".join(lines) + "\n"
 
 
@@ -116,10 +115,10 @@ def defaults() -> str:
     return head + yaml.safe_dump(content, sort_keys=False)
 
 
-def update(root: Path = Path()) -> None:
+def update() -> None:
     """Write docs/parameters.md and conf/defaults.yaml."""
-    for path, content in ((root / "docs" / "parameters.md", markdown()), (root / "conf" / "defaults.yaml", defaults())):
-        write_atomically(path, lambda file, content=content: file.write(content.encode()))
+    for path, content in (("docs/parameters.md", markdown()), ("conf/defaults.yaml", defaults())):
+        write_atomically(Path(path), lambda file, content=content: file.write(content.encode()))
 
 
 def _own_defaults(section: dict) -> dict:
@@ -131,14 +130,11 @@ def _told(default) -> str:
 
 
 def _table(rows, meaning=True) -> list[str]:
-    def cell(value):
-        return value.replace("|", "\\|")
-
     head = ["| key | type | default |" + " meaning |" * meaning, "|---|---|---|" + "---|" * meaning]
     for row in rows:
         default = row.default if row.default in ("", NEEDED) else f"`{row.default}`"
         cells = [f"`{row.key}`", row.kind, default, *([row.meaning] if meaning else [])]
-        head.append(f"| {' | '.join(map(cell, cells))} |")
+        head.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return head
 
 

@@ -11,9 +11,8 @@ from pydantic import Field, ValidationError, model_validator
 
 from baselines import families
 from pipelines.profile.base import Name, ParamsError, Section, Seed, explain, near, short
-from pipelines.profile.cost import Cost
 from pipelines.profile.data import Data
-from pipelines.profile.recipe import Pretrain, Probe, Report, Train, Tune
+from pipelines.profile.recipe import Cost, Pretrain, Probe, Report, Train, Tune
 
 
 class Params(Section):
@@ -56,8 +55,7 @@ class Params(Section):
                 raise ValueError(f"method.{method}.seeds: each counts once, found {own}")
         if self.probe and (unknown := sorted(set(self.probe.methods or []) - set(self.method))):
             raise ValueError(f"probe.methods: no method {unknown[0]!r}{near(unknown[0], self.method)}")
-        strangers = set(self.probe.seeds or []) - set(self.all_seeds) if self.probe else ()
-        if strangers:
+        if self.probe and set(self.probe.seeds or []) - set(self.all_seeds):
             raise ValueError(f"probe.seeds: expected some of seeds {self.all_seeds}, found {self.probe.seeds}")
         return self
 
@@ -81,11 +79,10 @@ class Params(Section):
                 f"method.{method}.family: found {short(family)}{near(str(family), known)}; "
                 f"expected one of {', '.join(known)}"
             )
-        # A family with a network of its own has nothing of the profile's backbone.
-        model = self.model if known[family].kind == "adapt" else {"backbone": family, "weights": "random"}
-        if known[family].kind == "network":
-            ignored = [key for key in ("backbone", "head", "batchnorm") if key in section]
-            if ignored:
+        model = self.model
+        if known[family].kind == "network":  # which has nothing of the profile's backbone
+            model = {"backbone": family, "weights": "random"}
+            if ignored := [key for key in ("backbone", "head", "batchnorm") if key in section]:
                 raise ParamsError(
                     f"method.{method}.{ignored[0]}: family {family!r} has a network of its own; leave it out"
                 )

@@ -70,9 +70,5 @@ def _imports(path: Path, _changed: int) -> list[Path]:
                     f"{path}, line {node.lineno}: found a relative import; import by the full name instead"
                 )
             names |= {str(node.module), *(f"{node.module}.{alias.name}" for alias in node.names)}
-    found = []
-    for name in names:
-        if name.startswith(("baselines.", "colora.")) or name == "colora":
-            place = ROOT / name.replace(".", "/")
-            found += [file for file in (place.with_suffix(".py"), place / "__init__.py") if file.is_file()]
-    return found
+    places = [ROOT / name.replace(".", "/") for name in names if name.split(".")[0] in ("baselines", "colora")]
+    return [file for place in places for file in (place.with_suffix(".py"), place / "__init__.py") if file.is_file()]

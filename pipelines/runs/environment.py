@@ -5,6 +5,7 @@ import platform
 import re
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from pipelines.runs.code import ROOT
@@ -38,7 +39,7 @@ def environment(device: str | None = None) -> dict:
         "threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name(device) if gpu else None,
         "cuda": torch.version.cuda if gpu else None,
-        "driver": _driver() if gpu else None,
+        "driver": _output("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader") if gpu else None,
         "commit": commit(),
         "dirty": dirty(),
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -53,26 +54,17 @@ def commit() -> str | None:
     return _git("rev-parse", "HEAD") or (archived if re.fullmatch("[0-9a-f]{40,64}", archived) else None)
 
 
-@functools.cache
 def dirty() -> bool | None:
     """Whether the code that can decide a number differs from the commit; None without a checkout."""
     changed = _git("status", "--porcelain", "--", "colora", "baselines", "pipelines")
     return None if changed is None else bool(changed)
 
 
-@functools.cache
-def _driver() -> str | None:
-    return _output("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")
-
-
 def _cpu_name() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next(
-        (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor()
-    )
+    with suppress(OSError):
+        if found := re.search(r"^model name\s*:(.*)", Path("/proc/cpuinfo").read_text(), re.MULTILINE):
+            return found[1].strip()
+    return platform.processor()
 
 
 def _git(*args) -> str | None:
@@ -81,6 +73,7 @@ def _git(*args) -> str | None:
     return _output("git", "-C", str(ROOT), *args) if top and Path(top).resolve() == ROOT else None
 
 
+@functools.cache
 def _output(*command) -> str | None:
     """What a command prints, or None where it is not there or fails (an unpacked archive is a fine place to run)."""
     try:

@@ -61,7 +61,8 @@ def _read_run(folder: Path, record: dict, params: Params, method: str, seed: int
     for key, expected in (("profile", params.profile), ("method", method), ("seed", seed)):
         if record[key] != expected:
             raise UserError(f"{path}: {key} should be {expected!r}, as its folder says; found {short(record[key])}")
-    indices, labels, probabilities = _read_predictions(folder / "predictions.npz", len(classes))
+    predictions = _read_predictions(folder / "predictions.npz", len(classes))
+    labels, probabilities = predictions["labels"], predictions["probabilities"]
     if len(labels) != record["data"]["test"]:
         raise UserError(
             f"{folder / 'predictions.npz'}: {len(labels)} images, but the record says data.test = "
@@ -73,10 +74,9 @@ def _read_run(folder: Path, record: dict, params: Params, method: str, seed: int
             f"{path}: metrics.test.acc is {record['metrics']['test']['acc']}, but predictions.npz gives "
             f"{recomputed}; the two are not of one run"
         )
-    external = {}
-    for name in params.data.external_names:
-        found = _read_predictions(folder / f"external-{name}.npz", len(classes))
-        external[name] = dict(zip(("indices", "labels", "probabilities"), found))
+    external = {
+        name: _read_predictions(folder / f"external-{name}.npz", len(classes)) for name in params.data.external_names
+    }
     recipe = record["settings"]["train"]
     curves = _read_curves(folder / "curves.csv", recipe["epochs"], recipe.get("patience"))
     best, accuracy = record["metrics"]["best_epoch"], record["metrics"]["val"]["acc"]
@@ -88,20 +88,18 @@ def _read_run(folder: Path, record: dict, params: Params, method: str, seed: int
     return {
         **record,
         "curves": curves,
-        "indices": indices,
-        "labels": labels,
-        "probabilities": probabilities,
+        **predictions,
         "external": external,
         "test_auc": metrics.macro_auc(labels, probabilities),
     }
 
 
-def _read_predictions(path: Path, n_classes: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _read_predictions(path: Path, n_classes: int) -> dict[str, np.ndarray]:
     try:
-        forms = {"indices": "i n", "labels": "i n", "probabilities": f"f n {n_classes}"}
-        indices, labels, probabilities = arrays.read_npz(path, forms).values()
+        found = arrays.read_npz(path, {"indices": "i n", "labels": "i n", "probabilities": f"f n {n_classes}"})
     except arrays.ArrayError as error:
         raise UserError(f"{path}: not readable as an archive of indices, labels and probabilities ({error})") from None
+    indices, labels, probabilities = found.values()
     if not len(labels):
         raise UserError(f"{path}: no test image")
     if labels.min() < 0 or labels.max() >= n_classes:
@@ -115,7 +113,7 @@ def _read_predictions(path: Path, n_classes: int) -> tuple[np.ndarray, np.ndarra
             f"{path}: rows of probabilities should be positive and sum to 1; the sums are off by {worst:.3g}"
         )
     order = np.argsort(indices)
-    return indices[order], labels[order], probabilities[order]
+    return {"indices": indices[order], "labels": labels[order], "probabilities": probabilities[order]}
 
 
 def _read_curves(path: Path, epochs: int, patience: int | None) -> pd.DataFrame:

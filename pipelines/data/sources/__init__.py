@@ -1,7 +1,7 @@
-"""Where images come from. Each source is one module with three functions of `data` (`pipelines.profile.data.Data`):
+"""Where images come from. Each source is one module with functions of `data` (`pipelines.profile.data.Data`):
 
-`read(data, seeds, allocate) -> Dataset`; `settings(data) -> dict`, its section without what only says where things lie;
-`inputs(data) -> dict`, digests of the files it reads, so that data are prepared anew when these change.
+`read(data, seeds, allocate) -> Dataset`; and, where it reads a user's files, `inputs(data) -> dict`, digests of them,
+so that data are prepared anew when these change.
 
 To add one: write that module, name it under `source` in `pipelines.profile.data.Data`, and give it a section there.
 """
@@ -54,11 +54,7 @@ class Dataset:
 
 
 def read(data, seeds: Sequence[int], allocate: Allocate = lambda shape: np.zeros(shape, np.uint8)) -> Dataset:
-    """Read the source named by `data.source`.
-
-    Raises:
-        DataError: the source is missing, damaged, or cannot be split as asked.
-    """
+    """Read the source that `data` names; raises DataError where it is missing, damaged, or cannot be split as asked."""
     return _source(data).read(data, seeds, allocate)
 
 
@@ -68,7 +64,10 @@ def settings(data) -> dict:
     The external data have settings of their own.
     """
     found = {key: getattr(data, key) for key in ("source", "image_size", "fit", "mode")}
-    found[data.source] = _source(data).settings(data)
+    section = getattr(data, data.source)
+    found[data.source] = section.model_dump(mode="json", exclude={"cache"})
+    if hasattr(section, "path"):
+        found[data.source]["path"] = section.path.name
     if data.mode != "full":
         found["balanced"] = data.balanced.model_dump(mode="json")
     if data.mode == "distilled":
@@ -79,12 +78,9 @@ def settings(data) -> dict:
 
 
 def inputs(data) -> dict[str, str]:
-    """Digests of the files that the source reads.
-
-    Raises:
-        DataError: they are not there.
-    """
-    return _source(data).inputs(data)
+    """Digests of a user's files that the source reads; raises DataError where they are not there."""
+    source = _source(data)
+    return source.inputs(data) if hasattr(source, "inputs") else {}
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pipelines.data import labelled, patients, pictures
+from pipelines.data import labelled, pictures
 from pipelines.data.errors import DataError
 from pipelines.data.labelled import Listing
 from pipelines.data.sources import SPLITS, Allocate, Dataset
@@ -16,16 +16,10 @@ from pipelines.data.sources import SPLITS, Allocate, Dataset
 def read(data, seeds: Sequence[int], allocate: Allocate) -> Dataset:
     """Every image of `data.folder.path`, in its own splits or in `data.folder.folds` folds by patient.
 
-    Classes are the sorted names of the subfolders; images are in the order of class, then name, split by split.
-
-    Raises:
-        DataError: as `listing` and `labelled.read`.
+    Classes are the sorted names of the subfolders; images are in the order of class, then name, split by split. Raises
+    as `listing` and `labelled.read`.
     """
-    return labelled.read(_listing(data.folder), data, data.folder, seeds, allocate)
-
-
-def settings(data) -> dict:
-    return {**data.folder.model_dump(mode="json"), "path": data.folder.path.name}
+    return labelled.read(_listing(data.folder), data, seeds, allocate)
 
 
 def inputs(data) -> dict[str, str]:
@@ -37,15 +31,20 @@ def _listing(section) -> Listing:
 
 
 def listing(
-    path: Path, pattern: str | None, follow_links: bool = False, key: str = "data.folder.path", split: bool = True
+    path: Path,
+    pattern: str | None,
+    follow_links: bool = False,
+    key: str = "data.folder.path",
+    pattern_key: str = "data.folder.pattern",
+    split: bool = True,
 ) -> Listing:
     """The images in a folder of class folders, or of train, val and test with class folders in each (where `split`).
 
     What is hidden, has no image suffix or lies deeper is left out and counted.
 
     Args:
-        pattern: reads the patient from a name (`patients.from_names`), or None where names tell none.
-        key: of the path, for errors.
+        pattern: reads the patient from a name (`labelled.patients_in`), or None where names tell none.
+        key, pattern_key: of the path and the pattern, for errors.
 
     Raises:
         DataError: no such folder, fewer than two classes, an empty class, a link that leaves the folder, a name that
@@ -70,20 +69,17 @@ def listing(
                 )
     if len(names) < 2:
         raise DataError(f"{key}: {root}: expected at least two class subfolders, found {len(names)}")
-    files, labels, owners = [], [], []
-    for part in parts:
-        for label, name in enumerate(names):
-            images = _images(root / part / name, root, follow_links, left_out)
-            files += images
-            labels += [label] * len(images)
-            owners += [part] * len(images)
-    labels, owners = np.array(labels, np.int64), np.array(owners)
-    ids = None
-    if pattern is not None:
-        ids = patients.from_names(files, pattern, [names[label] for label in labels], "data.folder.pattern")
-    given = {part: np.flatnonzero(owners == part) for part in SPLITS} if parts != [""] else None
+    placed = [
+        (file, label, part)
+        for part in parts
+        for label, name in enumerate(names)
+        for file in _images(root / part / name, root, follow_links, left_out)
+    ]
+    files, labels, owners = zip(*placed)
+    ids = None if pattern is None else labelled.patients_in(files, pattern, pattern_key)
+    given = {part: np.flatnonzero(np.array(owners) == part) for part in SPLITS} if parts != [""] else None
     relative = [file.relative_to(root).as_posix() for file in files]
-    return Listing(root, files, relative, labels, names, ids, given, dict(left_out))
+    return Listing(root, relative, np.array(labels, np.int64), names, ids, given, left_out)
 
 
 def _subfolders(folder: Path, left_out, prefix: str = "") -> list[str]:

@@ -19,18 +19,14 @@ COLUMNS = ("image", "label", "patient", "split")
 def read(data, seeds: Sequence[int], allocate: Allocate) -> Dataset:
     """Every image listed in `data.manifest.path`, in its own splits or in `data.manifest.folds` folds by patient.
 
-    Raises:
-        DataError: as `listing` and `labelled.read`.
+    Raises as `listing` and `labelled.read`.
     """
-    return labelled.read(_listing(data.manifest), data, data.manifest, seeds, allocate)
-
-
-def settings(data) -> dict:
-    return {**data.manifest.model_dump(mode="json"), "path": data.manifest.path.name}
+    return labelled.read(_listing(data.manifest), data, seeds, allocate)
 
 
 def inputs(data) -> dict[str, str]:
-    return {"manifest": sha256_file(data.manifest.path.expanduser()), "images": _listing(data.manifest).digest()}
+    images = _listing(data.manifest).digest()  # first: it says what is wrong with the file
+    return {"manifest": sha256_file(data.manifest.path.expanduser()), "images": images}
 
 
 def _listing(section) -> Listing:
@@ -81,7 +77,6 @@ def listing(path: Path, follow_links: bool = False, key: str = "data.manifest.pa
     classes = sorted(labelled.plain_name(name, path) for name in set(table["label"]))
     if len(classes) < 2:
         raise DataError(f"{path}: expected at least two labels, found {len(classes)}")
-    files = []
     for name in table["image"]:
         file = path.parent / labelled.plain_name(name, path)
         if file.suffix.lower() not in pictures.SUFFIXES:
@@ -89,10 +84,9 @@ def listing(path: Path, follow_links: bool = False, key: str = "data.manifest.pa
         if not file.is_file():
             raise DataError(f"{path}: {name}: no such file in {path.parent}; paths start at the CSV file's own folder")
         labelled.check_place(file, path.parent, follow_links)
-        files.append(file)
     labels = np.array([classes.index(name) for name in table["label"]], np.int64)
     patients = table["patient"].to_numpy(str) if "patient" in table else None
     given = None
     if "split" in table:
         given = {name: np.flatnonzero((table["split"] == name).to_numpy()) for name in SPLITS}
-    return Listing(path.parent, files, list(table["image"]), labels, classes, patients, given)
+    return Listing(path.parent, list(table["image"]), labels, classes, patients, given)

@@ -47,14 +47,6 @@ def read(data, seeds: Sequence[int], allocate: Allocate) -> Dataset:
     return Dataset(images, labels, classes, splits, preprocessing, origin=origin)
 
 
-def settings(data) -> dict:
-    return data.medmnist.model_dump(mode="json", exclude={"cache"})
-
-
-def inputs(data) -> dict[str, str]:
-    return {}  # the archive is known by name and size, and checked against its published MD5 when it is read
-
-
 def describe(dataset: str, size: int) -> dict:
     """MedMNIST's own description of a set, with `url` and `md5` of the archive at this size.
 
@@ -93,13 +85,11 @@ def read_archive(path: Path, size: int, channels: int, allocate: Allocate):
     Raises:
         DataError: images of another shape or type than the set's description says.
     """
-    splits, start = {}, 0
     with np.load(path, allow_pickle=False) as archive:
         labels = [archive[f"{split}_labels"].ravel().astype(np.int64) for split in SPLITS]
-        for split, own in zip(SPLITS, labels):
-            splits[split] = np.arange(start, start + len(own))
-            start += len(own)
-        images = allocate((start, size, size) + ((3,) if channels == 3 else ()))
+        ends = np.cumsum([len(own) for own in labels])
+        splits = dict(zip(SPLITS, np.split(np.arange(ends[-1]), ends[:-1])))
+        images = allocate((int(ends[-1]), size, size) + ((3,) if channels == 3 else ()))
         for split, indices in splits.items():
             with archive.zip.open(f"{split}_images.npy") as member:
                 np.lib.format.read_magic(member)

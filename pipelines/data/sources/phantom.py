@@ -75,14 +75,6 @@ def read(data, seeds: Sequence[int], allocate: Allocate) -> Dataset:
     return Dataset(images, labels, list(CLASSES), splits, preprocessing, origin=origin)
 
 
-def settings(data) -> dict:
-    return data.phantom.model_dump(mode="json")
-
-
-def inputs(data) -> dict[str, str]:
-    return {}
-
-
 def generate(settings, image_size: int, allocate: Allocate = lambda shape: np.zeros(shape, np.uint8)):
     """Make the scans of one `pipelines.profile.data.Phantom` section.
 
@@ -96,22 +88,17 @@ def generate(settings, image_size: int, allocate: Allocate = lambda shape: np.ze
     for split, count in counts.items():
         if count < len(CLASSES):
             raise DataError(f"data.phantom.{split}: {count} images cannot hold {len(CLASSES)} classes; raise it")
-    images = allocate((sum(counts.values()), image_size, image_size))
     labels = np.concatenate([np.arange(count) % len(CLASSES) for count in counts.values()]).astype(np.int64)
-    chunk = _chunk(image_size)
-    splits, start = {}, 0
-    for number, (split, count) in enumerate(counts.items()):
-        splits[split] = np.arange(start, start + count, dtype=np.int64)
-        for first in range(0, count, chunk):
-            members = np.arange(first, min(first + chunk, count))
-            # One stream an image: more or fewer images of one split leave all others as they are.
-            streams = [
-                np.random.default_rng([settings.seed, list(SCANNERS).index(settings.domain), number, int(i)])
-                for i in members
-            ]
-            where = slice(start + members[0], start + members[-1] + 1)
-            images[where] = render(labels[where], streams, image_size, SCANNERS[settings.domain])
-        start += count
+    images = allocate((len(labels), image_size, image_size))
+    splits = dict(zip(counts, np.split(np.arange(len(labels)), np.cumsum([*counts.values()])[:-1])))
+    domain, chunk = list(SCANNERS).index(settings.domain), _chunk(image_size)
+    for number, indices in enumerate(splits.values()):
+        # One stream an image: more or fewer images of one split leave all others as they are.
+        streams = [np.random.default_rng([settings.seed, domain, number, place]) for place in range(len(indices))]
+        for first in range(0, len(indices), chunk):
+            these = slice(first, first + chunk)
+            own = indices[these]
+            images[own] = render(labels[own], streams[these], image_size, SCANNERS[settings.domain])
     return images, labels, splits
 
 
@@ -207,8 +194,6 @@ def _cysts(scan, dme, oedema, boundaries, between, x, y) -> None:
         centre, height = np.clip(oedema + between(-0.35, 0.35), -1, 1), between(0.1, 0.9)
         half_width, half_depth = between(0.05, 0.13), between(0.02, 0.06)
         dark = (present * np.minimum(1, 1.5 * dme))[ill]
-        if not len(ill):
-            continue
         top, bottom = (
             np.take_along_axis(b[ill], np.rint((centre[ill] + 1) / 2 * (x.shape[1] - 1)).astype(int), 1)
             for b in (boundaries[2], boundaries[5])

@@ -1,12 +1,10 @@
 """CIFAR-10 and CIFAR-100 as torchvision publishes them, with its download and checksums."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from pipelines.data.errors import DataError
 from pipelines.data.preprocessing import Preprocessing
 from pipelines.data.sources import Allocate, Dataset, downloading
 
@@ -18,18 +16,21 @@ def read(data, seeds: Sequence[int], allocate: Allocate) -> Dataset:
     for them, class by class and always the same ones. Downloads into `data.torchvision.cache` what is not there yet.
 
     Raises:
-        DataError: torchvision is missing, the download fails, or what was downloaded fails its checksum.
+        DataError: the download fails, or what was downloaded fails its checksum.
     """
     from sklearn.model_selection import StratifiedShuffleSplit
+    from torchvision import datasets
 
     section = data.torchvision
-    parts = [_part(section, train) for train in (True, False)]
+    kind, cache = getattr(datasets, section.dataset), section.cache.expanduser()
+    with downloading(kind.url, cache / kind.filename, kind.tgz_md5, "data.torchvision.cache"):
+        # torchvision compares every file with its MD5.
+        parts = [kind(str(cache), train=train, download=True) for train in (True, False)]
     labels = np.concatenate([np.array(part.targets, np.int64) for part in parts])
     count, size = len(parts[0].targets), data.image_size
     images = allocate((len(labels), size, size, 3))
     for position, pixels in enumerate(image for part in parts for image in part.data):
-        image = Image.fromarray(pixels)
-        images[position] = image if image.size == (size, size) else image.resize((size, size), Image.Resampling.BICUBIC)
+        images[position] = Image.fromarray(pixels).resize((size, size), Image.Resampling.BICUBIC)
     drawn = StratifiedShuffleSplit(1, test_size=section.val_share, random_state=0).split(labels[:count], labels[:count])
     train, val = next(drawn)
     splits = {"train": np.sort(train), "val": np.sort(val), "test": np.arange(count, len(labels))}
@@ -42,24 +43,3 @@ def read(data, seeds: Sequence[int], allocate: Allocate) -> Dataset:
     }
     preprocessing = Preprocessing(size=size, fit=data.fit, channels=3)
     return Dataset(images, labels, list(parts[0].classes), splits, preprocessing, origin=origin)
-
-
-def settings(data) -> dict:
-    return data.torchvision.model_dump(mode="json", exclude={"cache"})
-
-
-def inputs(data) -> dict[str, str]:
-    return {}  # known by its name, and checked against its published MD5 when it is read
-
-
-def _part(section, train: bool):
-    """The training or the test part, downloaded where needed; torchvision compares every file with its MD5."""
-    try:
-        from torchvision import datasets
-    except ImportError as error:
-        raise DataError(
-            f"data.source: 'torchvision' needs the package torchvision ({error}); install it with the extra [suite]"
-        ) from None
-    kind, cache = getattr(datasets, section.dataset), Path(section.cache).expanduser()
-    with downloading(kind.url, cache / kind.filename, kind.tgz_md5, "data.torchvision.cache"):
-        return kind(str(cache), train=train, download=True)
