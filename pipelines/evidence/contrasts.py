@@ -111,10 +111,10 @@ def rows(declared: Declared, trial: Trial) -> list[dict]:
 def _row(declared: Declared, trial: Trial, comparator: str, metric: str, size: float | None) -> dict:
     """A contrast before its family is known: with "estimate" and "pairs" where it can be tested."""
     method, against = trial.names.get(declared.method), trial.names.get(comparator)
+    margin = None if metric == "auc" else declared.margin
     row = {
         "data": trial.data, "share": trial.share, "metric": metric, "method": method or declared.method,
-        "against": against or comparator, "comparator": comparator, "size": size,
-        "margin": None if metric == "auc" else declared.margin,
+        "against": against or comparator, "comparator": comparator, "size": size, "margin": margin,
     }  # fmt: skip
     pairs = tests.paired(trial.outcomes.get(method, []), trial.outcomes.get(against, []))
     why = _untested(declared, trial, comparator, pairs)
@@ -126,13 +126,12 @@ def _row(declared: Declared, trial: Trial, comparator: str, metric: str, size: f
             "patients": tests.count_patients(first),
         }  # fmt: skip
     if why:
-        told = {"higher": NOT_TESTED, "reaches": None if size is None else NOT_TESTED, "reason": why}
-        return row | told | {"noninferior": None if row["margin"] is None else NOT_TESTED}
+        asked = {"higher": True, "reaches": size is not None, "noninferior": margin is not None}
+        return row | {"reason": why} | {question: NOT_TESTED for question in asked if asked[question]}
     p_swap = float("nan")
     if metric != "auc":
-        p_swap = stats.swap_p(
-            *(np.mean([own.parts(metric) for own in side], axis=0) for side in zip(*pairs, strict=True))
-        )
+        sides = (np.mean([own.parts(metric) for own in side], axis=0) for side in zip(*pairs, strict=True))
+        p_swap = stats.swap_p(*sides)
     return row | {"estimate": estimate, "pairs": pairs, "p": estimate.p_value(), "p_swap": p_swap}
 
 
@@ -143,10 +142,8 @@ def _untested(declared: Declared, trial: Trial, comparator: str, pairs: list) ->
             return f"no run of {method or name}"
     if not pairs:
         return f"{names[0][1]} and {names[1][1]} have no seed in common"
-    labels = np.concatenate([a.labels for a, _ in pairs])
-    chance = np.bincount(labels).max() / len(labels)
     for _, method in names:
-        if why := trial.networks[method].not_learned(chance):
+        if why := trial.networks[method].not_learned(tests.largest_class([a for a, _ in pairs])):
             return f"{method} {why}"
     return trial.networks[names[1][1]].unpublished(declared.against[comparator])
 

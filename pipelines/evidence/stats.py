@@ -130,13 +130,9 @@ class Estimate:
 
         A run's variance is v = s^2 + C. Runs of one repeat share no unit, so only the (S - k) / (S - 1) of all pairs
         that are of different repeats have a covariance, c = C (S - 1) / (S - k). With R repeats of k folds the mean
-        has the variance v / (R k) + (1 - 1 / R) c. With k = 1 every run is a repeat: s^2 / R + C.
-
-        Raises:
-            ValueError: a single repeat does not tell the covariance.
+        has the variance v / (R k) + (1 - 1 / R) c. With k = 1 every run is a repeat: s^2 / R + C. Of a single repeat
+        (runs = folds) c is not known.
         """
-        if self.runs <= folds:
-            raise ValueError(f"{self.runs} runs of {folds} folds: with a single repeat nothing is known of others")
         covariance = self.image_var * (self.runs - 1) / (self.runs - folds)
         runs = repeats * folds
         image_var = covariance * (runs - folds) / (runs - 1) if runs > 1 else 0.0
@@ -165,13 +161,8 @@ class Estimate:
         if self.runs <= folds or not np.isfinite(self.se):
             return float("nan")
         fewest = 1 if folds > 1 else 2  # of which a spread between runs can be seen
-        enough = (
-            n for n in range(fewest, MOST_REPEATS + 1) if self.repeated(n, folds).power(difference, level) >= power
-        )
-        # Power grows with repeats: where the most fall short none is enough.
-        if not self.repeated(MOST_REPEATS, folds).power(difference, level) >= power:
-            return float("inf")
-        return float(next(enough))
+        every = range(fewest, MOST_REPEATS + 1)
+        return next((float(n) for n in every if self.repeated(n, folds).power(difference, level) >= power), np.inf)
 
 
 def jackknife(

@@ -13,7 +13,7 @@ import yaml
 from pydantic import Field, ValidationError
 
 from pipelines.files.errors import UserError
-from pipelines.profile.schema import Section
+from pipelines.profile.base import Section, explain
 from report.claims.audit import CHECKS, Result, Sources, sources
 from report.claims.tests import WORDS, Cost, Elsewhere, Inference, Parameters, Test
 from report.reading import Results
@@ -169,10 +169,7 @@ def ledger(path: Path) -> Ledger:
     except (OSError, yaml.YAMLError) as error:
         raise UserError(f"{path}: not readable as YAML ({error})") from None
     except ValidationError as error:
-        told = [
-            f"{'.'.join(map(str, e['loc'])) or 'top level'}: {e['msg']}, found {e['input']!r}" for e in error.errors()
-        ]
-        raise UserError(f"{path}: {'; '.join(told)}") from None
+        raise UserError(explain(error, path, Ledger)) from None
     ids = [claim.id for claim in found.claims]
     if twice := sorted({name for name in ids if ids.count(name) > 1}):
         raise UserError(f"{path}: claims: id {', '.join(twice)} is there twice; each names one claim")
