@@ -4,9 +4,8 @@ a_st is the validation accuracy of seed s after epoch t = 1..E, l_st its trainin
 the epochs, during which a one-cycle schedule raises the learning rate; methods with other schedules are given the same.
 `definitions` says in words what each measure is, and how its interval comes about.
 
-The intervals are over seeds. Percentile bootstraps over 2 to 5 seeds cover far less than they promise (with two, a
-resampled standard deviation is zero half of the time), so they come from stated distributions instead and are as wide
-as so few seeds deserve: with two, Student's t reaches 12.7 standard errors.
+The intervals are over seeds, and come from stated distributions: percentile bootstraps over 2 to 5 seeds cover far
+less than they promise (with two, a resampled standard deviation is zero half of the time).
 """
 
 from functools import partial

@@ -18,10 +18,9 @@ few runs estimate s^2 poorly, many units C well (the Behrens-Fisher distribution
 method's own interval is made on the logit scale: near an accuracy of 1 the symmetric one reaches beyond 1 and covers
 too little. A single run leaves the units' part alone, and nothing is then said about other runs.
 
-What it does not do. That folds share training images is not counted: no unbiased variance exists for it (Bengio &
-Grandvalet 2004, JMLR 5:1089). With learners really trained on overlapping folds the intervals covered 91 to 95 %
-(tests/evidence/test_learners.py). `corrected_interval` is the customary remedy, printed beside as a sensitivity
-analysis.
+That folds share training images is not counted: no unbiased variance exists for it (Bengio & Grandvalet 2004, JMLR
+5:1089). `corrected_interval` is the customary remedy, printed beside as a sensitivity analysis; docs/statistics.md says
+how well both cover.
 """
 
 from collections.abc import Callable, Sequence
@@ -46,9 +45,8 @@ class Estimate:
     """A mean over runs, or over runs' paired differences, and what makes it uncertain.
 
     mean: of the S values. runs: S. run_var: s^2, NaN with one run. image_var: C; with one run the variance of its
-    value.
-    unit_var: sum_u (mean_s psi_su)^2, the variance over units with the trained networks taken as given. units: how many
-    units the tests of all runs have.
+    value. unit_var: sum_u (mean_s psi_su)^2, the variance over units with the trained networks taken as given. units:
+    how many units the tests of all runs have.
     """
 
     mean: float
