@@ -5,12 +5,8 @@ a word that does not apply, is an empty field. `frame` makes what is written, `r
 wrong.
 
 Beside them lie
-    summary.json     {method: figures}: acc_mean, acc_sd, acc_lo, acc_hi, acc_max, balanced_mean, balanced_lo,
-                     balanced_hi, auc_mean, auc_sd, auc_lo, auc_hi, train_acc, learned, trainable, total,
-                     flops, epoch_s, best_epoch_mean, lr, seeds (runs); null where a method has no run
-    chosen.json      what claims.yaml declares, as this profile has it: method (null without a run of it),
-                     against (those with a run), methods (both, in the profile's order), absent, margin, level,
-                     folds, repeats {method: number}, external (names), shares {share: {declared: method}}
+    summary.json     {method: figures}: `pipelines.evidence.summary.SUMMARY` and seeds (runs); null where it has no run
+    chosen.json      what claims.yaml declares, as this profile has it: `pipelines.evidence.declared.Chosen`
     metrics.json     at most 16 of these numbers, the only metric of DVC
     hard_scans.npz, explain.npz    pixels and Grad-CAM maps, see `pipelines.evidence.explaining`
 """

@@ -66,11 +66,8 @@ def loss_spikes(loss: np.ndarray) -> np.ndarray:
     The rise in nats is asked for because a loss that has gone to 0.002 doubles without anything having happened. Losses
     are means over an epoch: a spike of a few steps is averaged away.
     """
-    count = np.zeros(len(loss))
-    for epoch in range(1, loss.shape[1]):
-        before = np.median(loss[:, max(0, epoch - SPIKE_WINDOW) : epoch], axis=1)
-        count += (loss[:, epoch] > SPIKE_RATIO * before) & (loss[:, epoch] >= before + SPIKE_RISE)
-    return count
+    before = pd.DataFrame(loss.T).rolling(SPIKE_WINDOW, min_periods=1).median().shift().to_numpy().T
+    return ((loss > SPIKE_RATIO * before) & (loss >= before + SPIKE_RISE)).sum(1)
 
 
 def spread_interval(value: float, seeds: int) -> tuple[float, float]:

@@ -189,20 +189,15 @@ def method_summary(runs: list[dict], outcomes: list[Outcome]) -> dict:
     """One method's figures over its runs: means, sample standard deviations, 95 % intervals (see `stats`), costs."""
     if not runs:
         return {**dict.fromkeys(SUMMARY), "seeds": 0}
-    values = {}
+    values = dict(runs[0]["parameters"])
     for name, metric in (("acc", "accuracy"), ("balanced", "balanced_accuracy"), ("auc", "auc")):
-        found = tests.mean(outcomes, metric)
+        found, each = tests.mean(outcomes, metric), pd.Series([own.figure(metric)[0] for own in outcomes])
         lo, hi = found.share_interval(counted=tests.counted(outcomes, metric))
-        spread = np.std([own.figure(metric)[0] for own in outcomes], ddof=1) if found.runs > 1 else None
-        values |= {f"{name}_mean": found.mean, f"{name}_sd": spread, f"{name}_lo": lo, f"{name}_hi": hi}
-    epoch_s = [s for run in runs if (s := get(run, "timings.epoch_s")) is not None]
+        values |= {f"{name}_mean": found.mean, f"{name}_sd": each.std(), f"{name}_lo": lo, f"{name}_hi": hi}
     values |= {
         "acc_max": max(own.figure("accuracy")[0] for own in outcomes),
         "train_acc": train_accuracy(runs),
-        "trainable": runs[0]["parameters"]["trainable"],
-        "total": runs[0]["parameters"]["total"],
-        "flops": next((n for run in runs if (n := get(run, "parameters.flops")) is not None), None),
-        "epoch_s": np.median(epoch_s) if epoch_s else None,
+        "epoch_s": pd.Series([run["timings"]["epoch_s"] for run in runs], dtype=float).median(),
         "best_epoch_mean": np.mean([run["metrics"]["best_epoch"] for run in runs]),
         "lr": get(runs[0], "settings.train.lr"),
     }
