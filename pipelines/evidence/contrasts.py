@@ -24,9 +24,7 @@ NEARLY = 0.9  # of the smallest published network's parameters
 
 @dataclass(frozen=True)
 class Network:
-    """What the verdicts ask about a method's networks. train_acc: training accuracy in the tested epoch, mean over
-    runs.
-    """
+    """What the verdicts ask about a method's networks; train_acc: in the tested epoch, mean over runs."""
 
     from_scratch: bool
     parameters: int
@@ -52,12 +50,7 @@ class Network:
 
 
 def judge(
-    lo: float,
-    hi: float,
-    margin: float | None,
-    size: float | None = None,
-    guard_p: float = float("nan"),
-    level: float = stats.LEVEL,
+    lo: float, hi: float, margin: float | None, size: float | None = None, guard_p: float = float("nan")
 ) -> dict[str, str | None]:
     """The verdict words of one interval: {"higher", "reaches", "noninferior"}; None without a size, or a margin.
 
@@ -65,9 +58,8 @@ def judge(
         lo, hi: the Holm-adjusted interval of the difference; NaN decides nothing.
         margin, size: of non-inferiority, and the gain that is claimed.
         guard_p: the swap test's adjusted p; NaN where it is not asked.
-        level: at which the guard is asked.
     """
-    agrees = not guard_p >= 1 - level
+    agrees = not guard_p >= 1 - stats.LEVEL
     higher = SUPPORTED if lo > 0 and agrees else CONTRADICTED if hi < 0 and agrees else INCONCLUSIVE
     reaches = None
     if size is not None:

@@ -1,7 +1,7 @@
 """What was declared before the runs: the method that the claims are about, and its contrasts. Read from claims.yaml."""
 
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -67,8 +67,8 @@ class Chosen:
     level: float
     folds: int
     repeats: dict[str, float]
-    external: list[str] = field(default_factory=list)
-    shares: dict[str, dict[str, str]] = field(default_factory=dict)
+    external: list[str]
+    shares: dict[str, dict[str, str]]
 
 
 def present(params: Params, there: Collection[str]) -> list[str]:

@@ -1,6 +1,4 @@
-"""Keep pictures for the report, which reads no data: where networks looked (explain.npz), and hard scans
-(hard_scans.npz).
-"""
+"""Keep pictures for the report, which reads no data: where networks looked, and hard scans."""
 
 from itertools import combinations
 from pathlib import Path

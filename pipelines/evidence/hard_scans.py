@@ -1,6 +1,4 @@
-"""Test images that most runs get wrong: label noise and look-alikes, for a reader's eye. Rows of hard_scans.csv and
-misclassified.csv.
-"""
+"""Test images that most runs get wrong, for a reader's eye: rows of hard_scans.csv and misclassified.csv."""
 
 import numpy as np
 import pandas as pd

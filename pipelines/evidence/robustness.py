@@ -1,9 +1,7 @@
 """Accuracy on corrupted test images: rows of robustness.csv and robustness_pairs.csv.
 
 Effects are absolute: accuracy lost, and differences of methods on the same corrupted images; a ratio to the clean
-accuracy would reward a low start. Intervals are those of `stats`. For the mean over kinds of corruption the kinds are
-drawn at random too: their part is the sample variance of the kinds' values over their number, with kinds - 1 degrees
-of freedom.
+accuracy would reward a low start. Intervals are those of `stats`, of the mean over kinds of corruption `over_kinds`.
 """
 
 from dataclasses import dataclass

@@ -150,8 +150,8 @@ class Estimate:
         # Far beyond the limit the noncentral distribution is not computed.
         return float(distributions.nct.sf(limit, df, centre)) if centre < 30 else float(centre > limit)
 
-    def repeats_needed(self, difference: float, folds: int, level: float = LEVEL, power: float = POWER) -> float:
-        """The fewest repeats of all folds with which a true difference is shown with this power, on the same images.
+    def repeats_needed(self, difference: float, folds: int, level: float = LEVEL) -> float:
+        """The fewest repeats of all folds that show a true difference with power `POWER`, on the same images.
 
         Infinite where `MOST_REPEATS` fall short: the images are too few. NaN with a single repeat, which does not say
         how alike others would be.
@@ -160,7 +160,7 @@ class Estimate:
             return float("nan")
         fewest = 1 if folds > 1 else 2  # of which a spread between runs can be seen
         every = range(fewest, MOST_REPEATS + 1)
-        return next((float(n) for n in every if self.repeated(n, folds).power(difference, level) >= power), np.inf)
+        return next((float(n) for n in every if self.repeated(n, folds).power(difference, level) >= POWER), np.inf)
 
 
 def jackknife(

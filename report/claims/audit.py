@@ -87,9 +87,7 @@ def convention(given: Sources, of: list[str], training_set: str, conventions: di
     return Result(stated_is, "; ".join(text), agrees)
 
 
-def reduction(
-    given: Sources, of: dict, than: dict, column: str, least: float, than_column: str | None = None
-) -> Result:
+def reduction(given: Sources, of: dict, than: dict, column: str, least: float, than_column: str = "") -> Result:
     """1 - of / than of one column, or of two; agrees where it is `least` or more."""
     ours, theirs = given.figure(of, column), given.figure(than, than_column or column)
     less = 1 - ours / theirs

@@ -83,13 +83,10 @@ def verdicts(results: Results) -> list[Verdict]:
     method = method_of_claims()
     found = []
     for claim in ledger(LEDGER).claims:
-        finding = claim.test.judge(results, method)
-        found.append(
-            Verdict(
-                id=claim.id, claim=claim.claim, where=claim.where, test=claim.test.words(), evidence=finding.evidence,
-                verdict=finding.verdict, scope=_scope(results, method, claim.test), takes=finding.takes,
-            )
-        )  # fmt: skip
+        finding, scope = claim.test.judge(results, method), _scope(results, method, claim.test)
+        found.append(Verdict(
+            id=claim.id, claim=claim.claim, where=claim.where, test=claim.test.words(), scope=scope, **vars(finding)
+        ))  # fmt: skip
     return found
 
 
@@ -99,12 +96,10 @@ def _scope(results: Results, method: str, test) -> str:
     if isinstance(test, Parameters):
         return f"the parameters of {backbone}"
     if isinstance(test, Inference | Cost):
-        rows = results.cost[results.cost.method == method]
-        if rows.empty:
+        networks = ", ".join(results.cost[results.cost.method == method].backbone.unique())
+        if not networks:
             return "nothing yet"
-        networks = ", ".join(dict.fromkeys(rows.backbone))
-        cost = isinstance(test, Cost)
-        return f"{networks} on {results.cost_machine}" if cost else f"the operators of {networks}"
+        return f"{networks} on {results.cost_machine}" if isinstance(test, Cost) else f"the operators of {networks}"
     if isinstance(test, Elsewhere):
         return "these data sets"
     data = {
@@ -124,7 +119,7 @@ def tally(found: list[Verdict]) -> str:
 
 def claims(results: Results, found: list[Verdict]) -> Table:
     """Every claim with its evidence and verdict."""
-    raw = pd.DataFrame([vars(verdict) for verdict in found])
+    raw = pd.DataFrame(found)
     text = pd.DataFrame({
         "Claim": raw.claim, "Verdict": raw.verdict, "Evidence here": raw.evidence,
         "What would decide it": raw.takes.where(raw.takes != "", DASH), "Said in": raw["where"],

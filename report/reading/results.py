@@ -196,8 +196,7 @@ class Results:
 
     def describe(self, split: str) -> str:
         """Profile, data, and the numbers of seeds and of the split's images."""
-        name = {"val": "validation"}.get(split, split)
-        images = f"{span(self.complete[f'n_{split}'])} {name} images a seed"
+        images = f"{span(self.complete[f'n_{split}'])} {'validation' if split == 'val' else split} images a seed"
         return f"{self.origin}, {span(self.methods.seeds)} seeds, {images}"
 
     @property
