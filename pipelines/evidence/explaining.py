@@ -55,8 +55,7 @@ def _write_maps(params: Params, runs: dict) -> dict[Path, str]:
         return {path: "nothing, the profile has no section `probe`"}
     probed = Probed(params, "gradcam.npz", {"maps": "u n h w"})
     for seed in sorted({seed for method, seed in runs if params.probed(method, seed)}):
-        there = [method for method in params.method if (method, seed) in runs]
-        maps = {method: own for method in there if (own := probed.read(runs[method, seed]))}
+        maps = {method: own for (method, of), run in runs.items() if of == seed and (own := probed.read(run))}
         if maps:
             break
     else:

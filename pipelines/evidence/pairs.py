@@ -7,17 +7,12 @@ FAMILIES = ("full", "head_only")
 
 
 def references(method: str, settings: dict[str, dict], declared: str | None = None) -> dict[str, str]:
-    """The methods that a method is set against, {role: method}: the declared one, the first `full` and `head_only`
-    method on its backbone that train on the same share of the labels, and as `again` the first method that is the same,
-    or the same but for its learning rate.
+    """The methods that a method is set against, {role: method}: the declared one where the profile has it, the first
+    `full` and `head_only` method on its backbone that train on the same share of the labels, and as `again` the first
+    method that is the same, or the same but for its learning rate. settings: every method's, in the profile's order.
 
     A network trained from scratch on whose backbone there is no other such method is set against the first of the
     profile, whatever their backbone. No method is compared with itself, but a second `full` method is with the first.
-
-    Args:
-        method: one of the keys of `settings`.
-        settings: every method's settings, in the profile's order.
-        declared: the declared method, None where the profile has none.
     """
 
     def first(candidates):

@@ -159,8 +159,13 @@ class Estimate:
         if self.runs <= folds or not np.isfinite(self.se):
             return float("nan")
         fewest = 1 if folds > 1 else 2  # of which a spread between runs can be seen
-        every = range(fewest, MOST_REPEATS + 1)
-        return next((float(n) for n in every if self.repeated(n, folds).power(difference, level) >= POWER), np.inf)
+        enough = (
+            n for n in range(fewest, MOST_REPEATS + 1) if self.repeated(n, folds).power(difference, level) >= POWER
+        )
+        # With many repeats only what the runs share is left: where the most fall short the images are too few.
+        if not self.repeated(MOST_REPEATS, folds).power(difference, level) >= POWER:
+            return float("inf")
+        return float(next(enough))
 
 
 def jackknife(

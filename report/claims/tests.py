@@ -131,20 +131,19 @@ class Stability(Section):
         return f"Intervals of some of {names} below those of {self.against}, none above"
 
     def judge(self, results: Results, method: str) -> Finding:
-        rows = results.stability.dropna(subset=["value", "lo", "hi"]).set_index(["method", "measure"])
-        texts, sides = [], []
-        for name in self.measures:
-            if not {(method, name), (self.against, name)} <= set(rows.index):
-                continue
-            ours, theirs = rows.loc[(method, name)], rows.loc[(self.against, name)]
-            texts.append(f"{name.replace('_', ' ')} {_three(ours)} against {_three(theirs)}")
-            sides.append("lower" if ours.hi < theirs.lo else "higher" if ours.lo > theirs.hi else "open")
-        if not sides:
+        rows = results.stability.dropna(subset=["value", "lo", "hi"]).set_index("measure")
+        ours, theirs = rows[rows.method == method], rows[rows.method == self.against]
+        both = [name for name in self.measures if name in ours.index and name in theirs.index]
+        if not both:
             return Finding("no measure of both", NOT_TESTED, f"{method} and {self.against} with two runs or more each")
-        text = f"against {self.against}: {'; '.join(texts)}"
-        if ("lower" in sides) != ("higher" in sides):
-            return Finding(text, SUPPORTED if "lower" in sides else CONTRADICTED)
-        takes = "the measures disagree" if "lower" in sides else "more runs or epochs: the intervals overlap"
+        ours, theirs = ours.loc[both], theirs.loc[both]
+        pairs = zip(both, ours.itertuples(), theirs.itertuples(), strict=True)
+        told = [f"{name.replace('_', ' ')} {_three(own)} against {_three(other)}" for name, own, other in pairs]
+        text = f"against {self.against}: {'; '.join(told)}"
+        lower, higher = (ours.hi < theirs.lo).any(), (ours.lo > theirs.hi).any()
+        if lower != higher:
+            return Finding(text, SUPPORTED if lower else CONTRADICTED)
+        takes = "the measures disagree" if lower else "more runs or epochs: the intervals overlap"
         return Finding(text, INCONCLUSIVE, takes)
 
 
@@ -218,5 +217,5 @@ class Inference(Section):
 Test = Annotated[Parameters | Contrast | Elsewhere | Stability | Cost | Inference, Field(discriminator="kind")]
 
 
-def _three(row: pd.Series) -> str:
+def _three(row) -> str:
     return f"{row.value:.4f} {interval(row.lo, row.hi)}"
