@@ -45,9 +45,10 @@ def measured(tested: list[Outcome], classes: list[str]) -> dict[tuple[str | None
     """{(class, measure): (mean over runs, lower, upper limit)}; the class is None for measures of all classes."""
     found = {(None, measure): _limits(mean(tested, measure), measure, counted(tested, measure)) for measure in WHOLE}
     values, influence = map(np.array, zip(*(own.jackknife(measures.ranked) for own in tested), strict=True))
+    units, of_class = count_units(tested), units_of_class(tested)
     for (place, measure), (c, name) in product(enumerate(measures.RANKED), enumerate(classes)):
-        estimate = stats.estimate(values[:, place, c], influence[:, :, place, c], count_units(tested))
-        own = [units_of_class(tested)[c]] if measure == "sensitivity" and c in units_of_class(tested) else []
+        estimate = stats.estimate(values[:, place, c], influence[:, :, place, c], units)
+        own = [of_class[c]] if measure == "sensitivity" and c in of_class else []
         found[name, measure] = _limits(estimate, measure, own)
     return found
 

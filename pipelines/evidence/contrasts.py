@@ -24,9 +24,7 @@ NEARLY = 0.9  # of the smallest published network's parameters
 
 @dataclass(frozen=True)
 class Network:
-    """What the verdicts ask about a method's networks. train_acc: training accuracy in the tested epoch, mean over
-    runs.
-    """
+    """What the verdicts ask about a method's networks; train_acc: in the tested epoch, mean over runs."""
 
     from_scratch: bool
     parameters: int
@@ -52,12 +50,7 @@ class Network:
 
 
 def judge(
-    lo: float,
-    hi: float,
-    margin: float | None,
-    size: float | None = None,
-    guard_p: float = float("nan"),
-    level: float = stats.LEVEL,
+    lo: float, hi: float, margin: float | None, size: float | None = None, guard_p: float = float("nan")
 ) -> dict[str, str | None]:
     """The verdict words of one interval: {"higher", "reaches", "noninferior"}; None without a size, or a margin.
 
@@ -65,9 +58,8 @@ def judge(
         lo, hi: the Holm-adjusted interval of the difference; NaN decides nothing.
         margin, size: of non-inferiority, and the gain that is claimed.
         guard_p: the swap test's adjusted p; NaN where it is not asked.
-        level: at which the guard is asked.
     """
-    agrees = not guard_p >= 1 - level
+    agrees = not guard_p >= 1 - stats.LEVEL
     higher = SUPPORTED if lo > 0 and agrees else CONTRADICTED if hi < 0 and agrees else INCONCLUSIVE
     reaches = None
     if size is not None:
@@ -111,10 +103,10 @@ def rows(declared: Declared, trial: Trial) -> list[dict]:
 def _row(declared: Declared, trial: Trial, comparator: str, metric: str, size: float | None) -> dict:
     """A contrast before its family is known: with "estimate" and "pairs" where it can be tested."""
     method, against = trial.names.get(declared.method), trial.names.get(comparator)
+    margin = None if metric == "auc" else declared.margin
     row = {
         "data": trial.data, "share": trial.share, "metric": metric, "method": method or declared.method,
-        "against": against or comparator, "comparator": comparator, "size": size,
-        "margin": None if metric == "auc" else declared.margin,
+        "against": against or comparator, "comparator": comparator, "size": size, "margin": margin,
     }  # fmt: skip
     pairs = tests.paired(trial.outcomes.get(method, []), trial.outcomes.get(against, []))
     why = _untested(declared, trial, comparator, pairs)
@@ -126,13 +118,12 @@ def _row(declared: Declared, trial: Trial, comparator: str, metric: str, size: f
             "patients": tests.count_patients(first),
         }  # fmt: skip
     if why:
-        told = {"higher": NOT_TESTED, "reaches": None if size is None else NOT_TESTED, "reason": why}
-        return row | told | {"noninferior": None if row["margin"] is None else NOT_TESTED}
+        asked = {"higher": True, "reaches": size is not None, "noninferior": margin is not None}
+        return row | {"reason": why} | {question: NOT_TESTED for question in asked if asked[question]}
     p_swap = float("nan")
     if metric != "auc":
-        p_swap = stats.swap_p(
-            *(np.mean([own.parts(metric) for own in side], axis=0) for side in zip(*pairs, strict=True))
-        )
+        sides = (np.mean([own.parts(metric) for own in side], axis=0) for side in zip(*pairs, strict=True))
+        p_swap = stats.swap_p(*sides)
     return row | {"estimate": estimate, "pairs": pairs, "p": estimate.p_value(), "p_swap": p_swap}
 
 
@@ -143,10 +134,8 @@ def _untested(declared: Declared, trial: Trial, comparator: str, pairs: list) ->
             return f"no run of {method or name}"
     if not pairs:
         return f"{names[0][1]} and {names[1][1]} have no seed in common"
-    labels = np.concatenate([a.labels for a, _ in pairs])
-    chance = np.bincount(labels).max() / len(labels)
     for _, method in names:
-        if why := trial.networks[method].not_learned(chance):
+        if why := trial.networks[method].not_learned(tests.largest_class([a for a, _ in pairs])):
             return f"{method} {why}"
     return trial.networks[names[1][1]].unpublished(declared.against[comparator])
 

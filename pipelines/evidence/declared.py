@@ -1,7 +1,7 @@
 """What was declared before the runs: the method that the claims are about, and its contrasts. Read from claims.yaml."""
 
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -11,11 +11,10 @@ from pydantic import Field, ValidationError, model_validator
 
 from pipelines.files.errors import UserError
 from pipelines.profile import Params
-from pipelines.profile.base import Section
+from pipelines.profile.base import Section, explain
 
 CLAIMS = Path(__file__).parents[2] / "report" / "claims" / "claims.yaml"
 MOST = 8  # contrasts of one family
-NO_SIZE = "none"
 
 
 class Comparator(Section):
@@ -28,7 +27,7 @@ class Comparator(Section):
 
     def size(self, metric: str) -> float | None:
         found = getattr(self, metric)
-        return None if found == NO_SIZE else found
+        return None if found == "none" else found
 
 
 class Declared(Section):
@@ -68,8 +67,8 @@ class Chosen:
     level: float
     folds: int
     repeats: dict[str, float]
-    external: list[str] = field(default_factory=list)
-    shares: dict[str, dict[str, str]] = field(default_factory=dict)
+    external: list[str]
+    shares: dict[str, dict[str, str]]
 
 
 def present(params: Params, there: Collection[str]) -> list[str]:
@@ -93,7 +92,6 @@ def read(path: Path = CLAIMS) -> Declared:
         content: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
         return Declared.model_validate(content["declared"])
     except ValidationError as error:
-        told = [f"declared.{'.'.join(map(str, e['loc']))}: {e['msg']}, found {e['input']!r}" for e in error.errors()]
-        raise UserError(f"{path}: {'; '.join(told)}") from None
+        raise UserError(explain(error, path, Declared, "declared.")) from None
     except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
         raise UserError(f"{path}: no section `declared` to be read ({error!r})") from None

@@ -1,11 +1,10 @@
-"""Keep pictures for the report, which reads no data: where networks looked (explain.npz), and hard scans
-(hard_scans.npz).
-"""
+"""Keep pictures for the report, which reads no data: where networks looked, and hard scans."""
 
 from itertools import combinations
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from pipelines.data import prepared
 from pipelines.data.errors import DataError
@@ -25,12 +24,10 @@ def explain(params: Params) -> dict[Path, str]:
     """Write results/<profile>/explain.npz and hard_scans.npz; {path: what is in it, in words}.
 
     hard_scans.npz: image (m,) and pixels (m, H, W) or (m, H, W, 3) uint8, as prepared, of the rows of hard_scans.csv.
-
-    explain.npz, an archive of nothing without `probe` in the profile: of m images and a methods images (m, H, W) or
-    (m, H, W, 3) uint8, as prepared; indices and labels (m,); shows (m,), "agreement" or "disagreement"; methods (a,),
-    in the profile's order; predicted and probability (a, m), the class named and how sure; maps0 to maps<a-1> (m, h,
-    w) uint8, each of its method's own size; classes (C,); seed and pool: of which seed the networks are, and how many
-    images were there to choose from.
+    explain.npz, an archive of nothing without `probe` in the profile: of m images and a methods images, as pixels;
+    indices and labels (m,); shows (m,), "agreement" or "disagreement"; methods (a,), in the profile's order; predicted
+    and probability (a, m), the class named and how sure; maps0 to maps<a-1> (m, h, w) uint8, each of its method's own
+    size; classes (C,); seed and pool: of which seed the networks are, and from how many images these were chosen.
 
     Raises:
         UserError: as `read_runs` and `Probed`; or the prepared data are missing, or not those of the runs.
@@ -58,8 +55,7 @@ def _write_maps(params: Params, runs: dict) -> dict[Path, str]:
         return {path: "nothing, the profile has no section `probe`"}
     probed = Probed(params, "gradcam.npz", {"maps": "u n h w"})
     for seed in sorted({seed for method, seed in runs if params.probed(method, seed)}):
-        there = [method for method in params.method if (method, seed) in runs]
-        maps = {method: own for method in there if (own := probed.read(runs[method, seed]))}
+        maps = {method: own for (method, of), run in runs.items() if of == seed and (own := probed.read(run))}
         if maps:
             break
     else:
@@ -109,12 +105,9 @@ def choose(labels, probabilities, each: int = EACH) -> tuple[list[int], list[int
 
 def _in_turns(order, labels, count: int) -> list[int]:
     """The first `count` of the places in `order` when every class has its first before any has a second."""
-    seen: dict[int, int] = {}
-    turns = []
-    for rank, place in enumerate(order):
-        turn = seen[labels[place]] = seen.get(labels[place], -1) + 1
-        turns.append((turn, rank, int(place)))
-    return [place for _, _, place in sorted(turns)[:count]]
+    classes = pd.Series(labels[order])
+    turns = classes.groupby(classes).cumcount()
+    return [int(order[rank]) for rank in turns.argsort(kind="stable")[:count]]
 
 
 def _pixels(params: Params, indices: np.ndarray, labels: np.ndarray) -> np.ndarray:

@@ -20,15 +20,16 @@ def rows(data: str, there: dict[str, list[Outcome]], own: dict[str, list[Outcome
     for method, outcomes in there.items():
         if not outcomes:
             continue
-        row = {"data": data, "method": method, "runs": len(outcomes), "images": tests.count_images(outcomes)}
-        row["patients"] = tests.count_patients(outcomes)
-        row |= figures(outcomes)
         home = {outcome.seed: outcome for outcome in own[method]}
         pairs = [(outcome, home[outcome.seed]) for outcome in outcomes]
-        found_change = change(pairs, "balanced_accuracy")
-        lo, hi = found_change.interval_over_runs()
-        row["own_balanced_accuracy"] = float(np.mean([b.figure("balanced_accuracy")[0] for _, b in pairs]))
-        found.append(row | {"change": found_change.mean, "change_lo": lo, "change_hi": hi})
+        moved = change(pairs, "balanced_accuracy")
+        lo, hi = moved.interval_over_runs()
+        found.append({
+            "data": data, "method": method, "runs": len(outcomes), "images": tests.count_images(outcomes),
+            "patients": tests.count_patients(outcomes), **figures(outcomes),
+            "own_balanced_accuracy": np.mean([b.figure("balanced_accuracy")[0] for _, b in pairs]),
+            "change": moved.mean, "change_lo": lo, "change_hi": hi,
+        })  # fmt: skip
     return found
 
 

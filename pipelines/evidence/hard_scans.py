@@ -1,10 +1,9 @@
-"""Test images that most runs get wrong: label noise and look-alikes, for a reader's eye. Rows of hard_scans.csv and
-misclassified.csv.
-"""
+"""Test images that most runs get wrong, for a reader's eye: rows of hard_scans.csv and misclassified.csv."""
 
 import numpy as np
 import pandas as pd
 
+from pipelines.evidence import schemas
 from pipelines.evidence.outcomes import Outcome
 
 MOST = 24  # hard scans that are shown
@@ -15,15 +14,11 @@ def misclassified(outcomes: list[Outcome], classes: list[str]) -> pd.DataFrame:
     """A row an image that more than half of the runs that tested it get wrong, the surest errors first.
 
     Args:
-        outcomes: runs of any methods on one data set; each counts once.
-
-    Returns:
-        image, label, predicted (the class that most runs name, of equal ones the first), probability (that the runs
-        give it, on average), share_wrong, runs.
+        outcomes: runs of any methods on one data set; each counts once. Of classes that equally many runs name the
+            first is `predicted`.
     """
-    columns = ["image", "label", "predicted", "probability", "share_wrong", "runs"]
     if not outcomes:
-        return pd.DataFrame(columns=columns)
+        return schemas.frame("misclassified", [])
     images, place = np.unique(np.concatenate([own.indices for own in outcomes]), return_inverse=True)
     labels = np.zeros(len(images), int)
     labels[place] = np.concatenate([own.labels for own in outcomes])

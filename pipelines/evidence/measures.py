@@ -25,10 +25,10 @@ def accuracy(labels: np.ndarray, probabilities: np.ndarray, counts: np.ndarray) 
 
 def balanced_accuracy(labels: np.ndarray, probabilities: np.ndarray, counts: np.ndarray) -> np.ndarray:
     """Mean over the classes that the test has of the share of their images that are named rightly."""
-    table = confusion(labels, probabilities, counts)[:, np.unique(labels)]
-    right = np.take_along_axis(table, np.unique(labels)[None, :, None], 2)[..., 0]
+    table = confusion(labels, probabilities, counts)
     with np.errstate(invalid="ignore"):
-        return (right / table.sum(2)).mean(1)
+        recall = np.diagonal(table, axis1=1, axis2=2) / table.sum(2)
+    return recall[:, np.unique(labels)].mean(1)
 
 
 def kappa(labels: np.ndarray, probabilities: np.ndarray, counts: np.ndarray) -> np.ndarray:

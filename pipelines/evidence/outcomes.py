@@ -3,12 +3,17 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
-from pipelines.evidence import measures, stats, units
+from pipelines.evidence import measures, stats
+from pipelines.files import arrays
 from pipelines.files.errors import UserError
 from pipelines.profile import Params
+
+AGAIN = "run `python -m pipelines.prepare`"
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,6 +134,12 @@ def units_of_class(outcomes: list[Outcome]) -> dict[int, int]:
     return {int(label): len(np.unique(units[labels == label])) for label in np.unique(labels)}
 
 
+def largest_class(outcomes: list[Outcome]) -> float:
+    """The share of the largest class in the tests of some runs: the accuracy of always naming it."""
+    labels = np.concatenate([own.labels for own in outcomes])
+    return np.bincount(labels).max() / len(labels)
+
+
 def count_patients(outcomes: list[Outcome]) -> int | None:
     """How many patients these images are of; None where patients are not known."""
     return count_units(outcomes) if outcomes[0].patients else None
@@ -143,13 +154,14 @@ def gather(params: Params, runs: dict) -> dict[str, dict[str, list[Outcome]]]:
     """The outcomes of all runs, {data: {method: by seed}}: "test", and external data by name; methods without a run
     too.
 
-    A unit is a patient where results/<profile>/data/patients.csv, or external-<name>.csv, says whose each image is.
+    A unit is a patient where results/<profile>/data/patients.csv, or external-<name>.csv, says whose each image is,
+    else an image.
 
     Args:
         runs: by (method, seed), as `pipelines.runs.reading.read_runs` returns them.
 
     Raises:
-        UserError: a table of patients is malformed, or is of other images than the runs'.
+        UserError: a table of patients is malformed, or is of other images than the runs'; or as `check_labels`.
     """
     directory = params.results_dir / "data"
     sets = {"test": (directory / "patients.csv", runs)}
@@ -157,19 +169,48 @@ def gather(params: Params, runs: dict) -> dict[str, dict[str, list[Outcome]]]:
         sets[name] = directory / f"external-{name}.csv", {key: run["external"][name] for key, run in runs.items()}
     found = {}
     for data, (path, answers) in sets.items():
-        patients = units.read_patients(path)
+        patients = _read_patients(path)
         if patients is None and data != "test":
-            raise UserError(f"{path}: no such file; {units.AGAIN}")
-        whose = units.numbered(path, patients, {key: own["indices"] for key, own in answers.items()})
-        count = 1 + max((int(own.max()) for own in whose.values()), default=-1)
+            raise UserError(f"{path}: no such file; {AGAIN}")
+        owners = {run: _owners(path, patients, own["indices"], run) for run, own in answers.items()}
+        known = np.unique(np.concatenate(list(owners.values()))) if owners else []
         found[data] = {method: [] for method in params.method}
         for (method, seed), own in answers.items():
-            images = (own["indices"], own["labels"], own["probabilities"], whose[method, seed])
-            known = patients is not None
-            outcome = Outcome(method, seed, *images, count, known, runs[method, seed]["data"]["train"])
-            found[data][method].append(outcome)
+            units = np.searchsorted(known, owners[method, seed])
+            found[data][method].append(Outcome(
+                method, seed, own["indices"], own["labels"], own["probabilities"], units, len(known),
+                patients is not None, runs[method, seed]["data"]["train"],
+            ))  # fmt: skip
         check_labels(data, [own for by_seed in found[data].values() for own in by_seed])
     return found
+
+
+def _read_patients(path: Path) -> pd.Series | None:
+    """The patient's number by image index, of a table with columns image and patient; None without the file."""
+    if not path.is_file():
+        return None
+    try:
+        if path.stat().st_size > arrays.LIMIT:
+            raise ValueError(f"{path.stat().st_size:,} bytes")
+        patients = pd.read_csv(path, dtype="int64").set_index("image")["patient"]
+        if not patients.index.is_unique:
+            raise ValueError("an image occurs twice")
+        return patients
+    except Exception as error:  # pandas raises many types for text that is no table
+        raise UserError(f"{path}: not a table of image and patient numbers ({error}); {AGAIN}") from None
+
+
+def _owners(path: Path, patients: pd.Series | None, images: np.ndarray, run: tuple[str, int]) -> np.ndarray:
+    """Whose the images (N,) of a run are, (N,); without patients each image is a unit."""
+    if patients is None:
+        return images.astype(np.int64)
+    owner = patients.reindex(images)
+    if (lacking := owner.isna()).any():
+        raise UserError(
+            f"{path}: no patient for {lacking.sum()} test images of method {run[0]}, seed {run[1]}, the first being "
+            f"image {lacking.idxmax()}; the file and the run are of different data: {AGAIN}, then the run again"
+        )
+    return owner.to_numpy(np.int64)
 
 
 def check_labels(data: str, outcomes: list[Outcome]) -> None:

@@ -9,19 +9,17 @@ FAMILIES = ("full", "head_only")
 def references(
     method: str, settings: dict[str, dict], declared: str | None = None, machines: dict[str, str] | None = None
 ) -> dict[str, str]:
-    """The methods that a method is set against, {role: method}: the declared one, the first `full` and `head_only`
-    method on its backbone that train on the same share of the labels, and as `again` the first method that is the same,
-    or the same but for its learning rate.
+    """The methods that a method is set against, {role: method}: the declared one where the profile has it, the first
+    `full` and `head_only` method on its backbone that train on the same share of the labels, and as `again` the first
+    method that is the same, or the same but for its learning rate.
 
     A network trained from scratch on whose backbone there is no other such method is set against the first of the
     profile, whatever their backbone. No method is compared with itself, but a second `full` method is with the first.
     Where a reference has a second run, the same in all its settings, on the method's own machine, that one is taken.
 
     Args:
-        method: one of the keys of `settings`.
-        settings: every method's settings, in the profile's order.
-        declared: the declared method, None where the profile has none.
-        machines: what the methods were trained on, as far as it is known.
+        settings: every method's, in the profile's order.
+        machines: what methods were trained on, as far as it is known.
     """
     machines = machines or {}
 

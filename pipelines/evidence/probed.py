@@ -1,4 +1,4 @@
-"""Read back what `pipelines.probe` left in the runs' folders; imports no torch."""
+"""Read back what `pipelines.training.probe` left in the runs' folders; imports no torch."""
 
 from pathlib import Path
 
@@ -18,8 +18,7 @@ class Probed:
         self.first: dict[str, tuple[Path, np.ndarray]] = {}
 
     def read(self, run: dict) -> dict[str, np.ndarray] | None:
-        """The arrays of a run (see `pipelines.runs.reading.read_runs`) with "places" (n,): of its images in the run's
-        test.
+        """The arrays of a run (see `read_runs`) with "places" (n,): of its images in the run's test.
 
         None for a run that is not to be probed, and where `allow_missing` lets the file be missing.
 

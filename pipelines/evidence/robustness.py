@@ -1,10 +1,7 @@
-"""Accuracy on corrupted test images, from what the probe left of each run: rows of robustness.csv and
-robustness_pairs.csv.
+"""Accuracy on corrupted test images: rows of robustness.csv and robustness_pairs.csv.
 
 Effects are absolute: accuracy lost, and differences of methods on the same corrupted images; a ratio to the clean
-accuracy would reward a low start. Intervals are those of `stats`. For the mean over kinds of corruption the kinds are
-drawn at random too: their part is the sample variance of the kinds' values over their number, with kinds - 1 degrees
-of freedom.
+accuracy would reward a low start. Intervals are those of `stats`, of the mean over kinds of corruption `over_kinds`.
 """
 
 from dataclasses import dataclass
@@ -13,7 +10,7 @@ import numpy as np
 from scipy.stats import t
 
 from pipelines.evidence import stats
-from pipelines.evidence.outcomes import Outcome, mean
+from pipelines.evidence.outcomes import Outcome, count_images, mean
 from pipelines.evidence.probed import Probed
 from pipelines.profile import Params
 
@@ -26,14 +23,14 @@ NEAR = 0.05  # two probabilities that rounding may put in the other order: a pro
 @dataclass(frozen=True)
 class Corrupted:
     """A probed run. values (1 + k * SEVERITIES,): accuracy on clean images, then by kind and severity; influence
-    (units, the same) of each unit. images: indices (n,). units: how many units these have.
+    (units, the same) of each unit. indices, units (n,): the images, and whose they are.
     """
 
     seed: int
     kinds: list[str]
     values: np.ndarray
     influence: np.ndarray
-    images: np.ndarray
+    indices: np.ndarray
     units: np.ndarray
 
     def figure(self, weight: np.ndarray) -> tuple[float, np.ndarray]:
@@ -41,7 +38,7 @@ class Corrupted:
         return self.values @ weight, self.influence @ weight
 
     def grid(self, weight: np.ndarray) -> float:
-        return 1 / len(self.images) / np.count_nonzero(weight)
+        return 1 / len(self.indices) / np.count_nonzero(weight)
 
 
 def read(params: Params, runs: dict, outcomes: dict[str, list[Outcome]]) -> dict[str, list[Corrupted]]:
@@ -103,7 +100,7 @@ def rows(corrupted: dict[str, list[Corrupted]]) -> list[dict]:
     found = []
     for method, runs in corrupted.items():
         about = {"method": method, "clean": float(np.mean([run.values[0] for run in runs])), "runs": len(runs)}
-        about["images"] = len(np.unique(np.concatenate([run.images for run in runs])))
+        about["images"] = count_images(runs)
         for kind, severity, weight in conditions(runs[0].kinds):
             accuracy = mean(runs, np.append(0.0, weight))
             lo, hi = accuracy.share_interval(counted=[accuracy.units])
@@ -138,11 +135,9 @@ def pair_rows(corrupted: dict[str, list[Corrupted]], method: str | None, against
         ours, others = zip(*pairs, strict=True)
         estimates = {kind: mean(ours, weight, others) for kind, weight in weights.items()}
         intervals = {kind: own.interval_over_runs() for kind, own in estimates.items()}
-        by_kind = [estimates[kind].mean for kind in kinds]
-        intervals[MEAN] = over_kinds(estimates[MEAN], np.array(by_kind))
+        intervals[MEAN] = over_kinds(estimates[MEAN], np.array([estimates[kind].mean for kind in kinds]))
         whole = np.sign(estimates[MEAN].mean)
-        about = {"method": method, "against": other, "runs": len(pairs)}
-        about["images"] = len(np.unique(np.concatenate([run.images for run in ours])))
+        about = {"method": method, "against": other, "runs": len(pairs), "images": count_images(ours)}
         for kind, (lo, hi) in intervals.items():
             side = 1 if lo > 0 else -1 if hi < 0 else 0
             order = "open" if not side * whole else "same" if side == whole else "reversed"

@@ -1,7 +1,7 @@
 """What a test says beyond accuracy and AUC: scores by class, and whether the probabilities can be believed.
 
 Pure functions on (labels (N,) integers in 0..C-1, probabilities (N, C)); an image's prediction is its most probable
-class, its confidence that probability. Accuracy and AUC are in `pipelines.metrics`, which training uses too.
+class, its confidence that probability. Accuracy and AUC are in `pipelines.runs.metrics`, which training uses too.
 """
 
 import numpy as np

@@ -30,18 +30,16 @@ def rows(params: Params, outcomes: dict[str, list[Outcome]], summary: dict[str, 
     settings = {method: settings_of(params, method) for method in outcomes}
     if len({share(own) for own in settings.values()}) < 2:
         return []
+    figures = ("acc_mean", "acc_lo", "acc_hi", "auc_mean", "auc_lo", "auc_hi")
     found = []
     for series, methods in series_of(settings).items():
-        most = next((method for method in reversed(methods) if outcomes[method]), series)
-        for method in methods:
-            row = {"series": series, "method": method, "share": share(settings[method])}
-            row |= {
-                name: summary[method][name] for name in ("acc_mean", "acc_lo", "acc_hi", "auc_mean", "auc_lo", "auc_hi")
-            }
-            row["runs"] = len(outcomes[method])
+        most = next((method for method in reversed(methods.values()) if outcomes[method]), series)
+        for own, method in methods.items():
+            row = {"series": series, "method": method, "share": own, "runs": len(outcomes[method])}
+            row |= {name: summary[method][name] for name in figures}
             if outcomes[method]:
-                row["images"] = np.mean([own.trained_on for own in outcomes[method]])
-                row["patients"] = _patients(params, settings[method], [own.seed for own in outcomes[method]])
+                row["images"] = np.mean([run.trained_on for run in outcomes[method]])
+                row["patients"] = _patients(params, settings[method], [run.seed for run in outcomes[method]])
             pairs = tests.paired(outcomes[method], outcomes[most])
             if pairs and method != most:
                 behind = tests.difference(pairs, "accuracy")
@@ -51,29 +49,22 @@ def rows(params: Params, outcomes: dict[str, list[Outcome]], summary: dict[str, 
     return found
 
 
-def series_of(settings: dict[str, dict]) -> dict[str, list[str]]:
-    """The methods of every series, in ascending order of share, series in the order of `settings`.
+def series_of(settings: dict[str, dict]) -> dict[str, dict[float, str]]:
+    """The methods of every series by share, in ascending order, series in the order of `settings`.
 
     Raises:
         UserError: two methods of a series have one share.
     """
-    alike: dict[str, list[str]] = {}
+    alike: dict[str, dict[float, str]] = {}
     for method, own in settings.items():
         recipe = {name: value for name, value in own["train"].items() if name not in FREE}
-        alike.setdefault(json.dumps({**own, "train": recipe}, sort_keys=True, default=str), []).append(method)
-    found = {}
-    for methods in alike.values():
-        shares = {}
-        for method in methods:
-            other = shares.setdefault(share(settings[method]), method)
-            if other != method:
-                raise UserError(
-                    f"methods {other} and {method} have one share and the same settings, {' and '.join(FREE[1:])} "
-                    "aside: neither can stand for its series where methods train on several shares; drop one of them"
-                )
-        ordered = [shares[share] for share in sorted(shares)]
-        found[ordered[-1]] = ordered
-    return found
+        series = alike.setdefault(json.dumps({**own, "train": recipe}, sort_keys=True, default=str), {})
+        if (other := series.setdefault(share(own), method)) != method:
+            raise UserError(
+                f"methods {other} and {method} have one share and the same settings, {' and '.join(FREE[1:])} aside: "
+                "neither can stand for its series where methods train on several shares; drop one of them"
+            )
+    return {series[max(series)]: dict(sorted(series.items())) for series in alike.values()}
 
 
 def names_by_share(settings: dict[str, dict]) -> dict[float, dict[str, str]]:
@@ -85,10 +76,7 @@ def names_by_share(settings: dict[str, dict]) -> dict[float, dict[str, str]]:
     if len(shares) < 2:
         return {own: {method: method for method in settings} for own in shares}
     series = series_of(settings)
-    return {
-        own: {name: method for name, methods in series.items() for method in methods if share(settings[method]) == own}
-        for own in shares
-    }
+    return {own: {name: methods[own] for name, methods in series.items() if own in methods} for own in shares}
 
 
 def settings_of(params: Params, method: str) -> dict:
@@ -99,10 +87,9 @@ def settings_of(params: Params, method: str) -> dict:
 
 def _patients(params: Params, settings: dict, seeds: list[int]) -> float | None:
     """How many patients a method trained on, by the data card: the mean over the seeds."""
-    path = params.results_dir / "data" / "card.json"
+    path, advice = params.results_dir / "data" / "card.json", "run `python -m pipelines.prepare` again"
     if not path.is_file():
         return None
-    advice = "run `python -m pipelines.prepare` again"
     card, name = read_json(path, advice), train_split(settings["train"])
     counts = []
     for seed in seeds:

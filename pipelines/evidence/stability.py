@@ -4,9 +4,8 @@ a_st is the validation accuracy of seed s after epoch t = 1..E, l_st its trainin
 the epochs, during which a one-cycle schedule raises the learning rate; methods with other schedules are given the same.
 `definitions` says in words what each measure is, and how its interval comes about.
 
-The intervals are over seeds. Percentile bootstraps over 2 to 5 seeds cover far less than they promise (with two, a
-resampled standard deviation is zero half of the time), so they come from stated distributions instead and are as wide
-as so few seeds deserve: with two, Student's t reaches 12.7 standard errors.
+The intervals are over seeds, and come from stated distributions: percentile bootstraps over 2 to 5 seeds cover far
+less than they promise (with two, a resampled standard deviation is zero half of the time).
 """
 
 from functools import partial
@@ -67,11 +66,8 @@ def loss_spikes(loss: np.ndarray) -> np.ndarray:
     The rise in nats is asked for because a loss that has gone to 0.002 doubles without anything having happened. Losses
     are means over an epoch: a spike of a few steps is averaged away.
     """
-    count = np.zeros(len(loss))
-    for epoch in range(1, loss.shape[1]):
-        before = np.median(loss[:, max(0, epoch - SPIKE_WINDOW) : epoch], axis=1)
-        count += (loss[:, epoch] > SPIKE_RATIO * before) & (loss[:, epoch] >= before + SPIKE_RISE)
-    return count
+    before = pd.DataFrame(loss.T).rolling(SPIKE_WINDOW, min_periods=1).median().shift().to_numpy().T
+    return ((loss > SPIKE_RATIO * before) & (loss >= before + SPIKE_RISE)).sum(1)
 
 
 def spread_interval(value: float, seeds: int) -> tuple[float, float]:

@@ -18,10 +18,9 @@ few runs estimate s^2 poorly, many units C well (the Behrens-Fisher distribution
 method's own interval is made on the logit scale: near an accuracy of 1 the symmetric one reaches beyond 1 and covers
 too little. A single run leaves the units' part alone, and nothing is then said about other runs.
 
-What it does not do. That folds share training images is not counted: no unbiased variance exists for it (Bengio &
-Grandvalet 2004, JMLR 5:1089). With learners really trained on overlapping folds the intervals covered 91 to 95 %
-(tests/evidence/test_learners.py). `corrected_interval` is the customary remedy, printed beside as a sensitivity
-analysis.
+That folds share training images is not counted: no unbiased variance exists for it (Bengio & Grandvalet 2004, JMLR
+5:1089). `corrected_interval` is the customary remedy, printed beside as a sensitivity analysis; docs/statistics.md says
+how well both cover.
 """
 
 from collections.abc import Callable, Sequence
@@ -46,9 +45,8 @@ class Estimate:
     """A mean over runs, or over runs' paired differences, and what makes it uncertain.
 
     mean: of the S values. runs: S. run_var: s^2, NaN with one run. image_var: C; with one run the variance of its
-    value.
-    unit_var: sum_u (mean_s psi_su)^2, the variance over units with the trained networks taken as given. units: how many
-    units the tests of all runs have.
+    value. unit_var: sum_u (mean_s psi_su)^2, the variance over units with the trained networks taken as given. units:
+    how many units the tests of all runs have.
     """
 
     mean: float
@@ -130,13 +128,9 @@ class Estimate:
 
         A run's variance is v = s^2 + C. Runs of one repeat share no unit, so only the (S - k) / (S - 1) of all pairs
         that are of different repeats have a covariance, c = C (S - 1) / (S - k). With R repeats of k folds the mean
-        has the variance v / (R k) + (1 - 1 / R) c. With k = 1 every run is a repeat: s^2 / R + C.
-
-        Raises:
-            ValueError: a single repeat does not tell the covariance.
+        has the variance v / (R k) + (1 - 1 / R) c. With k = 1 every run is a repeat: s^2 / R + C. Of a single repeat
+        (runs = folds) c is not known.
         """
-        if self.runs <= folds:
-            raise ValueError(f"{self.runs} runs of {folds} folds: with a single repeat nothing is known of others")
         covariance = self.image_var * (self.runs - 1) / (self.runs - folds)
         runs = repeats * folds
         image_var = covariance * (runs - folds) / (runs - 1) if runs > 1 else 0.0
@@ -156,8 +150,8 @@ class Estimate:
         # Far beyond the limit the noncentral distribution is not computed.
         return float(distributions.nct.sf(limit, df, centre)) if centre < 30 else float(centre > limit)
 
-    def repeats_needed(self, difference: float, folds: int, level: float = LEVEL, power: float = POWER) -> float:
-        """The fewest repeats of all folds with which a true difference is shown with this power, on the same images.
+    def repeats_needed(self, difference: float, folds: int, level: float = LEVEL) -> float:
+        """The fewest repeats of all folds that show a true difference with power `POWER`, on the same images.
 
         Infinite where `MOST_REPEATS` fall short: the images are too few. NaN with a single repeat, which does not say
         how alike others would be.
@@ -166,10 +160,10 @@ class Estimate:
             return float("nan")
         fewest = 1 if folds > 1 else 2  # of which a spread between runs can be seen
         enough = (
-            n for n in range(fewest, MOST_REPEATS + 1) if self.repeated(n, folds).power(difference, level) >= power
+            n for n in range(fewest, MOST_REPEATS + 1) if self.repeated(n, folds).power(difference, level) >= POWER
         )
-        # Power grows with repeats: where the most fall short none is enough.
-        if not self.repeated(MOST_REPEATS, folds).power(difference, level) >= power:
+        # With many repeats only what the runs share is left: where the most fall short the images are too few.
+        if not self.repeated(MOST_REPEATS, folds).power(difference, level) >= POWER:
             return float("inf")
         return float(next(enough))
 

@@ -32,6 +32,11 @@ from pipelines.profile import Params
 from pipelines.runs.reading import check_same_settings, common_classes, get, read_runs
 
 SHOWN = 3  # classes in a warning
+SUMMARY = (
+    "acc_mean", "acc_sd", "acc_lo", "acc_hi", "acc_max", "balanced_mean", "balanced_lo", "balanced_hi", "auc_mean",
+    "auc_sd", "auc_lo", "auc_hi", "train_acc", "learned", "trainable", "total", "flops", "epoch_s", "best_epoch_mean",
+    "lr",
+)  # fmt: skip
 
 
 def summarise(params: Params) -> dict[str, dict]:
@@ -83,15 +88,13 @@ def summarise(params: Params) -> dict[str, dict]:
         "misclassified": wrong,
         "hard_scans": hard_scans.hard(wrong),
     }
-    for name, rows in content.items():
-        write_csv(params.results_dir / f"{name}.csv", schemas.frame(name, rows))
+    frames = {name: schemas.frame(name, rows) for name, rows in content.items()}
+    for name, frame in frames.items():
+        write_csv(params.results_dir / f"{name}.csv", frame)
     write_json(params.results_dir / "chosen.json", asdict(chosen))
-    write_json(
-        params.results_dir / "metrics.json",
-        headline(params, chosen, summary, schemas.frame("external", content["external"])),
-    )
+    write_json(params.results_dir / "metrics.json", headline(params, chosen, summary, frames["external"]))
     write_json(params.results_dir / "summary.json", summary)
-    named = schemas.frame("confusion", content["confusion"]).groupby(["method", "predicted"], sort=False)["count"].sum()
+    named = frames["confusion"].groupby(["method", "predicted"], sort=False)["count"].sum()
     for method, never in named[named == 0].groupby("method", sort=False):
         names = [repr(name) for _, name in never.index]
         told = ", ".join(names[:SHOWN]) + f" and {len(names) - SHOWN} classes more" * (len(names) > SHOWN)
@@ -172,12 +175,8 @@ def network(runs: list[dict]) -> Network:
     return Network(from_scratch, runs[0]["parameters"]["total"], train_accuracy(runs))
 
 
-def headline(
-    params: Params, chosen: Chosen, summary: dict[str, dict], elsewhere: pd.DataFrame
-) -> dict[str, float | None]:
-    """At most 16 numbers for `dvc exp show`, by short names: what is declared, or without it the profile's first
-    methods.
-    """
+def headline(params: Params, chosen: Chosen, summary: dict[str, dict], elsewhere: pd.DataFrame) -> dict:
+    """At most 16 numbers for `dvc exp show`, by short names: of what is declared, or the profile's first methods."""
     shown = chosen.methods or [method for method, figures in summary.items() if figures["seeds"]][:8]
     first = [method for method in dict.fromkeys([chosen.method, "full", "head-only", *shown]) if method in shown][:3]
     found = {f"acc.{method}": summary[method]["acc_mean"] for method in shown}
@@ -198,36 +197,21 @@ def method_summary(runs: list[dict], outcomes: list[Outcome]) -> dict:
     """One method's figures over its runs: means, sample standard deviations, 95 % intervals (see `stats`), costs."""
     if not runs:
         return {**dict.fromkeys(SUMMARY), "seeds": 0}
-    values = {}
+    values = dict(runs[0]["parameters"])
     for name, metric in (("acc", "accuracy"), ("balanced", "balanced_accuracy"), ("auc", "auc")):
-        found = tests.mean(outcomes, metric)
+        found, each = tests.mean(outcomes, metric), pd.Series([own.figure(metric)[0] for own in outcomes])
         lo, hi = found.share_interval(counted=tests.counted(outcomes, metric))
-        spread = np.std([own.figure(metric)[0] for own in outcomes], ddof=1) if found.runs > 1 else None
-        values |= {f"{name}_mean": found.mean, f"{name}_sd": spread, f"{name}_lo": lo, f"{name}_hi": hi}
-    epoch_s = [s for run in runs if (s := get(run, "timings.epoch_s")) is not None]
+        values |= {f"{name}_mean": found.mean, f"{name}_sd": each.std(), f"{name}_lo": lo, f"{name}_hi": hi}
     values |= {
         "acc_max": max(own.figure("accuracy")[0] for own in outcomes),
         "train_acc": train_accuracy(runs),
-        "trainable": runs[0]["parameters"]["trainable"],
-        "total": runs[0]["parameters"]["total"],
-        "flops": next((n for run in runs if (n := get(run, "parameters.flops")) is not None), None),
-        "epoch_s": np.median(epoch_s) if epoch_s else None,
+        "epoch_s": pd.Series([run["timings"]["epoch_s"] for run in runs], dtype=float).median(),
         "best_epoch_mean": np.mean([run["metrics"]["best_epoch"] for run in runs]),
         "lr": get(runs[0], "settings.train.lr"),
     }
-    labels = np.concatenate([own.labels for own in outcomes])
-    learned = network(runs).not_learned(np.bincount(labels).max() / len(labels)) is None
-    return {name: plain(values[name]) for name in SUMMARY if name != "learned"} | {
-        "learned": learned,
-        "seeds": len(runs),
-    }
-
-
-SUMMARY = (
-    "acc_mean", "acc_sd", "acc_lo", "acc_hi", "acc_max", "balanced_mean", "balanced_lo", "balanced_hi", "auc_mean",
-    "auc_sd", "auc_lo", "auc_hi", "train_acc", "learned", "trainable", "total", "flops", "epoch_s", "best_epoch_mean",
-    "lr",
-)  # fmt: skip
+    learned = network(runs).not_learned(tests.largest_class(outcomes)) is None
+    told = {name: plain(values[name]) for name in SUMMARY if name in values}
+    return told | {"learned": learned, "seeds": len(runs)}
 
 
 def plain(value):

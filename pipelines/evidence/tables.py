@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from sklearn.metrics import confusion_matrix
 
-from pipelines.evidence import measures
 from pipelines.evidence import outcomes as tests
 from pipelines.evidence.outcomes import Outcome
 from pipelines.files.errors import UserError
@@ -14,25 +14,21 @@ from pipelines.profile import Params
 from pipelines.runs.reading import get
 from pipelines.training import trials
 
-EVERY_RUN = {
-    "lr": "settings.train.lr",
-    "epochs": "settings.train.epochs",
-    "weights_sha256": "settings.weights_sha256",
-    "best_epoch": "metrics.best_epoch",
-    **{f"{split}_{name}": f"metrics.{split}.{name}" for split in ("val", "test") for name in ("acc", "auc", "loss")},
-    "trainable": "parameters.trainable",
-    "total": "parameters.total",
-    "flops": "parameters.flops",
-    "epoch_s": "timings.epoch_s",
-    "total_s": "timings.total_s",
-    "n_train": "data.train",
-    "n_val": "data.val",
-    "n_test": "data.test",
-    "fingerprint": "fingerprint",
-}
 ENVIRONMENT = (
     "python", "torch", "torchvision", "platform", "cpu", "threads", "gpu", "driver", "cuda", "commit", "dirty", "date",
 )  # fmt: skip
+EVERY_RUN = {
+    **{name: name for name in ("method", "seed", "fingerprint")},
+    **{name: f"settings.{name}" for name in ("family", "backbone", "weights", "weights_sha256")},
+    "lr": "settings.train.lr",
+    "epochs": "settings.train.epochs",
+    "best_epoch": "metrics.best_epoch",
+    **{f"{split}_{name}": f"metrics.{split}.{name}" for split in ("val", "test") for name in ("acc", "auc", "loss")},
+    **{name: f"parameters.{name}" for name in ("trainable", "total", "flops")},
+    **{name: f"timings.{name}" for name in ("epoch_s", "total_s")},
+    **{f"n_{split}": f"data.{split}" for split in ("train", "val", "test")},
+    **{name: f"environment.{name}" for name in ENVIRONMENT},
+}
 
 
 def run_rows(params: Params, runs: dict, holes: dict, test: dict[str, list[Outcome]]) -> list[dict]:
@@ -44,27 +40,25 @@ def run_rows(params: Params, runs: dict, holes: dict, test: dict[str, list[Outco
             if (method, seed) in runs:
                 found.append(_run_row(runs[method, seed], outcomes[seed]))
             else:
-                hole = _hole(params.settings(method), holes[method, seed])
-                found.append({"method": method, "seed": seed, **hole})
+                about = {"method": method, "seed": seed, **holes[method, seed]}
+                found.append(_hole_row(params.settings(method), about))
     return found
 
 
 def _run_row(run: dict, outcome: Outcome) -> dict:
-    row = {"method": run["method"], "seed": run["seed"], "status": "complete"}
-    row |= {name: run["settings"].get(name) for name in ("family", "backbone", "weights")}
-    row |= {name: get(run, key) for name, key in EVERY_RUN.items()}
-    row |= {name: run["environment"].get(name) for name in ENVIRONMENT}
-    row["train_acc"] = train_accuracy([run])
-    row["test_auc"] = outcome.figure("auc")[0]  # from the predictions, as in summary.json
-    return row | {"n_test_patients": tests.count_patients([outcome])}
+    row = {name: get(run, key) for name, key in EVERY_RUN.items()}
+    return row | {
+        "status": "complete", "train_acc": train_accuracy([run]), "n_test_patients": tests.count_patients([outcome]),
+        "test_auc": outcome.figure("auc")[0],  # from the predictions, as in summary.json
+    }  # fmt: skip
 
 
-def _hole(settings: dict, hole: dict) -> dict:
-    # As in the records: a hole's settings still say where on this machine the file lies.
-    weights = Path(settings["weights"]).name if settings.get("weights") else None
-    row = {"status": hole["status"], "family": settings.get("family"), "backbone": settings.get("backbone")}
-    # Of a message over several lines the first says what happened.
-    return row | {"weights": weights, "failure": hole["failure"].splitlines()[0] if hole["failure"] else None}
+def _hole_row(settings: dict, hole: dict) -> dict:
+    row = hole | {name: settings.get(name) for name in ("family", "backbone", "weights")}
+    if row["weights"]:  # as in the records; a hole's settings still say where on this machine the file lies
+        row["weights"] = Path(row["weights"]).name
+    row["failure"] = row["failure"].splitlines()[0]  # of several lines the first says what happened
+    return row
 
 
 def curves(runs: dict) -> pd.DataFrame:
@@ -101,9 +95,8 @@ def confusion(test: dict[str, list[Outcome]], classes: list[str]) -> list[dict]:
     rows = []
     for method, outcomes in test.items():
         if outcomes:
-            table = sum(
-                measures.confusion(own.labels, own.probabilities, np.ones((1, len(own.labels))))[0] for own in outcomes
-            )
+            every = range(len(classes))
+            table = sum(confusion_matrix(own.labels, own.probabilities.argmax(1), labels=every) for own in outcomes)
             rows += [
                 {"method": method, "true": classes[i], "predicted": classes[j], "count": int(count)}
                 for (i, j), count in np.ndenumerate(table)

@@ -6,11 +6,9 @@ and nothing else, and returns the paper's figure, what it should be or what foll
 yes, no, or in part. `of` and `than` pick rows of paper.csv by its columns, of OCTMNIST unless they name a data set.
 """
 
-from collections.abc import Mapping
 from decimal import ROUND_HALF_UP, Decimal
 from math import ceil, sqrt
 from pathlib import Path
-from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -21,7 +19,6 @@ from report.text import signed
 
 COUNTS = Path(__file__).with_name("counts.csv")
 YES, NO, OPEN = "yes", "no", "cannot be said"
-NONE: Mapping[str, str] = MappingProxyType({})
 
 
 class Sources(NamedTuple):
@@ -52,14 +49,15 @@ def sources(paper: pd.DataFrame) -> Sources:
     return Sources(paper, pd.read_csv(COUNTS).set_index("method").trainable.to_dict())
 
 
-def count(given: Sources, of: dict, named: Mapping[str, str] = NONE, other: Mapping[str, str] = NONE) -> Result:
+def count(given: Sources, of: dict, named: dict | None = None, other: dict | None = None) -> Result:
     """Millions of trained parameters against exact counts, rounded to the paper's two decimals.
 
     named: the methods of counts.csv that the paper's words allow, by what tells them apart; without any, the paper does
     not say enough. other: methods that its words exclude, shown for comparison.
     """
     figure = millions(given.figure(of, "trainable_m"))
-    methods = {**named, **other}
+    named, other = named or {}, other or {}
+    methods = named | other
     text = [f"{label} {given.counts[method]:,} ({given.millions(method)})" for label, method in methods.items()]
     own, others = (
         [label for label, method in group.items() if given.millions(method) == figure] for group in (named, other)
@@ -82,16 +80,14 @@ def convention(given: Sources, of: list[str], training_set: str, conventions: di
     text, whole = [], []
     for label, suffix in conventions.items():
         misses = [method for method in of if millions(stated[method]) != given.millions(method + suffix)]
-        text.append(f"{label} {len(of) - len(misses)} of {len(of)} counts fit")
-        text[-1] += f" (not {', '.join(misses)})" if misses else ""
+        lacking = f" (not {', '.join(misses)})" if misses else ""
+        text.append(f"{label} {len(of) - len(misses)} of {len(of)} counts fit{lacking}")
         whole += [] if misses else [label]
     agrees = YES if stated_is in whole else f"{NO}; {', '.join(whole)}" if whole else NO
     return Result(stated_is, "; ".join(text), agrees)
 
 
-def reduction(
-    given: Sources, of: dict, than: dict, column: str, least: float, than_column: str | None = None
-) -> Result:
+def reduction(given: Sources, of: dict, than: dict, column: str, least: float, than_column: str = "") -> Result:
     """1 - of / than of one column, or of two; agrees where it is `least` or more."""
     ours, theirs = given.figure(of, column), given.figure(than, than_column or column)
     less = 1 - ours / theirs

@@ -13,7 +13,7 @@ import yaml
 from pydantic import Field, ValidationError
 
 from pipelines.files.errors import UserError
-from pipelines.profile.schema import Section
+from pipelines.profile.base import Section, explain
 from report.claims.audit import CHECKS, Result, Sources, sources
 from report.claims.tests import WORDS, Cost, Elsewhere, Inference, Parameters, Test
 from report.reading import Results
@@ -83,13 +83,10 @@ def verdicts(results: Results) -> list[Verdict]:
     method = method_of_claims()
     found = []
     for claim in ledger(LEDGER).claims:
-        finding = claim.test.judge(results, method)
-        found.append(
-            Verdict(
-                id=claim.id, claim=claim.claim, where=claim.where, test=claim.test.words(), evidence=finding.evidence,
-                verdict=finding.verdict, scope=_scope(results, method, claim.test), takes=finding.takes,
-            )
-        )  # fmt: skip
+        finding, scope = claim.test.judge(results, method), _scope(results, method, claim.test)
+        found.append(Verdict(
+            id=claim.id, claim=claim.claim, where=claim.where, test=claim.test.words(), scope=scope, **vars(finding)
+        ))  # fmt: skip
     return found
 
 
@@ -99,12 +96,10 @@ def _scope(results: Results, method: str, test) -> str:
     if isinstance(test, Parameters):
         return f"the parameters of {backbone}"
     if isinstance(test, Inference | Cost):
-        rows = results.cost[results.cost.method == method]
-        if rows.empty:
+        networks = ", ".join(results.cost[results.cost.method == method].backbone.unique())
+        if not networks:
             return "nothing yet"
-        networks = ", ".join(dict.fromkeys(rows.backbone))
-        cost = isinstance(test, Cost)
-        return f"{networks} on {results.cost_machine}" if cost else f"the operators of {networks}"
+        return f"{networks} on {results.cost_machine}" if isinstance(test, Cost) else f"the operators of {networks}"
     if isinstance(test, Elsewhere):
         return "these data sets"
     data = {
@@ -124,7 +119,7 @@ def tally(found: list[Verdict]) -> str:
 
 def claims(results: Results, found: list[Verdict]) -> Table:
     """Every claim with its evidence and verdict."""
-    raw = pd.DataFrame([vars(verdict) for verdict in found])
+    raw = pd.DataFrame(found)
     text = pd.DataFrame({
         "Claim": raw.claim, "Verdict": raw.verdict, "Evidence here": raw.evidence,
         "What would decide it": raw.takes.where(raw.takes != "", DASH), "Said in": raw["where"],
@@ -169,10 +164,7 @@ def ledger(path: Path) -> Ledger:
     except (OSError, yaml.YAMLError) as error:
         raise UserError(f"{path}: not readable as YAML ({error})") from None
     except ValidationError as error:
-        told = [
-            f"{'.'.join(map(str, e['loc'])) or 'top level'}: {e['msg']}, found {e['input']!r}" for e in error.errors()
-        ]
-        raise UserError(f"{path}: {'; '.join(told)}") from None
+        raise UserError(explain(error, path, Ledger)) from None
     ids = [claim.id for claim in found.claims]
     if twice := sorted({name for name in ids if ids.count(name) > 1}):
         raise UserError(f"{path}: claims: id {', '.join(twice)} is there twice; each names one claim")

@@ -76,7 +76,7 @@ class Contrast(Section):
             return Finding("no contrast", NOT_TESTED, f"{method} and {self.against} are not both in this profile")
         row = rows.loc[rows.share.idxmax()]
         word = row[self.says]
-        if pd.isna(word) or word not in WORDS:
+        if word not in WORDS:
             return Finding("no verdict", NOT_TESTED, f"claims.yaml declares no {self.says} for {self.against}")
         reason = "" if pd.isna(row.reason) or word in (SUPPORTED, CONTRADICTED) else str(row.reason)
         if pd.isna(row.difference):
@@ -131,20 +131,19 @@ class Stability(Section):
         return f"Intervals of some of {names} below those of {self.against}, none above"
 
     def judge(self, results: Results, method: str) -> Finding:
-        rows = results.stability.dropna(subset=["value", "lo", "hi"]).set_index(["method", "measure"])
-        texts, sides = [], []
-        for name in self.measures:
-            if not {(method, name), (self.against, name)} <= set(rows.index):
-                continue
-            ours, theirs = rows.loc[(method, name)], rows.loc[(self.against, name)]
-            texts.append(f"{name.replace('_', ' ')} {_three(ours)} against {_three(theirs)}")
-            sides.append("lower" if ours.hi < theirs.lo else "higher" if ours.lo > theirs.hi else "open")
-        if not sides:
+        rows = results.stability.dropna(subset=["value", "lo", "hi"]).set_index("measure")
+        ours, theirs = rows[rows.method == method], rows[rows.method == self.against]
+        both = [name for name in self.measures if name in ours.index and name in theirs.index]
+        if not both:
             return Finding("no measure of both", NOT_TESTED, f"{method} and {self.against} with two runs or more each")
-        text = f"against {self.against}: {'; '.join(texts)}"
-        if ("lower" in sides) != ("higher" in sides):
-            return Finding(text, SUPPORTED if "lower" in sides else CONTRADICTED)
-        takes = "the measures disagree" if "lower" in sides else "more runs or epochs: the intervals overlap"
+        ours, theirs = ours.loc[both], theirs.loc[both]
+        pairs = zip(both, ours.itertuples(), theirs.itertuples(), strict=True)
+        told = [f"{name.replace('_', ' ')} {_three(own)} against {_three(other)}" for name, own, other in pairs]
+        text = f"against {self.against}: {'; '.join(told)}"
+        lower, higher = (ours.hi < theirs.lo).any(), (ours.lo > theirs.hi).any()
+        if lower != higher:
+            return Finding(text, SUPPORTED if lower else CONTRADICTED)
+        takes = "the measures disagree" if lower else "more runs or epochs: the intervals overlap"
         return Finding(text, INCONCLUSIVE, takes)
 
 
@@ -166,11 +165,10 @@ class Cost(Section):
         return f"{name} over full fine-tuning's, at most {self.at_most:g}, measured alone on the machine"
 
     def judge(self, results: Results, method: str) -> Finding:
-        column = f"{self.ratio}_ratio"
-        again = results.cost_growth
+        column, rows, again = f"{self.ratio}_ratio", results.cost, results.cost_growth
         again = again[again.sweep != "rank"].drop_duplicates(["method", *POINT])
-        again = again[_points(again).isin(_points(results.cost))]
-        rows = pd.concat([results.cost, again]) if len(again) else results.cost
+        if len(again) and len(rows):
+            rows = pd.concat([rows, again.merge(rows[["method", *POINT]].drop_duplicates())])
         rows = rows[(rows.method == method) & rows[column].notna()]
         if rows.empty:
             return Finding("not measured", NOT_TESTED, COST)
@@ -204,10 +202,9 @@ class Inference(Section):
     def judge(self, results: Results, method: str) -> Finding:
         rows = results.cost.dropna(subset=["inference_operators"])
         own, plain = rows[rows.method == method], rows[rows.method == self.against]
-        pairs = own.merge(plain, on=POINT, suffixes=("", "_plain")) if len(own) and len(plain) else own
-        if pairs.empty or "inference_operators_plain" not in pairs:
+        pairs = own.merge(plain, on=POINT, suffixes=("", "_plain")).drop_duplicates(["backbone", "image_size"])
+        if pairs.empty:
             return Finding("not measured", NOT_TESTED, COST)
-        pairs = pairs.drop_duplicates(["backbone", "image_size"])
         same = pairs.inference_operators == pairs.inference_operators_plain
         text = "; ".join(
             f"{row.backbone}, {row.image_size:.0f} px: {row.inference_flops:,.0f} FLOPs against "
@@ -220,11 +217,5 @@ class Inference(Section):
 Test = Annotated[Parameters | Contrast | Elsewhere | Stability | Cost | Inference, Field(discriminator="kind")]
 
 
-def _points(frame: pd.DataFrame) -> pd.Series:
-    """Of each row the method and at what it was measured, as one text."""
-    columns = frame[["method", *POINT]].astype({"image_size": float, "batch_size": float}).map(str)
-    return columns.agg(" ".join, axis=1) if len(frame) else pd.Series(dtype=str)
-
-
-def _three(row: pd.Series) -> str:
+def _three(row) -> str:
     return f"{row.value:.4f} {interval(row.lo, row.hi)}"

@@ -19,12 +19,9 @@ FORMS = {
 
 @dataclass(frozen=True)
 class Explained:
-    """M images seen by A methods (see `pipelines.evidence.explaining.explain`).
+    """M images seen by A methods: the content of explain.npz, see `pipelines.evidence.explaining.explain`.
 
-    images: (M, H, W) or (M, H, W, 3) uint8. indices, labels: (M,). shows: (M,) 'agreement' or 'disagreement'.
-    methods: (A,). predicted: (A, M) class numbers. probability: (A, M), of the class named. classes: names.
-    maps: A arrays (M, h, w) uint8, 255 at the strongest evidence of an image. seed: of the runs shown. pool: how many
-    test images were chosen from.
+    maps: A arrays (M, h, w) uint8, 255 at the strongest evidence of an image.
     """
 
     images: np.ndarray
@@ -46,8 +43,7 @@ def read_explained(path: Path, methods: Collection[str]) -> Explained | None:
     Raises:
         UserError: the file is damaged, or shows a method that the results do not have.
     """
-    with _reading(path):
-        found = arrays.read_npz(path) if path.is_file() else {}
+    with _reading(path) as found:
         if not found:
             return None
         names, images = found["methods"].tolist(), found["images"]
@@ -68,8 +64,7 @@ def read_scans(path: Path) -> dict[int, np.ndarray]:
     Raises:
         UserError: the file is damaged.
     """
-    with _reading(path):
-        found = arrays.read_npz(path) if path.is_file() else {}
+    with _reading(path) as found:
         if not found:
             return {}
         arrays.check_forms(found, {"image": "iu n", "pixels": _pixels(found["pixels"])})
@@ -84,6 +79,6 @@ def _pixels(images: np.ndarray) -> str:
 @contextmanager
 def _reading(path: Path):
     try:
-        yield
+        yield arrays.read_npz(path) if path.is_file() else {}
     except (arrays.ArrayError, KeyError) as error:  # KeyError: an array that is not there
         raise UserError(f"{path}: not what that stage writes ({error}); {AGAIN}") from None

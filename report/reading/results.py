@@ -196,8 +196,7 @@ class Results:
 
     def describe(self, split: str) -> str:
         """Profile, data, and the numbers of seeds and of the split's images."""
-        name = {"val": "validation"}.get(split, split)
-        images = f"{span(self.complete[f'n_{split}'])} {name} images a seed"
+        images = f"{span(self.complete[f'n_{split}'])} {'validation' if split == 'val' else split} images a seed"
         return f"{self.origin}, {span(self.methods.seeds)} seeds, {images}"
 
     @property
@@ -232,14 +231,10 @@ def load(directory: Path) -> Results:
     """
     directory = Path(directory)
     summary = read_json(directory / "summary.json", "run `python -m pipelines.summarise`")
-    names = [field.name for field in fields(Results) if field.type is pd.DataFrame]
-    tables = {
-        name: schemas.read(directory, name)
-        if name in NEEDED or (directory / f"{name}.csv").is_file()
-        else schemas.frame(name, [])
-        for name in names
-        if name in schemas.TABLES
-    }
+    tables = {}
+    for name in (field.name for field in fields(Results) if field.name in schemas.TABLES):
+        there = name in NEEDED or (directory / f"{name}.csv").is_file()
+        tables[name] = schemas.read(directory, name) if there else schemas.frame(name, [])
     card = directory / "data" / "card.json"
     methods = _methods(directory, summary, tables["runs"], tables["labels"])
     return Results(

@@ -34,11 +34,11 @@ def test_what_is_declared():
     [
         ({"margin": 2}, r"declared.margin: .* less than 1, found 2"),
         ({"against": {}}, "declared.against: .* at least 1 item"),
-        ({"against": {"full": {}}}, "declared.against.full.accuracy: Field required"),
+        ({"against": {"full": {}}}, "missing key 'declared.against.full.accuracy'"),
         ({"against": {"full": {"accuracy": "some"}}}, "declared.against.full.accuracy"),
         ({"against": {f"m{i}": {"accuracy": 0.1} for i in range(9)}}, "at most 8 items"),
         ({"against": {"colora-blocks2-5": {"accuracy": 0.1}}}, "is the method itself"),
-        ({"sizes": 1}, "declared.sizes: Extra inputs"),
+        ({"sizes": 1}, "unknown key 'declared.sizes'"),
     ],
 )
 def test_what_is_declared_wrongly_is_named(tmp_path, change, message):

@@ -138,9 +138,9 @@ def test_a_series_is_what_differs_in_share_epochs_and_rate_alone():
         }
     )
     assert found == {
-        "blocks2-5": ["blocks2-5-10", "half", "blocks2-5"],
-        "blocks2-5-50": ["blocks2-5-50"],
-        "large": ["large"],
+        "blocks2-5": {0.1: "blocks2-5-10", 0.5: "half", 1.0: "blocks2-5"},
+        "blocks2-5-50": {0.5: "blocks2-5-50"},
+        "large": {0.1: "large"},
     }
 
 
@@ -154,7 +154,7 @@ def test_the_labels_profile_has_every_series_on_every_share(workdir):
     resolved = {method: params.settings(method) for method in params.method}
     asked = [*params.data.shares, 1]
     for methods in shares.series_of(resolved).values():
-        train = [resolved[method]["train"] for method in methods]
+        train = [resolved[method]["train"] for method in methods.values()]
         assert [own["share"] for own in train] == asked
         assert [own["epochs"] for own in train] == [round(8 / share**0.5) for share in asked]
         assert len({own["lr"] for own in train}) == 1

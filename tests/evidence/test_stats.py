@@ -162,8 +162,6 @@ def test_more_repeats_than_there_are():
     assert four.se**2 == pytest.approx(variance / 20 + (1 - 1 / 4) * covariance)
     shared = made(runs=4, run_var=0.01, image_var=0.002).repeated(8, 1)  # one test set: C stays, s^2 / S shrinks
     assert (shared.run_var, shared.image_var) == pytest.approx((0.01, 0.002))
-    with pytest.raises(ValueError, match="single repeat"):
-        made(runs=5).repeated(2, 5)
 
 
 def test_error_distribution_has_its_limits():
