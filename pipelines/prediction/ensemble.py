@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from tqdm import tqdm
 
 from pipelines.data import external
 from pipelines.data.prepared import Prepared
@@ -92,8 +93,6 @@ def predict(ensemble: Ensemble, files: Sequence[Path]) -> tuple[np.ndarray, np.n
 
     With a progress bar on a terminal. A file that cannot be read is told on stderr, a line each; the others go on.
     """
-    from tqdm import tqdm
-
     places, brightest, found = [], 0, [np.empty((len(ensemble.seeds), 0, len(ensemble.classes)), np.float32)]
     with tqdm(total=len(files), unit="image", disable=None, leave=False) as bar:
         for batch in images.batches(files, ensemble.preprocessing, ensemble.recipe.eval_batch_size):

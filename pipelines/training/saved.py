@@ -8,6 +8,7 @@ adapter_*            instead of it for CoLoRA: a folder that `colora.load_adapte
 import shutil
 from pathlib import Path
 
+import safetensors.torch
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -54,8 +55,6 @@ def save(params: Params, record: Record, recipe: Train, model: torch.nn.Module, 
     By default only what training changed is kept where something is frozen. A merge-reset CoLoRA network, whose frozen
     kernels moved, is kept whole whatever `train.keep` says.
     """
-    from safetensors.torch import save as to_bytes
-
     folder = params.model_dir(record.method, record.seed)
     shutil.rmtree(folder, ignore_errors=True)  # of an earlier run
     keep = recipe.keep or ("all" if all(p.requires_grad for p in model.parameters()) else "adapter")
@@ -77,7 +76,7 @@ def save(params: Params, record: Record, recipe: Train, model: torch.nn.Module, 
         changed = {name for name, p in model.named_parameters() if p.requires_grad or keep == "all"}
         changed |= {name for name, _ in model.named_buffers()}
         tensors = {k: v.detach().contiguous().cpu() for k, v in model.state_dict().items() if k in changed}
-        records.write_atomically(folder / WEIGHTS, lambda file: file.write(to_bytes(tensors)))
+        records.write_atomically(folder / WEIGHTS, lambda file: file.write(safetensors.torch.save(tensors)))
     records.write_json(folder / CARD, card.model_dump())
 
 
@@ -119,13 +118,8 @@ def load(
         settings["weights"] = _starting_weights(params, card)
     with torch.random.fork_rng(devices=[]):
         seed_everything(card.seed, 0)  # as before training: where the starting weights are random, these are they
-        model = baselines.build(
-            card.method,
-            settings,
-            num_classes=len(card.classes),
-            image_size=card.image_size,
-            weights="random" if whole else None,
-        )
+        sizes = {"num_classes": len(card.classes), "image_size": card.image_size}
+        model = baselines.build(card.method, settings, **sizes, weights="random" if whole else None)
     if (folder / WEIGHTS).is_file():
         _load_state(model, folder / WEIGHTS, whole)
     else:
@@ -150,12 +144,9 @@ def _starting_weights(params: Params, card: ModelCard) -> str:
 
 
 def _load_state(model, path: Path, whole: bool) -> None:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
     try:
-        tensors = load_file(path)
-    except (SafetensorError, OSError) as error:
+        tensors = safetensors.torch.load_file(path)
+    except (safetensors.SafetensorError, OSError) as error:
         raise UserError(f"{path}: not readable as safetensors ({error}); train the run again") from None
     missing, unexpected = model.load_state_dict(tensors, strict=False)
     trained = {name for name, p in model.named_parameters() if p.requires_grad or whole}
