@@ -128,15 +128,9 @@ def _options(params: Params) -> dict:
 def _kept_file(params: Params, lineup, options: dict, environment: dict) -> Path:
     """Where the results of contenders measured together are kept until all are there."""
     code = {file for contender in lineup for file in code_files(contender.settings["family"])}
+    code |= {ROOT / "pipelines" / "costs" / name for name in OWN_CODE}
     machine = {key: environment[key] for key in ("torch", "cpu", "threads", "gpu", "cuda", "driver")}
-    identity = sha256_json(
-        {
-            "lineup": [vars(contender) for contender in lineup],
-            "options": options,
-            "machine": machine,
-            "code": code_hash(sorted(code | {ROOT / "pipelines" / "costs" / name for name in OWN_CODE})),
-        }
-    )
+    identity = sha256_json([[vars(contender) for contender in lineup], options, machine, code_hash(sorted(code))])
     return Path("checkpoints") / params.profile / "cost" / f"{identity}.json"
 
 
