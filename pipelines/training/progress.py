@@ -1,5 +1,7 @@
 """What one can see of a run while it trains: a bar on a terminal, else a line an epoch; and curves on disk."""
 
+import csv
+import io
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -52,9 +54,12 @@ def epoch_log(params: Params, title: str, path: Path, epochs: int) -> Iterator[C
 
 def curves(rows: list[dict], *, header: bool = True) -> str:
     """Rows as CSV, numbers with all their digits."""
-    import pandas as pd
-
-    return pd.DataFrame(rows).to_csv(index=False, lineterminator="\n", na_rep="nan", header=header)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, rows[0], lineterminator="\n")
+    if header:
+        writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
 
 
 def _logger(name: str, params: Params, title: str, stack: ExitStack) -> Callable[[dict], None]:
