@@ -22,10 +22,10 @@ def main(argv=None):
     _cli.add_device(parser)
     args = parser.parse_args(argv)
 
-    from pipelines.prediction import predicting
+    from pipelines.prediction import ensemble
     from pipelines.profile import load
 
-    lost = predicting.predict(
+    lost = ensemble.write_predictions(
         load(args.profile_file), args.method, args.places, args.out, seeds=args.seed, device=args.device,
         merged=args.merged,
     )  # fmt: skip

@@ -22,10 +22,10 @@ def main(argv=None):
     from pipelines.training import checking, tuning
 
     params, failed = load(args.profile_file), 0
-    left = [m for m in args.method or params.method if not tuning.is_chosen(params, m)]
-    if left:
+    methods = args.method or params.method
+    if left := [method for method in methods if not tuning.is_chosen(params, method)]:
         checking.check(params, left, args.device)
-    for method in args.method or params.method:  # one method's failure does not cost the others their trials
+    for method in methods:  # one method's failure does not cost the others their trials
         try:
             tuning.tune_method(params, method, args.device)
         except UserError as error:

@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from pipelines.costs import costing, layer_cases, layer_costs, layer_packages, measure
+from pipelines.costs import costing, layer_cases, layer_costs, measure
 from pipelines.evidence import schemas
 from pipelines.profile import Params
 from tests.conftest import tiny_params
@@ -112,4 +112,4 @@ def test_a_package_that_is_missing_is_left_out_with_a_reason(monkeypatch, packag
 
 
 def test_every_package_has_a_case_and_every_case_a_package():
-    assert {case.package for case in layer_cases.BESIDE} == set(layer_packages.PACKAGES)
+    assert {case.package for case in layer_cases.BESIDE} == set(layer_cases.PACKAGES)

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines import plan
-from pipelines.costs import schedule
-from pipelines.costs.schedule import Work
+from pipelines.costs import forecast
+from pipelines.costs.forecast import Work
 from pipelines.evidence import schemas
 from pipelines.files import records
 from pipelines.profile import compose
@@ -152,14 +152,14 @@ def test_without_a_gpu_it_is_a_device(planned, environment):
 
 def test_grahams_worst_case_of_two():
     """3, 3, 2, 2, 2 on two: 7 hours where 6 would do, the ratio 4/3 - 1/6."""
-    assert schedule.makespan([Work("a", 0.0, (3.0, 2.0, 2.0)), Work("b", 0.0, (2.0, 3.0))], 2) == 7
+    assert forecast.makespan([Work("a", 0.0, (3.0, 2.0, 2.0)), Work("b", 0.0, (2.0, 3.0))], 2) == 7
 
 
 def test_what_ends_last_goes_first():
     """The method with the long run is tuned before the others, and the long run precedes its siblings."""
     methods = [Work("a", 1.0, (1.0,)), Work("b", 1.0, (1.0,)), Work("c", 1.0, (10.0,))]
-    assert schedule.makespan(methods, 2) == 11  # 12 with c's tuning after the others'
-    assert schedule.makespan([Work("d", 1.0, (1.0, 1.0, 5.0))], 2) == 6  # 7 with the short runs first
+    assert forecast.makespan(methods, 2) == 11  # 12 with c's tuning after the others'
+    assert forecast.makespan([Work("d", 1.0, (1.0, 1.0, 5.0))], 2) == 6  # 7 with the short runs first
 
 
 @given(st.lists(hours, min_size=1, max_size=7), st.integers(1, 3))
@@ -168,7 +168,7 @@ def test_without_tuning_it_is_near_the_best(runs, gpus):
         max(sum(run for run, own in zip(runs, places) if own == gpu) for gpu in range(gpus))
         for places in itertools.product(range(gpus), repeat=len(runs))
     )
-    found = schedule.makespan(works_of([(0, [run]) for run in runs]), gpus)
+    found = forecast.makespan(works_of([(0, [run]) for run in runs]), gpus)
     assert best <= found <= (4 / 3 - 1 / (3 * gpus)) * best + 1e-9
 
 
@@ -178,19 +178,19 @@ def test_hours_lie_between_their_bounds(drawn, gpus):
     works = works_of(drawn)
     total = sum(tuning + sum(runs) for tuning, runs in drawn)
     chain = max(tuning + max(runs) for tuning, runs in drawn)
-    found = schedule.makespan(works, gpus)
+    found = forecast.makespan(works, gpus)
     assert max(total / gpus, chain) - 1e-9 <= found <= total / gpus + (1 - 1 / gpus) * chain + 1e-9
-    assert schedule.makespan(works, 1) == total
-    line = schedule.planned(works, gpus)
+    assert forecast.makespan(works, 1) == total
+    line = forecast.planned(works, gpus)
     assert line["work_h"] == pytest.approx(total / gpus) and line["chain_h"] == chain
     assert (line["bounded_by"] == "all work") == (total / gpus >= chain)
 
 
 @given(some_works)
 def test_the_most_gpus_that_help(drawn):
-    works, most = works_of(drawn), schedule.most_gpus(works_of(drawn))
+    works, most = works_of(drawn), forecast.most_gpus(works_of(drawn))
     chain = max(tuning + max(runs) for tuning, runs in drawn)
-    assert [schedule.makespan(works, gpus) == chain for gpus in range(1, most + 1)] == [False] * (most - 1) + [True]
+    assert [forecast.makespan(works, gpus) == chain for gpus in range(1, most + 1)] == [False] * (most - 1) + [True]
 
 
 # Errors

@@ -8,7 +8,7 @@ import pytest
 
 from pipelines.files.errors import UserError
 from pipelines.profile import Params
-from pipelines.training.progress import EpochLog
+from pipelines.training.progress import epoch_log
 from tests.conftest import tiny_params
 
 ROWS = [{"epoch": e, "train_loss": 1 / e, "val_acc": e / 10} for e in (1, 2, 3)]
@@ -16,12 +16,12 @@ ROWS = [{"epoch": e, "train_loss": 1 / e, "val_acc": e / 10} for e in (1, 2, 3)]
 
 def test_rows_are_on_disk_as_they_come_and_a_resumed_run_goes_on_with_the_file(workdir, capsys):
     params, path = Params(**tiny_params()), workdir / "checkpoints" / "0.csv"
-    with EpochLog(params, "full seed 0", path, 3) as log:
-        log.on_epoch(ROWS[0])
+    with epoch_log(params, "full seed 0", path, 3) as on_epoch:
+        on_epoch(ROWS[0])
         assert len(list(csv.DictReader(path.read_text().splitlines()))) == 1
-    with EpochLog(params, "full seed 0", path, 3) as log:
-        log.on_epoch(ROWS[1])
-        log.on_epoch(ROWS[2])
+    with epoch_log(params, "full seed 0", path, 3) as on_epoch:
+        on_epoch(ROWS[1])
+        on_epoch(ROWS[2])
     assert [row["epoch"] for row in csv.DictReader(path.read_text().splitlines())] == ["1", "2", "3"]
     out = capsys.readouterr().out
     assert "full seed 0: epoch 1 of 3, loss 1.000" in out and "resumed after epoch 1" in out
@@ -47,9 +47,9 @@ def test_a_logger_gets_every_row_and_one_that_is_not_installed_is_named(workdir,
     module.Live = Live
     monkeypatch.setitem(sys.modules, "dvclive", module)
     params = Params(**tiny_params(log=["dvclive"]))
-    with EpochLog(params, "full seed 0", workdir / "0.csv", 3) as log:
-        log.on_epoch(ROWS[0])
+    with epoch_log(params, "full seed 0", workdir / "0.csv", 3) as on_epoch:
+        on_epoch(ROWS[0])
     assert logged == [*ROWS[0].items(), "step", "end"]
     monkeypatch.setitem(sys.modules, "dvclive", None)
     with pytest.raises(UserError, match="log: dvclive needs the package 'dvclive'"):
-        EpochLog(params, "full seed 0", workdir / "0.csv", 3)
+        epoch_log(params, "full seed 0", workdir / "0.csv", 3).__enter__()

@@ -8,7 +8,7 @@ import yaml
 from pipelines import cost, evaluate, train
 from pipelines.files import records
 from pipelines.profile import Params, ParamsError
-from pipelines.training import counting, runner, tuning
+from pipelines.training import counting, runner, saved, tuning
 from tests.conftest import tiny_params
 
 
@@ -79,7 +79,7 @@ def test_an_interrupt_among_a_runs_files_leaves_no_record_of_the_run_before(prep
     runner.run_method(params, "head-only", [0])
     changed = profile(workdir, train={"epochs": 1, "batch_size": 16, "lr": 2e-3, "input": "unit"})
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(runner, "_keep", lambda *given: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(saved, "save", lambda *given: (_ for _ in ()).throw(KeyboardInterrupt))
         runner.run_method(changed, "head-only", [0])
     assert not (params.run_dir("head-only", 0) / "record.json").exists()
     runner.run_method(params, "head-only", [0])

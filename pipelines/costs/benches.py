@@ -1,6 +1,7 @@
 """Contenders set up for measuring, and the figures that come of their rounds and processes."""
 
 import copy
+import functools
 import math
 import statistics
 
@@ -13,7 +14,7 @@ import colora
 from colora.conv import ColoraConv2d
 from pipelines.costs import contenders, measure
 from pipelines.costs.contenders import Contender
-from pipelines.costs.measure import MIB, NAN, median_interval
+from pipelines.costs.measure import MIB, NAN, median_interval, process_interval, with_limits
 from pipelines.data.images import Batches, Prepared
 from pipelines.training import loop, parallel, step
 from pipelines.training.loaders import batches_of
@@ -45,7 +46,6 @@ class Bench:
         if inference_batch and not contender.form and any(isinstance(m, ColoraConv2d) for m in self.model.modules()):
             self.merged = colora.merge_and_unload(copy.deepcopy(self.model))
         self.images, self.labels = self._batch(self.train.batch_size, num_classes)
-        self.requests = {size: self._batch(size, num_classes)[0] for size in (1, inference_batch) if inference_batch}
         self.loss = step.Loss(self.train)
         self.optimizer = step.make_optimizer(self.model, self.train, device)
         self.replica = parallel.Replica(
@@ -55,7 +55,7 @@ class Bench:
         self.block = measure.times_for(block_s, self.steps(1))
         several = self.train.batch_size > 1  # a last batch of one image would join the one before
         self.fed = self._fed(num_classes) if inference_batch and contender.role == "method" and several else None
-        self.calls = {key: self._calls(*key) for key in self._kinds()}
+        self.requests = dict(self._requests(inference_batch)) if inference_batch else {}
 
     def _batch(self, size, num_classes):
         size = (size, 3, self.contender.image_size, self.contender.image_size)
@@ -75,9 +75,10 @@ class Bench:
         over, where none are given.
         """
         batches = batches or [(self.images, self.labels)] * count
-        return (
-            loop.one_epoch(self.replica, batches, self.optimizer, None, self.train, self.device, self.loss)[0] / count
-        )
+        return self._epoch(self.replica, batches)[0] / count
+
+    def _epoch(self, replica, batches):
+        return loop.one_epoch(replica, batches, self.optimizer, None, self.train, self.device, self.loss)
 
     def peak_bytes(self) -> int:
         """Peak memory of a training step, network, optimizer's state and batch included."""
@@ -89,13 +90,8 @@ class Bench:
     def flops(self) -> tuple[int, int]:
         """Of the forward pass of one image, and of a training step."""
         eager = parallel.Replica(self.model, self.device, micro_batch=None, compile=False)
-        one = [(self.images, self.labels)]
-        step = measure.flops(
-            lambda: loop.one_epoch(eager, one, self.optimizer, None, self.train, self.device, self.loss)
-        )
-        self.model.eval()
-        with torch.no_grad():
-            return measure.flops(lambda: self.model(self.images[:1])), step
+        step = measure.flops(lambda: self._epoch(eager, [(self.images, self.labels)]))
+        return measure.flops(self._one_image(self.model)), step
 
     def deployed(self) -> tuple[int, str]:
         """FLOPs and operators of one image through the network as it is deployed: merged, where anything merges.
@@ -104,25 +100,25 @@ class Bench:
         """
         if not self.inference_batch:
             return NAN, ""
-        model = (self.merged or self.model).eval()
-
-        def call():
-            with torch.no_grad():
-                model(self.images[:1])
-
+        call = self._one_image(self.merged or self.model)
         return measure.flops(call), measure.operators(call)
 
-    def _kinds(self):
-        merged = [False] + [True] * (self.merged is not None)
-        return [(size, form) for size in self.requests for form in merged]
+    def _one_image(self, model):
+        model.eval()
+        return torch.no_grad()(lambda: model(self.images[:1]))
 
-    def _calls(self, size: int, merged: bool) -> int:
-        self._infer(size, merged, WARM_UP)
-        return measure.times_for(self.block_s / 2, self._infer(size, merged, 1))
+    def _requests(self, inference_batch: int):
+        """Of each kind of request its reading's name, what times so many calls, and how many calls make a block."""
+        for size in (1, inference_batch):
+            images, _ = self._batch(size, 1)
+            for merged, model in enumerate((self.model, self.merged)):
+                if model is not None:
+                    infer = functools.partial(self._infer, model, images)
+                    infer(WARM_UP)
+                    yield _reading(size, merged), (infer, measure.times_for(self.block_s / 2, infer(1)))
 
-    def _infer(self, size: int, merged: bool, times: int) -> float:
-        model = (self.merged if merged else self.model).eval()
-        images = self.requests[size]
+    def _infer(self, model, images, times: int) -> float:
+        model.eval()
 
         def call():
             with torch.inference_mode(), step.autocast(self.train, self.device):
@@ -137,10 +133,10 @@ class Bench:
         found = {"step": self.steps(self.block)}
         if self.fed:
             found["fed"] = self.steps(self.block, self.fed.shuffled(torch.Generator().manual_seed(0)))
-        for (size, merged), times in self.calls.items():
+        for reading, (infer, times) in self.requests.items():
             if times > 1:
-                self._infer(size, merged, 1)
-            found[_reading(size, merged)] = self._infer(size, merged, times)
+                infer(1)
+            found[reading] = infer(times)
         return found
 
 
@@ -174,32 +170,28 @@ def measure_all(
         of a large matrix product, convolution and copy, "left_out": reasons by name.
     """
     device = step.pick_device(device, deterministic=deterministic)
-    benches, left_out = [], {}
+    benches, left_out = {}, {}
     if any(contender.train.compile for contender in lineup):
         torch._dynamo.reset()  # what earlier groups compiled counts against the limit too,
         torch._dynamo.config.recompile_limit = 8 * len(lineup)  # beyond which networks run uncompiled
     for contender in tqdm(lineup, desc=f"{label}: setting up", disable=None, leave=False):
         try:
             bench = Bench(contender, device, num_classes=num_classes, block_s=block_s, inference_batch=inference_batch)
-            still = {"peak": bench.peak_bytes(), "flops": bench.flops(), "deployed": bench.deployed()}
+            benches[bench] = {"peak": bench.peak_bytes(), "flops": bench.flops(), "deployed": bench.deployed()}
         except (contenders.LeftOut, torch.OutOfMemoryError, TorchDynamoException) as error:
             reason = f"out of memory on {device}" if isinstance(error, torch.OutOfMemoryError) else str(error)
             reason = " ".join(reason.strip().splitlines()[:2])  # a compiler's goes on for pages
             left_out[contender.name] = reason
             bench = None  # and with it the network, before the next is built
             print(f"{label}: {contender.name} left out: {reason}", flush=True)
-            continue
-        benches.append((bench, still))
-    found = [bench.contender for bench, _ in benches]
+    found = [bench.contender for bench in benches]
     dtypes = {c.train.precision: getattr(torch, c.train.precision) for c in found}
     works, amounts = measure.ceilings(dtypes.values(), device)
-    works |= {str(place): bench.round for place, (bench, _) in enumerate(benches)}
-    with tqdm(total=rounds, desc=label, unit="round", disable=None, leave=False) as bar:
-        readings = measure.rounds(works, rounds, seed=seed, on_round=bar.update)
+    readings = measure.rounds(works | {bench: bench.round for bench in benches}, rounds, seed, label)
     speed = {name: [amount / s for s in readings[name]["s"]] for name, amount in amounts.items()}
-    measured = [{**still, **readings[str(place)]} for place, (_, still) in enumerate(benches)]
+    measured = [still | readings[bench] for bench, still in benches.items()]
     rows = []
-    for (bench, _), own in zip(benches, measured, strict=True):
+    for bench, own in zip(benches, measured, strict=True):
         reference = contenders.full_beside(bench.contender, found)
         whole = None if reference is None else measured[found.index(reference)]
         precision = bench.train.precision
@@ -235,7 +227,7 @@ def _over(records: list[dict]) -> dict:
     for name in [name for name, value in out.items() if isinstance(value, float)]:
         values = [record[name] for record in records]
         if f"{name}_lo" in out:
-            out |= dict(zip((name, f"{name}_lo", f"{name}_hi"), measure.process_interval(values), strict=True))
+            out |= with_limits(name, values, process_interval)
         elif not name.endswith(("_lo", "_hi")):
             out[name] = statistics.median(values)
     return out
@@ -262,9 +254,7 @@ def _row(bench: Bench, own: dict, whole: dict | None, best: list[float], images:
         "rank": contender.settings.get("rank", NAN), "inference_batch": inference_batch or NAN,
         **_ratio("input_ratio", own, own if bench.fed else None, "fed", "step"),
     }  # fmt: skip
-    for request, prefix in ((1, "inference"), (inference_batch, "inference_batch")):
-        if not inference_batch:
-            continue
+    for request, prefix in ((1, "inference"), (inference_batch, "inference_batch")) if inference_batch else ():
         for merged, name in ((False, "ms"), (True, "merged_ms")):
             row[f"{prefix}_{name}"] = 1000 * median_interval(own.get(_reading(request, merged), []))[0]
         deployed = _reading(request, bench.merged is not None)
@@ -274,5 +264,4 @@ def _row(bench: Bench, own: dict, whole: dict | None, best: list[float], images:
 
 def _ratio(name: str, readings: dict, whole: dict | None, mine: str, theirs: str) -> dict:
     """Median and interval of the ratios within rounds."""
-    values = () if whole is None else [a / b for a, b in zip(readings[mine], whole[theirs], strict=True)]
-    return dict(zip((name, f"{name}_lo", f"{name}_hi"), median_interval(values), strict=True))
+    return with_limits(name, [a / b for a, b in zip(readings[mine], whole[theirs], strict=True)] if whole else [])

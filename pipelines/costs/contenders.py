@@ -11,7 +11,6 @@ from colora.conv import ColoraConv2d
 from pipelines.profile import Params, ParamsError, Train
 
 PEFT_RANK = 8
-TRAINED_ALIKE = ("batch_size", "precision", "compile")
 
 
 class LeftOut(ValueError):
@@ -50,7 +49,8 @@ class Contender:
         """What two contenders share when their costs may be related: backbone, image and batch size, precision, and
         whether it is compiled.
         """
-        return self.settings["backbone"], self.image_size, *(getattr(self.train, key) for key in TRAINED_ALIKE)
+        train = self.train
+        return self.settings["backbone"], self.image_size, train.batch_size, train.precision, train.compile
 
 
 def lineup(params: Params, methods: list[str], *, image_size: int, batch_size: int) -> list[Contender]:
@@ -59,12 +59,20 @@ def lineup(params: Params, methods: list[str], *, image_size: int, batch_size: i
     is left out.
 
     Raises:
-        ParamsError: a method that is not there.
+        ParamsError: a method that is not there, or `cost.references_of` names what is no CoLoRA method of the profile.
     """
     found = [_method(params, method, image_size, batch_size) for method in methods]
     adapted = [c for c in found if families()[c.family].kind == "adapt"]
+    wanted = params.cost.references_of if params.cost else None
+    if wanted is None:
+        wanted = {c.settings["backbone"]: c.name for c in reversed(found) if c.family == "colora"}.values()
+    for name in wanted:
+        if params.settings(name)["family"] != "colora":
+            raise ParamsError(
+                f"cost.references_of: {name!r} is no CoLoRA method; reference implementations stand beside those only"
+            )
     for contender in adapted:
-        if contender.name in references_of(params, found):
+        if contender.name in wanted:
             found += _references(contender, found)
     for contender in adapted:
         if full_beside(contender, found) is None:
@@ -88,32 +96,12 @@ def growth(params: Params) -> list[Contender]:
         found += [replace(_method(params, method, size, value), sweep="batch") for value in asked.batch_sizes]
         found += [replace(_method(params, method, value, batch), sweep="image") for value in asked.image_sizes]
         if "rank" in own.settings:
-            found += [replace(own, settings=_at_rank(own.settings, value)) for value in asked.ranks]
+            for rank in asked.ranks:
+                changed = {"rank": rank, "alpha": own.settings["alpha"] * rank / own.settings["rank"]}
+                found.append(replace(own, settings=own.settings | changed))
         elif asked.ranks:
             found.append(own)
     return found
-
-
-def _at_rank(settings: dict, rank: int) -> dict:
-    return {**settings, "rank": rank, "alpha": settings["alpha"] * rank / settings["rank"]}
-
-
-def references_of(params: Params, found: list[Contender]) -> list[str]:
-    """The CoLoRA methods that get reference implementations.
-
-    Raises:
-        ParamsError: `cost.references_of` names what is no CoLoRA method of the profile.
-    """
-    wanted = params.cost.references_of if params.cost else None
-    if wanted is None:
-        first = {c.settings["backbone"]: c.name for c in reversed(found) if c.family == "colora" and c.role == "method"}
-        return list(first.values())
-    for name in wanted:
-        if params.settings(name)["family"] != "colora":
-            raise ParamsError(
-                f"cost.references_of: {name!r} is no CoLoRA method; reference implementations stand beside those only"
-            )
-    return wanted
 
 
 def full_beside(contender: Contender, among: list[Contender]) -> Contender | None:
@@ -131,11 +119,8 @@ def _method(params: Params, method: str, image_size: int, batch_size: int) -> Co
 
 
 def _references(colora: Contender, found: list[Contender]) -> list[Contender]:
-    role = {"role": "reference", "of": colora.name}
-    beside = [
-        replace(colora, name=f"{colora.name}-two-branch", form="two-branch", **role),
-        replace(colora, name=f"{colora.name}-peft-lora-r{PEFT_RANK}", form="peft", **role),
-    ]
+    twin = replace(colora, name=f"{colora.name}-two-branch", form="two-branch", role="reference", of=colora.name)
+    beside = [twin, replace(twin, name=f"{colora.name}-peft-lora-r{PEFT_RANK}", form="peft")]
     for family in ("full", "head_only"):
         if not any(c.family == family and c.network == colora.network for c in found):
             beside.append(_plain(colora, family))
@@ -157,24 +142,18 @@ def build(contender: Contender, num_classes: int) -> nn.Module:
         LeftOut: a reference implementation whose package is not there, or refuses to make it.
         baselines.MethodError: the method's section is wrong.
     """
-    make = {"": _as_method, "two-branch": _two_branch, "peft": _peft}[contender.form]
-    return make(contender, num_classes)
-
-
-def _as_method(contender, num_classes):
-    return baselines.build(contender.name, contender.settings, num_classes=num_classes, image_size=contender.image_size)
-
-
-def _two_branch(contender, num_classes):
-    model = _as_method(contender, num_classes)
-    for layer in model.modules():
-        if isinstance(layer, ColoraConv2d):
-            layer.forward = layer.two_branch
+    own = _plain(contender, "head_only") if contender.form == "peft" else contender
+    model = baselines.build(own.name, own.settings, num_classes=num_classes, image_size=own.image_size)
+    if contender.form == "peft":
+        _add_lora(model, contender)
+    elif contender.form == "two-branch":
+        for layer in model.modules():
+            if isinstance(layer, ColoraConv2d):
+                layer.forward = layer.two_branch
     return model
 
 
-def _peft(contender, num_classes):
-    model = _as_method(_plain(contender, "head_only"), num_classes)
+def _add_lora(model: nn.Module, contender: Contender) -> None:
     names = model.convolutions(contender.settings.get("blocks", (2, 5)))
     try:
         from peft import LoraConfig, inject_adapter_in_model
@@ -187,4 +166,3 @@ def _peft(contender, num_classes):
     except ValueError as error:  # such as grouped convolutions whose groups do not divide the rank
         raise LeftOut(f"peft: {error}") from error
     model.head.requires_grad_(True)  # peft froze all that it did not add
-    return model

@@ -1,13 +1,13 @@
 """Measure what training and running every method costs: time, memory, FLOPs, beside reference implementations.
 
 All take turns in one process, round by round, each round in another order, and ratios to full fine-tuning are taken
-within a round; then another process does it all anew, and intervals are over the processes. Writes
-results/<profile>/cost.csv, cost_growth.csv, cost_layers.csv and cost.json. A run that was interrupted goes on with the
-settings it had not finished, on the same machine and with the same code.
+within a round; then another process does it all anew, and intervals are over the processes. A run that was interrupted
+goes on with the settings it had not finished, on the same machine and with the same code.
 """
 
 import json
 import multiprocessing
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
@@ -46,19 +46,21 @@ def run(params: Params, device: str | None = None, methods: list[str] | None = N
     from pipelines.training import step
 
     device = step.pick_device(device, deterministic=params.train.deterministic)
-    machine = environment(None if device is None else str(device))
-    options = _options(params)
+    machine, options = environment(str(device)), _options(params)
     results, kept = {}, []
     for label, lineup in plan(params, methods).items():
         own = options if label != GROWTH else {**options, "rounds": params.cost.growth.rounds, "inference_batch": 0}
-        found = []
-        for seed in range(params.cost.processes):
-            kept.append(_kept_file(params, lineup, {**own, "seed": seed}, machine))
-            if kept[-1].is_file():
+        processes, found = params.cost.processes, []
+        for seed in range(processes):
+            given = {**own, "seed": seed}
+            file = _kept_file(params, lineup, given, machine)
+            if file.is_file():
                 print(f"{label}: measured before, kept", flush=True)
             else:
-                records.write_json(kept[-1], _measured(params, label, lineup, str(device), {**own, "seed": seed}))
-            found.append(json.loads(kept[-1].read_text()))
+                measured = _measured(benches.measure_all, label, lineup, str(device), given, processes)
+                records.write_json(file, measured)
+            found.append(json.loads(file.read_text()))
+            kept.append(file)
         results[label] = benches.combined(found)
         _show(label, results[label])
     if not methods:
@@ -73,16 +75,13 @@ def run(params: Params, device: str | None = None, methods: list[str] | None = N
     return results
 
 
-def _measured(params: Params, label: str, lineup, device: str, options: dict) -> dict:
-    """What `benches.measure_all` finds, in a new process where there are to be several."""
-    from pipelines.costs import benches
-
-    count = params.cost.processes
-    if count == 1:
-        return benches.measure_all(label, lineup, device, **options)
-    title = f"{label}, process {options['seed'] + 1} of {count}"
+def _measured(measure_all: Callable, label: str, lineup, device: str, options: dict, processes: int) -> dict:
+    """What `measure_all` finds, in a new process where there are to be several."""
+    if processes == 1:
+        return measure_all(label, lineup, device, **options)
+    title = f"{label}, process {options['seed'] + 1} of {processes}"
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(benches.measure_all, title, lineup, device, **options).result()
+        return pool.submit(measure_all, title, lineup, device, **options).result()
 
 
 def plan(params: Params, methods: list[str] | None = None) -> dict[str, list]:
@@ -129,15 +128,9 @@ def _options(params: Params) -> dict:
 def _kept_file(params: Params, lineup, options: dict, environment: dict) -> Path:
     """Where the results of contenders measured together are kept until all are there."""
     code = {file for contender in lineup for file in code_files(contender.settings["family"])}
+    code |= {ROOT / "pipelines" / "costs" / name for name in OWN_CODE}
     machine = {key: environment[key] for key in ("torch", "cpu", "threads", "gpu", "cuda", "driver")}
-    identity = sha256_json(
-        {
-            "lineup": [vars(contender) for contender in lineup],
-            "options": options,
-            "machine": machine,
-            "code": code_hash(sorted(code | {ROOT / "pipelines" / "costs" / name for name in OWN_CODE})),
-        }
-    )
+    identity = sha256_json([[vars(contender) for contender in lineup], options, machine, code_hash(sorted(code))])
     return Path("checkpoints") / params.profile / "cost" / f"{identity}.json"
 
 

@@ -1,17 +1,20 @@
 """Plan a profile's GPU hours from measured step times: what every method takes, and when so many GPUs have done all.
 
-Reads what `python -m pipelines.cost` measured on the GPU, and trains nothing. A run has a GPU to itself for its steps,
-a validation pass an epoch and a test pass. A method's tuning trials come before its runs, one after the other.
+A run has a GPU to itself for its steps, a validation pass an epoch and a test pass. A method's tuning trials come
+before its runs, one after the other. What should end last goes first, as in `pipelines.launch`: at most 4/3 - 1/(3n)
+times the shortest possible on n GPUs where nothing is tuned, else at most 2 - 1/n times (Graham, SIAM J. Appl. Math.
+17, 416, 1969).
 """
 
+import heapq
 import math
 import statistics
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
 
 from pipelines.costs.costing import GROWTH
-from pipelines.costs.schedule import Work, most_gpus, planned
 from pipelines.evidence import schemas
 from pipelines.files import records
 from pipelines.files.errors import UserError
@@ -24,6 +27,21 @@ COLUMNS = [
 AGAIN = (
     "with the profile active (`python -m pipelines.params NAME`), run `python -m pipelines.cost` on the GPU it is for"
 )
+
+
+@dataclass(frozen=True)
+class Work:
+    """A method's hours on one GPU: of its trials, which come first, and of each run. `row` is its line of the table."""
+
+    method: str
+    tuning: float
+    runs: tuple[float, ...]
+    row: dict = field(default_factory=dict, repr=False)
+
+    @property
+    def chain(self) -> float:
+        """Hours that no number of GPUs makes fewer: the trials and the longest run."""
+        return self.tuning + max(self.runs)
 
 
 def forecast(params: Params, *, gpus: list[int], out: Path | None) -> None:
@@ -59,18 +77,16 @@ def step_times(params: Params) -> list[dict]:
     found, missing = [], []
     methods = (params.cost and params.cost.methods) or list(params.method)
     for method in methods:
-        settings = {**params.settings(method), "image_size": params.data.image_size}
-        wanted = _point({**settings, **settings["train"]})
+        settings = params.settings(method)
+        wanted = _point({**settings, **settings["train"], "image_size": params.data.image_size})
         own = {_point(row): row for row in rows if row["method"] == method}
         if wanted in own:
             found.append(own[wanted])
-        else:
-            missing.append(f"\n  {method}: expected {wanted}; found {' / '.join(own) or 'no row'}")
-            missing += [
-                f"; left out at {label}: {reasons[method]}"
-                for label, reasons in left_out.items()
-                if label != GROWTH and method in reasons
-            ]
+            continue
+        missing.append(f"\n  {method}: expected {wanted}; found {' / '.join(own) or 'no row'}")
+        for label, reasons in left_out.items():
+            if label != GROWTH and method in reasons:
+                missing.append(f"; left out at {label}: {reasons[method]}")
     if missing:
         raise UserError(
             f"{path}: no step times of {len(methods) - len(found)} of {len(methods)} methods; {AGAIN}, with their "
@@ -119,8 +135,8 @@ def work(params: Params, row: dict, sizes: dict[int, dict[str, int]]) -> Work:
     An epoch is its steps, the last one taken to be as long as the others, and the validation pass. In the table's line,
     `epoch_min` and `run_h` are means over the seeds.
     """
-    method, tune = row["method"], params.tune
-    train, runs = params.settings(method)["train"], []
+    method, tune, seeds = row["method"], params.tune, params.seeds_of(row["method"])
+    train = params.settings(method)["train"]
 
     def images(seed: int) -> int:
         return sizes[seed].get(train_split(train), round(sizes[seed]["train"] * train["share"]))
@@ -129,18 +145,61 @@ def work(params: Params, row: dict, sizes: dict[int, dict[str, int]]) -> Work:
         steps = math.ceil(images(seed) / train["batch_size"])
         return steps * row["step_ms"] / 1000 + sizes[seed]["val"] * row["image_s"]
 
-    for seed in params.seeds_of(method):
+    def run_h(seed: int) -> float:
         passed = sizes[seed]["test"] + images(seed) * train["save_entropies"]
-        runs.append((train["epochs"] * epoch_s(seed) + passed * row["image_s"]) / 3600)
-    tuning = 0.0
+        return (train["epochs"] * epoch_s(seed) + passed * row["image_s"]) / 3600
+
+    runs, tuning = tuple(map(run_h, seeds)), 0.0
     if params.tuned(method):
         tuning = tune.expected_trials * tune.epochs_of(train["epochs"]) * epoch_s(tune.seeds[0]) / 3600
     line = {
-        **row, "epochs": train["epochs"], "epoch_min": statistics.mean(map(epoch_s, params.seeds_of(method))) / 60,
+        **row, "epochs": train["epochs"], "epoch_min": statistics.mean(map(epoch_s, seeds)) / 60,
         "run_h": statistics.mean(runs), "tuning_h": tuning, "seeds": len(runs), "total_h": tuning + sum(runs),
         "evaluated": row["image_s"] > 0 and all(own["val"] and own["test"] for own in sizes.values()),
     }  # fmt: skip
-    return Work(method, tuning, tuple(runs), line)
+    return Work(method, tuning, runs, line)
+
+
+def makespan(works: list[Work], gpus: int) -> float:
+    """Hours until all is done: whenever a GPU is free it takes, of what may start, that which should end last."""
+    ready = []  # (-hours until its method's end, place of the method, own hours, runs that wait for it)
+    for place, own in enumerate(works):
+        runs = [(-run, place, run, ()) for run in own.runs]
+        ready += [(-own.chain, place, own.tuning, own.runs)] if own.tuning else runs
+    heapq.heapify(ready)
+    now, running = 0.0, []
+    while ready or running:
+        while ready and len(running) < gpus:
+            _, place, hours, waiting = heapq.heappop(ready)
+            heapq.heappush(running, (now + hours, place, waiting))
+        now = running[0][0]
+        while running and running[0][0] == now:
+            _, place, waiting = heapq.heappop(running)
+            for run in waiting:
+                heapq.heappush(ready, (-run, place, run, ()))
+    return now
+
+
+def planned(works: list[Work], gpus: int) -> dict:
+    """A row of the schedule: hours, the two bounds that they cannot be below, used share of the GPUs' time (`busy`),
+    and which bound is the larger.
+    """
+    last, hours = max(works, key=lambda own: own.chain), makespan(works, gpus)
+    evenly = sum(own.tuning + sum(own.runs) for own in works) / gpus
+    chain = f"{'tuning and ' * bool(last.tuning)}one run of {last.method}"
+    return {
+        "gpus": gpus, "hours": hours, "work_h": evenly, "chain_h": last.chain, "busy": evenly / hours,
+        "bounded_by": "all work" if evenly >= last.chain else chain,
+    }  # fmt: skip
+
+
+def most_gpus(works: list[Work]) -> int:
+    """The fewest GPUs on which all takes no longer than the longest chain: more of them do not help."""
+    one = planned(works, 1)
+    gpus = max(1, int(one["work_h"] / one["chain_h"]))
+    while makespan(works, gpus) > one["chain_h"] * (1 + 1e-9):
+        gpus += 1
+    return gpus
 
 
 def _show(params: Params, works: list[Work], methods: pd.DataFrame, schedule: pd.DataFrame) -> None:
@@ -159,12 +218,11 @@ def _show(params: Params, works: list[Work], methods: pd.DataFrame, schedule: pd
     some = "" if len(blind) == len(works) else f" of {', '.join(blind)}"
     left = [f"validation and test passes{some}"] * bool(blind) + ["probing"] * bool(params.probe)
     left += ["pretraining"] * bool(params.pretrain) + ["loading and augmenting images", "start-up", "checkpoints"]
-    counted = ["steps"] + ["validation and test passes"] * bool(len(blind) < len(works))
+    if more := len(params.method) - len(works):
+        left.append(f"{more} methods that cost.methods leaves out")
+    counted = ["steps"] + ["validation and test passes"] * (len(blind) < len(works))
     counted += ["tuning trials"] * any(own.tuning for own in works)
     print(f"\nMore than {most_gpus(works)} {device}s do not help.")
-    left += [f"{len(params.method) - len(works)} methods that cost.methods leaves out"] * (
-        len(works) < len(params.method)
-    )
     print(f"Counted: {', '.join(counted)}. Not counted: {', '.join(left)}.")
     print("Frozen layers in front are counted in every pass, though training may compute them once: at most so much.")
 

@@ -19,7 +19,6 @@ from baselines.backbones import classifier
 from baselines.layers.kan import KANConv2d, KANLinear
 from baselines.layers.selective_scan import selective_scan
 from baselines.layers.ssm import SelectiveSSM
-from pipelines.costs.layer_packages import PACKAGES
 
 GPU_BATCH = 32  # at least, as the recipes have; a case's own is small enough for two cores
 # Forward 7 a state element: two for exp(delta A), one for B (delta u), two for the step, two for the sum with C.
@@ -32,7 +31,7 @@ OPERATIONS = 7 + 14
 class Case:
     """The `place`-th layer of `kind` that an image meets in network(num_classes=4, image_size=..., **options).
 
-    package: a reference implementation (`layer_packages`) that takes the reference's place.
+    package: a reference implementation of `PACKAGES` that takes the reference's place.
     """
 
     method: str
@@ -217,3 +216,42 @@ def cox_de_boor(x, knots, order: int):
         falling = (knots[:, k + 1 :] - x) / (knots[:, k + 1 :] - knots[:, 1:-k])
         basis = rising * basis[..., :-1] + falling * basis[..., 1:]
     return basis
+
+
+# Reference implementations on PyPI: `pip install -e '.[reference]'`. Each function takes our layer and the tensors that
+# our form is given, and returns the package's form of the same function with the tensors that it is given: the input
+# and, as far as it has parameters of its own, those.
+
+
+def _inkan(layer, inputs: list[Tensor]):
+    """inkan's KANLayer in its eager form, with our curves: base and spline weights in one matrix, and no scaler."""
+    from inkan import KANLayer
+
+    x, base, spline, scaler = inputs
+    theirs = KANLayer(
+        layer.in_features, layer.out_features, layer.grid_size, layer.spline_order, grid_range=layer.grid_range,
+        compile_basis=False,
+    ).to(x.device)  # fmt: skip
+    with torch.no_grad():
+        theirs.weight = nn.Parameter(torch.cat([(spline * scaler.unsqueeze(-1)).flatten(1), base], 1))
+    return lambda x, _: theirs(x), [x, theirs.weight]
+
+
+def _mambapy(_layer, inputs: list[Tensor]):
+    """mambapy's parallel scan as its MambaBlock.selective_scan calls it; directions are rows of its batch."""
+    from mambapy.pscan import pscan
+
+    def scan(u, delta, A, B, C, D, bias):
+        groups, states = B.shape[1], A.shape[1]
+        u, delta = (M.unflatten(1, (groups, -1)).transpose(2, 3) for M in (u, F.softplus(delta + bias[:, None])))
+        B, C = B.transpose(2, 3), C.transpose(2, 3)  # batch, group, length, states
+        decay = torch.exp(delta[..., None] * A.view(groups, 1, -1, states))
+        added = delta[..., None] * B.unsqueeze(3) * u[..., None]
+        states = pscan(decay.flatten(0, 1), added.flatten(0, 1)).view_as(added)
+        y = (states @ C.unsqueeze(-1)).squeeze(-1) + D.view(groups, 1, -1) * u
+        return y.transpose(2, 3).flatten(1, 2)
+
+    return scan, inputs
+
+
+PACKAGES = {"inkan": _inkan, "mambapy": _mambapy}

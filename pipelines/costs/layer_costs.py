@@ -6,13 +6,14 @@ its bytes at the speed of a large copy or its operations at that of a large matr
 (elementwise work does not reach the latter); the floor of a KAN layer is run and timed.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 
 import torch
 
 from pipelines.costs import layer_cases, measure
 from pipelines.costs.layer_cases import Case, Comparison
-from pipelines.costs.measure import MIB, median_interval
+from pipelines.costs.measure import MIB, median_interval, with_limits
 
 TOLERANCE = 1e-4  # float32, sums of thousands of steps
 
@@ -30,17 +31,17 @@ def measure_all(device: torch.device, *, rounds: int, block_s: float, cases: Seq
         ValueError: a layer does not agree with its reference.
     """
     works, amounts = measure.ceilings([torch.float32], device)
-    units = {"copy": "bytes_per_s", "float32": "float32_flops_per_s"}
-    best = {name: works[name] for name in units}
+    best = {name: works[name] for name in ("copy", "float32")}
     rows, speeds, left_out = [], {name: [] for name in best}, {}
     for case in (*layer_cases.CASES, *layer_cases.BESIDE) if cases is None else cases:
         try:
             row, own = _case(case, device, best, amounts, rounds, block_s)
         except (torch.OutOfMemoryError, ModuleNotFoundError) as error:
-            left_out[case.method] = f"out of memory on {device}"
+            reason = f"out of memory on {device}"
             if isinstance(error, ModuleNotFoundError):
-                left_out[case.method] = f"package {error.name!r} is not installed: pip install -e '.[reference]'"
-            print(f"layers: {case.method} left out: {left_out[case.method]}", flush=True)
+                reason = f"package {error.name!r} is not installed: pip install -e '.[reference]'"
+            left_out[case.method] = reason
+            print(f"layers: {case.method} left out: {reason}", flush=True)
             continue
         print(
             f"layers: {row['layer']}, {row['method']} ({row['shape']}): {row['ms']:.3g} ms, "
@@ -50,6 +51,7 @@ def measure_all(device: torch.device, *, rounds: int, block_s: float, cases: Seq
         rows.append(row)
         for name, values in own.items():
             speeds[name] += values
+    units = {"copy": "bytes_per_s", "float32": "float32_flops_per_s"}
     ceiling = {units[name]: median_interval(values)[0] for name, values in speeds.items() if values}
     return {"rows": rows, "ceiling": ceiling, "left_out": left_out}
 
@@ -63,7 +65,7 @@ def _case(case, device, best, amounts, rounds, block_s) -> tuple[dict, dict]:
     forms = {"ours": (work.ours, work.inputs), "reference": (work.reference, work.reference_inputs or work.inputs)}
     if callable(work.floor):
         forms["floor"] = (work.floor, work.floor_inputs)
-    runs = {name: lambda form=form: forward_backward(*form, dy) for name, form in forms.items()}
+    runs = {name: functools.partial(forward_backward, *form, dy) for name, form in forms.items()}
     for name, prefix in (("ours", ""), ("reference", "reference_")):
         row[f"{prefix}peak_mib"] = measure.peak_bytes(runs[name], device, 0) / MIB
         row[f"{prefix}kept_mib"] = kept_bytes(*forms[name], work.constants) / MIB
@@ -76,9 +78,9 @@ def _case(case, device, best, amounts, rounds, block_s) -> tuple[dict, dict]:
     if not callable(work.floor):
         row["bound"], seconds["floor"] = _floor(work.floor, speeds)
     for name, prefix in (("ours", ""), ("reference", "reference_"), ("floor", "floor_")):
-        row |= _figures(f"{prefix}ms", [1000 * s for s in seconds[name]])
+        row |= with_limits(f"{prefix}ms", [1000 * s for s in seconds[name]])
     for name in ("reference", "floor"):
-        row |= _figures(f"{name}_ratio", [a / b for a, b in zip(seconds["ours"], seconds[name], strict=True)])
+        row |= with_limits(f"{name}_ratio", [a / b for a, b in zip(seconds["ours"], seconds[name], strict=True)])
     return row, speeds
 
 
@@ -87,10 +89,6 @@ def _floor(least: tuple[float, float], speeds: dict[str, list[float]]) -> tuple[
     moved, done = ([amount / v for v in speeds[name]] for name, amount in zip(("copy", "float32"), least, strict=True))
     bound = "copy" if median_interval(moved)[0] > median_interval(done)[0] else "arithmetic"
     return bound, [max(pair) for pair in zip(moved, done, strict=True)]
-
-
-def _figures(name, values):
-    return dict(zip((name, f"{name}_lo", f"{name}_hi"), median_interval(values), strict=True))
 
 
 def _round(run: Callable, device, block_s) -> Callable[[], dict[str, float]]:

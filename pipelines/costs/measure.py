@@ -5,6 +5,7 @@ that slows down meanwhile hits all alike, and a ratio taken within a round is of
 """
 
 import hashlib
+import itertools
 import json
 import math
 import os
@@ -12,7 +13,7 @@ import random
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from pathlib import Path
 
 import torch
@@ -21,57 +22,55 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
+from tqdm import tqdm
 
 MIB = 2**20
 NAN = float("nan")
+LEVEL = 0.95  # of intervals
 # Of `ceilings`: rows of the square matrices, float32 numbers copied, and the feature map of the convolution.
 CEILING = {"cpu": (2048, 2**25, (16, 256, 32)), "cuda": (8192, 2**28, (64, 512, 56))}
 
 
-def rounds(
-    works: dict[str, Callable[[], dict[str, float]]],
-    count: int,
-    seed: int,
-    on_round: Callable[[], None] = lambda: None,
-) -> dict[str, dict[str, list[float]]]:
-    """Do every work `count` times, round by round, each round in an order drawn by `seed`.
+def rounds(works: dict[Hashable, Callable[[], dict[str, float]]], count: int, seed: int, label: str = "") -> dict:
+    """Do every work `count` times, round by round, each round in an order drawn by `seed`; a label has a progress bar.
 
     A work returns its readings by name; so does this, with a list of one value a round: {work: {reading: [count]}}.
     """
     order, draw = list(works), random.Random(seed)
     readings = {name: {} for name in works}
-    for _ in range(count):
+    for _ in tqdm(range(count), desc=label, unit="round", disable=None if label else True, leave=False):
         draw.shuffle(order)
         for name in order:
             for reading, value in works[name]().items():
                 readings[name].setdefault(reading, []).append(value)
-        on_round()
     return readings
 
 
-def median_interval(values: Iterable[float], level: float = 0.95) -> tuple[float, float, float]:
-    """The median and an interval that holds the true one with probability `level` at least: (median, low, high).
+def median_interval(values: Sequence[float]) -> tuple[float, float, float]:
+    """The median and an interval that holds the true one with a probability of 95 % at least: (median, low, high).
 
     By `scipy.stats.quantile_test`, from order statistics: whatever the values are distributed like, if they are
-    independent. Fewer than six values have no such interval at 95 %: NaN.
+    independent. Fewer than six values have no such interval: NaN.
     """
-    values = list(values)
-    if not values:
+    if len(values) == 0:
         return NAN, NAN, NAN
-    found = stats.quantile_test(values).confidence_interval(level)
+    found = stats.quantile_test(values).confidence_interval(LEVEL)
     return statistics.median(values), float(found.low), float(found.high)
 
 
-def process_interval(values: Iterable[float], level: float = 0.95) -> tuple[float, float, float]:
+def process_interval(values: Sequence[float]) -> tuple[float, float, float]:
     """The geometric mean of positive figures of independent processes, and Student's interval of their logarithms."""
     logs = [math.log(value) for value in values]
-    if any(map(math.isnan, logs)) or not logs:
-        return NAN, NAN, NAN
     middle = statistics.fmean(logs)
-    if len(logs) == 1:
+    if len(logs) < 2 or math.isnan(middle):
         return math.exp(middle), NAN, NAN
-    half = stats.t.ppf((1 + level) / 2, len(logs) - 1) * statistics.stdev(logs) / math.sqrt(len(logs))
+    half = stats.t.ppf((1 + LEVEL) / 2, len(logs) - 1) * statistics.stdev(logs) / math.sqrt(len(logs))
     return math.exp(middle), math.exp(middle - half), math.exp(middle + half)
+
+
+def with_limits(name: str, values: Sequence[float], interval=median_interval) -> dict[str, float]:
+    """What `interval` gives of the values as a row has it: {name, name_lo, name_hi}."""
+    return dict(zip((name, f"{name}_lo", f"{name}_hi"), interval(values), strict=True))
 
 
 def seconds(work: Callable[[], object], device: torch.device, times: int = 1) -> float:
@@ -112,11 +111,7 @@ def peak_bytes(work: Callable[[], object], device: torch.device, resident: int) 
         work()
         torch.cuda.synchronize(device)
         return resident + torch.cuda.max_memory_allocated(device) - before
-    level = highest = 0
-    for change in _allocations(work):
-        level += change
-        highest = max(highest, level)
-    return resident + highest
+    return resident + max(itertools.accumulate(_allocations(work), initial=0))
 
 
 def _allocations(work) -> list[int]:
@@ -138,13 +133,9 @@ def resident_bytes(model: torch.nn.Module, optimizer: torch.optim.Optimizer, *te
     held = [*model.parameters(), *model.buffers(), *tensors]
     held += [p.grad for p in model.parameters() if p.grad is not None]
     held += [v for state in optimizer.state.values() for v in state.values() if torch.is_tensor(v)]
-    device = model_device(model)
+    device = next(model.parameters()).device
     storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in held if t.device == device}
     return sum(storages.values())
-
-
-def model_device(model: torch.nn.Module) -> torch.device:
-    return next(model.parameters()).device
 
 
 def _convolution_backward(

@@ -1,4 +1,4 @@
-"""The trained networks of a method, one a seed, asked together."""
+"""The trained networks of a method, one a seed, asked together; predictions.csv is what they say of new images."""
 
 import sys
 from collections.abc import Sequence
@@ -6,17 +6,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
+from tqdm import tqdm
 
 from pipelines.data import external
 from pipelines.data.prepared import Prepared
 from pipelines.data.preprocessing import Preprocessing
+from pipelines.files import records
 from pipelines.files.errors import UserError
-from pipelines.prediction.images import batches
+from pipelines.prediction import images
 from pipelines.profile import Params, Train
 from pipelines.training import saved
 from pipelines.training.loaders import batches_of
-from pipelines.training.saved import ModelCard
 from pipelines.training.step import autocast, pick_device
 
 
@@ -25,7 +27,7 @@ class Ensemble:
     """Networks of one method on a device, in evaluation mode, and their cards; their classes and input are the same."""
 
     networks: list[torch.nn.Module]
-    cards: list[ModelCard]
+    cards: list[saved.ModelCard]
     device: torch.device
 
     @property
@@ -91,11 +93,9 @@ def predict(ensemble: Ensemble, files: Sequence[Path]) -> tuple[np.ndarray, np.n
 
     With a progress bar on a terminal. A file that cannot be read is told on stderr, a line each; the others go on.
     """
-    from tqdm import tqdm
-
     places, brightest, found = [], 0, [np.empty((len(ensemble.seeds), 0, len(ensemble.classes)), np.float32)]
     with tqdm(total=len(files), unit="image", disable=None, leave=False) as bar:
-        for batch in batches(files, ensemble.preprocessing, ensemble.recipe.eval_batch_size):
+        for batch in images.batches(files, ensemble.preprocessing, ensemble.recipe.eval_batch_size):
             for line in batch.damaged:
                 bar.write(f"error: {line}", file=sys.stderr)
             brightest = max(brightest, batch.brightest)
@@ -108,3 +108,42 @@ def predict(ensemble: Ensemble, files: Sequence[Path]) -> tuple[np.ndarray, np.n
     if lost := len(files) - len(places):
         print(f"error: {lost} of {len(files)} files could not be read", file=sys.stderr)
     return np.array(places, np.int64), np.concatenate(found, axis=1)
+
+
+def write_predictions(
+    params: Params, method: str, places: Sequence[Path], out: Path, *, seeds: Sequence[int] | None = None,
+    device: str | None = None, merged: bool = True,
+) -> int:  # fmt: skip
+    """Write a row an image: file, predicted, p_CLASS of each class and, of several seeds, spread.
+
+    Probabilities of several seeds are their mean; `spread` is the standard deviation over them of the predicted
+    class's. Returns how many files could not be read; each was told on stderr.
+
+    Raises:
+        UserError: a place is not there, or no networks; see `load`.
+        OSError: `out` cannot be written.
+    """
+    files = images.find(places)
+    networks = load(params, method, seeds, device, merged=merged)
+    told = 0
+
+    def write(file) -> None:
+        nonlocal told
+        table = _table(networks, files)
+        told = len(table)
+        text = table.to_csv(index=False, float_format="%.6f", lineterminator="\n")
+        file.write(text.encode(errors="surrogateescape"))
+
+    records.write_atomically(out, write)  # opened first: a place that cannot be written is told at once
+    print(f"{out}: {told} of {len(files)} images")
+    return len(files) - told
+
+
+def _table(networks: Ensemble, files: Sequence[Path]) -> pd.DataFrame:
+    places, each = predict(networks, files)
+    mean, predicted = each.mean(0), each.mean(0).argmax(1)
+    table = {"file": [files[place] for place in places], "predicted": np.array(networks.classes)[predicted]}
+    table |= {f"p_{name}": mean[:, place] for place, name in enumerate(networks.classes)}
+    if len(each) > 1:
+        table["spread"] = each.std(0, ddof=1)[np.arange(len(places)), predicted]
+    return pd.DataFrame(table)

@@ -7,15 +7,12 @@ import numpy as np
 import pandas as pd
 
 from pipelines.data import external
-from pipelines.evidence import outcomes
 from pipelines.evidence.external import METRICS, figures
 from pipelines.evidence.outcomes import Outcome
 from pipelines.files import records
 from pipelines.files.errors import UserError
 from pipelines.prediction import ensemble
 from pipelines.profile import Params
-
-ENSEMBLE = "ensemble"
 
 
 def evaluate(
@@ -47,40 +44,26 @@ def evaluate(
         raise UserError(f"--folder: {folder}: none of its {len(listing.files)} images can be read")
     tested = {f"seed {seed}": own for seed, own in zip(networks.seeds, each, strict=True)}
     if len(tested) > 1:
-        tested[ENSEMBLE] = each.mean(0)
-    owners = places if listing.patients is None else listing.patients[places]
-    units = np.unique(owners, return_inverse=True)[1]
-    rows = []
-    for name, probabilities in tested.items():
-        known = listing.patients is not None
-        outcome = Outcome(
-            method, -1, places, listing.labels[places], probabilities, units, int(units.max()) + 1, known, 0
-        )
-        row = {"method": method, "network": name, "images": len(places)}
-        row["patients"] = outcomes.count_patients([outcome])
-        rows.append(row | figures([outcome]))
-    _tell(rows, folder)
+        tested["ensemble"] = each.mean(0)
+    known = listing.patients is not None
+    owners, units = np.unique(listing.patients[places] if known else places, return_inverse=True)
+    table = pd.DataFrame({"method": method, "network": list(tested), "images": len(places)})
+    table["patients"] = len(owners) if known else None
+    found = [
+        Outcome(method, -1, places, listing.labels[places], probabilities, units, len(owners), known, 0)
+        for probabilities in tested.values()
+    ]
+    table = table.join(pd.DataFrame([figures([outcome]) for outcome in found]))
+    whose = f"{len(owners)} patients" if known else "patients not known: every image counts as one"
+    print(f"{method} on {folder}: {len(places)} images, {whose}; 95 % intervals")
+    shown = {metric.replace("_", " "): table.apply(_with_interval, axis=1, metric=metric) for metric in METRICS}
+    print(table[["network"]].assign(**shown).to_string(index=False))
     if out is not None:
-        records.write_csv(out, pd.DataFrame(rows))
+        records.write_csv(out, table)
     return len(listing.files) - len(places)
 
 
-def _tell(rows: list[dict], folder: Path) -> None:
-    first = rows[0]
-    known = first["patients"] is not None
-    whose = f"{first['patients']} patients" if known else "patients not known: every image counts as one"
-    print(f"{first['method']} on {folder}: {first['images']} images, {whose}; 95 % intervals")
-    shown = [
-        {"network": row["network"]}
-        | {
-            metric.replace("_", " "): _with_interval(row[metric], row[f"{metric}_lo"], row[f"{metric}_hi"])
-            for metric in METRICS
-        }
-        for row in rows
-    ]
-    print(pd.DataFrame(shown).to_string(index=False))
-
-
-def _with_interval(value: float, lo: float, hi: float) -> str:
+def _with_interval(row: pd.Series, metric: str) -> str:
     """An AUC of 1 has no interval."""
+    value, lo, hi = row[[metric, f"{metric}_lo", f"{metric}_hi"]]
     return f"{value:.3f}" if np.isnan(lo) else f"{value:.3f} ({lo:.3f} to {hi:.3f})"

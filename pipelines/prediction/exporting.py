@@ -12,7 +12,6 @@ from pipelines.files import records
 from pipelines.files.errors import UserError
 from pipelines.profile import Params
 from pipelines.training import saved
-from pipelines.training.saved import ModelCard
 
 CARD = "model.json"  # of the facts within the file: an extra file of torch's, a metadata property of ONNX's
 TOLERANCE = 1e-4  # of probabilities, between ONNX Runtime and torch
@@ -21,7 +20,7 @@ TOLERANCE = 1e-4  # of probabilities, between ONNX Runtime and torch
 class Exported(nn.Module):
     """The network between what is easy to give and easy to read: RGB in 0..1 (B, 3, H, W) to probabilities (B, C)."""
 
-    def __init__(self, network: nn.Module, card: ModelCard):
+    def __init__(self, network: nn.Module, card: saved.ModelCard):
         super().__init__()
         self.network = network
         self.register_buffer("mean", torch.tensor(card.mean).view(1, 3, 1, 1))

@@ -18,22 +18,17 @@ def check(params: Params, methods: list[str] | None = None, device: str | None =
 
     import baselines
 
-    problems, fit = [], set()
+    problems, fit, sizes = [], set(), {"num_classes": 4, "image_size": params.data.image_size}
     with torch.device("meta"), warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*non-meta parameter in the checkpoint")  # read to be compared
         for method in params.method if methods is None else methods:
             settings = params.settings(method)
             start = settings.get("weights", "random")
-            file = start not in ("random", "imagenet") and Path(start).expanduser().is_file()
             weights = (settings["backbone"], settings.get("input_size"), start)
+            if weights in fit or start in ("random", "imagenet") or not Path(start).expanduser().is_file():
+                start = "random"
             try:
-                model = baselines.build(
-                    method,
-                    settings,
-                    num_classes=4,
-                    image_size=params.data.image_size,
-                    weights=start if file and weights not in fit else "random",
-                )
+                model = baselines.build(method, settings, **sizes, weights=start)
                 fit.add(weights)
                 if (pieces := settings["train"]["micro_batch"]) and updates_statistics(model.train()):
                     raise ValueError(

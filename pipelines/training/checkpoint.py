@@ -36,9 +36,7 @@ def save(path: Path, identity: str, model, optimizer, schedule, state: Fit) -> N
         "model": model.state_dict(),
         "optimizer": optimizer.state_dict(),
         "schedule": schedule.state_dict() if schedule else None,
-        "curves": state.curves,
-        "best_epoch": state.best_epoch,
-        "best_state": state.best_state,
+        **vars(state),
     }
     records.write_atomically(path, lambda file: torch.save(content, file))
     _since[path] = time.monotonic()

@@ -8,9 +8,9 @@ from pipelines.profile import Params, Train
 
 def pretrain(params: Params) -> None:
     """Train and write the weights; without a `pretrain` section only the (empty) folder for them is made."""
-    folder = Path("weights") / params.profile
+    folder, recipe = Path("weights") / params.profile, params.pretrain
     folder.mkdir(parents=True, exist_ok=True)
-    if params.pretrain is None:
+    if recipe is None:
         print(f"profile {params.profile}: no pretrain section, nothing to train")
         return
 
@@ -19,7 +19,6 @@ def pretrain(params: Params) -> None:
     from pipelines.data import sources
     from pipelines.data.images import Prepared
 
-    recipe = params.pretrain
     data = params.data.model_copy(update={"source": "phantom", "phantom": recipe.phantom, "mode": "full"})
     read = sources.read(data, [recipe.seed])
     prepared = Prepared(torch.from_numpy(read.images), torch.from_numpy(read.labels), read.splits, read.classes)
@@ -42,26 +41,17 @@ def _train(params: Params, data, backbone: str, target: Path) -> None:
     from pipelines.training.loaders import make_loaders
 
     recipe = params.pretrain
-    train = Train(
-        epochs=recipe.epochs,
-        lr=recipe.lr,
-        batch_size=recipe.batch_size,
-        schedule="one-cycle",
-        input=params.train.input,
-    )
+    own = {"epochs": recipe.epochs, "lr": recipe.lr, "batch_size": recipe.batch_size}
+    train = Train(**own, schedule="one-cycle", input=params.train.input)
     device = step.pick_device(None, deterministic=True)
     step.seed_everything(recipe.seed, 0)
-    model = classifier(
-        backbone=backbone, weights="random", num_classes=len(data.classes), image_size=params.data.image_size
-    ).to(device, memory_format=torch.channels_last)
+    sizes = {"num_classes": len(data.classes), "image_size": params.data.image_size}
+    model = classifier(backbone=backbone, weights="random", **sizes).to(device, memory_format=torch.channels_last)
+    loaders = make_loaders(model, data, train, device)
     with tqdm(total=recipe.epochs, desc=f"pretrain {backbone}", unit="epoch", disable=None, leave=False) as bar:
-        loaders = make_loaders(model, data, train, device)
         fit = loop.fit(model, loaders, train, seed=recipe.seed, device=device, on_epoch=lambda row: bar.update())
-    backbone = {
-        key.removeprefix("backbone."): value.contiguous().cpu()
-        for key, value in fit.best_state.items()
-        if key.startswith("backbone.")
-    }
-    records.write_atomically(target, lambda file: file.write(save(backbone)))
+    model.load_state_dict(fit.best_state)
+    state = {name: value.contiguous().cpu() for name, value in model.backbone.state_dict().items()}
+    records.write_atomically(target, lambda file: file.write(save(state)))
     best = fit.curves[fit.best_epoch - 1]
     print(f"{target}: validation accuracy {best['val_acc']:.4f} on the source domain, epoch {fit.best_epoch}")

@@ -1,7 +1,5 @@
 """One run, from its settings to its record; and the runs of a method, of which finished ones are kept."""
 
-import csv
-import io
 import shutil
 import statistics
 import sys
@@ -18,7 +16,7 @@ from pipelines.runs.code import probe_files
 from pipelines.runs.environment import environment
 from pipelines.runs.record import Record
 from pipelines.training import checking, counting, tuning
-from pipelines.training.progress import EpochLog
+from pipelines.training.progress import curves, epoch_log
 from pipelines.training.starting import set_up
 
 PROBE_FILES = ("corruptions.npz", "gradcam.npz")  # as `pipelines.training.probe` writes them
@@ -92,22 +90,20 @@ def train_run(
     """
     import torch
 
-    from pipelines.training import loop, parallel
+    from pipelines.training import loop, parallel, saved
     from pipelines.training.loaders import make_loaders
 
     start = time.perf_counter()
     folder, recipe = params.run_dir(method, seed), Train.model_validate(settings["train"])
     device, data, external, model = set_up(params, method, seed, settings, device)
-    split = train_split(recipe)
+    split, counts = train_split(recipe), {"num_classes": len(data.classes), "image_size": data.image_size}
     facts = {
         "profile": params.profile,
         "method": method,
         "seed": seed,
         "fingerprint": fingerprint,
         "settings": identities.described(settings),
-        "parameters": counting.count_method(
-            method, settings, num_classes=len(data.classes), image_size=data.image_size
-        ),
+        "parameters": counting.count_method(method, settings, **counts),
         "data": {
             "train": len(data.splits[split]), "val": len(data.splits["val"]), "test": len(data.splits["test"]),
             "classes": data.classes,
@@ -118,10 +114,10 @@ def train_run(
     checkpoint = Path("checkpoints") / params.profile / method / f"{seed}.pt"
     try:
         loaders = make_loaders(model, data, recipe, device, external)
-        with EpochLog(params, f"{method} seed {seed}", checkpoint.with_suffix(".csv"), recipe.epochs) as log:
+        with epoch_log(params, f"{method} seed {seed}", checkpoint.with_suffix(".csv"), recipe.epochs) as on_epoch:
             fit = loop.fit(
                 model, loaders, recipe, seed=seed, device=device, checkpoint=checkpoint, identity=fingerprint,
-                on_epoch=log.on_epoch,
+                on_epoch=on_epoch,
             )  # fmt: skip
         model.load_state_dict(fit.best_state)  # and only now the test images
         test = loop.evaluate(model, loaders.test, recipe, device)
@@ -152,7 +148,7 @@ def train_run(
             "external": {name: _finite(seen.scores()) for name, seen in outside.items()},
         },
         timings={
-            "epoch_s": statistics.median([row["epoch_s"] for row in fit.curves[1:]] or [fit.curves[0]["epoch_s"]]),
+            "epoch_s": statistics.median(row["epoch_s"] for row in fit.curves[1:] or fit.curves),
             "total_s": time.perf_counter() - start,
         },
     )
@@ -173,7 +169,7 @@ def train_run(
         from pipelines.training import probe
 
         probe.run(model, data, recipe, device, folder, images=params.probe.images)
-    _keep(params, record, recipe, model, data)
+    saved.save(params, record, recipe, model, data)
     run_record.write_record(folder, record)
     checkpoint.unlink(missing_ok=True)
     checkpoint.with_suffix(".csv").unlink(missing_ok=True)
@@ -181,11 +177,7 @@ def train_run(
 
 
 def write_curves(path: Path, rows: list[dict]) -> None:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, rows[0].keys(), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    records.write_atomically(path, lambda file: file.write(text.getvalue().encode()))
+    records.write_atomically(path, lambda file: file.write(curves(rows).encode()))
 
 
 def _write_predictions(path: Path, indices, seen) -> None:
@@ -195,22 +187,3 @@ def _write_predictions(path: Path, indices, seen) -> None:
 def _finite(scores: dict) -> dict:
     """AUC is not defined where a class has no image."""
     return {name: None if value != value else value for name, value in scores.items()}
-
-
-def _keep(params: Params, record: Record, recipe: Train, model, data) -> None:
-    from pipelines.data.images import NORMALISATION
-    from pipelines.training import saved
-
-    keep = saved.kept(recipe, model)
-    if keep == "none":
-        shutil.rmtree(params.model_dir(record.method, record.seed), ignore_errors=True)  # of an earlier run
-        return
-    manifest = prepared.read_manifest(params.data_dir)
-    mean, std = NORMALISATION[recipe.input]
-    card = saved.ModelCard(
-        profile=params.profile, method=record.method, seed=record.seed, fingerprint=record.fingerprint,
-        settings=record.settings, keep=keep, classes=data.classes, image_size=data.image_size,
-        preprocessing=manifest.preprocessing.model_dump(mode="json"), mean=list(mean), std=list(std),
-        best_epoch=record.metrics.best_epoch, test=record.metrics.test.model_dump(),
-    )  # fmt: skip
-    saved.save(params.model_dir(record.method, record.seed), model, card)

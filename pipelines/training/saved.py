@@ -8,16 +8,19 @@ adapter_*            instead of it for CoLoRA: a folder that `colora.load_adapte
 import shutil
 from pathlib import Path
 
+import safetensors.torch
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 import baselines
 import colora
+from pipelines.data import prepared
+from pipelines.data.images import NORMALISATION, Prepared
 from pipelines.files import records
 from pipelines.files.errors import UserError
 from pipelines.profile import Params, Train
 from pipelines.profile.base import explain
-from pipelines.runs.record import read_record
+from pipelines.runs.record import Record, read_record
 from pipelines.training.step import seed_everything
 
 CARD, WEIGHTS = "model.json", "weights.safetensors"
@@ -46,31 +49,34 @@ class ModelCard(BaseModel):
     test: dict[str, float]
 
 
-def kept(recipe: Train, model: torch.nn.Module) -> str:
-    """What is kept of a network: what the recipe says; by default "adapter" where something is frozen, else "all"."""
-    if recipe.keep is not None:
-        return recipe.keep
-    return "all" if all(p.requires_grad for p in model.parameters()) else "adapter"
+def save(params: Params, record: Record, recipe: Train, model: torch.nn.Module, data: Prepared) -> None:
+    """Write a trained network's folder anew, model.json last; of `train.keep: none` remove it.
 
-
-def save(folder: Path, model: torch.nn.Module, card: ModelCard) -> None:
-    """Write a trained network's folder anew; model.json comes last.
-
-    A merge-reset CoLoRA network, whose frozen kernels moved, is kept whole whatever the card's `keep` says.
+    By default only what training changed is kept where something is frozen. A merge-reset CoLoRA network, whose frozen
+    kernels moved, is kept whole whatever `train.keep` says.
     """
-    from safetensors.torch import save as to_bytes
-
-    if card.settings.get("merge_reset", False):
-        card = card.model_copy(update={"keep": "all"})
-    shutil.rmtree(folder, ignore_errors=True)
+    folder = params.model_dir(record.method, record.seed)
+    shutil.rmtree(folder, ignore_errors=True)  # of an earlier run
+    keep = recipe.keep or ("all" if all(p.requires_grad for p in model.parameters()) else "adapter")
+    if keep == "none":
+        return
+    if record.settings.get("merge_reset", False):
+        keep = "all"
+    mean, std = NORMALISATION[recipe.input]
+    card = ModelCard(
+        profile=params.profile, method=record.method, seed=record.seed, fingerprint=record.fingerprint,
+        settings=record.settings, keep=keep, classes=data.classes, image_size=data.image_size,
+        preprocessing=prepared.read_manifest(params.data_dir).preprocessing.model_dump(mode="json"),
+        mean=list(mean), std=list(std), best_epoch=record.metrics.best_epoch, test=record.metrics.test.model_dump(),
+    )  # fmt: skip
     folder.mkdir(parents=True)
-    if card.keep == "adapter" and card.settings["family"] == "colora":
+    if keep == "adapter" and record.settings["family"] == "colora":
         colora.save_adapter(model, folder)
     else:
-        changed = {name for name, p in model.named_parameters() if p.requires_grad or card.keep == "all"}
+        changed = {name for name, p in model.named_parameters() if p.requires_grad or keep == "all"}
         changed |= {name for name, _ in model.named_buffers()}
         tensors = {k: v.detach().contiguous().cpu() for k, v in model.state_dict().items() if k in changed}
-        records.write_atomically(folder / WEIGHTS, lambda file: file.write(to_bytes(tensors)))
+        records.write_atomically(folder / WEIGHTS, lambda file: file.write(safetensors.torch.save(tensors)))
     records.write_json(folder / CARD, card.model_dump())
 
 
@@ -112,13 +118,8 @@ def load(
         settings["weights"] = _starting_weights(params, card)
     with torch.random.fork_rng(devices=[]):
         seed_everything(card.seed, 0)  # as before training: where the starting weights are random, these are they
-        model = baselines.build(
-            card.method,
-            settings,
-            num_classes=len(card.classes),
-            image_size=card.image_size,
-            weights="random" if whole else None,
-        )
+        sizes = {"num_classes": len(card.classes), "image_size": card.image_size}
+        model = baselines.build(card.method, settings, **sizes, weights="random" if whole else None)
     if (folder / WEIGHTS).is_file():
         _load_state(model, folder / WEIGHTS, whole)
     else:
@@ -143,12 +144,9 @@ def _starting_weights(params: Params, card: ModelCard) -> str:
 
 
 def _load_state(model, path: Path, whole: bool) -> None:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
     try:
-        tensors = load_file(path)
-    except (SafetensorError, OSError) as error:
+        tensors = safetensors.torch.load_file(path)
+    except (safetensors.SafetensorError, OSError) as error:
         raise UserError(f"{path}: not readable as safetensors ({error}); train the run again") from None
     missing, unexpected = model.load_state_dict(tensors, strict=False)
     trained = {name for name, p in model.named_parameters() if p.requires_grad or whole}
