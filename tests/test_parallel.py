@@ -117,7 +117,9 @@ def test_two_processes_give_one_processs_metrics(prepared, workdir):
         capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
-    assert done.stdout.count("colora seed 0: accuracy") == 1
+    assert done.stdout.count("colora seed 0: accuracy") == done.stdout.count("colora seed 0: epoch 1 of") == 1
+    rows = Path("checkpoints/tiny/colora/0.csv").read_text().splitlines()[1:]
+    assert [row.split(",")[0] for row in rows] == [str(epoch) for epoch in range(1, content["train"]["epochs"] + 1)]
     folder = params.run_dir("colora", 0)
     together, predictions = json.loads((folder / "record.json").read_text()), np.load(folder / "predictions.npz")
     assert together["environment"]["processes"] == 2

@@ -4,6 +4,7 @@ import shutil
 import statistics
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 from pipelines.data import prepared
@@ -114,7 +115,8 @@ def train_run(
     checkpoint = Path("checkpoints") / params.profile / method / f"{seed}.pt"
     try:
         loaders = make_loaders(model, data, recipe, device, external)
-        with epoch_log(params, f"{method} seed {seed}", checkpoint.with_suffix(".csv"), recipe.epochs) as on_epoch:
+        log = epoch_log(params, f"{method} seed {seed}", checkpoint.with_suffix(".csv"), recipe.epochs)
+        with log if writes else nullcontext(lambda row: None) as on_epoch:
             fit = loop.fit(
                 model, loaders, recipe, seed=seed, device=device, checkpoint=checkpoint, identity=fingerprint,
                 on_epoch=on_epoch,
