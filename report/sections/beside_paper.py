@@ -81,7 +81,7 @@ def finding(rows: pd.DataFrame) -> str:
     for base, words in BASES.items():
         own = rows[(rows.base == base) & (rows.paper > 0)]
         if len(own):
-            found, against = int((own.lo > 0).sum()), int((own.hi < 0).sum())
+            found, against = (own.lo > 0).sum(), (own.hi < 0).sum()
             text = f"of the paper's gains over {words} {found} of {len(own)} found here"
             parts.append(f"{text}, {against} reversed" if against else text)
     text = "; ".join(parts) or "The paper states no gain for the methods measured here"
@@ -90,11 +90,11 @@ def finding(rows: pd.DataFrame) -> str:
 
 def figure(rows: pd.DataFrame, inks) -> Figure:
     """A panel a base, a row a method; rows as `differences` gives them."""
-    bases = [base for base in BASES if (rows.base == base).any()]
-    ranked = {base: rows[rows.base == base].sort_values("difference", ascending=False) for base in bases}
-    panels = {f"Minus {BASES[base]}": list(own.method) for base, own in ranked.items()}
-    figure, axes = drawing.stacked(panels, inks, "Difference in accuracy, points")
-    for axis, own in zip(axes, ranked.values(), strict=True):
+    ranked = rows.sort_values("difference", ascending=False)
+    panels = {f"Minus {words}": ranked[ranked.base == base] for base, words in BASES.items() if base in set(rows.base)}
+    names = {title: list(own.method) for title, own in panels.items()}
+    figure, axes = drawing.stacked(names, inks, "Difference in accuracy, points")
+    for axis, own in zip(axes, panels.values(), strict=True):
         axis.axvline(0, color=drawing.INK, lw=0.9, zorder=1)
         for place, row in enumerate(own.itertuples()):
             color = inks[row.method]
@@ -104,10 +104,10 @@ def figure(rows: pd.DataFrame, inks) -> Figure:
             axis.plot(100 * row.paper, place + 0.2, "D", ms=5, mfc="white", mec=drawing.QUIET, mew=1.2, zorder=3)
             drawing.beside(axis, place, f"{points(row.difference, plus=True)} ({points(row.paper, plus=True)})")
     drawing.ticks(axes[-1])
+    theirs = {"marker": "D", "ms": 5, "lw": 1, "color": drawing.QUIET, "mfc": "white", "mew": 1.2}
     drawing.below(figure, [
         Line2D([], [], marker="o", ms=6.5, lw=2, color=drawing.INK, label="measured here"),
-        Line2D([], [], marker="D", ms=5, lw=1, color=drawing.QUIET, mfc="white", mew=1.2,
-        label="the paper (in brackets)"),
+        Line2D([], [], label="the paper (in brackets)", **theirs),
     ])  # fmt: skip
     return figure
 
@@ -116,13 +116,11 @@ def table(results: Results) -> Table:
     """Measured accuracy beside every figure of the paper for a method of the same name."""
     paper = counterparts(results.methods, results.paper, results.dataset)
     ours = results.methods.reindex(paper.method).reset_index(drop=True)
+    theirs = paper[["backbone", "dataset", "training_set", "accuracy", "accuracy_sd", "auc"]].add_prefix("paper_")
     raw = pd.DataFrame({
         "method": paper.method, "measured_backbone": ours.backbone, "measured_accuracy": ours.acc_mean,
-        "measured_lo": ours.acc_lo,
-        "measured_hi": ours.acc_hi, "measured_auc": ours.auc_mean, "paper_backbone": paper.backbone,
-        "paper_dataset": paper.dataset, "paper_training_set": paper.training_set, "paper_accuracy": paper.accuracy,
-        "paper_accuracy_sd": paper.accuracy_sd, "paper_auc": paper.auc, "source": paper.source,
-    })  # fmt: skip
+        "measured_lo": ours.acc_lo, "measured_hi": ours.acc_hi, "measured_auc": ours.auc_mean,
+    }).join(theirs).assign(source=paper.source)  # fmt: skip
     text = pd.DataFrame({
         "Method": raw.method, "Paper's setting": [_setting(row) for row in paper.itertuples()], "Source": raw.source,
         "Paper's accuracy": [mean_sd(m, s, 3) for m, s in zip(raw.paper_accuracy, raw.paper_accuracy_sd, strict=True)],
@@ -133,11 +131,9 @@ def table(results: Results) -> Table:
     })  # fmt: skip
     note = comparability(results)
     if paper.source.str.contains("pointwise only").any():
-        note += (
-            " The paper calls its 0.933 that of a pointwise-only update; by its 0.91M trained parameters it is a "
-            "depthwise-only one (910,084 on VGG16, where pointwise-only has 2,499,332), so it stands beside that "
-            "method."
-        )
+        note += " The paper calls its 0.933 that of a pointwise-only update; by its 0.91M trained parameters it is a "
+        note += "depthwise-only one (910,084 on VGG16, where pointwise-only has 2,499,332), so it stands beside that "
+        note += "method."
     title = f"The paper's figures beside those measured here, with their 95 % interval (measured: {results.label})"
     return Table("beside_paper", title, note, raw, text, left=3)
 
@@ -152,11 +148,10 @@ def memory(results: Results) -> list[Table]:
     if rows.empty:
         return []
     full = paper[paper.method == "full"].set_index("backbone").memory_gib
-    raw = pd.DataFrame({
-        "method": rows.method, "backbone": rows.backbone, "image_size": rows.image_size, "batch_size": rows.batch_size,
-        "precision": rows.precision, "measured_gib": rows.peak_mib / 1024, "measured_ratio": rows.peak_ratio,
-        "paper_gib": rows.memory_gib, "paper_ratio": rows.memory_gib / rows.backbone.map(full), "source": rows.source,
-    })  # fmt: skip
+    raw = rows[["method", "backbone", "image_size", "batch_size", "precision"]].assign(
+        measured_gib=rows.peak_mib / 1024, measured_ratio=rows.peak_ratio, paper_gib=rows.memory_gib,
+        paper_ratio=rows.memory_gib / rows.backbone.map(full), source=rows.source,
+    )  # fmt: skip
     text = pd.DataFrame({
         "Method": raw.method, "Measured at": [setting(row) for row in rows.itertuples()],
         "Paper, GiB": [number(v, ".3f") for v in raw.paper_gib],
@@ -177,9 +172,9 @@ def comparability(results: Results) -> str:
     paper = counterparts(results.methods, results.paper, results.dataset)
     ours = results.methods.loc[paper.method].reset_index(drop=True)
     other = (ours.group == "CNN") & (ours.seeds > 0) & (ours.backbone != paper.backbone)
-    backbones = sorted(set(ours.backbone[other]))
     parts = [] if results.dataset in set(results.paper.dataset) else ["on other data than OCTMNIST"]
-    parts += [f"with {listed(backbones)} where the paper mostly has vgg16"] if backbones else []
+    if other.any():
+        parts.append(f"with {listed(sorted(set(ours.backbone[other])))} where the paper mostly has vgg16")
     size, theirs = results.card.get("image_size"), paper.image_size.dropna()
     if size and len(theirs) and size not in set(theirs):
         parts.append(f"at {size} px where the paper has {span(theirs)}")

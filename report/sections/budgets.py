@@ -4,7 +4,7 @@ import pandas as pd
 
 from report.reading import Results
 from report.sections import Section, Table, accuracy
-from report.text import DASH, interval, number, scaled, signed
+from report.text import DASH, gap, interval, number, percent, scaled
 
 GROUP, ORDER = "Result", 50
 NEAR = 0.25  # of the CoLoRA method's trained parameters
@@ -19,10 +19,10 @@ def section(results: Results) -> Section | None:
     titles = {f"As many as {name}: {scaled(methods.trainable[name])}": rows for name, rows in groups.items()}
     title = finding(methods, groups)
     caption = (
-        f"Methods whose trained parameters, head included, are within {NEAR:.0%} of a CoLoRA method's on the same "
-        f"network. {results.label}; exploratory: learning rates are tuned where the name states none, and "
-        "no other option is."
-    ).replace("%", " %")
+        f"Methods whose trained parameters, head included, are within {percent(NEAR)} of a CoLoRA method's on the same "
+        f"network. {results.label}; exploratory: learning rates are tuned where the name states none, and no other "
+        "option is."
+    )
     told = "; ".join(
         f"{panel}: {', '.join(f'{name} {methods.acc_mean[name]:.3f}' for name in rows)}"
         for panel, rows in titles.items()
@@ -67,21 +67,15 @@ def table(methods: pd.DataFrame, groups: dict[str, list[str]], results: Results)
     pairs = results.pairs[
         (results.pairs.data == "test") & (results.pairs.metric == "accuracy") & (results.pairs.role == "declared")
     ]
-    rows = [(name, other) for name, names in groups.items() for other in names]
-    raw = pd.DataFrame(rows, columns=["budget", "method"])
-    raw = raw.join(methods[["trainable", "acc_mean", "acc_lo", "acc_hi", "lr"]], on="method")
-    own = pairs.set_index("method")[["difference", "lo", "hi"]]
-    raw = raw.join(own[~own.index.duplicated()], on="method")
+    own = pairs.drop_duplicates("method").set_index("method")[["difference", "lo", "hi"]]
+    raw = pd.Series(groups, name="method").explode().rename_axis("budget").reset_index()
+    raw = raw.join(methods[["trainable", "acc_mean", "acc_lo", "acc_hi", "lr"]], on="method").join(own, on="method")
     text = pd.DataFrame({
         "Budget of": raw.budget, "Method": raw.method, "Trained": [number(v, ",.0f") for v in raw.trainable],
-        "Accuracy": [f"{number(m, '.3f')} {interval(lo, hi)}" for m, lo, hi in
-                     zip(raw.acc_mean, raw.acc_lo, raw.acc_hi, strict=True)],
-        "Minus the declared": [DASH if pd.isna(lo) else f"{signed(d)} {interval(lo, hi, plus=True)}"
-                               for d, lo, hi in zip(raw.difference, raw.lo, raw.hi, strict=True)],
+        "Accuracy": [f"{number(row.acc_mean, '.3f')} {interval(row.acc_lo, row.acc_hi)}" for row in raw.itertuples()],
+        "Minus the declared": [DASH if pd.isna(row.lo) else gap(row) for row in raw.itertuples()],
     })  # fmt: skip
-    note = (
-        "Difference: accuracy minus that of the declared CoLoRA method "
-        f"({results.declared[0] if results.declared else 'none here'}), paired by run, with an unadjusted 95 % "
-        "interval."
-    )
+    name = results.declared[0] if results.declared else "none here"
+    note = f"Difference: accuracy minus that of the declared CoLoRA method ({name}), paired by run, with an unadjusted "
+    note += "95 % interval."
     return Table("budgets", f"Equal budgets: {results.label}", note, raw, text, left=2)

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from report import drawing
 from report.reading import Results
 from report.sections import Section, Table
-from report.text import number, percent
+from report.text import cut, number, percent
 
 GROUP, ORDER = "Evidence", 60
 SHOWN = 8
@@ -36,8 +36,8 @@ def section(results: Results) -> Section | None:
 
 def finding(rows: pd.DataFrame) -> str:
     """The commonest confusion among them."""
-    kinds = rows.groupby(["label", "predicted"], sort=False).size().sort_values(ascending=False, kind="stable")
-    (label, predicted), most = kinds.index[0], int(kinds.iloc[0])
+    kinds = rows.groupby(["label", "predicted"], sort=False).size()
+    (label, predicted), most = kinds.idxmax(), kinds.max()
     return f"The surest errors of most runs: {most} of {len(rows)} are of class {label}, called {predicted}."
 
 
@@ -47,7 +47,7 @@ def figure(rows: pd.DataFrame, scans: dict[int, np.ndarray]) -> Figure:
     for axis, row in zip(axes.flat, rows.itertuples()):
         axis.imshow(scans[row.image], cmap="gray", vmin=0, vmax=255, interpolation="nearest")
         axis.spines[["top", "right"]].set_visible(True)
-        label, called = drawing.cut(row.label, 12), drawing.cut(row.predicted, 14)
+        label, called = cut(row.label, 12), cut(row.predicted, 14)
         axis.set_xlabel(f"{label}, called\n{called} {row.probability:.2f}", fontsize=drawing.SMALL, linespacing=1.0)
     return figure
 
