@@ -131,6 +131,8 @@ def save(figure: Figure, stem: Path) -> tuple[Path, Path, Path]:
     stem.parent.mkdir(parents=True, exist_ok=True)
     svg, pdf, png = (stem.with_suffix(f".{name}") for name in ("svg", "pdf", "png"))
     with look(), no_layout():
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")  # once for all three
         figure.savefig(svg, metadata={"Date": None})
         figure.savefig(pdf, metadata={"CreationDate": None})
         png.write_bytes(_png(figure))

@@ -8,7 +8,6 @@ import pandas as pd
 
 from report import claims, drawing, pages
 from report.pages import html
-from report.pages.pictures import draw
 from report.sections import Section
 from report.text import Table
 from tests.report import made
@@ -74,9 +73,10 @@ def sections(found) -> list[Section]:
 def render(found, out: Path) -> str:
     """The page's source over `sections`."""
     own = sections(found)
-    pictures = {section.name: draw(section, out) for section in own if section.figure is not None}
-    plt.close("all")
-    return html.render(found, pages.answer(found, claims.verdicts(found)), own, pictures)
+    for section in own:
+        if section.figure:
+            drawing.save(section.figure, out / section.name)
+    return html.render(found, pages.answer(found, claims.verdicts(found)), own, out)
 
 
 def write(where: Path, rename=None) -> Path:
