@@ -17,13 +17,10 @@ def section(results: Results) -> Section | None:
     methods = results.whole[results.whole.seeds > 0]
     if methods.empty:
         return None
-    title = finding(results.ranked)
+    drawn = figure(methods, results.complete, panels(methods, results.declared[:1]))
     best = methods.sort_values("acc_mean", ascending=False)
     told = "; ".join(f"{name} {number(value, '.3f')}" for name, value in best.acc_mean.items())
-    return Section(
-        name="accuracy", group=GROUP, title=title, caption=caption(results), alt=f"{title} Mean accuracies: {told}.",
-        figure=figure(methods, results.complete, panels(methods, results.declared[:1])), tables=[table(results)],
-    )  # fmt: skip
+    return Section(finding(results.ranked), caption(results), f"Mean accuracies: {told}.", drawn, [table(results)])
 
 
 def finding(methods: pd.DataFrame) -> str:

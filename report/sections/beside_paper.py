@@ -16,7 +16,6 @@ BASES = {"full": "full fine-tuning", "head_only": "head-only"}  # role of pairs.
 def section(results: Results) -> Section | None:
     if results.paper.empty or (rows := differences(results)).empty:
         return None
-    title = finding(rows)
     caption = (
         "Accuracy minus that of full fine-tuning, and of head-only, on the same network and data: dot and line, "
         "measured here with the unadjusted 95 % interval; diamond, the paper's table, its line the two standard "
@@ -27,10 +26,8 @@ def section(results: Results) -> Section | None:
         "there"
         for row in rows.itertuples()
     )
-    return Section(
-        name="beside_paper", group=GROUP, title=title, caption=caption, alt=f"{title} In points, {told}.",
-        figure=figure(rows, results.methods.ink), tables=[table(results), *memory(results)],
-    )  # fmt: skip
+    drawn = figure(rows, results.methods.ink)
+    return Section(finding(rows), caption, f"In points, {told}.", drawn, [table(results), *memory(results)])
 
 
 def counterparts(methods: pd.DataFrame, paper: pd.DataFrame, dataset: str) -> pd.DataFrame:

@@ -17,7 +17,6 @@ def section(results: Results) -> Section | None:
         return None
     shown = list(dict.fromkeys(name for rows in groups.values() for name in rows))
     titles = {f"As many as {name}: {scaled(methods.trainable[name])}": rows for name, rows in groups.items()}
-    title = finding(methods, groups)
     caption = (
         f"Methods whose trained parameters, head included, are within {percent(NEAR)} of a CoLoRA method's on the same "
         f"network. {results.label}; exploratory: learning rates are tuned where the name states none, and no other "
@@ -27,10 +26,9 @@ def section(results: Results) -> Section | None:
         f"{panel}: {', '.join(f'{name} {methods.acc_mean[name]:.3f}' for name in rows)}"
         for panel, rows in titles.items()
     )
-    return Section(
-        name="budgets", group=GROUP, title=title, caption=caption, alt=f"{title} Mean accuracies. {told}.",
-        figure=accuracy.figure(methods.loc[shown], results.complete, titles), tables=[table(methods, groups, results)],
-    )  # fmt: skip
+    drawn = accuracy.figure(methods.loc[shown], results.complete, titles)
+    tables = [table(methods, groups, results)]
+    return Section(finding(methods, groups), caption, f"Mean accuracies. {told}.", drawn, tables)
 
 
 def budgets(methods: pd.DataFrame, declared: list[str]) -> dict[str, list[str]]:

@@ -25,19 +25,19 @@ def section(results: Results) -> Section | None:
     if results.clinical.empty:
         return None
     title = finding(results.clinical, results.leading(1))
+    made = tables(results.clinical, list(results.methods.index), results.label)
     curves = results.roc
     order = [name for name in results.methods.index if name in set(curves.method)]
+    if not order:
+        return Section(title, tables=made, folded=True)
     caption = (
         "Each class against the rest, mean over runs. Left: ROC from a false positive rate of 0 to 0.3; dashed: "
-        f"{percent(FALSE_ALARMS)} false positives, where the table's sensitivities are read. Right: precision "
-        "and recall."
-        + (f" The first {SHOWN} of {count} classes." if (count := curves["class"].nunique()) > SHOWN else "")
+        f"{percent(FALSE_ALARMS)} false positives, where the table's sensitivities are read. Right: precision and "
+        "recall."
     )
-    return Section(
-        name="clinical", group=GROUP, title=title, caption=caption if order else "", alt=title if order else "",
-        figure=figure(curves, order, results.methods) if order else None,
-        tables=tables(results.clinical, list(results.methods.index), results.label), folded=True,
-    )  # fmt: skip
+    if (count := curves["class"].nunique()) > SHOWN:
+        caption += f" The first {SHOWN} of {count} classes."
+    return Section(title, caption, "", figure(curves, order, results.methods), made, folded=True)
 
 
 def finding(clinical: pd.DataFrame, leading: list[str]) -> str:

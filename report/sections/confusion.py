@@ -22,7 +22,6 @@ def section(results: Results) -> Section | None:
     if results.confusion.empty or not names:
         return None
     shares = {name: matrix(results.confusion, name) for name in names}
-    title = finding(shares)
     caption = f"Per cent of the images of a true class (row) that are called each class (column); {results.label}."
     classes = list(next(iter(shares.values())).index)
     caption += " Classes by number, as in the table." if len(classes) > CROWDED else abbreviations(classes)
@@ -31,11 +30,9 @@ def section(results: Results) -> Section | None:
         for name, share in list(shares.items())[:3]
         if len(share) <= CROWDED
     )
-    return Section(
-        name="confusion", group=GROUP, title=title, caption=caption, alt=f"{title} {told}." if told else title,
-        figure=figure(shares, results.methods.ink),
-        tables=[recall(results.confusion, list(results.methods.index), results.label)], folded=True,
-    )  # fmt: skip
+    alt, drawn = f"{told}." if told else "", figure(shares, results.methods.ink)
+    tables = [recall(results.confusion, list(results.methods.index), results.label)]
+    return Section(finding(shares), caption, alt, drawn, tables, folded=True)
 
 
 def matrix(confusion: pd.DataFrame, method: str) -> pd.DataFrame:

@@ -20,15 +20,11 @@ def section(results: Results) -> Section | None:
     rows = swept(results.cost_growth)
     if rows.empty:
         return None
-    title = finding(rows)
     caption = (
         "One value is swept in a column, the others are the profile's; log scales. Measured on "
         f"{results.cost_machine}, random weights."
     )
-    return Section(
-        name="cost_growth", group=GROUP, title=title, caption=caption, alt=f"{title} {powers(rows)}".strip(),
-        figure=figure(rows), folded=True,
-    )  # fmt: skip
+    return Section(finding(rows), caption, powers(rows), figure(rows), folded=True)
 
 
 def swept(growth: pd.DataFrame) -> pd.DataFrame:

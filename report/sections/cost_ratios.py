@@ -19,7 +19,6 @@ def section(results: Results) -> Section | None:
     if rows.empty:
         return None
     where = results.cost_machine
-    title = finding(rows, results.declared[:1])
     of_colora = list(dict.fromkeys(rows.panel[(rows.family == "colora") & (rows.role == "method")]))[:SHOWN]
     shown = rows[rows.panel.isin(of_colora or list(rows.panel[:1]))]
     caption = (
@@ -30,11 +29,9 @@ def section(results: Results) -> Section | None:
     told = "; ".join(
         f"{row.method} on {row.panel}: {row.step_ratio:.2f} and {row.peak_ratio:.2f}" for row in shown.itertuples()
     )
-    return Section(
-        name="cost_ratios", group=GROUP, title=title, caption=caption,
-        alt=f"{title} Step time and memory over full fine-tuning's: {told}.",
-        figure=figure(shown), tables=[table(results.cost, where, results.profile)],
-    )  # fmt: skip
+    alt = f"Step time and memory over full fine-tuning's: {told}."
+    tables = [table(results.cost, where, results.profile)]
+    return Section(finding(rows, results.declared[:1]), caption, alt, figure(shown), tables)
 
 
 def styled(cost: pd.DataFrame) -> pd.DataFrame:

@@ -28,10 +28,8 @@ def section(results: Results) -> Section | None:
     told = "; ".join(
         f"{row.method} {row.own_balanced_accuracy:.3f} and {row.balanced_accuracy:.3f}" for row in rows.itertuples()
     )
-    return Section(
-        name="external", group=GROUP, title=title, caption=caption, alt=f"{title} Own and other patients: {told}.",
-        figure=figure(rows, results.methods), tables=[table(rows, results.profile)],
-    )  # fmt: skip
+    alt = f"Own and other patients: {told}."
+    return Section(title, caption, alt, figure(rows, results.methods), [table(rows, results.profile)])
 
 
 def finding(rows: pd.DataFrame, contrasts: pd.DataFrame) -> str:

@@ -34,11 +34,9 @@ def section(results: Results) -> Section | None:
         f"({points(row.lo, plus=True)} to {points(row.hi, plus=True)})"
         for row in rows.itertuples()
     )
-    return Section(
-        name="forest", group=GROUP, title=finding(rows), caption=caption,
-        alt=f"{finding(rows)} Differences in accuracy, {rows.method[0]} minus the other: {told}.",
-        figure=figure(rows, results.methods.ink, margin), tables=[table(results.contrasts, results.label)],
-    )  # fmt: skip
+    alt = f"Differences in accuracy, {rows.method[0]} minus the other: {told}."
+    drawn = figure(rows, results.methods.ink, margin)
+    return Section(finding(rows), caption, alt, drawn, [table(results.contrasts, results.label)])
 
 
 def finding(rows: pd.DataFrame) -> str:

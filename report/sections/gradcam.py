@@ -25,16 +25,13 @@ def section(results: Results) -> Section | None:
     if results.explained is None:
         return None
     shown = chosen(results.explained, results.leading(MOST))
-    title = finding(shown)
     told = "; ".join(
         f"{shown.classes[label]}: "
         f"{', '.join(f'{name} calls it {shown.classes[named]}' for name, named in zip(shown.methods, column))}"
         for label, column in zip(shown.labels, shown.predicted.T, strict=True)
     )
-    return Section(
-        name="gradcam", group=GROUP, title=title, caption=caption(shown, results.origin),
-        alt=f"{title} Scans by true class: {told}.", figure=figure(shown, results.methods.ink), folded=True,
-    )  # fmt: skip
+    alt, drawn = f"Scans by true class: {told}.", figure(shown, results.methods.ink)
+    return Section(finding(shown), caption(shown, results.origin), alt, drawn, folded=True)
 
 
 def chosen(explained: Explained, leading: list[str]) -> Explained:

@@ -18,7 +18,6 @@ def section(results: Results) -> Section | None:
     if rows.empty:
         return None
     pictured = rows[rows.image.isin(list(results.scans))].head(SHOWN)
-    title = finding(rows)
     whose = "the declared methods" if results.declared else "the profile's first methods"
     caption = (
         f"Test images that most runs of {whose} call something else, the {len(rows)} surest errors: label "
@@ -28,10 +27,8 @@ def section(results: Results) -> Section | None:
     told = "; ".join(
         f"image {row.image} of class {row.label}, called {row.predicted}" for row in rows.head(SHOWN).itertuples()
     )
-    return Section(
-        name="hard_scans", group=GROUP, title=title, caption=caption, alt=f"{title} {told}.",
-        figure=figure(pictured, results.scans) if len(pictured) else None, tables=[table(rows, results.profile)],
-    )  # fmt: skip
+    drawn = figure(pictured, results.scans) if len(pictured) else None
+    return Section(finding(rows), caption, f"{told}.", drawn, [table(rows, results.profile)])
 
 
 def finding(rows: pd.DataFrame) -> str:

@@ -22,7 +22,6 @@ def section(results: Results) -> Section | None:
     rows = results.labels.dropna(subset=["acc_mean", "images"])
     if rows.share.nunique() < 2:
         return None
-    title = finding(rows, results.contrasts)
     caption = (
         f"Test accuracy by the number of training {counted(rows)[0]} (log scale) and their share of all, mean over "
         "runs with 95 % interval. A share lies inside every larger one of its seed; validation and test images are "
@@ -32,10 +31,9 @@ def section(results: Results) -> Section | None:
         f"{series} {', '.join(f'{value:.3f} at {percent(share)}' for share, value in zip(own.share, own.acc_mean))}"
         for series, own in rows.sort_values("share").groupby("series", sort=False)
     )
-    return Section(
-        name="label_efficiency", group=GROUP, title=title, caption=caption, alt=f"{title} Accuracies: {told}.",
-        figure=figure(rows, results.methods), tables=[table(rows, results.label), needed(rows, results.label)],
-    )  # fmt: skip
+    tables = [table(rows, results.label), needed(rows, results.label)]
+    drawn = figure(rows, results.methods)
+    return Section(finding(rows, results.contrasts), caption, f"Accuracies: {told}.", drawn, tables)
 
 
 def counted(rows: pd.DataFrame) -> tuple[str, pd.Series]:

@@ -18,7 +18,7 @@ def section(results: Results) -> Section | None:
     least, most = (f"{percent(round(r.reference_ratio, 2))} ({r.layer}, {r.method})" for r in ends.itertuples())
     title = f"Layers written for this suite take {least} to {most} of a plain implementation's time."
     made = table(rows, results.profile, results.cost_machine)
-    return Section(name="layer_costs", group=GROUP, title=title, tables=[made], folded=True)
+    return Section(title, tables=[made], folded=True)
 
 
 def table(frame: pd.DataFrame, profile: str, where: str) -> Table:

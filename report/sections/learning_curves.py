@@ -33,11 +33,8 @@ def section(results: Results) -> Section | None:
     last = curves[curves.epoch == curves.groupby(["method", "seed"]).epoch.transform("max")]
     ends = last.groupby("method").val_acc.mean().sort_values(ascending=False)
     told = "; ".join(f"{name} {value:.3f}" for name, value in ends.items())
-    return Section(
-        name="learning_curves", group=GROUP, title=title, caption=caption,
-        alt=f"{title} Validation accuracy after the last epoch: {told}.",
-        figure=figure(curves, names, results.methods),
-    )  # fmt: skip
+    alt = f"Validation accuracy after the last epoch: {told}."
+    return Section(title, caption, alt, figure(curves, names, results.methods))
 
 
 def finding(curves: pd.DataFrame, names) -> str:

@@ -29,11 +29,10 @@ def section(results: Results) -> Section | None:
         caption += "fold where all were tried."
     stated = [name for name, seeds in results.methods.seeds.items() if seeds and name not in set(tried.method)]
     caption += f" Rates stated, not tuned: {few(stated, 6)}." if stated else ""
-    return Section(
-        name="learning_rates", group=GROUP, title=title, caption=caption, alt=f"{title} {_told(tried, names)}",
-        figure=figure(tried, names, results.methods),
-        tables=[table(tried, list(results.methods.index)), *again(results)],
-    )  # fmt: skip
+    best = tried[chose(tried)].drop_duplicates("method").set_index("method").lr
+    alt = f"Rates chosen: {', '.join(f'{name} {best[name]:g}' for name in names if name in best.index)}."
+    tables = [table(tried, list(results.methods.index)), *again(results)]
+    return Section(title, caption, alt, figure(tried, names, results.methods), tables)
 
 
 def finding(tried: pd.DataFrame) -> str:
@@ -92,11 +91,6 @@ def figure(tried: pd.DataFrame, names: list[str], methods: pd.DataFrame) -> Figu
     for axis in grid.axes.flat:
         drawing.log_ticks(axis, subs=(1, 3) if own.lr.max() < 30 * own.lr.min() else (1,))
     return grid.figure
-
-
-def _told(tried: pd.DataFrame, names: list[str]) -> str:
-    best = tried[chose(tried)].drop_duplicates("method").set_index("method").lr
-    return f"Rates chosen: {', '.join(f'{name} {best[name]:g}' for name in names if name in best.index)}."
 
 
 def table(tried: pd.DataFrame, order: list[str]) -> Table:

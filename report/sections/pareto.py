@@ -26,7 +26,6 @@ def section(results: Results) -> Section | None:
         return None
     columns = [name for name in AXES if points[name].notna().sum() > 1]
     fronts = {name: front(points[name], points.acc_mean) for name in columns}
-    title = finding(points, fronts)
     ranked = points.acc_mean.sort_values(ascending=False)
     numbers = {name: place for place, name in enumerate(ranked.index, start=1)}
     named = "; ".join(f"{number} {name}" for name, number in numbers.items())
@@ -40,10 +39,8 @@ def section(results: Results) -> Section | None:
     if len(cut):
         caption += f" Below the panels: {few([f'{name} ({points.acc_mean[name]:.3f})' for name in cut], 6)}."
     told = "; ".join(f"{AXES[name][0]}: {listed(list(on))}" for name, on in fronts.items())
-    return Section(
-        name="pareto", group=GROUP, title=title, caption=caption, alt=f"{title} Not beaten in both. {told}.",
-        figure=figure(points, fronts, numbers), tables=[table(points, fronts, results.label)],
-    )  # fmt: skip
+    alt, drawn = f"Not beaten in both. {told}.", figure(points, fronts, numbers)
+    return Section(finding(points, fronts), caption, alt, drawn, [table(points, fronts, results.label)])
 
 
 def collected(methods: pd.DataFrame, cost: pd.DataFrame) -> pd.DataFrame:

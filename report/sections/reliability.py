@@ -34,11 +34,9 @@ def section(results: Results) -> Section | None:
         "calibrated network on as many images."
     )
     told = "; ".join(f"{name} {errors.ece[name]:.3f} (chance {errors.ece_chance[name]:.3f})" for name in names)
-    return Section(
-        name="reliability", group=GROUP, title=title, caption=caption, alt=f"{title} Calibration errors: {told}.",
-        figure=figure(results.reliability, names, errors, results.methods), folded=True,
-        tables=[scores(results.scores, list(results.methods.index), results.label)],
-    )  # fmt: skip
+    drawn = figure(results.reliability, names, errors, results.methods)
+    tables = [scores(results.scores, list(results.methods.index), results.label)]
+    return Section(title, caption, f"Calibration errors: {told}.", drawn, tables, folded=True)
 
 
 def finding(errors: pd.DataFrame) -> str:

@@ -37,11 +37,8 @@ def section(results: Results) -> Section | None:
     if (size := results.card.get("image_size", FINE)) < FINE:
         caption += f" At {size} px the mildest downsampling changes nothing, the mildest blur hardly anything."
     told = "; ".join(f"{name} from {row.clean:.3f} to {row.accuracy:.3f}" for name, row in rows.iterrows())
-    return Section(
-        name="robustness", group=GROUP, title=title, caption=caption, alt=f"{title} Accuracy falls: {told}.",
-        figure=figure(rows, results.methods),
-        tables=[table(results.robustness, results.methods.index, results.label), *beside(results.robustness_pairs)],
-    )  # fmt: skip
+    tables = [table(results.robustness, results.methods.index, results.label), *beside(results.robustness_pairs)]
+    return Section(title, caption, f"Accuracy falls: {told}.", figure(rows, results.methods), tables)
 
 
 def whole(robustness: pd.DataFrame) -> pd.DataFrame:

@@ -18,7 +18,7 @@ def section(results: Results) -> Section | None:
     told = ranked(results.methods).index.intersection(results.learnt)
     learnt = results.stability[results.stability.method.isin(told)]
     title = finding(learnt if len(learnt) else results.stability)
-    return Section(name="stability", group=GROUP, title=title, tables=[made], folded=True)
+    return Section(title, tables=[made], folded=True)
 
 
 def finding(frame: pd.DataFrame) -> str:

@@ -61,12 +61,12 @@ def sections(found) -> list[Section]:
     recall = pd.DataFrame([["full", *["0.9"] * len(classes)]], columns=["Method", *classes])
     verdicts = claims.verdicts(found)
     return [
-        Section("accuracy", "Result", "Two of three are alike.", "Each dot is `one` run.", "A line rises and falls.",
-                figure, [Table("main", "Test results", "A note.", rows, text)]),
-        Section("learning_curves", "Result", "All settle.", "By epoch.", "Lines.", figure),
-        Section("claims", "Evidence", claims.tally(verdicts), "", tables=[claims.claims(found, verdicts)]),
-        Section("confusion", "Evidence", "One class is hard.", "A note.",
-                tables=[Table("recall", "Recall", "", recall, recall)], folded=True),
+        Section("Two of three are alike.", "Each dot is `one` run.", "A line rises and falls.", figure,
+                [Table("main", "Test results", "A note.", rows, text)], name="accuracy", group="Result"),
+        Section("All settle.", "By epoch.", "Lines.", figure, name="learning_curves", group="Result"),
+        Section(claims.tally(verdicts), tables=[claims.claims(found, verdicts)], name="claims", group="Evidence"),
+        Section("One class is hard.", "A note.", tables=[Table("recall", "Recall", "", recall, recall)], folded=True,
+                name="confusion", group="Evidence"),
     ]  # fmt: skip
 
 
