@@ -252,19 +252,14 @@ def method_lines(
     for name, axis in found.axes_dict.items():
         title(axis, name, methods.ink[name], width=19)
     found.set(xlabel="", ylabel="")
-    name_axes(found.figure, *labels)
+    found.figure.supxlabel(labels[0], fontsize=9.5)
+    found.figure.supylabel(labels[1], fontsize=9.5)
     return found
 
 
 def title(axis: Axes, name: str, ink: str, width: int = 18) -> None:
     """A small panel's title, the name of a method in its ink."""
     axis.set_title(wrapped(name, width), color=ink, fontsize=9, linespacing=0.95)
-
-
-def name_axes(figure: Figure, xlabel: str, ylabel: str) -> None:
-    """One label for the x axes of all panels and one for their y axes."""
-    figure.supxlabel(xlabel, fontsize=9.5)
-    figure.supylabel(ylabel, fontsize=9.5)
 
 
 def limits(values, room: float = 0.04) -> tuple[float, float]:

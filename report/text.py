@@ -31,6 +31,11 @@ def number(value, form: str) -> str:
     return DASH if pd.isna(value) else format(value, form)
 
 
+def numbers(values, form: str) -> list[str]:
+    """Every value in a format."""
+    return [number(value, form) for value in values]
+
+
 def three_digits(value: float) -> str:
     """A positive number to three digits, trailing zeros kept: '0.0412', '2.30', '78.1', '1234'."""
     if pd.isna(value):
@@ -84,6 +89,12 @@ def interval(low, high, *, plus: bool = False) -> str:
 def intervals(lows, highs, *, plus=False) -> list[str]:
     """`interval` of every row."""
     return [interval(low, high, plus=plus) for low, high in zip(lows, highs, strict=True)]
+
+
+def estimates(values, lows, highs) -> list[str]:
+    """Accuracies and such with their intervals: '0.912 [0.901, 0.923]'."""
+    told = zip(numbers(values, ".3f"), intervals(lows, highs), strict=True)
+    return [DASH if value == DASH else f"{value} {ends}" for value, ends in told]
 
 
 def gap(row) -> str:

@@ -101,9 +101,9 @@ def again(results: Results) -> str:
     """What comes of the method at another learning rate than its own, or at the same on another machine, where a method
     that differs by a stated rate alone was run: exploratory, unadjusted.
     """
-    own = results.pairs[(results.pairs.data == "test") & (results.pairs.metric == "accuracy")]
+    own = results.pairs.query("data == 'test' and metric == 'accuracy'").dropna(subset="lo")
     method, methods, runs, told = subject(results), results.methods, results.complete, []
-    for row in own[(own.role == "again") & (own.reference == method) & own.lo.notna()].itertuples():
+    for row in own[(own.role == "again") & (own.reference == method)].itertuples():
         new, old = methods.lr[row.method], methods.lr[method]
         if new == old:
             here, there = (_machines(runs[runs.method == name]) for name in (row.method, method))
@@ -111,10 +111,8 @@ def again(results: Results) -> str:
         else:
             chosen = "tuning chose" if method in set(results.tuning.method) else "it states"
             how = f"at {new:g} in place of the {old:g} that {chosen}"
-        right = f"{method} is right on {_percent(methods, row.method)}"
-        text = f"{how}, {right} ({_gap(row)}; {row.runs:.0f} runs)"
-        full = own[(own.method == row.method) & (own.role == "full") & own.lo.notna()]
-        for other in full.itertuples():
+        text = f"{how}, {method} is right on {_percent(methods, row.method)} ({_gap(row)}; {row.runs:.0f} runs)"
+        for other in own[(own.method == row.method) & (own.role == "full")].itertuples():
             text += f", which is {_gap(other)} from {other.reference}"
             text += f" on {_machines(runs[runs.method == other.reference])}" if new == old else ""
         told.append(text)

@@ -8,7 +8,7 @@ from matplotlib.lines import Line2D
 from report import drawing
 from report.reading import Results
 from report.sections import Section, Table
-from report.text import DASH, MARK, few, intervals, mean_sd, number, plural, small, three_digits, unnamed
+from report.text import DASH, MARK, few, intervals, mean_sd, number, numbers, plural, small, three_digits, unnamed
 
 GROUP, ORDER = "Result", 20
 
@@ -120,8 +120,8 @@ def table(results: Results) -> Table:
         "Accuracy": [mean_sd(m, s, 3) for m, s in zip(methods.acc_mean, methods.acc_sd, strict=True)],
         "95 % interval": intervals(methods.acc_lo, methods.acc_hi),
         "AUC": [mean_sd(m, s, 4) for m, s in zip(methods.auc_mean, methods.auc_sd, strict=True)],
-        "Trained": [number(v, ",.0f") for v in methods.trainable], "Total": [number(v, ",.0f") for v in methods.total],
-        "LR": [number(v, "g") for v in methods.lr],
+        "Trained": numbers(methods.trainable, ",.0f"), "Total": numbers(methods.total, ",.0f"),
+        "LR": numbers(methods.lr, "g"),
         "Runs": [f"{n}" if n == p else f"{n} of {p}" for n, p in zip(methods.seeds, methods.planned, strict=True)],
         "s/epoch": [three_digits(v) for v in methods.epoch_s],
     })  # fmt: skip

@@ -7,7 +7,7 @@ from matplotlib.lines import Line2D
 from report import drawing
 from report.reading import Results
 from report.sections import Section, Table
-from report.text import DASH, interval, listed, mean_sd, number, points, setting, span
+from report.text import estimates, listed, mean_sd, numbers, points, setting, span
 
 GROUP, ORDER = "Result", 30
 BASES = {"full": "full fine-tuning", "head_only": "head-only"}  # role of pairs.csv: words
@@ -22,9 +22,8 @@ def section(results: Results) -> Section | None:
         f"deviations together, for one run of each (how many there were is not stated). {comparability(results)}"
     )
     told = "; ".join(
-        f"{row.method} against {row.base}: {points(row.difference, plus=True)} here, {points(row.paper, plus=True)} "
-        "there"
-        for row in rows.itertuples()
+        f"{r.method} against {r.base}: {points(r.difference, plus=True)} here, {points(r.paper, plus=True)} there"
+        for r in rows.itertuples()
     )
     drawn = figure(rows, results.methods.ink)
     return Section(finding(rows), caption, f"In points, {told}.", drawn, [table(results), *memory(results)])
@@ -121,10 +120,8 @@ def table(results: Results) -> Table:
     text = pd.DataFrame({
         "Method": raw.method, "Paper's setting": [_setting(row) for row in paper.itertuples()], "Source": raw.source,
         "Paper's accuracy": [mean_sd(m, s, 3) for m, s in zip(raw.paper_accuracy, raw.paper_accuracy_sd, strict=True)],
-        "Measured": [f"{number(m, '.3f')} {interval(lo, hi)}" if pd.notna(m) else DASH
-                     for m, lo, hi in zip(raw.measured_accuracy, raw.measured_lo, raw.measured_hi, strict=True)],
-        "Paper's AUC": [number(v, ".3f") for v in raw.paper_auc],
-        "Measured AUC": [number(v, ".3f") for v in raw.measured_auc],
+        "Measured": estimates(raw.measured_accuracy, raw.measured_lo, raw.measured_hi),
+        "Paper's AUC": numbers(raw.paper_auc, ".3f"), "Measured AUC": numbers(raw.measured_auc, ".3f"),
     })  # fmt: skip
     note = comparability(results)
     if paper.source.str.contains("pointwise only").any():
@@ -151,10 +148,8 @@ def memory(results: Results) -> list[Table]:
     )  # fmt: skip
     text = pd.DataFrame({
         "Method": raw.method, "Measured at": [setting(row) for row in rows.itertuples()],
-        "Paper, GiB": [number(v, ".3f") for v in raw.paper_gib],
-        "Measured, GiB": [number(v, ".3f") for v in raw.measured_gib],
-        "Paper, × full": [number(v, ".2f") for v in raw.paper_ratio],
-        "Measured, × full": [number(v, ".2f") for v in raw.measured_ratio],
+        "Paper, GiB": numbers(raw.paper_gib, ".3f"), "Measured, GiB": numbers(raw.measured_gib, ".3f"),
+        "Paper, × full": numbers(raw.paper_ratio, ".2f"), "Measured, × full": numbers(raw.measured_ratio, ".2f"),
     })  # fmt: skip
     note = (
         "The paper's figures are of OCTMNIST at 224 px, in Keras on an RTX 3090; batch size and precision are not "

@@ -4,7 +4,7 @@ import pandas as pd
 
 from report.reading import Results
 from report.sections import Section, Table, accuracy
-from report.text import DASH, gap, interval, number, percent, scaled
+from report.text import DASH, estimates, gap, numbers, percent, scaled
 
 GROUP, ORDER = "Result", 50
 NEAR = 0.25  # of the CoLoRA method's trained parameters
@@ -62,15 +62,13 @@ def finding(methods: pd.DataFrame, groups: dict[str, list[str]]) -> str:
 
 def table(methods: pd.DataFrame, groups: dict[str, list[str]], results: Results) -> Table:
     """A row a method and budget; its difference to the declared CoLoRA method, paired by run and image."""
-    pairs = results.pairs[
-        (results.pairs.data == "test") & (results.pairs.metric == "accuracy") & (results.pairs.role == "declared")
-    ]
+    pairs = results.pairs.query("data == 'test' and metric == 'accuracy' and role == 'declared'")
     own = pairs.drop_duplicates("method").set_index("method")[["difference", "lo", "hi"]]
     raw = pd.Series(groups, name="method").explode().rename_axis("budget").reset_index()
     raw = raw.join(methods[["trainable", "acc_mean", "acc_lo", "acc_hi", "lr"]], on="method").join(own, on="method")
     text = pd.DataFrame({
-        "Budget of": raw.budget, "Method": raw.method, "Trained": [number(v, ",.0f") for v in raw.trainable],
-        "Accuracy": [f"{number(row.acc_mean, '.3f')} {interval(row.acc_lo, row.acc_hi)}" for row in raw.itertuples()],
+        "Budget of": raw.budget, "Method": raw.method, "Trained": numbers(raw.trainable, ",.0f"),
+        "Accuracy": estimates(raw.acc_mean, raw.acc_lo, raw.acc_hi),
         "Minus the declared": [DASH if pd.isna(row.lo) else gap(row) for row in raw.itertuples()],
     })  # fmt: skip
     name = results.declared[0] if results.declared else "none here"

@@ -79,7 +79,8 @@ def figure(shares: dict[str, pd.DataFrame], inks) -> Figure:
         axis.tick_params(axis="y", rotation=0)
         plt.setp(axis.get_xticklabels(), rotation=45, ha="right", rotation_mode="anchor")
         axis.set(xlabel="", ylabel="")
-    drawing.name_axes(figure, "Called", "True class")
+    figure.supxlabel("Called", fontsize=9.5)
+    figure.supylabel("True class", fontsize=9.5)
     return figure
 
 

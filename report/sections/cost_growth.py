@@ -24,7 +24,11 @@ def section(results: Results) -> Section | None:
         "One value is swept in a column, the others are the profile's; log scales. Measured on "
         f"{results.cost_machine}, random weights."
     )
-    return Section(finding(rows), caption, powers(rows), figure(rows), folded=True)
+    told = [
+        f"{method} by {SWEEPS[sweep][1].split(',')[0].lower()}: time {time:.2f}, memory {memory:.2f}"
+        for (sweep, method), (time, memory) in slopes(rows).items()
+    ]
+    return Section(finding(rows), caption, f"Powers: {listed(told)}.", figure(rows), folded=True)
 
 
 def swept(growth: pd.DataFrame) -> pd.DataFrame:
@@ -51,15 +55,6 @@ def finding(rows: pd.DataFrame) -> str:
     name = SWEEPS[first][1].split(",")[0].lower()
     to = "" if flat == steep else f" to {own[steep]:.2f} ({steep})"
     return f"A step's time grows with the {name} to the power of {own[flat]:.2f} ({flat}){to}."
-
-
-def powers(rows: pd.DataFrame) -> str:
-    """All powers in words."""
-    told = [
-        f"{method} by {SWEEPS[sweep][1].split(',')[0].lower()}: time {time:.2f}, memory {memory:.2f}"
-        for (sweep, method), (time, memory) in slopes(rows).items()
-    ]
-    return f"Powers: {listed(told)}." if told else ""
 
 
 def figure(rows: pd.DataFrame) -> Figure:

@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 from report import drawing
 from report.reading import Results, ranked
 from report.sections import Section, Table
-from report.text import few, intervals, number, of_patients, points, signed, span
+from report.text import estimates, few, gap, numbers, of_patients, points, span
 
 GROUP, ORDER = "Result", 40
 DUMBBELL = {"own_balanced_accuracy": "full", "balanced_accuracy": "hollow", "change_lo": "lo", "change_hi": "hi"}
@@ -69,11 +69,10 @@ def table(rows: pd.DataFrame, profile: str) -> Table:
     ranked = rows.sort_values(["data", "balanced_accuracy"], ascending=[True, False])
     text = ranked[["data", "method"]].rename(columns=str.capitalize)
     for name, head in (("balanced_accuracy", "Balanced accuracy"), ("accuracy", "Accuracy"), ("auc", "AUC")):
-        ends = intervals(ranked[f"{name}_lo"], ranked[f"{name}_hi"])
-        text[head] = [f"{number(value, '.3f')} {own}" for value, own in zip(ranked[name], ends, strict=True)]
-    ends = intervals(ranked.change_lo, ranked.change_hi, plus=True)
-    text["Change"] = [f"{signed(value)} {own}" for value, own in zip(ranked.change, ends, strict=True)]
-    text["Runs"] = ranked.runs.map("{:.0f}".format)
+        text[head] = estimates(ranked[name], ranked[f"{name}_lo"], ranked[f"{name}_hi"])
+    changes = ranked[["change", "change_lo", "change_hi"]].set_axis(["difference", "lo", "hi"], axis=1)
+    text["Change"] = list(map(gap, changes.itertuples()))
+    text["Runs"] = numbers(ranked.runs, ".0f")
     note = (
         "Means over runs with 95 % intervals, patients as units. Change: balanced accuracy there minus on the runs' "
         "own test images, paired by run. Every run's best-validation weights were tested there once."

@@ -9,7 +9,7 @@ from matplotlib.patches import Patch
 from report import drawing
 from report.reading import Results
 from report.sections import Section, Table
-from report.text import DASH, HIGHER, intervals, listed, number, of_patients, p_text, plural, points, signed, span
+from report.text import DASH, HIGHER, intervals, listed, numbers, of_patients, p_text, plural, points, signed, span
 
 GROUP, ORDER = "Result", 10
 METRICS = {"accuracy": "accuracy", "balanced_accuracy": "balanced accuracy", "auc": "AUC"}
@@ -84,7 +84,7 @@ def table(contrasts: pd.DataFrame, label: str) -> Table:
     """Every declared contrast: all data sets, shares and metrics, with the intervals and p values."""
     rows = contrasts[contrasts.difference.notna()]
     text = pd.DataFrame({
-        "Data": rows.data, "Labels": [number(v, ".0%") for v in rows.share],
+        "Data": rows.data, "Labels": numbers(rows.share, ".0%"),
         "Metric": rows.metric.map(METRICS), "Method": rows.method, "Minus": rows.against,
         "Difference": [signed(v) for v in rows.difference],
         "Adjusted interval": intervals(rows.lo, rows.hi, plus=True),

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from report import drawing
 from report.reading import Results
 from report.sections import Section, Table
-from report.text import cut, number, percent
+from report.text import cut, numbers, percent
 
 GROUP, ORDER = "Evidence", 60
 SHOWN = 8
@@ -52,8 +52,8 @@ def figure(rows: pd.DataFrame, scans: dict[int, np.ndarray]) -> Figure:
 def table(rows: pd.DataFrame, profile: str) -> Table:
     """The scans by number."""
     text = pd.DataFrame({
-        "Image": [f"{v:.0f}" for v in rows.image], "Class": rows.label, "Called": rows.predicted,
-        "Probability": [number(v, ".2f") for v in rows.probability],
+        "Image": numbers(rows.image, ".0f"), "Class": rows.label, "Called": rows.predicted,
+        "Probability": numbers(rows.probability, ".2f"),
         "Runs that are wrong": [f"{percent(round(r.share_wrong, 2))} of {r.runs:.0f}" for r in rows.itertuples()],
     })  # fmt: skip
     note = f"Image: its number in the prepared data; data/{profile}/files.csv names its file."

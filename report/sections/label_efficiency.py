@@ -10,7 +10,7 @@ from matplotlib.ticker import FixedLocator, NullLocator
 from report import drawing
 from report.reading import Results
 from report.sections import Section, Table
-from report.text import DASH, HIGHER, crossed, few, gap, interval, number, percent, points, signed, span
+from report.text import DASH, HIGHER, crossed, estimates, few, gap, number, percent, points, signed, span
 
 GROUP, ORDER = "Result", 15
 DASHES = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (5, 1.2, 1.2, 1.2)))
@@ -100,7 +100,7 @@ def table(rows: pd.DataFrame, label: str) -> Table:
     unit, count = counted(rows)
     heads = {share: f"{percent(share)} ({span(own.round())} {unit})" for share, own in count.groupby(rows.share)}
     long = rows.assign(head=rows.share.map(heads)).sort_values("share")
-    told = [f"{row.acc_mean:.3f} {interval(row.acc_lo, row.acc_hi)}" for row in long.itertuples()]
+    told = estimates(long.acc_mean, long.acc_lo, long.acc_hi)
     text = crossed(long, ["series"], "head", told, list(rows.series.unique()))
     note = "Mean test accuracy over runs with its 95 % interval, by the share of the training patients, else images."
     return Table("label_accuracy", f"Accuracy by share of the labels: {label}", note, rows, text)
@@ -115,13 +115,12 @@ def needed(rows: pd.DataFrame, label: str) -> Table:
             found.append({"Series": series})
             continue
         near = own[own.difference >= -CLOSE - 1e-9]
-        shown = own[(own.lo > -CLOSE) | (own.share == own.share.max())]
-        first, sure = (part.iloc[0] if len(part) else None for part in (near, shown))
+        sure = own[(own.lo > -CLOSE) | (own.share == own.share.max())]
         found.append({
             "Series": series, f"With {most}": number(own.acc_mean.iloc[-1], ".3f"),
-            f"Within {points(CLOSE)} points from": DASH if first is None else percent(first.share),
-            "Difference there": DASH if first is None or pd.isna(first.lo) else gap(first),
-            "Shown from": DASH if sure is None else percent(sure.share),
+            f"Within {points(CLOSE)} points from": percent(near.share.min()),
+            "Difference there": gap(near.iloc[0]) if len(near) and pd.notna(near.lo.iloc[0]) else DASH,
+            "Shown from": percent(sure.share.min()),
         })  # fmt: skip
     note = (
         f"Difference: accuracy minus that with {most}, paired by run and image, with an unadjusted 95 % interval. "

@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 from report import drawing
 from report.reading import Results
 from report.sections import Section, Table
-from report.text import crossed, few, gap, number
+from report.text import crossed, few, gap, number, numbers
 
 GROUP, ORDER = "Data and methods", 20
 SHOWN = 9  # panels
@@ -29,7 +29,7 @@ def section(results: Results) -> Section | None:
         caption += "fold where all were tried."
     stated = [name for name, seeds in results.methods.seeds.items() if seeds and name not in set(tried.method)]
     caption += f" Rates stated, not tuned: {few(stated, 6)}." if stated else ""
-    best = tried[chose(tried)].drop_duplicates("method").set_index("method").lr
+    best = tried[tried.chosen == "True"].drop_duplicates("method").set_index("method").lr
     alt = f"Rates chosen: {', '.join(f'{name} {best[name]:g}' for name in names if name in best.index)}."
     tables = [table(tried, list(results.methods.index)), *again(results)]
     return Section(title, caption, alt, figure(tried, names, results.methods), tables)
@@ -50,12 +50,7 @@ def at_edge(tried: pd.DataFrame) -> list[str]:
     """The methods whose chosen rate is the lowest or highest that they tried; with one rate there is no edge."""
     rates = tried.groupby("method").lr
     low, high = rates.transform("min"), rates.transform("max")
-    return list(tried.method[chose(tried) & (low < high) & ((tried.lr == low) | (tried.lr == high))])
-
-
-def chose(tried: pd.DataFrame) -> pd.Series:
-    """Which rows are the rate chosen; the file has words for it."""
-    return tried.chosen.astype(str) == "True"
+    return list(tried.method[(tried.chosen == "True") & (low < high) & ((tried.lr == low) | (tried.lr == high))])
 
 
 def finalist(tried: pd.DataFrame) -> pd.Series:
@@ -83,7 +78,7 @@ def figure(tried: pd.DataFrame, names: list[str], methods: pd.DataFrame) -> Figu
     for name, axis in grid.axes_dict.items():
         first = behind[behind.method == name]
         axis.plot(first.lr, first.val_acc, "o", ms=4, mfc="white", mec="none")
-        best = own[(own.method == name) & chose(own)]
+        best = own[(own.method == name) & (own.chosen == "True")]
         axis.plot(best.lr, best.val_acc, "o", ms=11, mfc="none", mec=drawing.INK, mew=1.2)
     low, high = own.val_acc.min(), own.val_acc.max()
     room = 0.1 * (high - low) + 0.01
@@ -99,7 +94,7 @@ def table(tried: pd.DataFrame, order: list[str]) -> Table:
     ruled_out = ~finalist(tried) & tried.val_acc.notna()
     told = [
         f"({number(row.val_acc, '.3f')})" if behind else number(row.val_acc, ".3f") + " *" * chosen
-        for row, behind, chosen in zip(tried.itertuples(), ruled_out, chose(tried), strict=True)
+        for row, behind, chosen in zip(tried.itertuples(), ruled_out, tried.chosen == "True", strict=True)
     ]
     text = crossed(tried.assign(rate=tried.lr.map("{:g}".format)), ["method"], "rate", told, order)
     note = f"Best validation accuracy of short runs at each rate, {_seeds(tried, 'in brackets')}; * the rate chosen, a "
@@ -109,17 +104,17 @@ def table(tried: pd.DataFrame, order: list[str]) -> Table:
 
 def again(results: Results) -> list[Table]:
     """Methods that were run a second time at a stated rate, beside the first; no table where there are none."""
-    rows = results.pairs[(results.pairs.role == "again") & (results.pairs.data == "test")]
-    rows = rows[(rows.metric == "accuracy") & rows.difference.notna()]
+    rows = results.pairs.query("role == 'again' and data == 'test' and metric == 'accuracy'").dropna(
+        subset="difference"
+    )
     if rows.empty:
         return []
     lr, accuracy = results.methods.lr, results.methods.acc_mean
     text = pd.DataFrame({
-        "Method": rows.method, "Rate": [f"{lr[name]:g}" for name in rows.method],
-        "Accuracy": [number(accuracy[name], ".3f") for name in rows.method], "The same method": rows.reference,
-        "Its rate": [f"{lr[name]:g}" for name in rows.reference],
-        "Difference": list(map(gap, rows.itertuples())),
-        "Runs": rows.runs.astype(int).astype(str),
+        "Method": rows.method, "Rate": numbers(lr[rows.method], "g"),
+        "Accuracy": numbers(accuracy[rows.method], ".3f"), "The same method": rows.reference,
+        "Its rate": numbers(lr[rows.reference], "g"), "Difference": list(map(gap, rows.itertuples())),
+        "Runs": numbers(rows.runs, ".0f"),
     })  # fmt: skip
     note = (
         "Test accuracy at the one rate minus that at the other, paired by run; where both are the same, the machines "

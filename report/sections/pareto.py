@@ -10,7 +10,7 @@ from matplotlib.lines import Line2D
 from report import drawing
 from report.reading import Results
 from report.sections import Section, Table
-from report.text import few, listed, number, scaled
+from report.text import few, listed, numbers, scaled
 
 GROUP, ORDER = "Cost", 10
 AXES = {  # column: name of the axis, and how its values are written
@@ -131,9 +131,9 @@ def table(points: pd.DataFrame, fronts: dict[str, list[str]], label: str) -> Tab
     ranked = points.sort_values("acc_mean", ascending=False)
     raw = ranked[["acc_mean", "trainable", "step_ms", "peak_mib"]].rename_axis("method").reset_index()
     text = pd.DataFrame({
-        "": range(1, len(raw) + 1), "Method": raw.method, "Accuracy": [number(v, ".3f") for v in raw.acc_mean],
-        "Trained": [scaled(v) for v in raw.trainable], "Step, ms": [number(v, ".3g") for v in raw.step_ms],
-        "Peak, MiB": [number(v, ",.0f") for v in raw.peak_mib],
+        "": range(1, len(raw) + 1), "Method": raw.method, "Accuracy": numbers(raw.acc_mean, ".3f"),
+        "Trained": list(map(scaled, raw.trainable)), "Step, ms": numbers(raw.step_ms, ".3g"),
+        "Peak, MiB": numbers(raw.peak_mib, ",.0f"),
         "Not beaten in": [
             listed([AXES[column][0].split(",")[0].lower() for column, on in fronts.items() if name in on])
             for name in raw.method

@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 from report import drawing
 from report.reading import Results
 from report.sections import Section, Table
-from report.text import crossed, few, gap, listed, number, plural, points, span
+from report.text import crossed, few, gap, listed, numbers, plural, points, span
 
 GROUP, ORDER = "Evidence", 15
 MEAN = "mean"  # the kind of the row over all kinds and severities
@@ -19,7 +19,8 @@ MEANINGS = {
 
 
 def section(results: Results) -> Section | None:
-    rows = whole(results.robustness).set_index("method")
+    rows = results.robustness[(results.robustness.kind == MEAN) & results.robustness.accuracy.notna()]
+    rows = rows.set_index("method")
     if rows.empty:
         return None
     shown = [name for name in results.leading(SHOWN) if name in rows.index] or rows.index[:SHOWN]
@@ -39,11 +40,6 @@ def section(results: Results) -> Section | None:
     told = "; ".join(f"{name} from {row.clean:.3f} to {row.accuracy:.3f}" for name, row in rows.iterrows())
     tables = [table(results.robustness, results.methods.index, results.label), *beside(results.robustness_pairs)]
     return Section(title, caption, f"Accuracy falls: {told}.", figure(rows, results.methods), tables)
-
-
-def whole(robustness: pd.DataFrame) -> pd.DataFrame:
-    """The rows over all kinds and severities that have a value, one a method."""
-    return robustness[(robustness.kind == MEAN) & robustness.accuracy.notna()]
 
 
 def finding(rows: pd.DataFrame, pairs: pd.DataFrame, declared: list[str]) -> str:
@@ -76,11 +72,11 @@ def table(robustness: pd.DataFrame, order, label: str) -> Table:
     rows = means[means.kind == MEAN].set_index("method")
     rows = rows.loc[[name for name in order if name in rows.index]]
     text = pd.DataFrame({
-        "Method": rows.index, "Clean": [number(v, ".3f") for v in rows.clean],
+        "Method": rows.index, "Clean": numbers(rows.clean, ".3f"),
         **{kind.capitalize(): list(lost[kind][rows.index]) for kind in kinds},
         "All": list(lost[MEAN][rows.index]),
         "95 % interval": [f"[{points(-r.drop_hi)}, {points(-r.drop_lo)}]" for r in rows.itertuples()],
-        "Runs": [f"{v:.0f}" for v in rows.runs],
+        "Runs": numbers(rows.runs, ".0f"),
     })  # fmt: skip
     note = (
         "Points of accuracy lost on corrupted images, mean over five severities; All: over all kinds, with its 95 % "
