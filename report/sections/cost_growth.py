@@ -33,8 +33,10 @@ def section(results: Results) -> Section | None:
 
 def swept(growth: pd.DataFrame) -> pd.DataFrame:
     """The rows of sweeps over two values or more, with `at`: the value swept."""
-    parts = [growth[growth.sweep == sweep].assign(at=growth[column]) for sweep, (column, _) in SWEEPS.items()]
-    rows = pd.concat(parts).dropna(subset="at")
+    at = pd.Series(float("nan"), growth.index)
+    for sweep, (column, _) in SWEEPS.items():
+        at = at.mask(growth.sweep == sweep, growth[column])
+    rows = growth.assign(at=at).dropna(subset="at").sort_values("sweep", kind="stable")
     return rows[rows.groupby("sweep")["at"].transform("nunique") > 1]
 
 

@@ -81,10 +81,10 @@ def figure(rows: pd.DataFrame) -> Figure:
             axis.plot(row.peak_ratio, place, "|", ms=11, mew=2.4, color=row.color, zorder=3)
             axis.plot(row.step_ratio, place, "o", ms=6.5, mfc=fill, mec=row.color, mew=1.3, zorder=4)
             drawing.beside(axis, place, f"{row.step_ratio:.2f}\N{MULTIPLICATION SIGN} {three_digits(row.step_ms)} ms")
-    values = rows[["step_ratio", "peak_ratio", "step_ratio_lo", "step_ratio_hi"]].stack()
+    drawn = rows[["step_ratio", "peak_ratio", "step_ratio_lo", "step_ratio_hi"]]
     last = axes[-1, 0]
     last.set(xscale="log", xlabel="\N{MULTIPLICATION SIGN} full fine-tuning")
-    last.set_xlim(values.min() / 1.12, max(values.max(), 1) * 1.12)
+    last.set_xlim(drawn.min().min() / 1.12, max(drawn.max().max(), 1) * 1.12)
     drawing.log_ticks(last)
     drawing.below(figure, [
         Line2D([], [], ls="", marker="o", ms=6.5, color=drawing.INK, label="step time"),
