@@ -32,7 +32,7 @@ def section(results: Results) -> Section | None:
 
 
 def swept(growth: pd.DataFrame) -> pd.DataFrame:
-    """The rows of sweeps over two values or more, with `at`: the value swept."""
+    """The rows of sweeps over two values or more, sweeps by name, with `at`: the value swept."""
     at = pd.Series(float("nan"), growth.index)
     for sweep, (column, _) in SWEEPS.items():
         at = at.mask(growth.sweep == sweep, growth[column])
