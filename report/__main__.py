@@ -3,12 +3,11 @@
 import argparse
 import os
 import sys
+from functools import partial
 from multiprocessing import Pool
 from pathlib import Path
 
 from pipelines._cli import command
-
-CONF = Path("conf/profile")
 
 
 @command
@@ -28,57 +27,42 @@ def main(arguments):
         "--headline", metavar="NAME", nargs="+",
         help="print what came out of a profile, a few lines of Markdown, one of each further profile among them",
     )  # fmt: skip
-    _run(parser.parse_args(arguments))
-
-
-def _run(options: argparse.Namespace) -> None:
+    options = parser.parse_args(arguments)
+    from pipelines.profile import load
     from report import pages
 
     if options.headline:
         print(pages.headline(*(_read(name, options.profile_file) for name in options.headline)))
-        return
-    if options.all:
-        names = sorted(path.parent.name for path in Path("results").glob("*/summary.json"))
+    elif options.all:
+        with Pool(os.cpu_count()) as pool:
+            names = sorted(path.parent.name for path in Path("results").glob("*/summary.json"))
+            for page in pool.imap(partial(_build, profile_file=options.profile_file), names):
+                print(page, flush=True)
     else:
-        names = [options.profile or _active(options.profile_file)]
-    tasks = [(name, options.profile_file) for name in names]
-    if len(tasks) == 1:
-        print(_build(tasks[0]))
-        return
-    with Pool(os.cpu_count()) as pool:
-        for page in pool.imap(_build, tasks):
-            print(page, flush=True)
+        name = options.profile or load(options.profile_file).profile
+        print(_build(name, options.profile_file))
 
 
-def _build(task: tuple[str, str]) -> Path:
+def _build(name: str, profile_file: str) -> Path:
     from pipelines.files import records
     from report import pages
 
-    name, profile_file = task
     out = Path("report") / name
     with records.writing(out):  # where a disk is full the system names no file
         return pages.build(_read(name, profile_file), out)
 
 
 def _read(name: str, profile_file: str):
+    """The results, about the paper if the profile says so; its parameters may not be here, or say nothing."""
+    from pipelines.profile import compose, load
     from report import pages
 
-    return pages.read(Path("results") / name, _paper(name, profile_file))
-
-
-def _active(profile_file: str) -> str:
-    from pipelines.profile import load
-
-    return load(profile_file).profile
-
-
-def _paper(name: str, profile_file: str) -> bool | None:
-    """What the profile says of `report.paper`; None where its parameters are not here, or say nothing."""
-    from pipelines.profile import compose, load
-
+    paper = None
     if Path(profile_file).is_file() and (active := load(profile_file)).profile == name:
-        return active.report.paper
-    return compose(name).report.paper if (CONF / f"{name}.yaml").is_file() else None
+        paper = active.report.paper
+    elif Path(f"conf/profile/{name}.yaml").is_file():
+        paper = compose(name).report.paper
+    return pages.read(Path("results") / name, paper)
 
 
 if __name__ == "__main__":

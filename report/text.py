@@ -4,16 +4,19 @@ A value that is missing is a dash everywhere.
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
 
 from pipelines.files import records
+from pipelines.files.fonts import cells
 from pipelines.files.markdown import plain
 
 DASH = "\N{EM DASH}"
 MINUS = "\N{MINUS SIGN}"
+ELLIPSIS = "\N{HORIZONTAL ELLIPSIS}"
 MARK = "†"  # behind a method that never names some class
 HIGHER = {  # of the verdict on 'the method is better'
     "supported": "more accurate than",
@@ -26,6 +29,11 @@ _UNITS = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1, ""))
 def number(value, form: str) -> str:
     """A value in a format such as '.3f'."""
     return DASH if pd.isna(value) else format(value, form)
+
+
+def numbers(values, form: str) -> list[str]:
+    """Every value in a format."""
+    return [number(value, form) for value in values]
 
 
 def three_digits(value: float) -> str:
@@ -43,6 +51,8 @@ def scaled(value: float, trailing: bool = True) -> str:
 
 def signed(value: float, digits: int = 3) -> str:
     """A difference with its sign; a minus sign, not a hyphen; no sign where it rounds to zero."""
+    if pd.isna(value):
+        return DASH
     text = f"{value:+.{digits}f}".replace("-", MINUS)
     return text[1:] if float(text[1:]) == 0 else text
 
@@ -76,6 +86,22 @@ def interval(low, high, *, plus: bool = False) -> str:
     return f"[{signed(low)}, {signed(high)}]" if plus else f"[{low:.3f}, {high:.3f}]"
 
 
+def intervals(lows, highs, *, plus=False) -> list[str]:
+    """`interval` of every row."""
+    return [interval(low, high, plus=plus) for low, high in zip(lows, highs, strict=True)]
+
+
+def estimates(values, lows, highs) -> list[str]:
+    """Accuracies and such with their intervals: '0.912 [0.901, 0.923]'."""
+    told = zip(numbers(values, ".3f"), intervals(lows, highs), strict=True)
+    return [DASH if value == DASH else f"{value} {ends}" for value, ends in told]
+
+
+def gap(row) -> str:
+    """A difference and its interval, of a row's difference, lo and hi: '+0.012 [-0.003, +0.027]'."""
+    return f"{signed(row.difference)} {interval(row.lo, row.hi, plus=True)}"
+
+
 def with_interval(value, low, high, form=lambda v: number(v, ".2f")) -> str:
     """A value with its interval behind it, where it has one: '0.80 [0.75, 0.85]'."""
     return form(value) if pd.isna(low) else f"{form(value)} [{form(low)}, {form(high)}]"
@@ -92,6 +118,11 @@ def span(values) -> str:
     if not values:
         return "no"
     return f"{values[0]:,}" if values[0] == values[-1] else f"{values[0]:,}\N{EN DASH}{values[-1]:,}"
+
+
+def of_patients(rows: pd.DataFrame) -> str:
+    """' of 633 patients', where patients are known."""
+    return f" of {span(rows.patients)} patients" if rows.patients.notna().any() else ""
 
 
 def setting(row) -> str:
@@ -122,6 +153,51 @@ def unnamed(never: Mapping[str, Sequence[str]]) -> str:
     told = [f"{few(names, 3)} by {method}" for method, names in list(never.items())[:4]]
     more = f"; and by {plural(len(never) - 4, 'method')} more" if len(never) > 4 else ""
     return f" {MARK} Named for no test image: {'; '.join(told)}{more}."
+
+
+def wrapped(name: str, width: int = 22) -> str:
+    """A method's name on as few lines of at most `width` characters as hyphens allow, the lines about equally long."""
+    parts = re.split(r"(?<=-)(?!\d)|(?<= )", name)  # a range of numbers such as 2-5 stays whole
+
+    def lines(limit: int) -> list[str]:
+        filled = [""]
+        for part in parts:
+            if filled[-1] and len(filled[-1] + part.rstrip()) > limit:
+                filled.append("")
+            filled[-1] += part
+        return filled
+
+    fewest = len(lines(width))
+    narrowest = next(n for n in range(1, width + 1) if len(lines(n)) <= fewest)
+    return "\n".join(line.rstrip() for line in lines(narrowest))
+
+
+def cut(name: str, most: int) -> str:
+    """A name of at most so many cells: the end of a longer one becomes an ellipsis."""
+    while cells(name) > most:
+        name = name.removesuffix(ELLIPSIS)[:-1].rstrip() + ELLIPSIS
+    return name
+
+
+def abbreviated(name: str, longest: int = 10) -> str:
+    """A class name that fits a tick: as it is where short, else its words' initials or its start."""
+    if cells(name) <= longest:
+        return name
+    words = [word for word in re.split(r"[\W_]+", name) if word]
+    return "".join(word[0] for word in words).upper() if 1 < len(words) <= longest else cut(name, longest)
+
+
+def short_names(names: Sequence[str], longest: int = 10) -> dict[str, str]:
+    """What each class is called on a tick, in order: abbreviated; where two would be alike, each by its number."""
+    short = {str(name): abbreviated(name, longest) for name in names}
+    alike = len(set(short.values())) < len(short)
+    return {name: f"#{number}" if alike and own != name else own for number, (name, own) in enumerate(short.items(), 1)}
+
+
+def abbreviations(classes: Sequence[str], among: Collection[str] | None = None) -> str:
+    """A caption's last sentence: what short names stand for; nothing where all are whole."""
+    short = {name: own for name, own in short_names(classes).items() if own != name and name in (among or classes)}
+    return f" Abbreviated: {', '.join(f'{own} {name}' for name, own in short.items())}." if short else ""
 
 
 @dataclass(frozen=True)

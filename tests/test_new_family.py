@@ -98,7 +98,7 @@ def test_they_train_and_are_probed(copy):
 
 def test_it_is_grouped_and_coloured(copy):
     code = """
-from report.drawing.palette import looks
+from report.drawing import looks
 for family, backbone in (("lastblock", "smallcnn"), ("tiny", "tiny")):
     found = looks(family, backbone)
     print(found.group, found.kind, found.color, sep=", ")

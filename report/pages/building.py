@@ -6,12 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from pipelines.files import fonts
+from report import drawing
 from report import sections as rooms
 from report.claims import verdicts
 from report.pages import html, markdown, model_card
 from report.pages.first_screen import answer
 from report.pages.latex import latex
-from report.pages.pictures import draw
 from report.reading import Results, load
 from report.sections import Section
 
@@ -46,7 +46,9 @@ def build(results: Results, out: Path) -> Path:
     for folder in ("figures", "tables", "pictures", "models"):
         shutil.rmtree(out / folder, ignore_errors=True)
     out.mkdir(parents=True, exist_ok=True)
-    pictures = {own.name: draw(own, out / "figures") for own in sections if own.figure is not None}
+    for section in sections:
+        if section.figure:
+            drawing.save(section.figure, out / "figures" / section.name)
     if told := fonts.warning([*results.methods.index, *results.confusion["true"].astype(str).unique()]):
         print(f"warning: {told}", flush=True)
     (out / "tables").mkdir()
@@ -54,12 +56,11 @@ def build(results: Results, out: Path) -> Path:
         (out / "tables" / f"{table.name}.csv").write_text(table.csv(), encoding="utf-8")
         (out / "tables" / f"{table.name}.tex").write_text(latex(table), encoding="utf-8")
     for name in markdown.shown(sections):
-        path = out / markdown.PICTURES / f"{name}.png"
-        path.parent.mkdir(exist_ok=True)
-        path.write_bytes(pictures[name].png)
+        (out / markdown.PICTURES).mkdir(exist_ok=True)
+        shutil.copyfile(out / "figures" / f"{name}.png", out / markdown.PICTURES / f"{name}.png")
     (out / "README.md").write_text(markdown.render(results, found, sections), encoding="utf-8")
     page = out / "index.html"
-    page.write_text(html.render(results, found, sections, pictures), encoding="utf-8")
+    page.write_text(html.render(results, found, sections, out / "figures"), encoding="utf-8")
     model_card.write_all(results, Path("models") / results.profile, out / "models")
     return page
 

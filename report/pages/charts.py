@@ -27,8 +27,8 @@ class Axis:
     """Places on an axis in per cent of its length, room at the ends; what is below `lowest` is put at its start."""
 
     def __init__(self, values, *, steps: int, lowest: float = float("-inf")):
-        values = np.asarray([v for v in values if pd.notna(v) and v >= lowest], dtype=float)
-        low, high = (values.min(), values.max()) if len(values) else (0.0, 1.0)
+        values = [v for v in values if v >= lowest]  # which no missing one is
+        low, high = (min(values), max(values)) if values else (0.0, 1.0)
         room = 0.04 * (high - low) or 0.01
         self.low, self.high, self.steps = low - room, high + room, steps
 
@@ -42,31 +42,29 @@ class Axis:
 
 def methods(results: Results) -> dict:
     """The accuracy of every method that was run on one axis, the highest first; the note names the others."""
-    numbers = {method: place for place, method in enumerate(results.methods.index)}
     frame = results.methods[results.methods.seeds > 0]
-    absent = results.methods.index.difference(frame.index, sort=False)
+    absent = list(results.methods.index[results.methods.seeds == 0])
     tested = results.complete.groupby("method").test_acc.apply(list)
     # A method or two that did not learn would press all others together.
     lowest = frame.acc_mean.max() - FARTHEST * (frame.acc_mean.max() - frame.acc_mean.median())
     axis = Axis([*frame.acc_lo, *frame.acc_hi, *frame.acc_mean], steps=4, lowest=lowest)
     rows = [
         {
-            "number": numbers[method], "name": row.shown + f" {MARK}" * (method in results.never_named),
-            "backbone": str(row.backbone),
+            "number": results.methods.index.get_loc(method), "backbone": str(row.backbone),
+            "name": row.shown + f" {MARK}" * (method in results.never_named),
             "declared": [method] == results.declared[:1],
             "lo": axis.place(row.acc_lo), "hi": axis.place(row.acc_hi), "mean": axis.place(row.acc_mean),
             "beyond": bool(row.acc_mean < axis.low),
             "seeds": [axis.place(value) for value in tested.get(method, [])],
-            "accuracy": number(row.acc_mean, ".3f"), "sort": _finite(row.acc_mean),
-            "interval": interval(row.acc_lo, row.acc_hi),
-            "trained": DASH if pd.isna(row.trainable) else scaled(row.trainable),
-            "trained_sort": _finite(row.trainable),
+            "accuracy": number(row.acc_mean, ".3f"), "interval": interval(row.acc_lo, row.acc_hi),
+            "sort": _finite(row.acc_mean),
+            "trained": scaled(row.trainable), "trained_sort": _finite(row.trainable),
         }
         for method, row in frame.sort_values("acc_mean", ascending=False, kind="stable").iterrows()
     ]  # fmt: skip
     reference = results.reference
     line = f" Dashed line: {reference}." if reference else ""
-    missing = f" Not run yet: {listed(absent)}." if len(absent) else ""
+    missing = f" Not run yet: {listed(absent)}." if absent else ""
     return {
         "title": f"All methods, the most accurate first: {results.label}",
         "rows": rows,
@@ -74,7 +72,7 @@ def methods(results: Results) -> dict:
         "reference": axis.place(frame.acc_mean[reference]) if reference else None,
         "families": sorted(map(str, frame.family.unique())),
         "backbones": sorted(map(str, frame.backbone.unique())),
-        "kinds": [{"family": str(row.family), "backbone": str(row.backbone)} for row in results.methods.itertuples()],
+        "kinds": results.methods[["family", "backbone"]].astype(str).to_dict("records"),
         "note": "Filled dot: mean over seeds. Bar: its 95 % interval for "
         f"{results.drawn_anew}. Hollow dots: seeds. An arrow: below the axis.{line} "
         f"A name leads to its runs.{missing}{unnamed(results.never_named)}",
@@ -88,19 +86,18 @@ def forest(results: Results) -> dict | None:
         return None
     margin = frame.margin.max()
     axis = Axis([*frame.lo, *frame.hi, *frame.difference, -margin, margin], steps=7)
-    numbers = {method: place for place, method in enumerate(results.methods.index)}
+    frame = frame.sort_values("difference", ascending=False, kind="stable")
     rows = [
         {
-            "method": numbers.get(row.against, -1), "number": numbers.get(row.against, 0), "name": row.comparator,
+            "method": place, "number": max(place, 0), "name": row.comparator,
             "lo": axis.place(row.lo), "hi": axis.place(row.hi), "mean": axis.place(row.difference),
-            "seeds": [], "beyond": False,
-            "why": "" if pd.isna(row.reason) else row.reason,
-            "difference": DASH if pd.isna(row.difference) else points(row.difference, plus=True),
+            "seeds": [], "beyond": False, "why": "" if pd.isna(row.reason) else row.reason,
+            "difference": points(row.difference, plus=True),
             "interval": DASH if pd.isna(row.lo) else f"{points(row.lo, plus=True)} to {points(row.hi, plus=True)}",
             "sort": _finite(100 * row.difference), "verdict": row.higher, "rank": rank(row.higher),
             "tone": TONES[row.higher],
         }
-        for row in frame.sort_values("difference", ascending=False, kind="stable").itertuples()
+        for place, row in zip(results.methods.index.get_indexer(frame.against), frame.itertuples(), strict=True)
     ]  # fmt: skip
     method, share = frame.method.iloc[0], frame.share.iloc[0]
     on = "" if share == 1 else f" with {percent(share)} of the training patients"
@@ -128,24 +125,17 @@ def curves(results: Results) -> dict | None:
         return None
     epochs = list(range(int(frame.epoch.min()), int(frame.epoch.max()) + 1))
     first = results.leading(SHOWN_FIRST)
-    used: dict[str, int] = {}
+    methods = results.methods[results.methods.index.isin(frame.method)]
+    again = methods.groupby("color").cumcount()
     found = []
-    for place, (method, row) in enumerate(results.methods.iterrows()):
+    for method, row in methods.iterrows():
         own = frame[frame.method == method]
-        if own.empty:
-            continue
-        again = used[row.color] = used.get(row.color, -1) + 1
-        found.append(
-            {
-                "number": place,
-                "name": row.shown,
-                "seeds": int(own.seed.nunique()),
-                "dash": DASHES[again % len(DASHES)],
-                "first": method in first,
-                "last": int(own.epoch.max()) - epochs[0],
-                "lines": {name: _band(own, name, epochs) for name in metrics},
-            }
-        )
+        found.append({
+            "number": results.methods.index.get_loc(method), "name": row.shown, "seeds": int(own.seed.nunique()),
+            "dash": DASHES[again[method] % len(DASHES)], "first": method in first,
+            "last": int(own.epoch.max()) - epochs[0],
+            "lines": {name: _band(own, name, epochs) for name in metrics},
+        })  # fmt: skip
     start = max((own["last"] for own in found if own["first"]), default=len(epochs) - 1)
     return {"epochs": epochs, "start": start, "metrics": {name: METRICS[name] for name in metrics}, "methods": found}
 

@@ -13,7 +13,6 @@ from report.reading import Results, beside, ranked
 from report.text import percent, points, setting, small, span
 
 PAPER = "https://arxiv.org/abs/2505.18315"
-OURS = {"full": "full fine-tuning", "head-only": "training the head alone"}  # as a stranger would say it
 
 
 @dataclass(frozen=True)
@@ -39,13 +38,11 @@ class Answer:
 
 def answer(results: Results, found: list[Verdict]) -> Answer:
     """The first screen of a profile; `found`: the verdicts on the paper's claims, none where it is not about them."""
-    runs = results.complete
-    dates = runs["date"].dropna().astype(str)
+    dates = results.complete.date.dropna()
+    ends = [pd.Timestamp(day).strftime("%-d %B %Y") for day in (dates.min(), dates.max())] if len(dates) else []
     return Answer(
         sentence=sentence(results), again=again(results), tiles=tiles(results, found), not_run=not_run(results),
-        when=" to ".join(dict.fromkeys(pd.Timestamp(day).strftime("%-d %B %Y") for day in (dates.min(), dates.max())))
-        if len(dates) else "no date recorded",
-        machine=_machines(runs),
+        when=" to ".join(dict.fromkeys(ends)) or "no date recorded", machine=_machines(results.complete),
     )  # fmt: skip
 
 
@@ -67,21 +64,19 @@ def sentence(results: Results) -> str:
     told = ranked(methods)
     best = told.acc_mean.idxmax()
     where = f"{span(runs.n_train)} {images(results)}{design(results)}"
-    if method in methods.index and methods.share[method] < 1:
-        where += f", {percent(methods.share[method])} of the labels"
     if method not in methods.index:
         several = f"of {len(told)} methods" if len(told) > 1 else "the only method,"
         right = f"{_percent(methods, best)} of unseen images right"
         return f"Trained on {where}, {best} is most accurate {several} with {right}."
+    if methods.share[method] < 1:
+        where += f", {percent(methods.share[method])} of the labels"
     start = (
         f"Trained on {where}, CoLoRA ({method}: small branches on a frozen {methods.backbone[method]}) is right on "
         f"{_percent(methods, method)} of unseen images"
     )
-    last = (
-        f"that is the highest mean of {len(told)} methods"
-        if best == method
-        else f"the highest mean of {len(told)} methods is that of {best}, {_percent(methods, best)}"
-    )
+    last = f"the highest mean of {len(told)} methods is that of {best}, {_percent(methods, best)}"
+    if best == method:
+        last = f"that is the highest mean of {len(told)} methods"
     return f"{start}{_against_full(results, methods)}; {last}."
 
 
@@ -89,21 +84,15 @@ def _against_full(results: Results, methods: pd.DataFrame) -> str:
     """', 1.2 points more than full fine-tuning (0.3 to 2.1), while it trains 16 % as many parameters'."""
     rows = results.declared_contrasts
     rows = rows[(rows.comparator == "full") & rows.difference.notna()]
-    if rows.empty:
+    if rows.empty or rows.higher.iloc[0] == NOT_TESTED:
         return ""
     row = rows.iloc[0]
-    if row.higher == NOT_TESTED:
-        return ""
-    interval = (
-        "no interval" if pd.isna(row.lo) else f"interval {points(row.lo, plus=True)} to {points(row.hi, plus=True)}"
-    )
-    size = f"{points(abs(row.difference))} points"
-    if row.higher == SUPPORTED:
-        told = f"{size} more than full fine-tuning ({interval})"
-    elif row.higher == CONTRADICTED:
-        told = f"{size} fewer than full fine-tuning ({interval})"
-    else:
-        told = f"not shown to differ from full fine-tuning ({points(row.difference, plus=True)} points, {interval})"
+    size, lo, hi = _points(row)
+    interval = "no interval" if pd.isna(row.lo) else f"interval {lo} to {hi}"
+    told = f"not shown to differ from full fine-tuning ({size} points, {interval})"
+    if row.higher in (SUPPORTED, CONTRADICTED):
+        more = "more" if row.higher == SUPPORTED else "fewer"
+        told = f"{points(abs(row.difference))} points {more} than full fine-tuning ({interval})"
     share = methods.trainable.get(row.method, float("nan")) / methods.trainable.get(row.against, float("nan"))
     return f", {told}" + ("" if pd.isna(share) else f", training {100 * share:.0f} % as many parameters")
 
@@ -112,9 +101,9 @@ def again(results: Results) -> str:
     """What comes of the method at another learning rate than its own, or at the same on another machine, where a method
     that differs by a stated rate alone was run: exploratory, unadjusted.
     """
-    own = results.pairs[(results.pairs.data == "test") & (results.pairs.metric == "accuracy")]
+    own = results.pairs.query("data == 'test' and metric == 'accuracy'").dropna(subset="lo")
     method, methods, runs, told = subject(results), results.methods, results.complete, []
-    for row in own[(own.role == "again") & (own.reference == method) & own.lo.notna()].itertuples():
+    for row in own[(own.role == "again") & (own.reference == method)].itertuples():
         new, old = methods.lr[row.method], methods.lr[method]
         if new == old:
             here, there = (_machines(runs[runs.method == name]) for name in (row.method, method))
@@ -122,10 +111,8 @@ def again(results: Results) -> str:
         else:
             chosen = "tuning chose" if method in set(results.tuning.method) else "it states"
             how = f"at {new:g} in place of the {old:g} that {chosen}"
-        right = f"{method} is right on {_percent(methods, row.method)}"
-        text = f"{how}, {right} ({_gap(row)}; {row.runs:.0f} runs)"
-        full = own[(own.method == row.method) & (own.role == "full") & own.lo.notna()]
-        for other in full.itertuples():
+        text = f"{how}, {method} is right on {_percent(methods, row.method)} ({_gap(row)}; {row.runs:.0f} runs)"
+        for other in own[(own.method == row.method) & (own.role == "full")].itertuples():
             text += f", which is {_gap(other)} from {other.reference}"
             text += f" on {_machines(runs[runs.method == other.reference])}" if new == old else ""
         told.append(text)
@@ -137,10 +124,14 @@ def _machines(runs: pd.DataFrame) -> str:
     return ", ".join(runs.gpu.fillna(runs.cpu).dropna().unique()) or "machine not recorded"
 
 
+def _points(row) -> list[str]:
+    """A row's difference, lo and hi in points with their signs."""
+    return [points(value, plus=True) for value in (row.difference, row.lo, row.hi)]
+
+
 def _gap(row) -> str:
     """'+3.0 points (+0.6 to +5.4)'."""
-    size, lo, hi = (points(value, plus=True) for value in (row.difference, row.lo, row.hi))
-    return f"{size} points ({lo} to {hi})"
+    return "{} points ({} to {})".format(*_points(row))
 
 
 def tiles(results: Results, found: list[Verdict]) -> list[Tile]:
@@ -158,13 +149,11 @@ def tiles(results: Results, found: list[Verdict]) -> list[Tile]:
         tiles.append(Tile(f"Trained by {shown}", share, f"{row.trainable:,.0f} of {row.total:,.0f} parameters"))
     cost = results.cost[(results.cost.method == method_of_claims()) & results.cost.step_ratio.notna()]
     if len(cost):
-        row = cost.iloc[0]
-        detail = (
-            f"of full fine-tuning's; peak memory {100 * row.peak_ratio:.0f} % ({setting(row)}; {results.cost_machine})"
-        )
-        tiles.append(Tile("Time of a training step", f"{100 * row.step_ratio:.0f} %", detail))
+        own = cost.iloc[0]
+        where = f"{setting(own)}; {results.cost_machine}"
+        detail = f"of full fine-tuning's; peak memory {100 * own.peak_ratio:.0f} % ({where})"
+        tiles.append(Tile("Time of a training step", f"{100 * own.step_ratio:.0f} %", detail))
     elif shown:
-        row = methods.loc[shown]
         tiles.append(Tile(f"AUC of {shown}", f"{row.auc_mean:.3f}", "macro, one class against the rest"))
     return tiles
 
@@ -219,25 +208,20 @@ def headline(results: Results, *others: Results) -> str:
         named = []
         for row in own.itertuples():
             how = " trained from scratch" * results.from_scratch(row.method, row.against)
-            size, lo, hi = (points(value, plus=True) for value in (row.difference, row.lo, row.hi))
-            named.append(f"{row.comparator}{how} ({size} points, {lo} to {hi})")
+            named.append("{}{} ({} points, {} to {})".format(row.comparator, how, *_points(row)))
         told += [f"{text} {', '.join(named)}"] if named else []
     if told:
         told = "; ".join(told)
         lines.append(f"{told[0].upper()}{told[1:]}.")
     open_ = rows[~rows.higher.isin([SUPPORTED, CONTRADICTED])]
     if len(open_):
-        lines.append(
-            f"Not decided on these images: {', '.join(f'{r.comparator} ({r.higher})' for r in open_.itertuples())}."
-        )
+        lines.append(f"Not decided on these images: {', '.join(open_.comparator + ' (' + open_.higher + ')')}.")
     if told := again(results):
         lines.append(f"**The same method again:** {told}.")
-    shown = tiles(results, found)
-    if shown:
+    if shown := tiles(results, found):
         lines.append(" ".join(f"{tile.label}: {tile.value} ({tile.detail})." for tile in shown))
     lines += [f"[{own.profile}](report/{own.profile}/README.md): {sentence(own)}" for own in others]
-    missing = not_run(results)
-    if missing:
+    if missing := not_run(results):
         lines.append(f"**Not run:** {'; '.join(missing)}.")
     return "\n".join(f"- {line}" for line in lines)
 

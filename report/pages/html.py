@@ -14,12 +14,11 @@ from urllib.parse import quote
 import jinja2
 import pandas as pd
 from markdown_it import MarkdownIt
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from report.pages import charts, origin
 from report.pages.cells import cell, kind
 from report.pages.first_screen import PAPER, Answer
-from report.pages.pictures import Picture
 from report.reading import Results
 from report.sections import GROUPS, Section
 from report.text import MARK, Table
@@ -29,14 +28,11 @@ ASSETS = Path(__file__).with_name("assets")
 OWN = {"forest", "accuracy"}  # sections whose figure the page draws itself, to be sorted, filtered and read on a phone
 
 
-def render(results: Results, answer: Answer, sections: list[Section], pictures: dict[str, Picture]) -> str:
-    """The page's source; pictures: by the section's name. The same results give the same bytes."""
-    groups = _groups(sections)
-    curves = charts.curves(results)
-    style = "\n".join([
-        _read(ASSETS / "uPlot.min.css"), _read(WEB / "page.css"), _colors(results),
-        _widths([table for section in sections for table in section.tables]),
-    ])  # fmt: skip
+def render(results: Results, answer: Answer, sections: list[Section], figures: Path) -> str:
+    """The page's source; figures: the folder of their files. The same results give the same bytes."""
+    methods = results.methods.index
+    css = [_read(ASSETS / "uPlot.min.css"), _read(WEB / "page.css"), _colors(results), _widths(sections)]
+    style = "\n".join(css)
     theme = _read(WEB / "theme.js")
     scripts = [_read(ASSETS / "uPlot.iife.min.js"), _read(WEB / "page.js")]
     environment = jinja2.Environment(
@@ -44,13 +40,7 @@ def render(results: Results, answer: Answer, sections: list[Section], pictures: 
         lstrip_blocks=True,
     )  # fmt: skip
     environment.filters["code"] = _code
-    methods = results.methods.index
-    first = results.runs.reset_index(drop=True).reset_index().groupby("method")["index"].min()
-    for group in groups:
-        for part in group["parts"]:
-            if section := part["section"]:
-                part["picture"] = _inline(pictures[section.name]) if section.name in pictures.keys() - OWN else None
-                part["tables"] = [_table(table, methods) for table in section.tables]
+    first = results.runs.method.reset_index(drop=True).drop_duplicates()
     return environment.get_template("index.html.j2").render(
         profile=results.profile,
         policy=_policy([theme, *scripts], style),
@@ -61,23 +51,25 @@ def render(results: Results, answer: Answer, sections: list[Section], pictures: 
         answer=answer,
         forest=charts.forest(results),
         methods=charts.methods(results),
-        groups=groups,
-        curves=curves,
-        origin=_markdown(_origin(results), results),
+        groups=_groups(sections, methods, figures),
+        curves=charts.curves(results),
+        origin=_origin(results),
         records=_table(origin.records(results), methods),
-        first_record={place: methods.get_loc(name) for name, place in first.items()},
+        first_record={place: methods.get_loc(name) for place, name in first.items()},
         licence=_read(ASSETS / "uPlot.LICENSE"),
     )
 
 
-def _groups(sections: list[Section]) -> list[dict]:
+def _groups(sections: list[Section], methods: pd.Index, figures: Path) -> list[dict]:
     """The groups with their parts, as the contents list them: id, label, section or None."""
     parts = {name: [] for name in GROUPS}
     parts[GROUPS[0]].append({"id": "table-methods", "label": "All methods", "section": None})
     for own in sections:
-        label = own.name.replace("_", " ").capitalize()
-        part = {"id": own.name, "label": label, "section": own, "folded": own.folded or own.name in OWN}
-        parts[own.group].append(part)
+        parts[own.group].append({
+            "id": own.name, "label": own.name.replace("_", " ").capitalize(), "section": own,
+            "folded": own.folded or own.name in OWN, "tables": [_table(table, methods) for table in own.tables],
+            "picture": _inline(own, figures / own.name) if own.figure and own.name not in OWN else None,
+        })  # fmt: skip
     parts[GROUPS[-1]].append({"id": "records", "label": "Runs", "section": None})
     parts[GROUPS[-1]].append({"id": "origin", "label": "Data and machines", "section": None})
     return [
@@ -85,22 +77,35 @@ def _groups(sections: list[Section]) -> list[dict]:
     ]
 
 
-def _inline(picture: Picture) -> dict:
+def _inline(section: Section, stem: Path) -> dict:
     """A figure once, as a data URL: its SVG, or its small PNG where that is smaller."""
-    vector = len(picture.svg) <= len(picture.png)
+    svg, png = lean_svg(_read(stem.with_suffix(".svg"))), stem.with_suffix(".png").read_bytes()
+    vector = len(svg) <= len(png)
+    width, height = (round(96 * side) for side in section.figure.get_size_inches())
     return {
-        "src": _data_url("image/svg+xml" if vector else "image/png", picture.svg.encode() if vector else picture.png),
-        "file": f"{picture.name}.{'svg' if vector else 'png'}",
-        "width": picture.width,
-        "height": picture.height,
+        "src": _data_url("image/svg+xml", svg.encode()) if vector else _data_url("image/png", png),
+        "file": f"{section.name}.{'svg' if vector else 'png'}",
+        "width": width,
+        "height": height,
     }
+
+
+def lean_svg(svg: str) -> str:
+    """A figure of matplotlib's without comments, metadata and indentation, coordinates to a hundredth of a point."""
+    svg = re.sub(r"<!--.*?-->|<metadata>.*?</metadata>|<\?xml.*?\?>|<!DOCTYPE.*?>", "", svg, flags=re.DOTALL)
+
+    def rounded(match: re.Match) -> str:
+        return re.sub(r"-?\d+\.\d{3,}", lambda n: f"{float(n[0]):.2f}".rstrip("0").rstrip("."), match[0])
+
+    svg = re.sub(r' (?:d|x|y|points)="[^"]*"|translate\([^)]*\)', rounded, svg)
+    return re.sub(r"\s+", " ", svg).replace("> <", "><").strip()
 
 
 def _table(table: Table, methods: pd.Index) -> dict:
     """A table for the template: columns with their kinds, rows with the method that they are about."""
     columns = list(table.text.columns)
     about = [str(row[0]).removesuffix(f" {MARK}").split(" (")[0] for row in table.text.itertuples(index=False)]
-    kinds = [kind(table.text.iloc[:, place]) for place in range(len(columns))]
+    kinds = [kind(own) for _, own in table.text.items()]
     kinds = ["text" if place < table.left and own == "number" else own for place, own in enumerate(kinds)]
     return {
         "name": table.name,
@@ -117,39 +122,36 @@ def _table(table: Table, methods: pd.Index) -> dict:
     }  # fmt: skip
 
 
-def _origin(results: Results) -> str:
-    card = origin.data_card(results)
-    parts = [origin.about(results), origin.provenance(results), f"#### Data card\n\n{card}" if card else ""]
-    return "\n\n".join(part for part in parts if part)
-
-
 def _colors(results: Results) -> str:
     """A class for each method's colour, in light and in dark."""
     return "\n".join(
         f".c{number}{{color:light-dark({row.color},{charts.dark(row.color)})}}"
-        for number, (_, row) in enumerate(results.methods.iterrows())
+        for number, row in enumerate(results.methods.itertuples())
     )
 
 
-def _widths(tables: list[Table]) -> str:
+def _widths(sections: list[Section]) -> str:
     """Column widths of tables of sentences."""
     return "\n".join(
         f"#table-{table.name} th:nth-child({place}){{width:{100 * width / sum(table.widths):.0f}%}}"
-        for table in tables
+        for section in sections
+        for table in section.tables
         for place, width in enumerate(table.widths, 1)
     )
 
 
 def _code(text: str) -> Markup:
     """Plain text with what stands between backticks as code."""
-    parts = re.split(r"`([^`]+)`", text)
-    return Markup("").join(Markup("<code>{}</code>").format(p) if n % 2 else p for n, p in enumerate(parts))
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))
 
 
-def _markdown(text: str, results: Results) -> Markup:
-    """Markdown of the data card and the provenance as HTML; raw HTML stays text, the card's images are put inside."""
+def _origin(results: Results) -> Markup:
+    """Markdown of the provenance and the data card as HTML; raw HTML stays text, the card's images are put inside."""
+    parts = [origin.about(results), origin.provenance(results)]
+    if card := origin.data_card(results):
+        parts.append(f"#### Data card\n\n{card}")
     markdown = MarkdownIt("commonmark", {"html": False}).enable("table")
-    tokens = markdown.parse(text)
+    tokens = markdown.parse("\n\n".join(parts))
     heading = "Details"
     for place, token in enumerate(tokens):
         if token.type == "heading_open":
@@ -167,10 +169,9 @@ def _markdown(text: str, results: Results) -> Markup:
                 child.attrs["src"] = _inside(str(child.attrs["src"]), results)
 
     def table_open(_, tokens, place, *__):
-        caption = Markup("{}").format(tokens[place].meta["caption"])
-        return f'<div class="scroll" role="region" aria-label="{caption}" tabindex="0"><table>\n' + (
-            f'<caption class="hidden-text">{caption}</caption>\n'
-        )
+        caption = escape(tokens[place].meta["caption"])
+        region = f'<div class="scroll" role="region" aria-label="{caption}" tabindex="0"><table>'
+        return f'{region}\n<caption class="hidden-text">{caption}</caption>\n'
 
     markdown.add_render_rule("table_open", table_open)
     markdown.add_render_rule("table_close", lambda *_: "</table></div>\n")

@@ -16,34 +16,28 @@ PAGE = 46  # lines of a table that leave room for its caption and note on an art
 
 def latex(table: Table) -> str:
     """The source of a table: one `table` or `table*` environment, or several for a long one."""
-    rows = [list(row) for row in table.text.itertuples(index=False)]
-    header = list(table.text.columns)
-    parts = _parts(rows, [_lines(row, table.widths) for row in rows])
+    header, rows = list(table.text.columns), table.text.to_numpy().tolist()
     natural = [max(len(str(row[i])) for row in [header, *rows]) + 2 for i in range(len(header))]
     narrow = not table.widths and sum(natural) <= COLUMN
-    return "\n".join(
-        _float(table, header, part, place, place == len(parts) - 1, narrow) for place, part in enumerate(parts)
-    )
+    parts = _parts(rows, table.widths)
+    return "\n".join(_float(table, part, place, place == len(parts) - 1, narrow) for place, part in enumerate(parts))
 
 
-def _lines(row, widths) -> int:
-    """Lines that a row takes, where columns are as wide as `widths` says, as shares of the line."""
-    return max((math.ceil(len(str(text)) / (0.9 * width * LINE)) for text, width in zip(row, widths)), default=1)
-
-
-def _parts(rows: list, lines: list[int]) -> list[list]:
-    """Rows page by page."""
+def _parts(rows: list[list], widths: tuple[float, ...]) -> list[list]:
+    """Rows page by page; columns are as wide as `widths` says, as shares of the line, else every row is one line."""
     parts, height = [[]], 0
-    for row, own in zip(rows, lines, strict=True):
-        if parts[-1] and height + own > PAGE:
+    for row in rows:
+        lines = max((math.ceil(len(str(text)) / (0.9 * width * LINE)) for text, width in zip(row, widths)), default=1)
+        if parts[-1] and height + lines > PAGE:
             parts.append([])
             height = 0
         parts[-1].append(row)
-        height += own
+        height += lines
     return parts
 
 
-def _float(table, header, rows, place: int, last: bool, narrow: bool) -> str:
+def _float(table: Table, rows: list[list], place: int, last: bool, narrow: bool) -> str:
+    header = list(table.text.columns)
     columns = "l" * table.left + "r" * (len(header) - table.left)
     before, after = [r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%"], ["}"]
     if table.widths:

@@ -14,9 +14,7 @@ PICTURES = "pictures"  # folder of the PNGs that it shows, which are in Git
 def render(results: Results, answer: Answer, sections: list[Section]) -> str:
     """README.md; of folded sections the tables alone are shown."""
     parts = [f"# Report: profile {code(results.profile)}", f"**{plain(answer.sentence)}**"]
-    by_name = {section.name: section for section in sections}
-    if FIRST in by_name:
-        parts.append(_figure(by_name[FIRST]))
+    parts += [_figure(section) for section in sections if section.name == FIRST]
     parts.append("\n".join(f"- {tile.label}: **{plain(tile.value)}** ({plain(tile.detail)})" for tile in answer.tiles))
     if answer.again:
         parts.append(f"**The same method again:** {plain(answer.again)}.")

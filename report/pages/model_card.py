@@ -10,7 +10,7 @@ import pandas as pd
 from pipelines.files.markdown import code, plain
 from report.pages import origin
 from report.reading import Results
-from report.text import Table, interval, markdown, number, signed
+from report.text import Table, gap, interval, markdown, number
 
 ETHICS = (
     "Research only. A network trained here has not been examined for bias between groups of patients: the data say "
@@ -34,13 +34,12 @@ def render(results: Results, method: str, weights: list[Path]) -> str:
     """The card in Markdown of one method, whose trained networks lie in `weights`."""
     row = results.methods.loc[method]
     runs = results.complete[results.complete.method == method]
-    phantom = results.source == "phantom"
     use = f"Research on images like those it was trained on: `python -m pipelines.predict --method {method}`."
-    if phantom:
+    caveats = [f"{row.seeds} seeds say little about how much networks differ."] if row.seeds < 5 else []
+    caveats.append("Probabilities are not calibrated beyond what the report's calibration figure shows.")
+    if results.source == "phantom":
         use = "It is trained on synthetic phantom scans: it shows that the pipeline works and is of no other use."
-    caveats = ["Phantom scans are no OCT images."] if phantom else []
-    caveats += [f"{row.seeds} seeds say little about how much networks differ."] if row.seeds < 5 else []
-    caveats += ["Probabilities are not calibrated beyond what the report's calibration figure shows."]
+        caveats.insert(0, "Phantom scans are no OCT images.")
     sections = {
         "Model details": _details(results, method, runs, weights),
         "Intended use": f"{use} Not for diagnosis, triage or any decision about a patient.",
@@ -63,13 +62,11 @@ def render(results: Results, method: str, weights: list[Path]) -> str:
 def _details(results: Results, method: str, runs: pd.DataFrame, weights: list[Path]) -> str:
     row = results.methods.loc[method]
     start = ", ".join(code(name) for name in runs.weights.dropna().unique()) or "not recorded"
-    commits = ", ".join(code(str(c)[:12]) for c in runs.commit.dropna().unique())
-    dates = sorted(runs["date"].dropna().astype(str).str[:10])
-    when = (
-        f" Trained {dates[0]} to {dates[-1]}" + (f" by the code of commit {commits}." if commits else ".")
-        if dates
-        else ""
-    )
+    commits = ", ".join(code(c[:12]) for c in runs.commit.dropna().unique())
+    dates = sorted(runs.date.dropna().str[:10])
+    when = f" Trained {dates[0]} to {dates[-1]}" if dates else ""
+    if when:
+        when += f" by the code of commit {commits}." if commits else "."
     files = "\n".join(f"- {code(file)} ({file.stat().st_size / 1e6:.1f} MB)" for file in weights)
     return (
         f"A {plain(row.backbone)} classifier of {len(_classes(results))} classes, of family {code(row.family)}: "
@@ -86,16 +83,14 @@ def _analyses(results: Results, method: str, row: pd.Series) -> str:
     ]
     rows = results.contrasts[(results.contrasts.method == method) & (results.contrasts.metric == "accuracy")]
     lines += [
-        f"Minus {code(own.against)} on {plain(own.data)} data: {signed(own.difference)} "
-        f"{interval(own.lo, own.hi, plus=True)} (more accurate: {own.higher})."
+        f"Minus {code(own.against)} on {plain(own.data)} data: {gap(own)} (more accurate: {own.higher})."
         for own in rows.dropna(subset="difference").itertuples()
     ]
     text = "\n".join(f"- {line}" for line in lines)
     scores = results.class_scores[results.class_scores.method == method]
     if len(scores):
-        means = scores.groupby("class", sort=False)[["recall", "precision", "specificity"]].agg(
-            lambda own: own.mean(skipna=False)
-        )
+        by_class = scores.groupby("class", sort=False)[["recall", "precision", "specificity"]]
+        means = by_class.agg(lambda own: own.mean(skipna=False))
         shown = means.map(lambda v: number(v, ".3f")).reset_index().rename(columns=str.capitalize)
         text += f"\n\n{markdown(Table('classes', '', '', means, shown))}\nMeans over seeds."
     return text

@@ -6,7 +6,7 @@ import pandas as pd
 
 from pipelines.files.markdown import code
 from report.reading import Results
-from report.text import DASH, Table, markdown, span
+from report.text import DASH, Table, markdown, plural, span
 
 _FACTS = {
     "weights": "Weights", "commit": "Commit", "dirty": "Uncommitted changes", "python": "Python", "torch": "torch",
@@ -34,11 +34,10 @@ def _data(results: Results) -> str:
             f"({train} training images), not OCTMNIST** (97,477): its figures are not to be set against published "
             "OCTMNIST results."
         )
-    if results.source in ("medmnist", "torchvision"):
-        return f"Data: {results.dataset} of {results.source}, {sizes}."
     if results.source == "unknown":
         return f"Data: {sizes}. No data card was found; run `python -m pipelines.prepare`."
-    return f"Data: own images, {sizes}."
+    named = results.source in ("medmnist", "torchvision")
+    return f"Data: {f'{results.dataset} of {results.source}' if named else 'own images'}, {sizes}."
 
 
 def _weights(results: Results) -> str:
@@ -54,7 +53,7 @@ def _weights(results: Results) -> str:
         named = [code(most)] + [f"{code(name)} ({', '.join(own)})" for name, own in methods.items() if name != most]
     sentences = [f"Weights: {', '.join(named)}."] if named else []
     if len(scratch):
-        who = "every method" if not named else ", ".join(scratch)
+        who = ", ".join(scratch) if named else "every method"
         sentences.append(f"Trained from scratch, with random initial weights: {who}.")
     return " ".join(sentences)
 
@@ -73,16 +72,13 @@ def data_card(results: Results) -> str:
 def provenance(results: Results) -> str:
     """Weights, versions, machines, commits and dates of the runs, each with the number of its runs, in Markdown."""
     runs = results.complete
-    hashes = runs.weights_sha256.map(lambda sha: "" if pd.isna(sha) else f" (sha256 {sha[:12]})")
-    runs = runs.assign(weights=runs.weights.mask(runs.weights.notna(), runs.weights.astype(str) + hashes))
+    runs = runs.assign(weights=runs.weights + (" (sha256 " + runs.weights_sha256.str[:12] + ")").fillna(""))
     rows = []
     for column, name in _FACTS.items():
         if runs[column].isna().all():
             continue
-        counts = runs[column].astype(object).where(runs[column].notna(), "none").map(_short).value_counts(sort=False)
-        shown = [
-            value if len(counts) == 1 else f"{value} ({n} run{'s' * (n != 1)})" for value, n in sorted(counts.items())
-        ]
+        counts = runs[column].astype(object).fillna("none").map(_short).value_counts().sort_index()
+        shown = [f"{value} ({plural(n, 'run')})" for value, n in counts.items()] if len(counts) > 1 else counts.index
         rows.append({"What": name, "Value": "; ".join(shown)})
     dates = sorted(runs["date"].dropna().astype(str).str[:10])
     if dates:
@@ -103,25 +99,20 @@ def _short(value) -> str:
 def records(results: Results) -> Table:
     """A row a run, holes included, with its record's path."""
     runs = results.runs
-    paths = [f"results/{results.profile}/runs/{row.method}/{row.seed}/record.json" for row in runs.itertuples()]
+    paths = f"results/{results.profile}/runs/" + runs.method + "/" + runs.seed.astype(str) + "/record.json"
 
     def words(name, change=str):
         return [DASH if pd.isna(value) else change(value) for value in runs[name]]
 
-    machine = [
-        DASH if cpu == gpu == DASH else gpu if gpu != DASH else f"{cpu}, {threads} thread{'s' * (threads != '1')}"
-        for cpu, gpu, threads in zip(words("cpu"), words("gpu"), words("threads", lambda v: f"{v:.0f}"), strict=True)
-    ]
-    commits = [
-        commit[:12] + (" + changes" if dirty == "True" else "")
-        for commit, dirty in zip(words("commit"), words("dirty"), strict=True)
-    ]
+    threads = words("threads", lambda v: plural(int(v), "thread"))
+    machine = runs.gpu.fillna(runs.cpu + ", " + threads).fillna(DASH)
+    commits = runs.commit.str[:12].fillna(DASH) + runs.dirty.eq("True").map({True: " + changes", False: ""})
     software = [
         ", ".join(f"{name} {value}" for name, value in zip(("Python", "torch", "CUDA"), row) if value != DASH) or DASH
         for row in zip(words("python"), words("torch"), words("cuda"), strict=True)
     ]
     text = pd.DataFrame({
-        "Method": runs.method.astype(str), "Seed": runs.seed.astype(str), "State": words("status"),
+        "Method": runs.method, "Seed": runs.seed.astype(str), "State": runs.status,
         "Accuracy": words("test_acc", lambda v: f"{v:.4f}"), "AUC": words("test_auc", lambda v: f"{v:.4f}"),
         "Epoch kept": words("best_epoch", lambda v: f"{v:.0f}"), "LR": words("lr", lambda v: f"{v:g}"),
         "Weights (sha256)": words("weights_sha256", lambda v: v[:12]), "Commit": commits, "Machine": machine,

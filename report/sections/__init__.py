@@ -6,10 +6,11 @@ A module of this folder is a section. It has
     ORDER = 20            its place within the group, lowest first
     def section(results) -> Section | None       None where the results hold nothing for it
 
-Adding a figure is adding a file; nothing else lists them.
+Adding a figure is adding a file; nothing else lists them. `build` fills in the module's name and group.
 """
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pkgutil import iter_modules
 from types import ModuleType
@@ -30,19 +31,19 @@ GROUPS = ("Result", "Evidence", "Cost", "Data and methods")
 class Section:
     """One part of the report.
 
-    name: the module's, and the stem of its files. group: one of GROUPS. title: what it found, a sentence with numbers
-    computed from the results. caption: how to read the figure, plain text. alt: the figure in words, for who cannot
-    see it; it tells the finding too. figure: None where tables alone tell it. folded: shown closed at first.
+    title: what it found, a sentence with numbers computed from the results. caption: how to read the figure, plain
+    text. alt: the figure in words, for who cannot see it, which follow the title. figure: None where tables alone tell
+    it. folded: shown closed at first. name: the module's, and the stem of its files. group: one of GROUPS.
     """
 
-    name: str
-    group: str
     title: str
     caption: str = ""
     alt: str = ""
     figure: Figure | None = None
-    tables: list[Table] = field(default_factory=list)
+    tables: Sequence[Table] = ()
     folded: bool = False
+    name: str = ""
+    group: str = ""
 
 
 def found() -> list[ModuleType]:
@@ -57,7 +58,10 @@ def build(results: Results) -> list[Section]:
     for module in found():
         with drawing.look():
             section = module.section(results)
-        made += [section] if section else []
-        if section and section.figure:
+        if not section:
+            continue
+        if section.figure:
             plt.close(section.figure)  # pyplot lets go of it; it is saved as before
+        alt = f"{section.title} {section.alt}".strip()
+        made.append(replace(section, alt=alt, name=module.__name__.rpartition(".")[2], group=module.GROUP))
     return made

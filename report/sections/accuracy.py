@@ -8,7 +8,7 @@ from matplotlib.lines import Line2D
 from report import drawing
 from report.reading import Results
 from report.sections import Section, Table
-from report.text import DASH, MARK, few, interval, mean_sd, number, plural, small, three_digits, unnamed
+from report.text import DASH, MARK, few, intervals, mean_sd, number, numbers, plural, small, three_digits, unnamed
 
 GROUP, ORDER = "Result", 20
 
@@ -18,13 +18,9 @@ def section(results: Results) -> Section | None:
     if methods.empty:
         return None
     drawn = figure(methods, results.complete, panels(methods, results.declared[:1]))
-    title = finding(results.ranked)
     best = methods.sort_values("acc_mean", ascending=False)
     told = "; ".join(f"{name} {number(value, '.3f')}" for name, value in best.acc_mean.items())
-    return Section(
-        name="accuracy", group=GROUP, title=title, caption=caption(results), alt=f"{title} Mean accuracies: {told}.",
-        figure=drawn, tables=[table(results)],
-    )  # fmt: skip
+    return Section(finding(results.ranked), caption(results), f"Mean accuracies: {told}.", drawn, [table(results)])
 
 
 def finding(methods: pd.DataFrame) -> str:
@@ -37,10 +33,8 @@ def finding(methods: pd.DataFrame) -> str:
     if least == best:
         return f"{text}, of {plural(len(tested), 'method')}."
     share = near.trainable[least] / near.total[least]
-    return (
-        f"{text}; {least} comes within its interval ({tested.acc_mean[least]:.3f}) and trains "
-        f"{small(share)} of its network."
-    )
+    text += f"; {least} comes within its interval ({tested.acc_mean[least]:.3f}) and trains"
+    return f"{text} {small(share)} of its network."
 
 
 def panels(methods: pd.DataFrame, declared: list[str]) -> dict[str, list[str]]:
@@ -49,8 +43,8 @@ def panels(methods: pd.DataFrame, declared: list[str]) -> dict[str, list[str]]:
     of_colora = methods[methods.family == "colora"]
     own = of_colora.backbone.iloc[0] if len(of_colora) else methods.backbone.iloc[0]
     named = declared or list(of_colora.index[:1])
-    same = ranked[(ranked.backbone == own)]
-    variants = same[(same.family == "colora")]
+    same = ranked[ranked.backbone == own]
+    variants = same[same.family == "colora"]
     crowded = len(same) > drawing.MOST and len(variants) > 2
     shown = {
         f"Ways to train {own}": same[(same.family != "colora") | same.index.isin(named)] if crowded else same,
@@ -70,7 +64,7 @@ def figure(methods: pd.DataFrame, runs: pd.DataFrame, rows: dict[str, list[str]]
     """
     figure, axes = drawing.stacked(rows, methods.ink, "Test accuracy")
     colors = methods.color.to_dict()
-    low, high = drawing.limits([*methods.acc_mean, *methods.acc_lo, *methods.acc_hi], top=1.0)
+    low, high = drawing.limits([*methods.acc_mean, *methods.acc_lo, *methods.acc_hi])
     for axis, names in zip(axes, rows.values(), strict=True):
         own = runs[runs.method.isin(names)]
         sns.stripplot(
@@ -104,13 +98,14 @@ def caption(results: Results) -> str:
     methods = results.whole
     text = f"{results.label}. Sorted by mean accuracy; colours by kind of method; intervals are for "
     text += f"{results.drawn_anew}."
-    weak = [name for name in methods.index[methods.seeds > 0] if name not in results.learnt]
-    if weak:
+    run = methods[methods.seeds > 0]
+    if weak := [name for name in run.index if name not in results.learnt]:
         text += f" Learnt little (training accuracy nearer to chance than to the best method's): {few(weak, 6)}."
-    short = methods.index[(methods.seeds < methods.planned) & (methods.seeds > 0)]
-    text += f" Some runs are missing of {few(list(short), 6)}." if len(short) else ""
-    none = methods.index[methods.seeds == 0]
-    return text + (f" Not run yet: {few(list(none), 12)}." if len(none) else "")
+    if short := list(run.index[run.seeds < run.planned]):
+        text += f" Some runs are missing of {few(short, 6)}."
+    if none := list(methods.index[methods.seeds == 0]):
+        text += f" Not run yet: {few(none, 12)}."
+    return text
 
 
 def table(results: Results) -> Table:
@@ -123,18 +118,17 @@ def table(results: Results) -> Table:
         "Network": methods.backbone.fillna(DASH), "Kind": methods.kind,
         "Start": start.fillna(DASH),
         "Accuracy": [mean_sd(m, s, 3) for m, s in zip(methods.acc_mean, methods.acc_sd, strict=True)],
-        "95 % interval": [interval(lo, hi) for lo, hi in zip(methods.acc_lo, methods.acc_hi, strict=True)],
+        "95 % interval": intervals(methods.acc_lo, methods.acc_hi),
         "AUC": [mean_sd(m, s, 4) for m, s in zip(methods.auc_mean, methods.auc_sd, strict=True)],
-        "Trained": [number(v, ",.0f") for v in methods.trainable], "Total": [number(v, ",.0f") for v in methods.total],
-        "LR": [number(v, "g") for v in methods.lr],
+        "Trained": numbers(methods.trainable, ",.0f"), "Total": numbers(methods.total, ",.0f"),
+        "LR": numbers(methods.lr, "g"),
         "Runs": [f"{n}" if n == p else f"{n} of {p}" for n, p in zip(methods.seeds, methods.planned, strict=True)],
         "s/epoch": [three_digits(v) for v in methods.epoch_s],
     })  # fmt: skip
     note = (
-        "Mean ± sample standard deviation over runs; the interval is for "
-        f"{results.drawn_anew}. Trained and total: parameters; the total counts "
-        "branches before they are merged. LR: learning rate. s/epoch: seconds of a training epoch where the run "
-        "happened to be made, beside other work at times: the cost group has times that may be compared."
-        + unnamed(results.never_named)
+        f"Mean ± sample standard deviation over runs; the interval is for {results.drawn_anew}. Trained and total: "
+        "parameters; the total counts branches before they are merged. LR: learning rate. s/epoch: seconds of a "
+        "training epoch where the run happened to be made, beside other work at times: the cost group has times that "
+        "may be compared." + unnamed(results.never_named)
     )
     return Table("main", f"Test results: {results.label}", note, raw, text, left=4)

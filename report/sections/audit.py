@@ -13,4 +13,4 @@ def section(results: Results) -> Section | None:
     table = claims.audited(results)
     agree = (table.raw.agrees == "yes").sum()
     title = f"{agree} of {len(table.raw)} of the paper's own figures that can be recomputed agree."
-    return Section("audit", GROUP, title, tables=[table], folded=True)
+    return Section(title, tables=[table], folded=True)

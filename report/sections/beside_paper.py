@@ -7,7 +7,7 @@ from matplotlib.lines import Line2D
 from report import drawing
 from report.reading import Results
 from report.sections import Section, Table
-from report.text import DASH, interval, listed, mean_sd, number, points, setting, span
+from report.text import estimates, listed, mean_sd, numbers, points, setting, span
 
 GROUP, ORDER = "Result", 30
 BASES = {"full": "full fine-tuning", "head_only": "head-only"}  # role of pairs.csv: words
@@ -16,21 +16,17 @@ BASES = {"full": "full fine-tuning", "head_only": "head-only"}  # role of pairs.
 def section(results: Results) -> Section | None:
     if results.paper.empty or (rows := differences(results)).empty:
         return None
-    title = finding(rows)
     caption = (
         "Accuracy minus that of full fine-tuning, and of head-only, on the same network and data: dot and line, "
         "measured here with the unadjusted 95 % interval; diamond, the paper's table, its line the two standard "
         f"deviations together, for one run of each (how many there were is not stated). {comparability(results)}"
     )
     told = "; ".join(
-        f"{row.method} against {row.base}: {points(row.difference, plus=True)} here, {points(row.paper, plus=True)} "
-        "there"
-        for row in rows.itertuples()
+        f"{r.method} against {r.base}: {points(r.difference, plus=True)} here, {points(r.paper, plus=True)} there"
+        for r in rows.itertuples()
     )
-    return Section(
-        name="beside_paper", group=GROUP, title=title, caption=caption, alt=f"{title} In points, {told}.",
-        figure=figure(rows, results.methods.ink), tables=[table(results), *memory(results)],
-    )  # fmt: skip
+    drawn = figure(rows, results.methods.ink)
+    return Section(finding(rows), caption, f"In points, {told}.", drawn, [table(results), *memory(results)])
 
 
 def counterparts(methods: pd.DataFrame, paper: pd.DataFrame, dataset: str) -> pd.DataFrame:
@@ -81,7 +77,7 @@ def finding(rows: pd.DataFrame) -> str:
     for base, words in BASES.items():
         own = rows[(rows.base == base) & (rows.paper > 0)]
         if len(own):
-            found, against = int((own.lo > 0).sum()), int((own.hi < 0).sum())
+            found, against = (own.lo > 0).sum(), (own.hi < 0).sum()
             text = f"of the paper's gains over {words} {found} of {len(own)} found here"
             parts.append(f"{text}, {against} reversed" if against else text)
     text = "; ".join(parts) or "The paper states no gain for the methods measured here"
@@ -90,11 +86,11 @@ def finding(rows: pd.DataFrame) -> str:
 
 def figure(rows: pd.DataFrame, inks) -> Figure:
     """A panel a base, a row a method; rows as `differences` gives them."""
-    bases = [base for base in BASES if (rows.base == base).any()]
-    ranked = {base: rows[rows.base == base].sort_values("difference", ascending=False) for base in bases}
-    panels = {f"Minus {BASES[base]}": list(own.method) for base, own in ranked.items()}
-    figure, axes = drawing.stacked(panels, inks, "Difference in accuracy, points")
-    for axis, own in zip(axes, ranked.values(), strict=True):
+    ranked = rows.sort_values("difference", ascending=False)
+    panels = {f"Minus {words}": ranked[ranked.base == base] for base, words in BASES.items() if base in set(rows.base)}
+    names = {title: list(own.method) for title, own in panels.items()}
+    figure, axes = drawing.stacked(names, inks, "Difference in accuracy, points")
+    for axis, own in zip(axes, panels.values(), strict=True):
         axis.axvline(0, color=drawing.INK, lw=0.9, zorder=1)
         for place, row in enumerate(own.itertuples()):
             color = inks[row.method]
@@ -104,10 +100,10 @@ def figure(rows: pd.DataFrame, inks) -> Figure:
             axis.plot(100 * row.paper, place + 0.2, "D", ms=5, mfc="white", mec=drawing.QUIET, mew=1.2, zorder=3)
             drawing.beside(axis, place, f"{points(row.difference, plus=True)} ({points(row.paper, plus=True)})")
     drawing.ticks(axes[-1])
+    theirs = {"marker": "D", "ms": 5, "lw": 1, "color": drawing.QUIET, "mfc": "white", "mew": 1.2}
     drawing.below(figure, [
         Line2D([], [], marker="o", ms=6.5, lw=2, color=drawing.INK, label="measured here"),
-        Line2D([], [], marker="D", ms=5, lw=1, color=drawing.QUIET, mfc="white", mew=1.2,
-        label="the paper (in brackets)"),
+        Line2D([], [], label="the paper (in brackets)", **theirs),
     ])  # fmt: skip
     return figure
 
@@ -116,28 +112,22 @@ def table(results: Results) -> Table:
     """Measured accuracy beside every figure of the paper for a method of the same name."""
     paper = counterparts(results.methods, results.paper, results.dataset)
     ours = results.methods.reindex(paper.method).reset_index(drop=True)
+    theirs = paper[["backbone", "dataset", "training_set", "accuracy", "accuracy_sd", "auc"]].add_prefix("paper_")
     raw = pd.DataFrame({
         "method": paper.method, "measured_backbone": ours.backbone, "measured_accuracy": ours.acc_mean,
-        "measured_lo": ours.acc_lo,
-        "measured_hi": ours.acc_hi, "measured_auc": ours.auc_mean, "paper_backbone": paper.backbone,
-        "paper_dataset": paper.dataset, "paper_training_set": paper.training_set, "paper_accuracy": paper.accuracy,
-        "paper_accuracy_sd": paper.accuracy_sd, "paper_auc": paper.auc, "source": paper.source,
-    })  # fmt: skip
+        "measured_lo": ours.acc_lo, "measured_hi": ours.acc_hi, "measured_auc": ours.auc_mean,
+    }).join(theirs).assign(source=paper.source)  # fmt: skip
     text = pd.DataFrame({
         "Method": raw.method, "Paper's setting": [_setting(row) for row in paper.itertuples()], "Source": raw.source,
         "Paper's accuracy": [mean_sd(m, s, 3) for m, s in zip(raw.paper_accuracy, raw.paper_accuracy_sd, strict=True)],
-        "Measured": [f"{number(m, '.3f')} {interval(lo, hi)}" if pd.notna(m) else DASH
-                     for m, lo, hi in zip(raw.measured_accuracy, raw.measured_lo, raw.measured_hi, strict=True)],
-        "Paper's AUC": [number(v, ".3f") for v in raw.paper_auc],
-        "Measured AUC": [number(v, ".3f") for v in raw.measured_auc],
+        "Measured": estimates(raw.measured_accuracy, raw.measured_lo, raw.measured_hi),
+        "Paper's AUC": numbers(raw.paper_auc, ".3f"), "Measured AUC": numbers(raw.measured_auc, ".3f"),
     })  # fmt: skip
     note = comparability(results)
     if paper.source.str.contains("pointwise only").any():
-        note += (
-            " The paper calls its 0.933 that of a pointwise-only update; by its 0.91M trained parameters it is a "
-            "depthwise-only one (910,084 on VGG16, where pointwise-only has 2,499,332), so it stands beside that "
-            "method."
-        )
+        note += " The paper calls its 0.933 that of a pointwise-only update; by its 0.91M trained parameters it is a "
+        note += "depthwise-only one (910,084 on VGG16, where pointwise-only has 2,499,332), so it stands beside that "
+        note += "method."
     title = f"The paper's figures beside those measured here, with their 95 % interval (measured: {results.label})"
     return Table("beside_paper", title, note, raw, text, left=3)
 
@@ -152,17 +142,14 @@ def memory(results: Results) -> list[Table]:
     if rows.empty:
         return []
     full = paper[paper.method == "full"].set_index("backbone").memory_gib
-    raw = pd.DataFrame({
-        "method": rows.method, "backbone": rows.backbone, "image_size": rows.image_size, "batch_size": rows.batch_size,
-        "precision": rows.precision, "measured_gib": rows.peak_mib / 1024, "measured_ratio": rows.peak_ratio,
-        "paper_gib": rows.memory_gib, "paper_ratio": rows.memory_gib / rows.backbone.map(full), "source": rows.source,
-    })  # fmt: skip
+    raw = rows[["method", "backbone", "image_size", "batch_size", "precision"]].assign(
+        measured_gib=rows.peak_mib / 1024, measured_ratio=rows.peak_ratio, paper_gib=rows.memory_gib,
+        paper_ratio=rows.memory_gib / rows.backbone.map(full), source=rows.source,
+    )  # fmt: skip
     text = pd.DataFrame({
         "Method": raw.method, "Measured at": [setting(row) for row in rows.itertuples()],
-        "Paper, GiB": [number(v, ".3f") for v in raw.paper_gib],
-        "Measured, GiB": [number(v, ".3f") for v in raw.measured_gib],
-        "Paper, × full": [number(v, ".2f") for v in raw.paper_ratio],
-        "Measured, × full": [number(v, ".2f") for v in raw.measured_ratio],
+        "Paper, GiB": numbers(raw.paper_gib, ".3f"), "Measured, GiB": numbers(raw.measured_gib, ".3f"),
+        "Paper, × full": numbers(raw.paper_ratio, ".2f"), "Measured, × full": numbers(raw.measured_ratio, ".2f"),
     })  # fmt: skip
     note = (
         "The paper's figures are of OCTMNIST at 224 px, in Keras on an RTX 3090; batch size and precision are not "
@@ -177,9 +164,9 @@ def comparability(results: Results) -> str:
     paper = counterparts(results.methods, results.paper, results.dataset)
     ours = results.methods.loc[paper.method].reset_index(drop=True)
     other = (ours.group == "CNN") & (ours.seeds > 0) & (ours.backbone != paper.backbone)
-    backbones = sorted(set(ours.backbone[other]))
     parts = [] if results.dataset in set(results.paper.dataset) else ["on other data than OCTMNIST"]
-    parts += [f"with {listed(backbones)} where the paper mostly has vgg16"] if backbones else []
+    if other.any():
+        parts.append(f"with {listed(sorted(set(ours.backbone[other])))} where the paper mostly has vgg16")
     size, theirs = results.card.get("image_size"), paper.image_size.dropna()
     if size and len(theirs) and size not in set(theirs):
         parts.append(f"at {size} px where the paper has {span(theirs)}")

@@ -4,7 +4,7 @@ import pandas as pd
 
 from report.reading import Results
 from report.sections import Section, Table, accuracy
-from report.text import DASH, interval, number, scaled, signed
+from report.text import DASH, estimates, gap, numbers, percent, scaled
 
 GROUP, ORDER = "Result", 50
 NEAR = 0.25  # of the CoLoRA method's trained parameters
@@ -17,20 +17,18 @@ def section(results: Results) -> Section | None:
         return None
     shown = list(dict.fromkeys(name for rows in groups.values() for name in rows))
     titles = {f"As many as {name}: {scaled(methods.trainable[name])}": rows for name, rows in groups.items()}
-    title = finding(methods, groups)
     caption = (
-        f"Methods whose trained parameters, head included, are within {NEAR:.0%} of a CoLoRA method's on the same "
-        f"network. {results.label}; exploratory: learning rates are tuned where the name states none, and "
-        "no other option is."
-    ).replace("%", " %")
+        f"Methods whose trained parameters, head included, are within {percent(NEAR)} of a CoLoRA method's on the same "
+        f"network. {results.label}; exploratory: learning rates are tuned where the name states none, and no other "
+        "option is."
+    )
     told = "; ".join(
         f"{panel}: {', '.join(f'{name} {methods.acc_mean[name]:.3f}' for name in rows)}"
         for panel, rows in titles.items()
     )
-    return Section(
-        name="budgets", group=GROUP, title=title, caption=caption, alt=f"{title} Mean accuracies. {told}.",
-        figure=accuracy.figure(methods.loc[shown], results.complete, titles), tables=[table(methods, groups, results)],
-    )  # fmt: skip
+    drawn = accuracy.figure(methods.loc[shown], results.complete, titles)
+    tables = [table(methods, groups, results)]
+    return Section(finding(methods, groups), caption, f"Mean accuracies. {told}.", drawn, tables)
 
 
 def budgets(methods: pd.DataFrame, declared: list[str]) -> dict[str, list[str]]:
@@ -64,24 +62,16 @@ def finding(methods: pd.DataFrame, groups: dict[str, list[str]]) -> str:
 
 def table(methods: pd.DataFrame, groups: dict[str, list[str]], results: Results) -> Table:
     """A row a method and budget; its difference to the declared CoLoRA method, paired by run and image."""
-    pairs = results.pairs[
-        (results.pairs.data == "test") & (results.pairs.metric == "accuracy") & (results.pairs.role == "declared")
-    ]
-    rows = [(name, other) for name, names in groups.items() for other in names]
-    raw = pd.DataFrame(rows, columns=["budget", "method"])
-    raw = raw.join(methods[["trainable", "acc_mean", "acc_lo", "acc_hi", "lr"]], on="method")
-    own = pairs.set_index("method")[["difference", "lo", "hi"]]
-    raw = raw.join(own[~own.index.duplicated()], on="method")
+    pairs = results.pairs.query("data == 'test' and metric == 'accuracy' and role == 'declared'")
+    own = pairs.drop_duplicates("method").set_index("method")[["difference", "lo", "hi"]]
+    raw = pd.Series(groups, name="method").explode().rename_axis("budget").reset_index()
+    raw = raw.join(methods[["trainable", "acc_mean", "acc_lo", "acc_hi", "lr"]], on="method").join(own, on="method")
     text = pd.DataFrame({
-        "Budget of": raw.budget, "Method": raw.method, "Trained": [number(v, ",.0f") for v in raw.trainable],
-        "Accuracy": [f"{number(m, '.3f')} {interval(lo, hi)}" for m, lo, hi in
-                     zip(raw.acc_mean, raw.acc_lo, raw.acc_hi, strict=True)],
-        "Minus the declared": [DASH if pd.isna(lo) else f"{signed(d)} {interval(lo, hi, plus=True)}"
-                               for d, lo, hi in zip(raw.difference, raw.lo, raw.hi, strict=True)],
+        "Budget of": raw.budget, "Method": raw.method, "Trained": numbers(raw.trainable, ",.0f"),
+        "Accuracy": estimates(raw.acc_mean, raw.acc_lo, raw.acc_hi),
+        "Minus the declared": [DASH if pd.isna(row.lo) else gap(row) for row in raw.itertuples()],
     })  # fmt: skip
-    note = (
-        "Difference: accuracy minus that of the declared CoLoRA method "
-        f"({results.declared[0] if results.declared else 'none here'}), paired by run, with an unadjusted 95 % "
-        "interval."
-    )
+    name = results.declared[0] if results.declared else "none here"
+    note = f"Difference: accuracy minus that of the declared CoLoRA method ({name}), paired by run, with an unadjusted "
+    note += "95 % interval."
     return Table("budgets", f"Equal budgets: {results.label}", note, raw, text, left=2)

@@ -11,4 +11,4 @@ def section(results: Results) -> Section | None:
     if results.paper.empty:  # the report is not about the paper
         return None
     found = claims.verdicts(results)
-    return Section("claims", GROUP, f"{claims.tally(found)}.", tables=[claims.claims(results, found)])
+    return Section(f"{claims.tally(found)}.", tables=[claims.claims(results, found)])

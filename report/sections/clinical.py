@@ -1,14 +1,13 @@
 """What a clinic asks: sensitivity at 95 % specificity and other measures, by image and patient, with their curves."""
 
-import matplotlib.pyplot as plt
 import pandas as pd
-import seaborn as sns
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from report import drawing
 from report.reading import Results
 from report.sections import Section, Table
-from report.text import DASH, crossed, number, percent
+from report.text import crossed, cut, number, percent, with_interval, wrapped
 
 GROUP, ORDER = "Evidence", 35
 SPECIFICITY, FALSE_ALARMS = "95 %", 0.05  # of `sensitivity` in clinical.csv
@@ -26,19 +25,19 @@ def section(results: Results) -> Section | None:
     if results.clinical.empty:
         return None
     title = finding(results.clinical, results.leading(1))
+    made = tables(results.clinical, list(results.methods.index), results.label)
     curves = results.roc
     order = [name for name in results.methods.index if name in set(curves.method)]
+    if not order:
+        return Section(title, tables=made, folded=True)
     caption = (
         "Each class against the rest, mean over runs. Left: ROC from a false positive rate of 0 to 0.3; dashed: "
-        f"{percent(FALSE_ALARMS)} false positives, where the table's sensitivities are read. Right: precision "
-        "and recall."
-        + (f" The first {SHOWN} of {count} classes." if (count := curves["class"].nunique()) > SHOWN else "")
+        f"{percent(FALSE_ALARMS)} false positives, where the table's sensitivities are read. Right: precision and "
+        "recall."
     )
-    return Section(
-        name="clinical", group=GROUP, title=title, caption=caption if order else "", alt=title if order else "",
-        figure=figure(curves, order, results.methods) if order else None,
-        tables=tables(results.clinical, list(results.methods.index), results.label), folded=True,
-    )  # fmt: skip
+    if (count := curves["class"].nunique()) > SHOWN:
+        caption += f" The first {SHOWN} of {count} classes."
+    return Section(title, caption, "", figure(curves, order, results.methods), made, folded=True)
 
 
 def finding(clinical: pd.DataFrame, leading: list[str]) -> str:
@@ -58,22 +57,18 @@ def figure(curves: pd.DataFrame, order: list[str], methods: pd.DataFrame) -> Fig
     """A row of panels a class, ROC beside precision and recall; a line a method. curves: method, class, curve, x, y."""
     classes = list(dict.fromkeys(curves["class"]))[:SHOWN]
     shown = curves[curves["class"].isin(classes)]
-    with drawing.facets():
-        grid = sns.relplot(
-            shown.assign(row=shown["class"].map(classes.index)), x="x", y="y", hue="method", hue_order=order, row="row",
-            col="curve", col_order=list(AXES), kind="line", estimator=None,
-            palette=methods.color.to_dict(), height=1.7, legend=False, aspect=drawing.WIDTH / 2 / 1.7,
-            drawstyle="steps-post", facet_kws={"sharex": False, "sharey": False},
-        )  # fmt: skip
+    grid = drawing.lines(
+        shown.assign(row=shown["class"].map(classes.index)), 2, 1.7, x="x", y="y", hue="method", hue_order=order,
+        palette=methods.color.to_dict(), row="row", col="curve", col_order=list(AXES), estimator=None,
+        drawstyle="steps-post", facet_kws={"sharex": False, "sharey": False},
+    )  # fmt: skip
     for (row, curve), axis in grid.axes_dict.items():
         xlabel, ylabel, xlim = AXES[curve]
-        axis.set_title(drawing.wrapped(drawing.cut(classes[row], 52), 27) if curve == "roc" else "")
+        axis.set_title(wrapped(cut(classes[row], 52), 27) if curve == "roc" else "")
         axis.set(xlim=xlim, ylim=(0, 1.02), xlabel=xlabel if row == len(classes) - 1 else "", ylabel=ylabel)
         if curve == "roc":
             axis.axvline(FALSE_ALARMS, **drawing.REFERENCE_LINE)
-    grid.figure.set_layout_engine("constrained")
-    handles = [plt.Line2D([], [], color=methods.color[name], lw=1.6, label=name) for name in order]
-    drawing.below(grid.figure, handles)
+    drawing.below(grid.figure, [Line2D([], [], color=methods.color[name], lw=1.6, label=name) for name in order])
     return grid.figure
 
 
@@ -89,25 +84,19 @@ def tables(clinical: pd.DataFrame, order: list[str], label: str) -> list[Table]:
         "Means over runs with 95 % intervals; none where one patient has all images of a class in a test split. Of "
         "patients: probabilities averaged over a patient's images of one class."
     )
-    ranked = " AUC, average precision and sensitivity: of a class against the rest."
-    first = Table(
-        "clinical", f"Clinical measures: {label}", note if crowded else note + ranked, clinical, text,
-        left=2,
-    )  # fmt: skip
-    return [first, _by_class(clinical, order, label)] if crowded else [first]
+    if not crowded:
+        note += " AUC, average precision and sensitivity: of a class against the rest."
+    first = Table("clinical", f"Clinical measures: {label}", note, clinical, text, left=2)
+    return [first, _by_class(clinical, label)] if crowded else [first]
 
 
-def _by_class(clinical: pd.DataFrame, order: list[str], label: str) -> Table:
+def _by_class(clinical: pd.DataFrame, label: str) -> Table:
     """Sensitivity of every class, by image: a row a class, a column a method."""
     rows = clinical[(clinical.measure == "sensitivity") & (clinical.level == "image")]
-    told = rows.assign(told=[_told(row) for row in rows.itertuples()]).pivot(
-        index="class", columns="method", values="told"
-    )
-    text = told.reindex(index=list(dict.fromkeys(rows["class"])), columns=order).fillna(DASH)
-    text = text.rename_axis("Class").rename_axis(None, axis=1).reset_index()
+    text = crossed(rows, ["class"], "method", map(_told, rows.itertuples()), list(dict.fromkeys(rows["class"])))
     note = "By image, each class against the rest. AUC, average precision and patients: clinical.csv."
     return Table("sensitivity", f"{MEASURES['sensitivity']}: {label}", note, rows, text)
 
 
 def _told(row) -> str:
-    return number(row.value, ".3f") + ("" if pd.isna(row.lo) else f" [{row.lo:.3f}, {row.hi:.3f}]")
+    return with_interval(row.value, row.lo, row.hi, lambda value: number(value, ".3f"))

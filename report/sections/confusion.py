@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from report import drawing
 from report.reading import Results
 from report.sections import Section, Table
-from report.text import number, percent, small
+from report.text import abbreviations, number, percent, short_names, small
 
 GROUP, ORDER = "Evidence", 20
 SHOWN = 6
@@ -22,27 +22,17 @@ def section(results: Results) -> Section | None:
     if results.confusion.empty or not names:
         return None
     shares = {name: matrix(results.confusion, name) for name in names}
-    title = finding(shares)
     caption = f"Per cent of the images of a true class (row) that are called each class (column); {results.label}."
     classes = list(next(iter(shares.values())).index)
-    caption += _key(classes)
+    caption += " Classes by number, as in the table." if len(classes) > CROWDED else abbreviations(classes)
     told = "; ".join(
         f"{name} recognises {', '.join(f'{percent(round(share.loc[c, c], 2))} of {c}' for c in share.index)}"
         for name, share in list(shares.items())[:3]
         if len(share) <= CROWDED
     )
-    return Section(
-        name="confusion", group=GROUP, title=title, caption=caption, alt=f"{title} {told}." if told else title,
-        figure=figure(shares, results.methods.ink),
-        tables=[recall(results.confusion, list(results.methods.index), results.label)], folded=True,
-    )  # fmt: skip
-
-
-def _key(classes: list[str]) -> str:
-    """What the ticks mean."""
-    if len(classes) > CROWDED:
-        return " Classes by number, as in the table."
-    return drawing.abbreviations(classes)
+    alt, drawn = f"{told}." if told else "", figure(shares, results.methods.ink)
+    tables = [recall(results.confusion, list(results.methods.index), results.label)]
+    return Section(finding(shares), caption, alt, drawn, tables, folded=True)
 
 
 def matrix(confusion: pd.DataFrame, method: str) -> pd.DataFrame:
@@ -77,15 +67,14 @@ def figure(shares: dict[str, pd.DataFrame], inks) -> Figure:
     figure, axes = drawing.grid(len(shares), min(3, len(shares)), 1.95, 0.3, sharex=True, sharey=True)
     for axis, (name, share) in zip(axes.flat, shares.items()):
         crowded = len(share) > CROWDED
-        names = range(1, len(share) + 1) if crowded else drawing.short_names(list(share.columns)).values()
+        names = range(1, len(share) + 1) if crowded else short_names(list(share.columns)).values()
         labels = EVERY if crowded else True
         sns.heatmap(
             100 * share.set_axis(names).set_axis(names, axis=1), ax=axis, cmap=drawing.SHADE, vmin=0, vmax=100,
-            cbar=False, square=True, annot=len(share) <= 6, fmt=".0f",
-            annot_kws={"fontsize": drawing.SMALL}, xticklabels=labels, yticklabels=labels,
-            linewidths=0 if crowded else 0.5,
+            cbar=False, square=True, annot=len(share) <= 6, fmt=".0f", annot_kws={"fontsize": drawing.SMALL},
+            xticklabels=labels, yticklabels=labels, linewidths=0 if crowded else 0.5,
         )  # fmt: skip
-        axis.set_title(drawing.wrapped(name, 18), color=inks[name], fontsize=9, linespacing=0.95)
+        drawing.title(axis, name, inks[name])
         axis.tick_params(length=0)
         axis.tick_params(axis="y", rotation=0)
         plt.setp(axis.get_xticklabels(), rotation=45, ha="right", rotation_mode="anchor")
@@ -97,8 +86,7 @@ def figure(shares: dict[str, pd.DataFrame], inks) -> Figure:
 
 def recall(confusion: pd.DataFrame, order: list[str], label: str) -> Table:
     """Share of each true class that is recognised: a row a method, or a class where these are many."""
-    names = [name for name in order if name in set(confusion.method)]
-    shares = {name: matrix(confusion, name) for name in names}
+    shares = {name: matrix(confusion, name) for name in order if name in set(confusion.method)}
     by_class = pd.DataFrame({name: pd.Series(np.diag(own), own.index) for name, own in shares.items()})
     raw = by_class.T.rename_axis("method").rename_axis(None, axis=1).reset_index()
     crowded = len(by_class) > CROWDED
@@ -107,7 +95,5 @@ def recall(confusion: pd.DataFrame, order: list[str], label: str) -> Table:
         text = by_class.rename_axis("Class").reset_index()
         text.insert(0, "No.", [str(place) for place in range(1, len(text) + 1)])
     text = text.map(lambda v: v if isinstance(v, str) else number(v, ".3f"))
-    return Table(
-        "recall", f"Recall by class: {label}", "Share of a true class that is recognised, over all runs.", raw, text,
-        left=2 if crowded else 1,
-    )  # fmt: skip
+    note = "Share of a true class that is recognised, over all runs."
+    return Table("recall", f"Recall by class: {label}", note, raw, text, left=1 + crowded)

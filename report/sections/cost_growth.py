@@ -2,7 +2,6 @@
 
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import NullLocator
@@ -21,34 +20,33 @@ def section(results: Results) -> Section | None:
     rows = swept(results.cost_growth)
     if rows.empty:
         return None
-    title = finding(rows)
     caption = (
         "One value is swept in a column, the others are the profile's; log scales. Measured on "
         f"{results.cost_machine}, random weights."
     )
-    return Section(
-        name="cost_growth", group=GROUP, title=title, caption=caption, alt=f"{title} {powers(rows)}".strip(),
-        figure=figure(rows), folded=True,
-    )  # fmt: skip
+    told = [
+        f"{method} by {SWEEPS[sweep][1].split(',')[0].lower()}: time {time:.2f}, memory {memory:.2f}"
+        for (sweep, method), (time, memory) in slopes(rows).items()
+    ]
+    return Section(finding(rows), caption, f"Powers: {listed(told)}.", figure(rows), folded=True)
 
 
 def swept(growth: pd.DataFrame) -> pd.DataFrame:
-    """The rows of sweeps over two values or more, with `at`: the value swept."""
-    parts = []
+    """The rows of sweeps over two values or more, sweeps by name, with `at`: the value swept."""
+    at = pd.Series(float("nan"), growth.index)
     for sweep, (column, _) in SWEEPS.items():
-        own = growth[(growth.sweep == sweep) & growth[column].notna()]
-        if own[column].nunique() > 1:
-            parts.append(own.assign(at=own[column]))
-    return pd.concat(parts) if parts else growth.iloc[:0].assign(at=[])
+        at = at.mask(growth.sweep == sweep, growth[column])
+    rows = growth.assign(at=at).dropna(subset="at").sort_values("sweep", kind="stable")
+    return rows[rows.groupby("sweep")["at"].transform("nunique") > 1]
 
 
 def slopes(rows: pd.DataFrame) -> dict[tuple[str, str], tuple[float, float]]:
     """By sweep and method the powers with which time and memory grow."""
-    found = {}
-    for key, own in rows.groupby(["sweep", "method"], sort=False):
-        if own["at"].nunique() > 1:
-            found[key] = tuple(float(np.polyfit(np.log(own["at"]), np.log(own[name]), 1)[0]) for name in VALUES)
-    return found
+    return {
+        key: tuple(np.polyfit(np.log(own["at"]), np.log(own[name]), 1)[0] for name in VALUES)
+        for key, own in rows.groupby(["sweep", "method"], sort=False)
+        if own["at"].nunique() > 1
+    }
 
 
 def finding(rows: pd.DataFrame) -> str:
@@ -57,20 +55,8 @@ def finding(rows: pd.DataFrame) -> str:
     own = {method: power[0] for (sweep, method), power in slopes(rows).items() if sweep == first}
     flat, steep = min(own, key=own.get), max(own, key=own.get)
     name = SWEEPS[first][1].split(",")[0].lower()
-    if flat == steep:
-        return f"A step's time grows with the {name} to the power of {own[flat]:.2f} ({flat})."
-    return (
-        f"A step's time grows with the {name} to the power of {own[flat]:.2f} ({flat}) to {own[steep]:.2f} ({steep})."
-    )
-
-
-def powers(rows: pd.DataFrame) -> str:
-    """All powers in words."""
-    told = [
-        f"{method} by {SWEEPS[sweep][1].split(',')[0].lower()}: time {time:.2f}, memory {memory:.2f}"
-        for (sweep, method), (time, memory) in slopes(rows).items()
-    ]
-    return f"Powers: {listed(told)}." if told else ""
+    to = "" if flat == steep else f" to {own[steep]:.2f} ({steep})"
+    return f"A step's time grows with the {name} to the power of {own[flat]:.2f} ({flat}){to}."
 
 
 def figure(rows: pd.DataFrame) -> Figure:
@@ -79,13 +65,11 @@ def figure(rows: pd.DataFrame) -> Figure:
     firsts = rows.drop_duplicates("method")
     palette = {row.method: drawing.looks(row.family, row.backbone).color for row in firsts.itertuples()}
     columns = [sweep for sweep in SWEEPS if (rows.sweep == sweep).any()]
-    with drawing.facets():
-        grid = sns.relplot(
-            long, x="at", y="value", hue="method", marker="o", row="what", col="sweep", row_order=list(VALUES),
-            col_order=columns, kind="line", palette=palette, height=1.9,
-            aspect=drawing.WIDTH / len(columns) / 1.9, facet_kws={"sharex": "col", "sharey": "row"}, errorbar=None,
-            legend=False,
-        )  # fmt: skip
+    grid = drawing.lines(
+        long, len(columns), 1.9, x="at", y="value", hue="method", marker="o", row="what", col="sweep",
+        row_order=list(VALUES), col_order=columns, palette=palette, facet_kws={"sharex": "col", "sharey": "row"},
+        errorbar=None,
+    )  # fmt: skip
     grid.set(xscale="log", yscale="log")
     grid.set_titles("")
     for (what, sweep), axis in grid.axes_dict.items():
@@ -95,6 +79,5 @@ def figure(rows: pd.DataFrame) -> Figure:
         drawing.log_ticks(axis, "y")
         axis.set_xlabel(SWEEPS[sweep][1] if what == list(VALUES)[-1] else "")
         axis.set_ylabel(VALUES[what] if sweep == columns[0] else "")
-    grid.figure.set_layout_engine("constrained")
     drawing.below(grid.figure, [Line2D([], [], marker="o", color=color, label=name) for name, color in palette.items()])
     return grid.figure

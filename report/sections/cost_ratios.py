@@ -19,7 +19,6 @@ def section(results: Results) -> Section | None:
     if rows.empty:
         return None
     where = results.cost_machine
-    title = finding(rows, results.declared[:1])
     of_colora = list(dict.fromkeys(rows.panel[(rows.family == "colora") & (rows.role == "method")]))[:SHOWN]
     shown = rows[rows.panel.isin(of_colora or list(rows.panel[:1]))]
     caption = (
@@ -30,43 +29,37 @@ def section(results: Results) -> Section | None:
     told = "; ".join(
         f"{row.method} on {row.panel}: {row.step_ratio:.2f} and {row.peak_ratio:.2f}" for row in shown.itertuples()
     )
-    return Section(
-        name="cost_ratios", group=GROUP, title=title, caption=caption,
-        alt=f"{title} Step time and memory over full fine-tuning's: {told}.",
-        figure=figure(shown), tables=[table(results.cost, where, results.profile)],
-    )  # fmt: skip
+    alt = f"Step time and memory over full fine-tuning's: {told}."
+    tables = [table(results.cost, where, results.profile)]
+    return Section(finding(rows, results.declared[:1]), caption, alt, figure(shown), tables)
 
 
 def styled(cost: pd.DataFrame) -> pd.DataFrame:
     """The rows that are related to full fine-tuning, with panel, color and ink; cheapest first within a panel."""
     rows = cost[cost.step_ratio.notna() & (cost.family.ne("full") | cost.role.ne("method"))]
     colors = [drawing.looks(row.family, row.backbone).color for row in rows.itertuples()]
-    panels = [setting(row) for row in rows.itertuples()]
-    place, _ = pd.factorize(pd.Series(panels, dtype=str))
-    rows = rows.assign(panel=panels, place=place, color=colors, ink=[drawing.ink(color) for color in colors])
-    return rows.sort_values(["place", "step_ratio"])
+    rows = rows.assign(panel=list(map(setting, rows.itertuples())), color=colors, ink=list(map(drawing.ink, colors)))
+    panels = list(rows.panel.unique())
+    rows = rows.sort_values("step_ratio", kind="stable")
+    return rows.sort_values("panel", key=lambda own: own.map(panels.index), kind="stable")
 
 
 def finding(rows: pd.DataFrame, declared: list[str]) -> str:
     """The declared CoLoRA method's step and memory on every network where it was measured."""
     own = rows[(rows.family == "colora") & (rows.role == "method")]
     own = own[own.method.isin(declared)] if own.method.isin(declared).any() else own
+    first = own.iloc[0] if len(own) else rows.iloc[0]
+    time, memory = (percent(round(first[name], 2)) for name in ("step_ratio", "peak_ratio"))
     if own.empty:
-        first = rows.iloc[0]
-        share = percent(round(first.step_ratio, 2))
-        return f"{first.method} takes {share} of a full fine-tuning step on {first.backbone}."
+        return f"{first.method} takes {time} of a full fine-tuning step on {first.backbone}."
     own = own.drop_duplicates("panel")
-    first = own.iloc[0]
-    text = (
-        f"A step of {first.method} takes {percent(round(first.step_ratio, 2))} of the time and "
-        f"{percent(round(first.peak_ratio, 2))} of the memory of full fine-tuning on {first.backbone}"
-    )
+    text = f"A step of {first.method} takes {time} of the time and {memory} of the memory of full fine-tuning on "
     if len(own) == 1:
-        return f"{text}."
+        return f"{text}{first.backbone}."
     time, memory = (
         f"{100 * own[name].min():.0f} to {percent(round(own[name].max(), 2))}" for name in ("step_ratio", "peak_ratio")
     )
-    return f"{text}; {time} and {memory} over {len(own)} networks and settings."
+    return f"{text}{first.backbone}; {time} and {memory} over {len(own)} networks and settings."
 
 
 def figure(rows: pd.DataFrame) -> Figure:
@@ -83,20 +76,15 @@ def figure(rows: pd.DataFrame) -> Figure:
         axis.axvline(1, **drawing.REFERENCE_LINE)
         for place, row in enumerate(own.itertuples()):
             fill = row.color if row.role == "method" else "white"
-            if pd.notna(row.step_ratio_lo):
-                axis.plot(
-                    [row.step_ratio_lo, row.step_ratio_hi], [place] * 2, color=row.color, lw=2, alpha=0.6, zorder=2
-                )
+            ends = [row.step_ratio_lo, row.step_ratio_hi]
+            axis.plot(ends, [place] * 2, color=row.color, lw=2, alpha=0.6, zorder=2)
             axis.plot(row.peak_ratio, place, "|", ms=11, mew=2.4, color=row.color, zorder=3)
             axis.plot(row.step_ratio, place, "o", ms=6.5, mfc=fill, mec=row.color, mew=1.3, zorder=4)
             drawing.beside(axis, place, f"{row.step_ratio:.2f}\N{MULTIPLICATION SIGN} {three_digits(row.step_ms)} ms")
-    values = pd.concat([rows[name] for name in ("step_ratio", "peak_ratio", "step_ratio_lo", "step_ratio_hi")]).dropna()
+    drawn = rows[["step_ratio", "peak_ratio", "step_ratio_lo", "step_ratio_hi"]]
     last = axes[-1, 0]
-    last.set(
-        xscale="log",
-        xlim=(values.min() / 1.12, max(values.max(), 1) * 1.12),
-        xlabel="\N{MULTIPLICATION SIGN} full fine-tuning",
-    )
+    last.set(xscale="log", xlabel="\N{MULTIPLICATION SIGN} full fine-tuning")
+    last.set_xlim(drawn.min().min() / 1.12, max(drawn.max().max(), 1) * 1.12)
     drawing.log_ticks(last)
     drawing.below(figure, [
         Line2D([], [], ls="", marker="o", ms=6.5, color=drawing.INK, label="step time"),
@@ -108,11 +96,10 @@ def figure(rows: pd.DataFrame) -> Figure:
 
 def how(rows: pd.DataFrame, where: str) -> str:
     """On what and how the readings were taken."""
-    over = "rounds" if rows.processes.isna().any() or (rows.processes < 2).any() else "processes"
-    repeated = f" in each of {span(rows.processes)} processes" * (over == "processes")
+    repeated = f" in each of {span(rows.processes)} processes" * bool((rows.processes >= 2).all())
     return (
         f"Measured on {where}, contenders taking turns, {span(rows.rounds)} rounds{repeated}; ratios within a round, "
-        f"intervals over {over}."
+        f"intervals over {'processes' if repeated else 'rounds'}."
     )
 
 
@@ -141,6 +128,5 @@ def table(cost: pd.DataFrame, where: str, profile: str) -> Table:
         "image to the merged network, against the fully fine-tuned one. A dash where the network has no full "
         "fine-tuning."
     )
-    return Table(
-        "side_by_side", f"Cost side by side: profile {profile}, random weights, {where}", note, cost, text, left=2
-    )
+    title = f"Cost side by side: profile {profile}, random weights, {where}"
+    return Table("side_by_side", title, note, cost, text, left=2)

@@ -6,13 +6,10 @@ from matplotlib.figure import Figure
 from report import drawing
 from report.reading import Results, ranked
 from report.sections import Section, Table
-from report.text import few, interval, number, points, signed, span
+from report.text import estimates, few, gap, numbers, of_patients, points, span
 
 GROUP, ORDER = "Result", 40
-DUMBBELL = {
-    "own_balanced_accuracy": "full", "balanced_accuracy": "hollow", "change": "change", "change_lo": "lo",
-    "change_hi": "hi",
-}  # fmt: skip
+DUMBBELL = {"own_balanced_accuracy": "full", "balanced_accuracy": "hollow", "change_lo": "lo", "change_hi": "hi"}
 
 
 def section(results: Results) -> Section | None:
@@ -21,8 +18,7 @@ def section(results: Results) -> Section | None:
         return None
     title = finding(rows[rows.method.isin(ranked(results.methods).index)], results.contrasts)
     sizes = "; ".join(
-        f"{data}: {span(own.images)} images{f' of {span(own.patients)} patients' if own.patients.notna().any() else ''}"
-        for data, own in rows.groupby("data", sort=False)
+        f"{data}: {span(own.images)} images{of_patients(own)}" for data, own in rows.groupby("data", sort=False)
     )
     caption = (
         "Balanced accuracy on the runs' own test images (full dot) and on other patients (hollow), networks "
@@ -32,10 +28,8 @@ def section(results: Results) -> Section | None:
     told = "; ".join(
         f"{row.method} {row.own_balanced_accuracy:.3f} and {row.balanced_accuracy:.3f}" for row in rows.itertuples()
     )
-    return Section(
-        name="external", group=GROUP, title=title, caption=caption, alt=f"{title} Own and other patients: {told}.",
-        figure=figure(rows, results.methods), tables=[table(rows, results.profile)],
-    )  # fmt: skip
+    alt = f"Own and other patients: {told}."
+    return Section(title, caption, alt, figure(rows, results.methods), [table(rows, results.profile)])
 
 
 def finding(rows: pd.DataFrame, contrasts: pd.DataFrame) -> str:
@@ -48,9 +42,11 @@ def finding(rows: pd.DataFrame, contrasts: pd.DataFrame) -> str:
         f"{points(own.change.max(), plus=True)} points; {best} does best, {own.balanced_accuracy[best]:.3f}"
     )
     declared = contrasts[(contrasts.data == data) & (contrasts.metric == "balanced_accuracy")]
-    shown = {word: list(declared.comparator[declared.higher == verdict])
-             for verdict, word in (("supported", "above"), ("contradicted", "below"))}  # fmt: skip
-    parts = [f"{word} {few(names)}" for word, names in shown.items() if names]
+    parts = [
+        f"{word} {few(list(declared.comparator[declared.higher == verdict]))}"
+        for verdict, word in (("supported", "above"), ("contradicted", "below"))
+        if (declared.higher == verdict).any()
+    ]
     if parts:
         text += f"; {declared.method.iloc[0]} is {' and '.join(parts)}"
     return f"{text}."
@@ -64,21 +60,19 @@ def figure(rows: pd.DataFrame, methods: pd.DataFrame) -> Figure:
     }
     labels = ("own test images", "other patients")
     figure, axes = drawing.dumbbells(drawing.parted(panels), methods, "Balanced accuracy", labels)
-    axes[-1].set_xlim(*drawing.limits(rows[["own_balanced_accuracy", "balanced_accuracy"]], top=1.0))
+    axes[-1].set_xlim(*drawing.limits(rows[["own_balanced_accuracy", "balanced_accuracy"]]))
     return figure
 
 
 def table(rows: pd.DataFrame, profile: str) -> Table:
     """Accuracy, balanced accuracy and AUC on other patients, and the change from the runs' own test images."""
     ranked = rows.sort_values(["data", "balanced_accuracy"], ascending=[True, False])
-    text = pd.DataFrame({
-        "Data": ranked.data, "Method": ranked.method,
-        **{head: [f"{number(r[name], '.3f')} {interval(r[f'{name}_lo'], r[f'{name}_hi'])}" for _,
-        r in ranked.iterrows()]
-           for name, head in (("balanced_accuracy", "Balanced accuracy"), ("accuracy", "Accuracy"), ("auc", "AUC"))},
-        "Change": [f"{signed(r.change)} {interval(r.change_lo, r.change_hi, plus=True)}" for r in ranked.itertuples()],
-        "Runs": [f"{n:.0f}" for n in ranked.runs],
-    })  # fmt: skip
+    text = ranked[["data", "method"]].rename(columns=str.capitalize)
+    for name, head in (("balanced_accuracy", "Balanced accuracy"), ("accuracy", "Accuracy"), ("auc", "AUC")):
+        text[head] = estimates(ranked[name], ranked[f"{name}_lo"], ranked[f"{name}_hi"])
+    changes = ranked[["change", "change_lo", "change_hi"]].set_axis(["difference", "lo", "hi"], axis=1)
+    text["Change"] = list(map(gap, changes.itertuples()))
+    text["Runs"] = numbers(ranked.runs, ".0f")
     note = (
         "Means over runs with 95 % intervals, patients as units. Change: balanced accuracy there minus on the runs' "
         "own test images, paired by run. Every run's best-validation weights were tested there once."

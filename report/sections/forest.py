@@ -9,7 +9,7 @@ from matplotlib.patches import Patch
 from report import drawing
 from report.reading import Results
 from report.sections import Section, Table
-from report.text import DASH, HIGHER, interval, listed, number, p_text, plural, points, signed, span
+from report.text import DASH, HIGHER, intervals, listed, numbers, of_patients, p_text, plural, points, signed, span
 
 GROUP, ORDER = "Result", 10
 METRICS = {"accuracy": "accuracy", "balanced_accuracy": "balanced accuracy", "auc": "AUC"}
@@ -19,15 +19,14 @@ def section(results: Results) -> Section | None:
     rows = results.declared_contrasts.dropna(subset="difference")
     if rows.empty:
         return None
-    rows = rows.assign(last=rows.higher == "not tested")
-    rows = rows.sort_values(["last", "difference"], ascending=[True, False], kind="stable").reset_index(drop=True)
-    inks = results.methods.ink
+    rows = rows.sort_values("difference", ascending=False, kind="stable")
+    rows = rows.sort_values("higher", key=lambda word: word == "not tested", kind="stable").reset_index(drop=True)
     margin = float(rows.margin.max())
-    zone = f"\N{PLUS-MINUS SIGN}{100 * margin:g} points"
     scratch = [name for name in rows.against if results.from_scratch(rows.method[0], name)]
     caption = (
-        f"Test accuracy of {rows.method[0]} minus that of each method, {_design(rows)}. Line: {_adjusted(rows)} "
-        f"interval, the one the verdict rests on. Band: {zone}, the margin of non-inferiority. "
+        f"Test accuracy of {rows.method[0]} minus that of each method, {_design(rows)}. Line: "
+        f"{'Holm-adjusted' if len(rows) > 1 else '95 %'} interval, the one the verdict rests on. Band: "
+        f"\N{PLUS-MINUS SIGN}{100 * margin:g} points, the margin of non-inferiority. "
         f"{f'Trained from scratch: {listed(scratch)}. ' if scratch else ''}{_inferences(rows)}"
     )
     told = "; ".join(
@@ -35,21 +34,19 @@ def section(results: Results) -> Section | None:
         f"({points(row.lo, plus=True)} to {points(row.hi, plus=True)})"
         for row in rows.itertuples()
     )
-    return Section(
-        name="forest", group=GROUP, title=finding(rows), caption=caption,
-        alt=f"{finding(rows)} Differences in accuracy, {rows.method[0]} minus the other: {told}.",
-        figure=figure(rows, inks, margin), tables=[table(results.contrasts, results.label)],
-    )  # fmt: skip
+    alt = f"Differences in accuracy, {rows.method[0]} minus the other: {told}."
+    drawn = figure(rows, results.methods.ink, margin)
+    return Section(finding(rows), caption, alt, drawn, [table(results.contrasts, results.label)])
 
 
 def finding(rows: pd.DataFrame) -> str:
     """The declared method's place among its comparators, in one sentence."""
-    words = []
-    for verdict, word in HIGHER.items():
-        of = rows[rows.higher == verdict]
-        if len(of):
-            names = listed([f"{row.comparator} ({points(row.difference, plus=True)})" for row in of.itertuples()], "or")
-            words.append(f"{word} {names}")
+    named = rows.comparator + [f" ({points(value, plus=True)})" for value in rows.difference]
+    words = [
+        f"{word} {listed(list(named[rows.higher == verdict]), 'or')}"
+        for verdict, word in HIGHER.items()
+        if (rows.higher == verdict).any()
+    ]
     untested = int((rows.higher == "not tested").sum())
     text = f"{rows.method.iloc[0]} is {'; '.join(words)}" if words else f"{rows.method.iloc[0]} was not tested"
     return f"{text}; {plural(untested, 'comparison')} not tested." if untested else f"{text}."
@@ -57,15 +54,14 @@ def finding(rows: pd.DataFrame) -> str:
 
 def figure(rows: pd.DataFrame, inks, margin: float) -> Figure:
     """A row a comparator, largest difference first; `rows` as `declared` gives them, sorted."""
-    names = list(rows.against)
-    figure, (axis,) = drawing.stacked({"": names}, inks, f"Accuracy of {rows.method[0]} minus the other's, points")
+    xlabel = f"Accuracy of {rows.method[0]} minus the other's, points"
+    figure, (axis,) = drawing.stacked({"": list(rows.against)}, inks, xlabel)
     # Of two runs an interval may leave what a difference can be, or have no end: it then reaches the edge.
     low, high = ((100 * ends).clip(-100, 100).fillna(0) for ends in (rows.lo, rows.hi))
     axis.axvspan(-100 * margin, 100 * margin, color="#EFEFEF", zorder=0)
     axis.axvline(0, color=drawing.INK, lw=0.9, zorder=1)
     for place, row in enumerate(rows.itertuples()):
-        tested = row.higher != "not tested"
-        color = drawing.HUES["CoLoRA"] if tested else drawing.RULE
+        color = drawing.RULE if row.higher == "not tested" else drawing.HUES["CoLoRA"]
         axis.plot([low.iloc[place], high.iloc[place]], [place] * 2, color=color, lw=2.2, zorder=2)
         fill = color if row.higher in ("supported", "contradicted") else "white"
         axis.plot(100 * row.difference, place, "o", ms=7, mfc=fill, mec=color, mew=1.6, zorder=3)
@@ -87,29 +83,25 @@ def figure(rows: pd.DataFrame, inks, margin: float) -> Figure:
 def table(contrasts: pd.DataFrame, label: str) -> Table:
     """Every declared contrast: all data sets, shares and metrics, with the intervals and p values."""
     rows = contrasts[contrasts.difference.notna()]
-    more = [name for name in ("data", "share") if rows[name].nunique() > 1]
     text = pd.DataFrame({
-        **({"Data": rows.data} if "data" in more else {}),
-        **({"Labels": [number(v, ".0%") for v in rows.share]} if "share" in more else {}),
+        "Data": rows.data, "Labels": numbers(rows.share, ".0%"),
         "Metric": rows.metric.map(METRICS), "Method": rows.method, "Minus": rows.against,
         "Difference": [signed(v) for v in rows.difference],
-        "Adjusted interval": [interval(lo, hi, plus=True) for lo, hi in zip(rows.lo, rows.hi, strict=True)],
+        "Adjusted interval": intervals(rows.lo, rows.hi, plus=True),
         "Holm's p": [p_text(np.fmax(a, b)) for a, b in zip(rows.p_holm, rows.p_swap_holm, strict=True)],
-        "Corrected (N. and B.)": [
-            interval(lo, hi, plus=True) for lo, hi in zip(rows.corrected_lo, rows.corrected_hi, strict=True)
-        ],
-        "These networks": [interval(lo, hi, plus=True) for lo,
-        hi in zip(rows.trained_lo, rows.trained_hi, strict=True)],
+        "Corrected (N. and B.)": intervals(rows.corrected_lo, rows.corrected_hi, plus=True),
+        "These networks": intervals(rows.trained_lo, rows.trained_hi, plus=True),
         "Better": rows.higher.fillna(DASH), "At most the margin worse": rows.noninferior.fillna(DASH),
         "By the claimed size": rows.reaches.fillna(DASH), "Reason": rows.reason.fillna(DASH),
     })  # fmt: skip
+    alike = [head for head, name in (("Data", "data"), ("Labels", "share")) if rows[name].nunique() <= 1]
     note = (
         "Declared in report/claims/claims.yaml before the runs. The rows of one data set, metric and share are one "
         "Holm family; the interval is adjusted with it and is what the verdicts rest on. Holm's p: the larger one of "
         "the t test's and of the swap test's. Corrected: Nadeau and Bengio's interval at the same level, a "
         "sensitivity analysis. These networks: patients drawn anew, the trained networks as they are."
     )
-    return Table("contrasts", f"Declared contrasts: {label}", note, rows, text, left=2 + len(more) + 1)
+    return Table("contrasts", f"Declared contrasts: {label}", note, rows, text.drop(columns=alike), left=5 - len(alike))
 
 
 def _design(rows: pd.DataFrame) -> str:
@@ -120,12 +112,7 @@ def _design(rows: pd.DataFrame) -> str:
         runs = f"{folds} folds \N{MULTIPLICATION SIGN} {repeats} repeat{'s' * (repeats != '1')}"
         if (rows.repeats % 1).any():  # some runs of a repeat are missing
             runs = f"{folds} folds, {span(rows.runs)} runs"
-    images = f"{span(rows.images)} test images"
-    return f"{runs}, {images}{f' of {span(rows.patients)} patients' if rows.patients.notna().any() else ''}"
-
-
-def _adjusted(rows: pd.DataFrame) -> str:
-    return "Holm-adjusted" if len(rows) > 1 else "95 %"
+    return f"{runs}, {span(rows.images)} test images{of_patients(rows)}"
 
 
 def _inferences(rows: pd.DataFrame) -> str:

@@ -10,7 +10,7 @@ from pipelines.files.fonts import cells
 from report import drawing
 from report.reading import Explained, Results
 from report.sections import Section
-from report.text import plural
+from report.text import abbreviations, plural, short_names, wrapped
 
 GROUP, ORDER = "Evidence", 50
 HEAT = plt.get_cmap("plasma")  # even in lightness, and apart from grey and from the colours of right and wrong
@@ -25,23 +25,19 @@ def section(results: Results) -> Section | None:
     if results.explained is None:
         return None
     shown = chosen(results.explained, results.leading(MOST))
-    title = finding(shown)
     told = "; ".join(
         f"{shown.classes[label]}: "
         f"{', '.join(f'{name} calls it {shown.classes[named]}' for name, named in zip(shown.methods, column))}"
         for label, column in zip(shown.labels, shown.predicted.T, strict=True)
     )
-    return Section(
-        name="gradcam", group=GROUP, title=title, caption=caption(shown, results.origin),
-        alt=f"{title} Scans by true class: {told}.",
-        figure=figure(shown, results.methods.ink), folded=True,
-    )  # fmt: skip
+    alt, drawn = f"Scans by true class: {told}.", figure(shown, results.methods.ink)
+    return Section(finding(shown), caption(shown, results.origin), alt, drawn, folded=True)
 
 
 def chosen(explained: Explained, leading: list[str]) -> Explained:
     """The same images with at most `MOST` methods: those of `leading` first, then as the file has them."""
     names = explained.methods.tolist()
-    kept = list(dict.fromkeys([*[name for name in leading if name in names], *names]))[:MOST]
+    kept = list(dict.fromkeys([*(name for name in leading if name in names), *names]))[:MOST]
     places = [names.index(name) for name in names if name in kept]
     return Explained(**{
         **vars(explained), "methods": explained.methods[places], "predicted": explained.predicted[places],
@@ -61,8 +57,7 @@ def finding(shown: Explained) -> str:
 
 def caption(shown: Explained, origin: str) -> str:
     """What Grad-CAM is, how methods and images were chosen, and how coarse the maps are."""
-    sizes = sorted({maps.shape[1:] for maps in shown.maps})
-    coarse = " or ".join(f"{h} x {w}" for h, w in sizes)
+    coarse = " or ".join(f"{h} x {w}" for h, w in sorted({maps.shape[1:] for maps in shown.maps}))
     pixels = " x ".join(map(str, shown.images.shape[1:3]))
     named = {shown.classes[place] for place in [*shown.labels, *shown.predicted.flat]}
     return (
@@ -71,40 +66,42 @@ def caption(shown: Explained, origin: str) -> str:
         f"strongest evidence of the panel. A wrong class has a cross and a dashed frame. Maps have {coarse} positions "
         f"on {pixels} px: they point to a region. Chosen by rule, not by eye: above, images on which methods agree "
         f"and the least sure one is surest; below, those on which most pairs name different classes. {origin}, seed "
-        f"{shown.seed}, of {shown.pool:,} test images." + drawing.abbreviations(shown.classes, named)
+        f"{shown.seed}, of {shown.pool:,} test images." + abbreviations(shown.classes, named)
     )
 
 
 def figure(shown: Explained, inks) -> Figure:
-    """A row an image: the scan, then each method's map over it, with the class named and its probability."""
+    """A row an image: the scan, then each method's map over it, with the class named and its probability below.
+
+    A wrong class has a cross, bold type and a thick dashed frame.
+    """
     rows, columns = len(shown.indices), 1 + len(shown.methods)
-    titles = [drawing.wrapped(name, 11) for name in ["true class", *shown.methods.tolist()]]
+    titles = [wrapped(name, 11) for name in ["true class", *shown.methods.tolist()]]
     left, gap, text = 0.22, 0.05, 0.17  # inches: the words at the left, between panels, below a panel
     above = 0.06 + 0.12 * (1 + max(title.count("\n") for title in titles))
     side = (drawing.WIDTH - left - gap * columns) / columns
     height = above + rows * (side + text)
-    figure, axes = plt.subplots(
-        rows,
-        columns,
-        figsize=(drawing.WIDTH, height),
-        squeeze=False,
-        layout="none",
-        subplot_kw={"xticks": [], "yticks": []},
-    )
+    options = {"squeeze": False, "layout": "none", "subplot_kw": {"xticks": [], "yticks": []}}
+    figure, axes = plt.subplots(rows, columns, figsize=(drawing.WIDTH, height), **options)
     figure.subplots_adjust(
         left=left / drawing.WIDTH, right=1 - gap / drawing.WIDTH, top=1 - above / height, bottom=text / height,
-        wspace=gap / side,
-        hspace=text / side,
+        wspace=gap / side, hspace=text / side,
     )  # fmt: skip
     split = int((shown.shows == AGREEMENT).sum())
-    short = list(drawing.short_names(shown.classes).values())
+    short = list(short_names(shown.classes).values())
     for row in range(rows):
         scan = grey(shown.images[row])
         axes[row, 0].imshow(overlaid(scan, np.zeros((1, 1))), interpolation="none")
         _below(axes[row, 0], short[shown.labels[row]], drawing.INK, weight="bold")
         for column, maps in enumerate(shown.maps, start=1):
             axes[row, column].imshow(overlaid(scan, maps[row] / 255), interpolation="none")
-            _say(axes[row, column], shown, column - 1, row, short)
+            named = shown.predicted[column - 1, row]
+            wrong = named != shown.labels[row]
+            mark, color = WRONG if wrong else RIGHT
+            told = f"{mark} {short[named]} {100 * shown.probability[column - 1, row]:.0f}"
+            _below(axes[row, column], told, color, weight="bold" if wrong else "normal")
+            if wrong:
+                axes[row, column].spines[:].set(color=color, linewidth=1.5, linestyle=(0, (3, 1.5)))
     for axis in axes.flat:
         axis.spines[["top", "right"]].set_visible(True)
     for axis, title, name in zip(axes[0], titles, ["", *shown.methods.tolist()], strict=True):
@@ -113,17 +110,6 @@ def figure(shown: Explained, inks) -> Figure:
         if place < rows and (place == split or split):
             axes[place, 0].set_ylabel(word, fontsize=drawing.SMALL, color=drawing.QUIET)
     return figure
-
-
-def _say(axis: Axes, shown: Explained, method: int, image: int, short: list[str]) -> None:
-    """Below a panel the class named, and how sure; a wrong one has a cross, bold type and a thick dashed frame."""
-    named = shown.predicted[method, image]
-    wrong = named != shown.labels[image]
-    mark, color = WRONG if wrong else RIGHT
-    text = f"{mark} {short[named]} {100 * shown.probability[method, image]:.0f}"
-    _below(axis, text, color, weight="bold" if wrong else "normal")
-    if wrong:
-        axis.spines[:].set(color=color, linewidth=1.5, linestyle=(0, (3, 1.5)))
 
 
 def _below(axis: Axes, text: str, color: str, weight: str) -> None:

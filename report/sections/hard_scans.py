@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from report import drawing
 from report.reading import Results
 from report.sections import Section, Table
-from report.text import number, percent
+from report.text import cut, numbers, percent
 
 GROUP, ORDER = "Evidence", 60
 SHOWN = 8
@@ -18,7 +18,6 @@ def section(results: Results) -> Section | None:
     if rows.empty:
         return None
     pictured = rows[rows.image.isin(list(results.scans))].head(SHOWN)
-    title = finding(rows)
     whose = "the declared methods" if results.declared else "the profile's first methods"
     caption = (
         f"Test images that most runs of {whose} call something else, the {len(rows)} surest errors: label "
@@ -28,16 +27,14 @@ def section(results: Results) -> Section | None:
     told = "; ".join(
         f"image {row.image} of class {row.label}, called {row.predicted}" for row in rows.head(SHOWN).itertuples()
     )
-    return Section(
-        name="hard_scans", group=GROUP, title=title, caption=caption, alt=f"{title} {told}.",
-        figure=figure(pictured, results.scans) if len(pictured) else None, tables=[table(rows, results.profile)],
-    )  # fmt: skip
+    drawn = figure(pictured, results.scans) if len(pictured) else None
+    return Section(finding(rows), caption, f"{told}.", drawn, [table(rows, results.profile)])
 
 
 def finding(rows: pd.DataFrame) -> str:
     """The commonest confusion among them."""
-    kinds = rows.groupby(["label", "predicted"], sort=False).size().sort_values(ascending=False, kind="stable")
-    (label, predicted), most = kinds.index[0], int(kinds.iloc[0])
+    kinds = rows.groupby(["label", "predicted"], sort=False).size()
+    (label, predicted), most = kinds.idxmax(), kinds.max()
     return f"The surest errors of most runs: {most} of {len(rows)} are of class {label}, called {predicted}."
 
 
@@ -47,7 +44,7 @@ def figure(rows: pd.DataFrame, scans: dict[int, np.ndarray]) -> Figure:
     for axis, row in zip(axes.flat, rows.itertuples()):
         axis.imshow(scans[row.image], cmap="gray", vmin=0, vmax=255, interpolation="nearest")
         axis.spines[["top", "right"]].set_visible(True)
-        label, called = drawing.cut(row.label, 12), drawing.cut(row.predicted, 14)
+        label, called = cut(row.label, 12), cut(row.predicted, 14)
         axis.set_xlabel(f"{label}, called\n{called} {row.probability:.2f}", fontsize=drawing.SMALL, linespacing=1.0)
     return figure
 
@@ -55,8 +52,8 @@ def figure(rows: pd.DataFrame, scans: dict[int, np.ndarray]) -> Figure:
 def table(rows: pd.DataFrame, profile: str) -> Table:
     """The scans by number."""
     text = pd.DataFrame({
-        "Image": [f"{v:.0f}" for v in rows.image], "Class": rows.label, "Called": rows.predicted,
-        "Probability": [number(v, ".2f") for v in rows.probability],
+        "Image": numbers(rows.image, ".0f"), "Class": rows.label, "Called": rows.predicted,
+        "Probability": numbers(rows.probability, ".2f"),
         "Runs that are wrong": [f"{percent(round(r.share_wrong, 2))} of {r.runs:.0f}" for r in rows.itertuples()],
     })  # fmt: skip
     note = f"Image: its number in the prepared data; data/{profile}/files.csv names its file."

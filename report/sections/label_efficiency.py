@@ -10,7 +10,7 @@ from matplotlib.ticker import FixedLocator, NullLocator
 from report import drawing
 from report.reading import Results
 from report.sections import Section, Table
-from report.text import DASH, HIGHER, crossed, few, interval, number, percent, points, signed, span
+from report.text import DASH, HIGHER, crossed, estimates, few, gap, number, percent, points, signed, span
 
 GROUP, ORDER = "Result", 15
 DASHES = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (5, 1.2, 1.2, 1.2)))
@@ -22,21 +22,18 @@ def section(results: Results) -> Section | None:
     rows = results.labels.dropna(subset=["acc_mean", "images"])
     if rows.share.nunique() < 2:
         return None
-    title = finding(rows, results.contrasts)
-    unit, _ = counted(rows)
     caption = (
-        f"Test accuracy by the number of training {unit} (log scale) and their share of all, mean over runs with 95 % "
-        "interval. A share lies inside every larger one of its seed; validation and test images are the same for "
-        f"all. Points of one share are moved apart sideways. {results.label}"
+        f"Test accuracy by the number of training {counted(rows)[0]} (log scale) and their share of all, mean over "
+        "runs with 95 % interval. A share lies inside every larger one of its seed; validation and test images are "
+        f"the same for all. Points of one share are moved apart sideways. {results.label}."
     )
     told = "; ".join(
         f"{series} {', '.join(f'{value:.3f} at {percent(share)}' for share, value in zip(own.share, own.acc_mean))}"
         for series, own in rows.sort_values("share").groupby("series", sort=False)
     )
-    return Section(
-        name="label_efficiency", group=GROUP, title=title, caption=f"{caption}.", alt=f"{title} Accuracies: {told}.",
-        figure=figure(rows, results.methods), tables=[table(rows, results.label), needed(rows, results.label)],
-    )  # fmt: skip
+    tables = [table(rows, results.label), needed(rows, results.label)]
+    drawn = figure(rows, results.methods)
+    return Section(finding(rows, results.contrasts), caption, f"Accuracies: {told}.", drawn, tables)
 
 
 def counted(rows: pd.DataFrame) -> tuple[str, pd.Series]:
@@ -71,24 +68,22 @@ def _told(contrasts: pd.DataFrame) -> str:
 
 def figure(rows: pd.DataFrame, methods: pd.DataFrame) -> Figure:
     """A line a series. rows: as labels.csv. methods: kind and color by name."""
-    _, x = counted(rows)
+    unit, x = counted(rows)
     figure, axis = plt.subplots(figsize=(drawing.WIDTH, 3.9))
     marks = x.groupby(rows.share).mean()
     width = np.log(marks.max() / marks.min()) or 1.0
-    series = [name for name in methods.index if name in set(rows.series)]
-    used: dict[str, int] = {}
+    series = methods[methods.index.isin(rows.series)]
+    nth = series.groupby("kind").cumcount()
     handles = []
-    for place, name in enumerate(series):
-        look = methods.loc[name]
-        nth = used[look.kind] = used.get(look.kind, -1) + 1
+    for place, (name, look) in enumerate(series.iterrows()):
         own = rows[rows.series == name].sort_values("share")
         at = x[own.index] * np.exp(width * APART * (place - (len(series) - 1) / 2) / max(len(series) - 1, 1))
-        style = {"color": look.color, "lw": 1.6, "ls": DASHES[nth % len(DASHES)]}
+        style = {"color": look.color, "lw": 1.6, "ls": DASHES[nth[name] % len(DASHES)]}
         dot = {"marker": drawing.MARKERS.get(look.kind, "o"), "ms": 6.5, "mec": "white", "mew": 0.7}
         axis.vlines(at, own.acc_lo, own.acc_hi, color=look.color, lw=1.3, alpha=0.55, zorder=2)
         axis.plot(at, own.acc_mean, zorder=3, **style, **dot)
         handles.append(Line2D([], [], label=name, **style, **dot))
-    axis.set(xscale="log", xlabel=f"Training {counted(rows)[0]}, share of all", ylabel="Test accuracy")
+    axis.set(xscale="log", xlabel=f"Training {unit}, share of all", ylabel="Test accuracy")
     axis.xaxis.set_major_locator(FixedLocator(marks))
     axis.xaxis.set_minor_locator(NullLocator())
     axis.set_xticklabels([f"{value:.0f}\n{percent(share)}" for share, value in marks.items()])
@@ -104,9 +99,9 @@ def table(rows: pd.DataFrame, label: str) -> Table:
     """Accuracy of every series by share of the labels."""
     unit, count = counted(rows)
     heads = {share: f"{percent(share)} ({span(own.round())} {unit})" for share, own in count.groupby(rows.share)}
-    told = [f"{row.acc_mean:.3f} {interval(row.acc_lo, row.acc_hi)}" for row in rows.itertuples()]
-    long = rows.assign(head=rows.share.map(heads), told=told).sort_values("share")
-    text = crossed(long, ["series"], "head", long.told, list(rows.series.unique()))
+    long = rows.assign(head=rows.share.map(heads)).sort_values("share")
+    told = estimates(long.acc_mean, long.acc_lo, long.acc_hi)
+    text = crossed(long, ["series"], "head", told, list(rows.series.unique()))
     note = "Mean test accuracy over runs with its 95 % interval, by the share of the training patients, else images."
     return Table("label_accuracy", f"Accuracy by share of the labels: {label}", note, rows, text)
 
@@ -120,14 +115,12 @@ def needed(rows: pd.DataFrame, label: str) -> Table:
             found.append({"Series": series})
             continue
         near = own[own.difference >= -CLOSE - 1e-9]
-        shown = own[(own.lo > -CLOSE) | (own.share == own.share.max())]
-        first, sure = (part.iloc[0] if len(part) else None for part in (near, shown))
+        sure = own[(own.lo > -CLOSE) | (own.share == own.share.max())]
         found.append({
             "Series": series, f"With {most}": number(own.acc_mean.iloc[-1], ".3f"),
-            f"Within {points(CLOSE)} points from": DASH if first is None else percent(first.share),
-            "Difference there": DASH if first is None or pd.isna(first.lo) else
-            f"{signed(first.difference)} {interval(first.lo, first.hi, plus=True)}",
-            "Shown from": DASH if sure is None else percent(sure.share),
+            f"Within {points(CLOSE)} points from": percent(near.share.min()),
+            "Difference there": gap(near.iloc[0]) if len(near) and pd.notna(near.lo.iloc[0]) else DASH,
+            "Shown from": percent(sure.share.min()),
         })  # fmt: skip
     note = (
         f"Difference: accuracy minus that with {most}, paired by run and image, with an unadjusted 95 % interval. "

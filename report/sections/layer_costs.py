@@ -14,16 +14,11 @@ def section(results: Results) -> Section | None:
     rows = results.cost_layers
     if rows.empty:
         return None
-    best, worst = rows.loc[rows.reference_ratio.idxmin()], rows.loc[rows.reference_ratio.idxmax()]
-    title = (
-        f"Layers written for this suite take {percent(round(best.reference_ratio, 2))} ({best.layer}, {best.method}) "
-        f"to {percent(round(worst.reference_ratio, 2))} ({worst.layer}, {worst.method}) of a plain implementation's "
-        "time."
-    )
-    return Section(
-        name="layer_costs", group=GROUP, title=title, folded=True,
-        tables=[table(rows, results.profile, results.cost_machine)],
-    )  # fmt: skip
+    ends = rows.loc[[rows.reference_ratio.idxmin(), rows.reference_ratio.idxmax()]]
+    least, most = (f"{percent(round(r.reference_ratio, 2))} ({r.layer}, {r.method})" for r in ends.itertuples())
+    title = f"Layers written for this suite take {least} to {most} of a plain implementation's time."
+    made = table(rows, results.profile, results.cost_machine)
+    return Section(title, tables=[made], folded=True)
 
 
 def table(frame: pd.DataFrame, profile: str, where: str) -> Table:
@@ -33,8 +28,9 @@ def table(frame: pd.DataFrame, profile: str, where: str) -> Table:
         "Layer": [str(r.layer) for r in rows], "As in": [f"{r.method}: {r.shape}" for r in rows],
         "Floor": [BOUNDS.get(r.bound, str(r.bound)) for r in rows],
         "Time, ms": [with_interval(r.ms, r.ms_lo, r.ms_hi, three_digits) for r in rows],
-        "Time × reference": [with_interval(r.reference_ratio, r.reference_ratio_lo,
-        r.reference_ratio_hi) for r in rows],
+        "Time × reference": [
+            with_interval(r.reference_ratio, r.reference_ratio_lo, r.reference_ratio_hi) for r in rows
+        ],
         "Time × floor": [with_interval(r.floor_ratio, r.floor_ratio_lo, r.floor_ratio_hi, three_digits) for r in rows],
         "Peak, MiB": [three_digits(r.peak_mib) for r in rows],
         "Memory × reference": [number(r.peak_ratio, ".2f") for r in rows],

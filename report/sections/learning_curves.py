@@ -1,7 +1,6 @@
 """Learning curves: validation accuracy by epoch, every kind of method over full fine-tuning and head-only in grey."""
 
 import pandas as pd
-import seaborn as sns
 from matplotlib.figure import Figure
 
 from report import drawing
@@ -21,9 +20,11 @@ def section(results: Results) -> Section | None:
     names = results.varied(SHOWN, set(results.curves.method))
     curves = results.curves[results.curves.method.isin(names)]
     title = finding(results.curves, [name for name in results.ranked.index if name in results.learnt])
+    there = [words for family, words in BEHIND.items() if family in set(results.methods.family[names])]
+    grey = f" Grey: {listed(there)} of the first network." if there else ""
     caption = (
         "Validation accuracy after each epoch, mean over runs; band: lowest to highest run. "
-        f"{results.describe('val')}.{_grey(results.methods.family[names])} "
+        f"{results.describe('val')}.{grey} "
         "Steep first epochs may lie below the panels. The epoch of the highest validation score is the one that is "
         "tested, run by run."
     )
@@ -32,17 +33,8 @@ def section(results: Results) -> Section | None:
     last = curves[curves.epoch == curves.groupby(["method", "seed"]).epoch.transform("max")]
     ends = last.groupby("method").val_acc.mean().sort_values(ascending=False)
     told = "; ".join(f"{name} {value:.3f}" for name, value in ends.items())
-    return Section(
-        name="learning_curves", group=GROUP, title=title, caption=caption,
-        alt=f"{title} Validation accuracy after the last epoch: {told}.",
-        figure=figure(curves, names, results.methods),
-    )  # fmt: skip
-
-
-def _grey(families: pd.Series) -> str:
-    """What `figure` draws behind every panel, by the families of the methods that have one."""
-    there = [words for family, words in BEHIND.items() if (families == family).any()]
-    return f" Grey: {listed(there)} of the first network." if there else ""
+    alt = f"Validation accuracy after the last epoch: {told}."
+    return Section(title, caption, alt, figure(curves, names, results.methods))
 
 
 def finding(curves: pd.DataFrame, names) -> str:
@@ -65,14 +57,11 @@ def finding(curves: pd.DataFrame, names) -> str:
 
 def figure(curves: pd.DataFrame, names: list[str], methods: pd.DataFrame) -> Figure:
     """A panel a method. curves: method, seed, epoch, val_acc. methods: color, ink, family, backbone by name."""
-    columns = min(3, len(names))
     same = curves.groupby("method").epoch.max().nunique() == 1  # else every panel has epochs of its own
-    with drawing.facets():
-        grid = sns.relplot(
-            curves, x="epoch", y="val_acc", hue="method", col="method", col_order=names, col_wrap=columns, kind="line",
-            errorbar=lambda values: (values.min(), values.max()), palette=methods.color.to_dict(), legend=False,
-            height=1.75, aspect=drawing.WIDTH / columns / 1.75, facet_kws={"sharex": same},
-        )  # fmt: skip
+    grid = drawing.method_lines(
+        curves, names, methods, 1.75, ("Epoch", "Validation accuracy"), x="epoch", y="val_acc",
+        errorbar=lambda values: (values.min(), values.max()), facet_kws={"sharex": same},
+    )  # fmt: skip
     mean = curves.groupby(["method", "epoch"]).val_acc.mean()
     behind = {family: next((name for name in names if methods.family[name] == family), None) for family in BEHIND}
     dashes = {"full": (0, (4, 2)), "head_only": (0, (1, 1.4))}
@@ -80,13 +69,8 @@ def figure(curves: pd.DataFrame, names: list[str], methods: pd.DataFrame) -> Fig
         for family, other in behind.items():
             if other not in (None, name):
                 axis.plot(mean[other].index, mean[other], color="#9A9A9A", lw=1.1, ls=dashes[family], zorder=1)
-        axis.set_title(drawing.wrapped(name, 19), color=methods.ink[name], fontsize=9, linespacing=0.95)
         drawing.ticks(axis, "x", 4)
-    low = curves.val_acc.quantile(0.06)
-    high = curves.val_acc.max()
+    low, high = curves.val_acc.quantile([0.06, 1])
     room = max(0.05 * (high - low), 0.005)  # curves may all be one flat line
-    grid.set(ylim=(low - room, min(high + room, 1.005)), xlabel="", ylabel="")
-    grid.figure.set_layout_engine("constrained")
-    grid.figure.supxlabel("Epoch", fontsize=9.5)
-    grid.figure.supylabel("Validation accuracy", fontsize=9.5)
+    grid.set(ylim=(low - room, min(high + room, 1.005)))
     return grid.figure

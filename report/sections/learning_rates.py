@@ -1,13 +1,12 @@
 """Learning rates tried: how much each method's accuracy hangs on its rate, and whether the grid was wide enough."""
 
 import pandas as pd
-import seaborn as sns
 from matplotlib.figure import Figure
 
 from report import drawing
 from report.reading import Results
 from report.sections import Section, Table
-from report.text import crossed, few, interval, number, signed
+from report.text import crossed, few, gap, number, numbers
 
 GROUP, ORDER = "Data and methods", 20
 SHOWN = 9  # panels
@@ -30,11 +29,10 @@ def section(results: Results) -> Section | None:
         caption += "fold where all were tried."
     stated = [name for name, seeds in results.methods.seeds.items() if seeds and name not in set(tried.method)]
     caption += f" Rates stated, not tuned: {few(stated, 6)}." if stated else ""
-    return Section(
-        name="learning_rates", group=GROUP, title=title, caption=caption, alt=f"{title} {_told(tried, names)}",
-        figure=figure(tried, names, results.methods),
-        tables=[table(tried, list(results.methods.index)), *again(results)],
-    )  # fmt: skip
+    best = tried[tried.chosen == "True"].drop_duplicates("method").set_index("method").lr
+    alt = f"Rates chosen: {', '.join(f'{name} {best[name]:g}' for name in names if name in best.index)}."
+    tables = [table(tried, list(results.methods.index)), *again(results)]
+    return Section(title, caption, alt, figure(tried, names, results.methods), tables)
 
 
 def finding(tried: pd.DataFrame) -> str:
@@ -45,26 +43,14 @@ def finding(tried: pd.DataFrame) -> str:
     edge = at_edge(tried)
     text = f"{good.index[-1]} is within a point of its best at {good.iloc[-1]} of the rates tried"
     text += f", {good.index[0]} at {good.iloc[0]}" * (len(good) > 1)
-    return (
-        f"{text}; {few(edge, 3)} chose the edge of the grid."
-        if edge
-        else f"{text}; no method chose the edge of the grid."
-    )
+    return f"{text}; {few(edge, 3) if edge else 'no method'} chose the edge of the grid."
 
 
 def at_edge(tried: pd.DataFrame) -> list[str]:
     """The methods whose chosen rate is the lowest or highest that they tried; with one rate there is no edge."""
-    found = []
-    for name, own in tried.groupby("method", sort=False):
-        chosen = own.lr[chose(own)]
-        if own.lr.nunique() > 1 and len(chosen) and chosen.iloc[0] in (own.lr.min(), own.lr.max()):
-            found.append(str(name))
-    return found
-
-
-def chose(tried: pd.DataFrame) -> pd.Series:
-    """Which rows are the rate chosen; the file has words for it."""
-    return tried.chosen.astype(str) == "True"
+    rates = tried.groupby("method").lr
+    low, high = rates.transform("min"), rates.transform("max")
+    return list(tried.method[(tried.chosen == "True") & (low < high) & ((tried.lr == low) | (tried.lr == high))])
 
 
 def finalist(tried: pd.DataFrame) -> pd.Series:
@@ -77,80 +63,58 @@ def _seeds(tried: pd.DataFrame, mark: str) -> str:
     most = int(tried.seeds[tried.val_acc.notna()].max())
     if most == 1:
         return "one seed"
-    behind = f"{mark}: on the first alone, which ruled it out"
-    return f"means over {most} seeds where the first could not tell rates apart ({behind})"
+    where = "where the first could not tell rates apart"
+    return f"means over {most} seeds {where} ({mark}: on the first alone, which ruled it out)"
 
 
 def figure(tried: pd.DataFrame, names: list[str], methods: pd.DataFrame) -> Figure:
     """A panel a method. tried: method, lr, seeds, val_acc, chosen. methods: color and ink by name."""
     own = tried[tried.method.isin(names)]
     behind = own[~finalist(own)]
-    columns = min(3, len(names))
-    with drawing.facets():
-        grid = sns.relplot(
-            own, x="lr", y="val_acc", hue="method", col="method", col_order=names, col_wrap=columns, kind="line",
-            marker="o",
-            markersize=6, palette=methods.color.to_dict(), legend=False, errorbar=None, height=1.6,
-            aspect=drawing.WIDTH / columns / 1.6,
-        )  # fmt: skip
+    grid = drawing.method_lines(
+        own, names, methods, 1.6, ("Learning rate", "Validation accuracy"), x="lr", y="val_acc", marker="o",
+        markersize=6, errorbar=None,
+    )  # fmt: skip
     for name, axis in grid.axes_dict.items():
         first = behind[behind.method == name]
         axis.plot(first.lr, first.val_acc, "o", ms=4, mfc="white", mec="none")
-        best = own[(own.method == name) & chose(own)]
+        best = own[(own.method == name) & (own.chosen == "True")]
         axis.plot(best.lr, best.val_acc, "o", ms=11, mfc="none", mec=drawing.INK, mew=1.2)
-        axis.set_title(drawing.wrapped(name, 19), color=methods.ink[name], fontsize=9, linespacing=0.95)
     low, high = own.val_acc.min(), own.val_acc.max()
     room = 0.1 * (high - low) + 0.01
-    grid.set(
-        xscale="log",
-        xlabel="",
-        ylabel="",
-        ylim=(low - room, high + room),
-        xlim=(own.lr.min() / 1.6, own.lr.max() * 1.6),
-    )
+    grid.set(xscale="log", ylim=(low - room, high + room), xlim=(own.lr.min() / 1.6, own.lr.max() * 1.6))
     for axis in grid.axes.flat:
         drawing.log_ticks(axis, subs=(1, 3) if own.lr.max() < 30 * own.lr.min() else (1,))
-    grid.figure.set_layout_engine("constrained")
-    grid.figure.supxlabel("Learning rate", fontsize=9.5)
-    grid.figure.supylabel("Validation accuracy", fontsize=9.5)
     return grid.figure
-
-
-def _told(tried: pd.DataFrame, names: list[str]) -> str:
-    best = tried[chose(tried)].drop_duplicates("method").set_index("method").lr
-    return f"Rates chosen: {', '.join(f'{name} {best[name]:g}' for name in names if name in best.index)}."
 
 
 def table(tried: pd.DataFrame, order: list[str]) -> Table:
     """A row a method, a column a rate."""
     tried = tried.sort_values("lr")
+    ruled_out = ~finalist(tried) & tried.val_acc.notna()
     told = [
         f"({number(row.val_acc, '.3f')})" if behind else number(row.val_acc, ".3f") + " *" * chosen
-        for row, behind, chosen in zip(
-            tried.itertuples(), ~finalist(tried) & tried.val_acc.notna(), chose(tried), strict=True
-        )
+        for row, behind, chosen in zip(tried.itertuples(), ruled_out, tried.chosen == "True", strict=True)
     ]
     text = crossed(tried.assign(rate=tried.lr.map("{:g}".format)), ["method"], "rate", told, order)
-    return Table(
-        "tuning", "Learning rates tried",
-        f"Best validation accuracy of short runs at each rate, {_seeds(tried, 'in brackets')}; * the rate chosen, a "
-        "dash: not tried, or failed.", tried.sort_index(), text,
-    )  # fmt: skip
+    note = f"Best validation accuracy of short runs at each rate, {_seeds(tried, 'in brackets')}; * the rate chosen, a "
+    note += "dash: not tried, or failed."
+    return Table("tuning", "Learning rates tried", note, tried.sort_index(), text)
 
 
 def again(results: Results) -> list[Table]:
     """Methods that were run a second time at a stated rate, beside the first; no table where there are none."""
-    rows = results.pairs[(results.pairs.role == "again") & (results.pairs.data == "test")]
-    rows = rows[(rows.metric == "accuracy") & rows.difference.notna()]
+    rows = results.pairs.query("role == 'again' and data == 'test' and metric == 'accuracy'").dropna(
+        subset="difference"
+    )
     if rows.empty:
         return []
     lr, accuracy = results.methods.lr, results.methods.acc_mean
     text = pd.DataFrame({
-        "Method": rows.method, "Rate": [f"{lr[name]:g}" for name in rows.method],
-        "Accuracy": [number(accuracy[name], ".3f") for name in rows.method], "The same method": rows.reference,
-        "Its rate": [f"{lr[name]:g}" for name in rows.reference],
-        "Difference": [f"{signed(row.difference)} {interval(row.lo, row.hi, plus=True)}" for row in rows.itertuples()],
-        "Runs": rows.runs.astype(int).astype(str),
+        "Method": rows.method, "Rate": numbers(lr[rows.method], "g"),
+        "Accuracy": numbers(accuracy[rows.method], ".3f"), "The same method": rows.reference,
+        "Its rate": numbers(lr[rows.reference], "g"), "Difference": list(map(gap, rows.itertuples())),
+        "Runs": numbers(rows.runs, ".0f"),
     })  # fmt: skip
     note = (
         "Test accuracy at the one rate minus that at the other, paired by run; where both are the same, the machines "

@@ -16,4 +16,4 @@ def section(results: Results) -> Section | None:
     text = raw.fillna(DASH).astype(str).rename(columns=str.capitalize)
     note = "A method with other runs has its numbers from those; one without any is in no table of results."
     made = Table("missing", f"Runs without a result (profile {results.profile})", note, raw, text, left=4)
-    return Section(name="missing", group=GROUP, title=title, tables=[made], folded=True)
+    return Section(title, tables=[made], folded=True)

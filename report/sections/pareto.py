@@ -10,7 +10,7 @@ from matplotlib.lines import Line2D
 from report import drawing
 from report.reading import Results
 from report.sections import Section, Table
-from report.text import few, listed, number, scaled
+from report.text import few, listed, numbers, scaled
 
 GROUP, ORDER = "Cost", 10
 AXES = {  # column: name of the axis, and how its values are written
@@ -26,8 +26,8 @@ def section(results: Results) -> Section | None:
         return None
     columns = [name for name in AXES if points[name].notna().sum() > 1]
     fronts = {name: front(points[name], points.acc_mean) for name in columns}
-    title = finding(points, fronts)
-    numbers = numbered(points)
+    ranked = points.acc_mean.sort_values(ascending=False)
+    numbers = {name: place for place, name in enumerate(ranked.index, start=1)}
     named = "; ".join(f"{number} {name}" for name, number in numbers.items())
     caption = (
         "Mean test accuracy over runs. The line joins the methods that no other one beats in both (Pareto front); "
@@ -35,14 +35,12 @@ def section(results: Results) -> Section | None:
     )
     if "step_ms" in columns:
         caption += " Step time and memory were measured apart from the runs, on the profile's own batch."
-    cut = points.index[points.acc_mean < drawing.limits(points.acc_mean, top=1.0)[0]]
+    cut = points.index[points.acc_mean < drawing.limits(points.acc_mean)[0]]
     if len(cut):
         caption += f" Below the panels: {few([f'{name} ({points.acc_mean[name]:.3f})' for name in cut], 6)}."
     told = "; ".join(f"{AXES[name][0]}: {listed(list(on))}" for name, on in fronts.items())
-    return Section(
-        name="pareto", group=GROUP, title=title, caption=caption, alt=f"{title} Not beaten in both. {told}.",
-        figure=figure(points, fronts, numbers), tables=[table(points, fronts, results.label)],
-    )  # fmt: skip
+    alt, drawn = f"Not beaten in both. {told}.", figure(points, fronts, numbers)
+    return Section(finding(points, fronts), caption, alt, drawn, [table(points, fronts, results.label)])
 
 
 def collected(methods: pd.DataFrame, cost: pd.DataFrame) -> pd.DataFrame:
@@ -53,16 +51,10 @@ def collected(methods: pd.DataFrame, cost: pd.DataFrame) -> pd.DataFrame:
 
 def front(cost: pd.Series, accuracy: pd.Series) -> list[str]:
     """The names that no other one beats: none is at most as costly and more accurate, or cheaper and as accurate."""
-    known = cost.notna() & accuracy.notna()
-    ranked = pd.DataFrame({"cost": cost[known], "accuracy": accuracy[known]})
+    ranked = pd.DataFrame({"cost": cost, "accuracy": accuracy}).dropna()
     ranked = ranked.sort_values(["cost", "accuracy"], ascending=[True, False])
     before = ranked.accuracy.cummax().shift(fill_value=-np.inf)
     return list(ranked.index[ranked.accuracy > before])
-
-
-def numbered(points: pd.DataFrame) -> dict[str, int]:
-    """A number a method, 1 being the most accurate."""
-    return {name: place for place, name in enumerate(points.acc_mean.sort_values(ascending=False).index, start=1)}
 
 
 def finding(points: pd.DataFrame, fronts: dict[str, list[str]]) -> str:
@@ -91,22 +83,14 @@ def finding(points: pd.DataFrame, fronts: dict[str, list[str]]) -> str:
 def figure(points: pd.DataFrame, fronts: dict[str, list[str]], numbers: dict[str, int]) -> Figure:
     """A panel a cost, a numbered marker a method, exactly at its values."""
     figure, axes = plt.subplots(len(fronts), 1, figsize=(drawing.WIDTH, 2.9 * len(fronts) + 0.5), squeeze=False)
-    limits = drawing.limits(points.acc_mean, room=0.08, top=1.0)
+    limits = drawing.limits(points.acc_mean, room=0.08)
     for axis, (column, on) in zip(axes[:, 0], fronts.items(), strict=True):
         own = points[points[column].notna() & (points.acc_mean >= limits[0])]
         axis.plot(own[column].reindex(on), own.acc_mean.reindex(on), color=drawing.RULE, lw=1.2, zorder=1)
         for name, row in own.iterrows():
             fill, edge = (row.color, "white") if name in on else ("white", row.color)
-            axis.plot(
-                row[column],
-                row.acc_mean,
-                drawing.MARKERS.get(row.kind, "o"),
-                ms=7,
-                mfc=fill,
-                mec=edge,
-                mew=1.1,
-                zorder=3,
-            )
+            marker = drawing.MARKERS.get(row.kind, "o")
+            axis.plot(row[column], row.acc_mean, marker, ms=7, mfc=fill, mec=edge, mew=1.1, zorder=3)
         _write_numbers(axis, own[column], own.acc_mean, own.ink, numbers)
         name, form = AXES[column]
         axis.set(xscale="log", ylim=limits, xlabel=name, ylabel="Test accuracy")
@@ -127,10 +111,8 @@ def _write_numbers(axis: Axes, x: pd.Series, y: pd.Series, inks: pd.Series, numb
     """Each point's number to the right of it, or where another one stands there, on one of its other sides."""
     sides = [(6, 0, "left", "center"), (-6, 0, "right", "center"), (0, 5, "center", "bottom"), (0, -5, "center", "top")]
     sides += [(6, 6, "left", "bottom"), (-6, 6, "right", "bottom"), (6, -6, "left", "top"), (-6, -6, "right", "top")]
-    spots = np.c_[np.log(x / x.min()) / np.log(x.max() / x.min() + 1e-9), (y - y.min()) / (np.ptp(y) + 1e-9)] * [
-        380,
-        180,
-    ]
+    across, up = np.log(x / x.min()) / np.log(x.max() / x.min() + 1e-9), (y - y.min()) / (np.ptp(y) + 1e-9)
+    spots = np.c_[380 * across, 180 * up]
     taken = list(spots)
     for spot, name in zip(spots, x.index, strict=True):
         centres = [spot + np.array([dx, dy]) * 1.9 for dx, dy, *_ in sides]
@@ -149,12 +131,12 @@ def table(points: pd.DataFrame, fronts: dict[str, list[str]], label: str) -> Tab
     ranked = points.sort_values("acc_mean", ascending=False)
     raw = ranked[["acc_mean", "trainable", "step_ms", "peak_mib"]].rename_axis("method").reset_index()
     text = pd.DataFrame({
-        "": range(1, len(raw) + 1), "Method": raw.method, "Accuracy": [number(v, ".3f") for v in raw.acc_mean],
-        "Trained": [scaled(v) for v in raw.trainable], "Step, ms": [number(v, ".3g") for v in raw.step_ms],
-        "Peak, MiB": [number(v, ",.0f") for v in raw.peak_mib],
+        "": range(1, len(raw) + 1), "Method": raw.method, "Accuracy": numbers(raw.acc_mean, ".3f"),
+        "Trained": list(map(scaled, raw.trainable)), "Step, ms": numbers(raw.step_ms, ".3g"),
+        "Peak, MiB": numbers(raw.peak_mib, ",.0f"),
         "Not beaten in": [
-            listed([AXES[column][0].split(",")[0].lower() for column,
-            on in fronts.items() if name in on]) for name in raw.method
+            listed([AXES[column][0].split(",")[0].lower() for column, on in fronts.items() if name in on])
+            for name in raw.method
         ],
     })  # fmt: skip
     return Table("pareto", f"Accuracy and cost: {label}", "Numbered as in the figure.", raw, text, left=2)

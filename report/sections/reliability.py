@@ -1,5 +1,6 @@
 """Reliability diagrams of the declared methods: whether a confidence of 90 % is right nine times out of ten."""
 
+import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -33,23 +34,19 @@ def section(results: Results) -> Section | None:
         "calibrated network on as many images."
     )
     told = "; ".join(f"{name} {errors.ece[name]:.3f} (chance {errors.ece_chance[name]:.3f})" for name in names)
-    return Section(
-        name="reliability", group=GROUP, title=title, caption=caption, alt=f"{title} Calibration errors: {told}.",
-        figure=figure(results.reliability, names, errors, results.methods), folded=True,
-        tables=[scores(results.scores, list(results.methods.index), results.label)],
-    )  # fmt: skip
+    drawn = figure(results.reliability, names, errors, results.methods)
+    tables = [scores(results.scores, list(results.methods.index), results.label)]
+    return Section(title, caption, f"Calibration errors: {told}.", drawn, tables, folded=True)
 
 
 def finding(errors: pd.DataFrame) -> str:
     """The best and the worst calibrated of these methods."""
     excess = (errors.ece - errors.ece_chance).sort_values(kind="stable")
     best, worst = excess.index[0], excess.index[-1]
+    least, most = f"{errors.ece[best]:.3f}", f"{errors.ece[worst]:.3f}"
     if best == worst:
-        return (
-            f"{best} has a calibration error of {errors.ece[best]:.3f}, {errors.ece_chance[best]:.3f} by chance alone."
-        )
-    text = f"{best}'s probabilities can be believed most (ECE {errors.ece[best]:.3f})"
-    return f"{text}, {worst}'s least ({errors.ece[worst]:.3f})."
+        return f"{best} has a calibration error of {least}, {errors.ece_chance[best]:.3f} by chance alone."
+    return f"{best}'s probabilities can be believed most (ECE {least}), {worst}'s least ({most})."
 
 
 def figure(bins: pd.DataFrame, names: list[str], errors: pd.DataFrame, methods: pd.DataFrame) -> Figure:
@@ -65,15 +62,12 @@ def figure(bins: pd.DataFrame, names: list[str], errors: pd.DataFrame, methods: 
         enough = own["count"] >= FEW
         axis.plot(own.confidence[enough], own.accuracy[enough], "o-", ms=4.5, lw=1.2, color=color, zorder=3)
         axis.plot(own.confidence[~enough], own.accuracy[~enough], "o", ms=4, mfc="white", mec=color, zorder=2)
-        axis.set_title(drawing.wrapped(name, 18), color=methods.ink[name], fontsize=9, linespacing=0.95)
-        if name in errors.index:
-            text = f"ECE {errors.ece[name]:.3f}\nchance {errors.ece_chance[name]:.3f}"
-            axis.text(0.04, 0.99, text, transform=axis.transAxes, va="top", fontsize=drawing.SMALL, linespacing=1.05)
+        drawing.title(axis, name, methods.ink[name])
+        text = f"ECE {errors.ece[name]:.3f}\nchance {errors.ece_chance[name]:.3f}"
+        axis.text(0.04, 0.99, text, transform=axis.transAxes, va="top", fontsize=drawing.SMALL, linespacing=1.05)
         axis.set(xlim=(lowest, 1.02), ylim=(0, 1.42), yticks=[0, 0.5, 1])  # the strip above is free for the errors
-    for axis in axes[-1]:
-        axis.set_xlabel("Confidence")
-    for axis in axes[:, 0]:
-        axis.set_ylabel("Share right")
+    plt.setp(axes[-1], xlabel="Confidence")
+    plt.setp(axes[:, 0], ylabel="Share right")
     drawing.below(figure, [
         Line2D([], [], marker="o", ms=4.5, color=drawing.INK, label="bin"),
         Line2D([], [], color="#9A9A9A", lw=1, label="right as often as said"),
@@ -84,8 +78,8 @@ def figure(bins: pd.DataFrame, names: list[str], errors: pd.DataFrame, methods: 
 
 def scores(frame: pd.DataFrame, order: list[str], label: str) -> Table:
     """Macro recall, precision, specificity and F1, and how far the probabilities can be believed, a row a method."""
-    seeds = frame.astype(dict.fromkeys(SCORES, float)).groupby("method")[list(SCORES)]
     names = [name for name in order if name in set(frame.method)]
+    seeds = frame.groupby("method")[list(SCORES)]
     # A run without a value leaves none of its method: the others' mean would flatter it.
     mean, sd = seeds.agg(lambda v: v.mean(skipna=False)).loc[names], seeds.agg(lambda v: v.std(skipna=False)).loc[names]
     raw = mean.add_suffix("_mean").join(sd.add_suffix("_sd")).reset_index()

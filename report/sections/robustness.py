@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 from report import drawing
 from report.reading import Results
 from report.sections import Section, Table
-from report.text import crossed, few, interval, listed, number, plural, points, signed, span
+from report.text import crossed, few, gap, listed, numbers, plural, points, span
 
 GROUP, ORDER = "Evidence", 15
 MEAN = "mean"  # the kind of the row over all kinds and severities
@@ -19,12 +19,12 @@ MEANINGS = {
 
 
 def section(results: Results) -> Section | None:
-    rows = whole(results.robustness).set_index("method")
+    rows = results.robustness[(results.robustness.kind == MEAN) & results.robustness.accuracy.notna()]
+    rows = rows.set_index("method")
     if rows.empty:
         return None
-    rows = rows.loc[[name for name in results.leading(SHOWN) if name in rows.index] or rows.index[:SHOWN]].sort_values(
-        "drop"
-    )
+    shown = [name for name in results.leading(SHOWN) if name in rows.index] or rows.index[:SHOWN]
+    rows = rows.loc[shown].sort_values("drop")
     kinds = [kind for kind in dict.fromkeys(results.robustness.kind) if kind != MEAN]
     learnt = [name for name in rows.index if name in results.learnt]
     title = finding(rows.loc[learnt or rows.index], results.robustness_pairs, results.declared[:1])
@@ -35,23 +35,11 @@ def section(results: Results) -> Section | None:
         f"by image. No network was trained on such images. {span(rows.images)} test images, {span(rows.runs)} runs a "
         "method."
     )
-    if results.card.get("image_size", FINE) < FINE:
-        caption += (
-            f" At {results.card['image_size']} px the mildest downsampling changes nothing, the mildest blur hardly"
-        )
-        caption += " anything."
+    if (size := results.card.get("image_size", FINE)) < FINE:
+        caption += f" At {size} px the mildest downsampling changes nothing, the mildest blur hardly anything."
     told = "; ".join(f"{name} from {row.clean:.3f} to {row.accuracy:.3f}" for name, row in rows.iterrows())
-    return Section(
-        name="robustness", group=GROUP, title=title, caption=caption, alt=f"{title} Accuracy falls: {told}.",
-        figure=figure(rows, results.methods),
-        tables=[table(results.robustness, results.methods.index, results.label),
-        *pairs_table(results.robustness_pairs)],
-    )  # fmt: skip
-
-
-def whole(robustness: pd.DataFrame) -> pd.DataFrame:
-    """The rows over all kinds and severities that have a value, one a method."""
-    return robustness[(robustness.kind == MEAN) & robustness.accuracy.notna()]
+    tables = [table(results.robustness, results.methods.index, results.label), *beside(results.robustness_pairs)]
+    return Section(title, caption, f"Accuracy falls: {told}.", figure(rows, results.methods), tables)
 
 
 def finding(rows: pd.DataFrame, pairs: pd.DataFrame, declared: list[str]) -> str:
@@ -80,16 +68,15 @@ def table(robustness: pd.DataFrame, order, label: str) -> Table:
     """Accuracy lost by kind of corruption, in points, mean over severities."""
     means = robustness[robustness.severity.isna() & robustness.accuracy.notna()]
     kinds = [kind for kind in dict.fromkeys(means.kind) if kind != MEAN]
-    lost = means.pivot(index="method", columns="kind", values="drop")
+    lost = means.pivot(index="method", columns="kind", values="drop").map(lambda drop: points(-drop, plus=True))
     rows = means[means.kind == MEAN].set_index("method")
-    names = [name for name in order if name in rows.index]
+    rows = rows.loc[[name for name in order if name in rows.index]]
     text = pd.DataFrame({
-        "Method": names, "Clean": [number(rows.clean[name], ".3f") for name in names],
-        **{kind.capitalize(): [points(-lost[kind].get(name, float("nan")),
-        plus=True) for name in names] for kind in kinds},
-        "All": [points(-rows["drop"][name], plus=True) for name in names],
-        "95 % interval": [f"[{points(-rows.drop_hi[name])}, {points(-rows.drop_lo[name])}]" for name in names],
-        "Runs": [f"{rows.runs[name]:.0f}" for name in names],
+        "Method": rows.index, "Clean": numbers(rows.clean, ".3f"),
+        **{kind.capitalize(): list(lost[kind][rows.index]) for kind in kinds},
+        "All": list(lost[MEAN][rows.index]),
+        "95 % interval": [f"[{points(-r.drop_hi)}, {points(-r.drop_lo)}]" for r in rows.itertuples()],
+        "Runs": numbers(rows.runs, ".0f"),
     })  # fmt: skip
     note = (
         "Points of accuracy lost on corrupted images, mean over five severities; All: over all kinds, with its 95 % "
@@ -98,14 +85,11 @@ def table(robustness: pd.DataFrame, order, label: str) -> Table:
     return Table("robustness", f"Accuracy lost on corrupted images: {label}", note, means, text)
 
 
-def pairs_table(pairs: pd.DataFrame) -> list[Table]:
+def beside(pairs: pd.DataFrame) -> list[Table]:
     """The declared method minus each comparator, by kind; no table where nothing was declared."""
     if pairs.empty:
         return []
-    told = [
-        f"{signed(own.difference)} {interval(own.lo, own.hi, plus=True)}{' *' * (own.order == 'reversed')}"
-        for own in pairs.itertuples()
-    ]
+    told = [gap(own) + " *" * (own.order == "reversed") for own in pairs.itertuples()]
     long = pairs.assign(kind=pairs.kind.str.capitalize())
     text = crossed(long, ["against"], "kind", told, list(pairs.against.unique())).rename(columns={"Against": "Minus"})
     note = (

@@ -15,11 +15,10 @@ def section(results: Results) -> Section | None:
     if results.stability.value.isna().all():
         return None
     made = table(results.stability, list(results.methods.index), results.describe("val"))
-    learnt = results.stability[
-        results.stability.method.isin(ranked(results.methods).index.intersection(results.learnt))
-    ]
+    told = ranked(results.methods).index.intersection(results.learnt)
+    learnt = results.stability[results.stability.method.isin(told)]
     title = finding(learnt if len(learnt) else results.stability)
-    return Section(name="stability", group=GROUP, title=title, tables=[made], folded=True)
+    return Section(title, tables=[made], folded=True)
 
 
 def finding(frame: pd.DataFrame) -> str:
@@ -44,10 +43,8 @@ def table(frame: pd.DataFrame, order: list[str], label: str) -> Table:
         f"are means over runs. {meanings}. {INTERVALS} The more epochs a method trains, the larger the drawdown and "
         "the number of spikes that noise alone brings about."
     )
-    reasons = (
-        frame.dropna(subset="reason").groupby("reason", sort=False).method.agg(lambda v: few(list(dict.fromkeys(v))))
-    )
-    note += "".join(f" No value for {who}: {why}." for why, who in reasons.items())
+    for reason, own in frame.dropna(subset="reason").groupby("reason", sort=False):
+        note += f" No value for {few(list(own.method.unique()))}: {reason}."
     return Table("stability", f"Stability of training: {label}", note, frame, text)
 
 

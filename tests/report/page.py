@@ -8,7 +8,6 @@ import pandas as pd
 
 from report import claims, drawing, pages
 from report.pages import html
-from report.pages.pictures import draw
 from report.sections import Section
 from report.text import Table
 from tests.report import made
@@ -62,21 +61,22 @@ def sections(found) -> list[Section]:
     recall = pd.DataFrame([["full", *["0.9"] * len(classes)]], columns=["Method", *classes])
     verdicts = claims.verdicts(found)
     return [
-        Section("accuracy", "Result", "Two of three are alike.", "Each dot is `one` run.", "A line rises and falls.",
-                figure, [Table("main", "Test results", "A note.", rows, text)]),
-        Section("learning_curves", "Result", "All settle.", "By epoch.", "Lines.", figure),
-        Section("claims", "Evidence", claims.tally(verdicts), "", tables=[claims.claims(found, verdicts)]),
-        Section("confusion", "Evidence", "One class is hard.", "A note.",
-                tables=[Table("recall", "Recall", "", recall, recall)], folded=True),
+        Section("Two of three are alike.", "Each dot is `one` run.", "A line rises and falls.", figure,
+                [Table("main", "Test results", "A note.", rows, text)], name="accuracy", group="Result"),
+        Section("All settle.", "By epoch.", "Lines.", figure, name="learning_curves", group="Result"),
+        Section(claims.tally(verdicts), tables=[claims.claims(found, verdicts)], name="claims", group="Evidence"),
+        Section("One class is hard.", "A note.", tables=[Table("recall", "Recall", "", recall, recall)], folded=True,
+                name="confusion", group="Evidence"),
     ]  # fmt: skip
 
 
 def render(found, out: Path) -> str:
     """The page's source over `sections`."""
     own = sections(found)
-    pictures = {section.name: draw(section, out) for section in own if section.figure is not None}
-    plt.close("all")
-    return html.render(found, pages.answer(found, claims.verdicts(found)), own, pictures)
+    for section in own:
+        if section.figure:
+            drawing.save(section.figure, out / section.name)
+    return html.render(found, pages.answer(found, claims.verdicts(found)), own, out)
 
 
 def write(where: Path, rename=None) -> Path:

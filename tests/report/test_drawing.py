@@ -12,8 +12,7 @@ from skimage.color import deltaE_ciede2000, rgb2lab
 
 import baselines
 from pipelines.files import fonts
-from report import drawing
-from report.drawing import palette, rows, style
+from report import drawing, text
 from tests import fake_results as fake
 
 # Machado, Oliveira & Fernandes 2009, table 1 at severity 1.0: matrices on linear RGB.
@@ -58,12 +57,12 @@ def test_families_choose_among_the_hues():
 @pytest.mark.parametrize(
     ("family", "backbone", "kind"),
     [
-        ("full", "vgg16", palette.FULL), ("colora", "convnext_tiny", palette.COLORA), ("bitfit", "vgg16", palette.PEFT),
-        ("full", "deit_tiny_patch16_224", palette.VIT), ("head_only", "timm/vit_small_patch16_224", palette.VIT),
-        ("lora", "deit_tiny_patch16_224", palette.VIT), ("vim", "vim", palette.STATE_SPACE),
-        ("medkan", "medkan", palette.KAN),
-        ("kan_head", "resnet50", palette.KAN), ("medmnist", "medmnist", palette.SCRATCH),
-        ("new", "resnet18", palette.PEFT),
+        ("full", "vgg16", drawing.FULL), ("colora", "convnext_tiny", drawing.COLORA), ("bitfit", "vgg16", drawing.PEFT),
+        ("full", "deit_tiny_patch16_224", drawing.VIT), ("head_only", "timm/vit_small_patch16_224", drawing.VIT),
+        ("lora", "deit_tiny_patch16_224", drawing.VIT), ("vim", "vim", drawing.STATE_SPACE),
+        ("medkan", "medkan", drawing.KAN),
+        ("kan_head", "resnet50", drawing.KAN), ("medmnist", "medmnist", drawing.SCRATCH),
+        ("new", "resnet18", drawing.PEFT),
     ],
 )  # fmt: skip
 def test_kinds_of_methods(family, backbone, kind):
@@ -74,8 +73,8 @@ def test_kinds_of_methods(family, backbone, kind):
 def test_a_new_family_keeps_the_colour_that_it_states(tmp_path, monkeypatch):
     facts = baselines.Family(label="new", group="KAN", colours="#123456", kind="network")
     monkeypatch.setattr(baselines, "families", lambda: {"new": facts})
-    assert drawing.looks("new", "new") == palette.Looks("KAN", "new", "#123456")
-    assert palette.present(["new", palette.KAN, palette.FULL]) == [palette.FULL, palette.KAN, "new"]
+    assert drawing.looks("new", "new") == drawing.Looks("KAN", "new", "#123456")
+    assert drawing.present(["new", drawing.KAN, drawing.FULL]) == [drawing.FULL, drawing.KAN, "new"]
 
 
 def test_text_in_any_hue_stands_out_from_white():
@@ -86,24 +85,24 @@ def test_text_in_any_hue_stands_out_from_white():
 
 def test_names_wrap_at_hyphens_but_not_in_ranges():
     for name in fake.METHODS:
-        lines = drawing.wrapped(name, 22).split("\n")
+        lines = text.wrapped(name, 22).split("\n")
         assert "".join(lines) == name and max(map(len, lines)) <= 22
-        assert not re.search(r"\d-\n\d", drawing.wrapped(name, 22))
+        assert not re.search(r"\d-\n\d", text.wrapped(name, 22))
 
 
 def test_class_names_fit_their_ticks():
-    assert rows.abbreviated("drusen") == "drusen"
-    assert rows.abbreviated("choroidal neovascularization") == "CN"
-    assert len(rows.abbreviated("pneumonoultramicroscopic")) == 10
-    assert rows.abbreviated("\u7cd6\u5c3f\u75c5") == "\u7cd6\u5c3f\u75c5"  # six Latin letters wide
-    assert rows.abbreviated("\u7cd6\u5c3f\u75c5\u6027\u9ec4\u6591") == "\u7cd6\u5c3f\u75c5\u6027\u2026"
+    assert text.abbreviated("drusen") == "drusen"
+    assert text.abbreviated("choroidal neovascularization") == "CN"
+    assert len(text.abbreviated("pneumonoultramicroscopic")) == 10
+    assert text.abbreviated("\u7cd6\u5c3f\u75c5") == "\u7cd6\u5c3f\u75c5"  # six Latin letters wide
+    assert text.abbreviated("\u7cd6\u5c3f\u75c5\u6027\u9ec4\u6591") == "\u7cd6\u5c3f\u75c5\u6027\u2026"
 
 
 def test_no_two_classes_are_called_alike():
     names = [f"diagnosis number {place} of the atlas" for place in range(40)]
-    short = drawing.short_names(names)
+    short = text.short_names(names)
     assert list(short) == names and len(set(short.values())) == 40 and short[names[6]] == "#7"
-    assert drawing.short_names(["cnv", "choroidal neovascularization"]) == {
+    assert text.short_names(["cnv", "choroidal neovascularization"]) == {
         "cnv": "cnv", "choroidal neovascularization": "CN",
     }  # fmt: skip
 
@@ -138,7 +137,7 @@ def test_dollars_in_a_name_are_no_formula(tmp_path):
 
 @pytest.mark.parametrize("values", [[0.95, 0.96, 0.97, 1.0], [0.5], [0.3, 0.3], [0.9, np.nan, 0.92]])
 def test_limits_hold_all_values_that_stand_together(values):
-    low, high = drawing.limits(values, top=1.0)
+    low, high = drawing.limits(values)
     assert low < np.nanmin(values) and np.nanmax(values) < high < 1.1
 
 
@@ -152,7 +151,7 @@ def test_dumbbells_stand_at_their_values():
     frame = pd.DataFrame({"full": [0.9, 0.8], "hollow": [0.7, 0.85], "change": [-0.2, 0.05], "lo": np.nan}, ["a", "b"])
     methods = pd.DataFrame({"color": ["red", "blue"], "ink": "black"}, ["a", "b"])
     _, (axis,) = drawing.dumbbells({"": frame}, methods, "Accuracy", ("here", "there"))
-    assert [text.get_text() for text in axis.texts] == ["\N{MINUS SIGN}20.0", "+5.0"]
+    assert [own.get_text() for own in axis.texts] == ["\N{MINUS SIGN}20.0", "+5.0"]
     dots = [line for line in axis.lines if line.get_marker() == "o"]
     plt.close()
     drawn = {(line.get_xdata()[0], line.get_ydata()[0], line.get_markerfacecolor() == "white") for line in dots}
@@ -169,7 +168,7 @@ def test_rows_stand_from_the_top_down_in_their_panels():
 
 
 def test_files_bear_no_date_and_pictures_stay_small(tmp_path, monkeypatch):
-    monkeypatch.setattr(style, "LARGEST", 12_000)
+    monkeypatch.setattr(drawing, "LARGEST", 12_000)
     open_before = plt.get_fignums()  # by other tests, which draw without saving
     noise = np.random.default_rng(0).integers(0, 256, (60, 60))
 
@@ -183,7 +182,7 @@ def test_files_bear_no_date_and_pictures_stay_small(tmp_path, monkeypatch):
     assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
     assert first[2].stat().st_size <= 12_000
     with Image.open(first[2]) as picture:
-        assert 3 * style.FINENESS[-1] <= picture.width < 3 * style.FINENESS[0]  # coarser than it would be
+        assert 3 * drawing.FINENESS[-1] <= picture.width < 3 * drawing.FINENESS[0]  # coarser than it would be
     assert plt.get_fignums() == open_before
 
 

@@ -313,7 +313,7 @@ def test_the_forest_shows_every_declared_contrast(built):
 def test_without_declared_contrasts_there_is_no_forest(built):
     results = built[0]
     bare = replace(results, contrasts=results.contrasts.iloc[:0], paper=results.paper.iloc[:0])
-    page = Tree(html.render(bare, pages.answer(bare, []), [], {})).root
+    page = Tree(html.render(bare, pages.answer(bare, []), [], results.directory)).root
     assert not [e for e in page.all("table") if e.attributes.get("id") == "table-forest"]
     assert "CoLoRA benchmark" not in page.all("header")[0].text and "OCTMNIST" not in page.text
 
@@ -432,4 +432,4 @@ def test_without_any_result_the_page_says_so(built):
     assert found.sentence == "No method has a result yet." and found.tiles == []
     assert charts.curves(empty) is None and charts.forest(empty) is None
     assert charts.methods(empty)["rows"] == []
-    assert Tree(html.render(empty, found, [], {})).root.all("main")
+    assert Tree(html.render(empty, found, [], results.directory)).root.all("main")

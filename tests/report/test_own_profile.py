@@ -8,7 +8,7 @@ import pytest
 
 from pipelines.evidence import schemas
 from report import drawing, pages, sections
-from report.pages import building, charts, html, markdown
+from report.pages import charts
 from report.sections import clinical, confusion
 from tests.report import made
 
@@ -38,11 +38,10 @@ def test_all_methods_are_shown_and_none_of_the_papers_is_missed(own):
     assert [line["first"] for line in charts.curves(own)["methods"]] == [True, True]
 
 
-def test_a_class_that_a_method_never_names_is_marked(own):
+def test_a_class_that_a_method_never_names_is_marked(own, tmp_path):
     assert own.never_named == {"full": ["drusen"]}
-    parts = building.folded(sections.build(own))
-    found = pages.answer(own, [])
-    for text in (markdown.render(own, found, parts), html.render(own, found, parts, {})):
+    page = pages.build(own, tmp_path)
+    for text in (page.with_name("README.md").read_text(), page.read_text()):
         assert "† Named for no test image: drusen by full." in text
         assert "full †" in text and "colora-block5 †" not in text
     place = own.methods.index.get_loc("full")  # by which the page's filter finds the row

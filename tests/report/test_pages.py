@@ -274,14 +274,14 @@ def test_readme_says_the_same_as_the_page(built):
 
 def test_all_but_the_first_figures_of_a_group_are_folded():
     figure = plt.figure()
-    many = [Section(f"s{n}", "Cost", "A", "", figure=figure) for n in range(5)] + [Section("t", "Cost", "A", "")]
+    many = [Section("A", figure=figure, group="Cost") for _ in range(5)] + [Section("A", group="Cost")]
     assert [own.folded for own in building.folded(many)] == [False] * building.OPEN + [True, True, False]
     plt.close(figure)
 
 
 def test_folded_sections_show_no_picture():
     figure = plt.figure()
-    open_ = Section("a", "Result", "A", "", figure=figure)
+    open_ = Section("A", figure=figure, name="a")
     assert markdown.shown([open_, replace(open_, name="b", folded=True), replace(open_, name="c", figure=None)]) == [
         "a"
     ]

@@ -56,13 +56,14 @@ def test_a_figure_is_one_new_file(results, tmp_path, monkeypatch):
     (tmp_path / "added_here.py").write_text(
         "from report.sections import Section\n"
         "GROUP, ORDER = 'Cost', 1\n"
-        "def section(results):\n    return Section('added_here', GROUP, f'{len(results.methods)} methods.', 'How.')\n"
+        "def section(results):\n    return Section(f'{len(results.methods)} methods.', 'How.')\n"
     )
     monkeypatch.setattr(sections, "__path__", [*sections.__path__, str(tmp_path)])
     order = [module.__name__.rpartition(".")[2] for module in sections.found()]
     assert order.index("added_here") < order.index("pareto")
     monkeypatch.setattr(sections, "__path__", [str(tmp_path)])
-    assert [section.title for section in sections.build(results)] == ["8 methods."]
+    (added,) = sections.build(results)
+    assert (added.name, added.group, added.title) == ("added_here", "Cost", "8 methods.")
 
 
 def test_the_forest_shows_the_intervals_that_the_verdicts_rest_on(results, built):
