@@ -123,6 +123,15 @@ def test_other_classes_are_refused(here, classes, message):
         preparation.prepare(params({"name": "other", "path": "strange"}))
 
 
+def test_classes_spelled_otherwise_are_told_before_the_names_of_files(here):
+    """The default pattern reads a label from a name, which is not that of the folder then."""
+    scans(here / "strange", 100)
+    for name in "AB":
+        (here / "strange" / name).rename(here / "strange" / name.lower())
+    with pytest.raises(DataError, match="it lacks A, B and it has a, b; rename its folders or labels"):
+        preparation.prepare(params({"name": "other", "path": "strange"}))
+
+
 def test_a_patient_of_the_training_data_is_refused(here):
     scans(here / "late", 9, seed=1)
     with pytest.raises(DataError, match=r"data\.external \(late\): 3 patients are in the training data too: 10, 11, 9"):

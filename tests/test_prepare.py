@@ -13,6 +13,7 @@ from PIL import Image
 
 from pipelines import prepare as command
 from pipelines.data import preparation as stage
+from pipelines.data import prepared
 from pipelines.data.sources import DataError
 from pipelines.profile import Params, ParamsError, load
 
@@ -150,6 +151,29 @@ def test_half_written_or_damaged_data_is_built_again(damage):
     damage(Path("data/tiny"))
     assert run() == first
     assert identity("data/tiny/images.npy") != before
+
+
+def test_all_code_that_makes_arrays_of_files_is_among_what_they_were_made_from(scans, monkeypatch):
+    seen = []
+    monkeypatch.setattr(stage, "code_hash", lambda files: seen.extend(path.name for path in files) or "hash")
+    run(scans)
+    assert {"folder.py", "labelled.py", "pictures.py", "preprocessing.py", "splits.py"} <= set(seen)
+
+
+@pytest.mark.parametrize(
+    "images, labels",
+    [
+        (np.zeros((4, 8, 8), np.float32), np.zeros(4, np.int64)),
+        (np.zeros((4, 8, 8, 4), np.uint8), np.zeros(4, np.int64)),
+        (np.zeros((4, 8, 8), np.uint8), np.zeros(5, np.int64)),
+        (np.zeros((4, 8, 8), np.uint8), np.zeros((4, 1), np.int64)),
+    ],
+)
+def test_arrays_made_by_hand_of_another_form_are_refused(workdir, images, labels):
+    np.save("images.npy", images)
+    np.save("labels.npy", labels)
+    with pytest.raises(DataError, match=r"images are .*expected uint8 \(N, H, W\)"):
+        prepared.open_images(Path())
 
 
 def test_changed_settings_build_again():

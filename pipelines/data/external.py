@@ -47,7 +47,7 @@ def listed(
     if path.expanduser().is_file():
         found = manifest.listing(path, follow_links, key, split=False)
     else:
-        found = folder.listing(path, pattern, follow_links, key, pattern_key, split=False)
+        found = folder.listing(path, None, follow_links, key, split=False)
     if set(found.classes) != set(classes):
         differing = {"lacks": set(classes) - set(found.classes), "has": set(found.classes) - set(classes)}
         what = [f"it {verb} {labelled.some(sorted(names))}" for verb, names in differing.items() if names]
@@ -55,6 +55,8 @@ def listed(
             f"{key}: {path}: expected the classes of the data, {', '.join(classes)}; {' and '.join(what)}; rename its "
             "folders or labels"
         )
+    if pattern is not None and not path.expanduser().is_file():
+        found = replace(found, patients=labelled.patients_in(found.files, pattern, pattern_key))
     order = np.array([classes.index(name) for name in found.classes])
     return replace(found, labels=order[found.labels], classes=classes)
 

@@ -58,5 +58,7 @@ def _facts(params) -> dict:
     data, inputs = params.data, sources.inputs(params.data)
     if data.mode == "distilled":
         inputs["entropies"] = splits.entropies_digest(data.distilled.entropies)
-    code = [HERE / f"{name}.py" for name in ("labelled", "pictures", "splits", f"sources/{data.source}")]
+    code = [
+        HERE / f"{name}.py" for name in ("labelled", "pictures", "preprocessing", "splits", f"sources/{data.source}")
+    ]
     return {"source": data.source, "settings": sources.settings(data), "inputs": inputs, "code": code_hash(code)}

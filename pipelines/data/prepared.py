@@ -124,9 +124,15 @@ def open_images(folder: Path):
     try:
         # Mode "c" maps the file without reading it; copy-on-write keeps torch from warning about read-only memory.
         images = np.load(folder / "images.npy", mmap_mode="c", allow_pickle=False)
-        return images, np.load(folder / "labels.npy", allow_pickle=False)
+        labels = np.load(folder / "labels.npy", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise DataError(f"{folder}: images.npy or labels.npy is not readable ({error}); {AGAIN}") from None
+    if images.dtype != np.uint8 or images.shape[3:] not in ((), (3,)) or labels.shape != images.shape[:1]:
+        raise DataError(
+            f"{folder}: images are {images.dtype} {images.shape}, labels {labels.shape}; expected uint8 (N, H, W) or "
+            f"(N, H, W, 3) and (N,); {AGAIN}"
+        )
+    return images, labels
 
 
 def image_digests(images) -> list[bytes]:

@@ -5,7 +5,6 @@ from itertools import combinations
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 from pipelines.data.sources import SPLITS, DataError
 from pipelines.files import arrays, records
@@ -187,9 +186,11 @@ def _positions(labels: np.ndarray, owners: np.ndarray, seed: int, n_classes: int
 
     So the share s of a line is its n * s first ones, rounded.
     """
-    _, owner = np.unique(owners, return_inverse=True)
-    class_of_owner = pd.crosstab(owner, labels).idxmax(axis=1).to_numpy()
-    position = np.empty(len(class_of_owner))
+    names, owner = np.unique(owners, return_inverse=True)
+    images = np.zeros((len(names), n_classes), np.int64)
+    np.add.at(images, (owner, labels), 1)
+    class_of_owner = images.argmax(1)
+    position = np.empty(len(names))
     for label in range(n_classes):
         line = np.random.default_rng([seed, label]).permutation(np.flatnonzero(class_of_owner == label))
         position[line] = (np.arange(len(line)) + 0.5) / max(len(line), 1)

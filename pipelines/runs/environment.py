@@ -48,7 +48,9 @@ def environment(device: str | None = None) -> dict:
 
 
 def commit() -> str | None:
-    """The commit of this code: git's, or without a checkout the one that `git archive` wrote, if any."""
+    """The commit of this code: git's, which is asked once a process, or without a checkout the one that `git archive`
+    wrote, if any.
+    """
     template = ROOT / ".git_archival.txt"
     archived = template.read_text().removeprefix("node: ").strip() if template.is_file() else ""
     return _git("rev-parse", "HEAD") or (archived if re.fullmatch("[0-9a-f]{40,64}", archived) else None)

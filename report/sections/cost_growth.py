@@ -32,12 +32,12 @@ def section(results: Results) -> Section | None:
 
 
 def swept(growth: pd.DataFrame) -> pd.DataFrame:
-    """The rows of sweeps over two values or more, sweeps by name, with `at`: the value swept."""
+    """The rows of methods swept over two values or more, sweeps by name, with `at`: the value swept."""
     at = pd.Series(float("nan"), growth.index)
     for sweep, (column, _) in SWEEPS.items():
         at = at.mask(growth.sweep == sweep, growth[column])
     rows = growth.assign(at=at).dropna(subset="at").sort_values("sweep", kind="stable")
-    return rows[rows.groupby("sweep")["at"].transform("nunique") > 1]
+    return rows[rows.groupby(["sweep", "method"])["at"].transform("nunique") > 1]
 
 
 def slopes(rows: pd.DataFrame) -> dict[tuple[str, str], tuple[float, float]]:
@@ -45,7 +45,6 @@ def slopes(rows: pd.DataFrame) -> dict[tuple[str, str], tuple[float, float]]:
     return {
         key: tuple(np.polyfit(np.log(own["at"]), np.log(own[name]), 1)[0] for name in VALUES)
         for key, own in rows.groupby(["sweep", "method"], sort=False)
-        if own["at"].nunique() > 1
     }
 
 

@@ -115,6 +115,8 @@ def test_growth_is_told_by_its_power():
     assert cost_growth.slopes(rows)["batch", "m"] == pytest.approx((0.7, 0.3))
     assert "power of 0.70 (m)" in cost_growth.finding(rows)
     assert cost_growth.swept(growth[:1]).empty
+    one_each = growth[:2].assign(method=["m", "other"])  # as a sweep leaves it that was stopped
+    assert cost_growth.swept(one_each).empty
 
 
 def tried(method, rates, accuracies, chosen, seeds=1):

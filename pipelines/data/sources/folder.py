@@ -31,12 +31,7 @@ def _listing(section) -> Listing:
 
 
 def listing(
-    path: Path,
-    pattern: str | None,
-    follow_links: bool = False,
-    key: str = "data.folder.path",
-    pattern_key: str = "data.folder.pattern",
-    split: bool = True,
+    path: Path, pattern: str | None, follow_links: bool = False, key: str = "data.folder.path", split: bool = True
 ) -> Listing:
     """The images in a folder of class folders, or of train, val and test with class folders in each (where `split`).
 
@@ -44,7 +39,7 @@ def listing(
 
     Args:
         pattern: reads the patient from a name (`labelled.patients_in`), or None where names tell none.
-        key, pattern_key: of the path and the pattern, for errors.
+        key: of the path, for errors.
 
     Raises:
         DataError: no such folder, fewer than two classes, an empty class, a link that leaves the folder, a name that
@@ -76,7 +71,7 @@ def listing(
         for file in _images(root / part / name, root, follow_links, left_out)
     ]
     files, labels, owners = zip(*placed)
-    ids = None if pattern is None else labelled.patients_in(files, pattern, pattern_key)
+    ids = None if pattern is None else labelled.patients_in(files, pattern, "data.folder.pattern")
     given = {part: np.flatnonzero(np.array(owners) == part) for part in SPLITS} if parts != [""] else None
     relative = [file.relative_to(root).as_posix() for file in files]
     return Listing(root, relative, np.array(labels, np.int64), names, ids, given, left_out)

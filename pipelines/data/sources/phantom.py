@@ -93,12 +93,11 @@ def generate(settings, image_size: int, allocate: Allocate = lambda shape: np.ze
     splits = dict(zip(counts, np.split(np.arange(len(labels)), np.cumsum([*counts.values()])[:-1])))
     domain, chunk = list(SCANNERS).index(settings.domain), _chunk(image_size)
     for number, indices in enumerate(splits.values()):
-        # One stream an image: more or fewer images of one split leave all others as they are.
-        streams = [np.random.default_rng([settings.seed, domain, number, place]) for place in range(len(indices))]
         for first in range(0, len(indices), chunk):
-            these = slice(first, first + chunk)
-            own = indices[these]
-            images[own] = render(labels[own], streams[these], image_size, SCANNERS[settings.domain])
+            own = indices[first : first + chunk]
+            # One stream an image: more or fewer images of one split leave all others as they are.
+            streams = [np.random.default_rng([settings.seed, domain, number, first + i]) for i in range(len(own))]
+            images[own] = render(labels[own], streams, image_size, SCANNERS[settings.domain])
     return images, labels, splits
 
 
