@@ -102,11 +102,12 @@ def again(results: Results) -> str:
     that differs by a stated rate alone was run: exploratory, unadjusted.
     """
     own = results.pairs.query("data == 'test' and metric == 'accuracy'").dropna(subset="lo")
-    method, methods, runs, told = subject(results), results.methods, results.complete, []
+    method, methods, told = subject(results), results.methods, []
+    machines = {name: _machines(runs) for name, runs in results.complete.groupby("method")}
     for row in own[(own.role == "again") & (own.reference == method)].itertuples():
         new, old = methods.lr[row.method], methods.lr[method]
         if new == old:
-            here, there = (_machines(runs[runs.method == name]) for name in (row.method, method))
+            here, there = machines[row.method], machines[method]
             how = "trained a second time" if here == there else f"trained on {here} in place of {there}"
         else:
             chosen = "tuning chose" if method in set(results.tuning.method) else "it states"
@@ -114,7 +115,9 @@ def again(results: Results) -> str:
         text = f"{how}, {method} is right on {_percent(methods, row.method)} ({_gap(row)}; {row.runs:.0f} runs)"
         for other in own[(own.method == row.method) & (own.role == "full")].itertuples():
             text += f", which is {_gap(other)} from {other.reference}"
-            text += f" on {_machines(runs[runs.method == other.reference])}" if new == old else ""
+            if new == old:
+                where = machines[other.reference]
+                text += " on the same machine" if where == here else f" on {where}"
         told.append(text)
     return f"{'; '.join(told)}; exploratory, unadjusted" if told else ""
 

@@ -63,15 +63,18 @@ def finding(methods: pd.DataFrame, groups: dict[str, list[str]]) -> str:
 def table(methods: pd.DataFrame, groups: dict[str, list[str]], results: Results) -> Table:
     """A row a method and budget; its difference to the declared CoLoRA method, paired by run and image."""
     pairs = results.pairs.query("data == 'test' and metric == 'accuracy' and role == 'declared'")
-    own = pairs.drop_duplicates("method").set_index("method")[["difference", "lo", "hi"]]
+    own = pairs.drop_duplicates("method").set_index("method")[["reference", "difference", "lo", "hi"]]
     raw = pd.Series(groups, name="method").explode().rename_axis("budget").reset_index()
     raw = raw.join(methods[["trainable", "acc_mean", "acc_lo", "acc_hi", "lr"]], on="method").join(own, on="method")
     text = pd.DataFrame({
         "Budget of": raw.budget, "Method": raw.method, "Trained": numbers(raw.trainable, ",.0f"),
         "Accuracy": estimates(raw.acc_mean, raw.acc_lo, raw.acc_hi),
         "Minus the declared": [DASH if pd.isna(row.lo) else gap(row) for row in raw.itertuples()],
+        "Which is": raw.reference.fillna(DASH),
     })  # fmt: skip
     name = results.declared[0] if results.declared else "none here"
-    note = f"Difference: accuracy minus that of the declared CoLoRA method ({name}), paired by run, with an unadjusted "
-    note += "95 % interval."
+    note = (
+        f"Difference: accuracy minus that of the declared CoLoRA method ({name}), or of its second run where "
+        "that was on the method's own machine, paired by run, with an unadjusted 95 % interval."
+    )
     return Table("budgets", f"Equal budgets: {results.label}", note, raw, text, left=2)

@@ -145,6 +145,11 @@ def test_what_another_rate_or_machine_changes_is_told_first(results):
     )
     told = first_screen.again(replace(changed, methods=methods, runs=runs))
     assert f"trained on Some GPU in place of NVIDIA X, {made.METHOD} is right on 95.6 % (+3.0 points" in told
+    assert told.endswith("from full on the same machine; exploratory, unadjusted")
+    told = first_screen.again(
+        replace(changed, methods=methods, runs=runs.assign(gpu=runs.gpu.where(runs.method != name, "Another GPU")))
+    )
+    assert "trained on Another GPU in place of NVIDIA X" in told
     assert told.endswith("from full on Some GPU; exploratory, unadjusted")
     told = first_screen.again(replace(changed, methods=methods))
     assert told.startswith(f"trained a second time, {made.METHOD} is right on")
