@@ -9,7 +9,7 @@ from matplotlib.patches import Patch
 from report import drawing
 from report.reading import Results
 from report.sections import Section, Table
-from report.text import DASH, HIGHER, intervals, listed, numbers, of_patients, p_text, plural, points, signed, span
+from report.text import DASH, HIGHER, gap, intervals, listed, numbers, of_patients, p_text, plural, points, signed, span
 
 GROUP, ORDER = "Result", 10
 METRICS = {"accuracy": "accuracy", "balanced_accuracy": "balanced accuracy", "auc": "AUC"}
@@ -36,7 +36,8 @@ def section(results: Results) -> Section | None:
     )
     alt = f"Differences in accuracy, {rows.method[0]} minus the other: {told}."
     drawn = figure(rows, results.methods.ink, margin)
-    return Section(finding(rows), caption, alt, drawn, [table(results.contrasts, results.label)])
+    tables = [table(results.contrasts, results.label), *second_runs(rows, results.pairs)]
+    return Section(finding(rows), caption, alt, drawn, tables)
 
 
 def finding(rows: pd.DataFrame) -> str:
@@ -102,6 +103,34 @@ def table(contrasts: pd.DataFrame, label: str) -> Table:
         "sensitivity analysis. These networks: patients drawn anew, the trained networks as they are."
     )
     return Table("contrasts", f"Declared contrasts: {label}", note, rows, text.drop(columns=alike), left=5 - len(alike))
+
+
+def second_runs(rows: pd.DataFrame, pairs: pd.DataFrame) -> list[Table]:
+    """The declared contrasts beside the same ones on another machine, for methods that have run there together with a
+    second run of the declared one; no table where there are none.
+    """
+    pairs = pairs.query("data == 'test' and metric == 'accuracy'").dropna(subset="difference")
+    first = pairs[pairs.role == "again"].set_index("method").reference
+    there = pairs[(pairs.role == "declared") & (pairs.reference.map(first) == rows.method.iloc[0])]
+    there = there.assign(
+        against=there.method.map(first).fillna(there.method),
+        difference=-there.difference, lo=-there.hi, hi=-there.lo,  # the declared method minus the other
+    )[["against", "method", "reference", "difference", "lo", "hi", "runs"]]  # fmt: skip
+    declared = rows[["against", "method", "difference", "lo", "hi", "higher"]]
+    there["there"] = [gap(row) for row in there.itertuples()]
+    raw = declared.merge(there, on="against", suffixes=("", "_there"))
+    if raw.empty:
+        return []
+    text = pd.DataFrame({
+        "Minus": raw.against, "Declared": [gap(row) for row in raw.itertuples()], "Better": raw.higher,
+        "There": raw.there, "Runs there": numbers(raw.runs, ".0f"), "Which are": raw.method_there,
+    })  # fmt: skip
+    note = (
+        f"Accuracy of {rows.method.iloc[0]} minus that of each method: as declared, with the interval of the verdict, "
+        f"and where both ran on one machine a second time ({listed(list(raw.reference.unique()))}), with an unadjusted "
+        "95 % interval; exploratory."
+    )
+    return [Table("second_runs", "Declared contrasts on another machine", note, raw.drop(columns="there"), text)]
 
 
 def _design(rows: pd.DataFrame) -> str:

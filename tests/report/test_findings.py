@@ -31,6 +31,7 @@ from report.sections import (
     robustness,
     stability,
 )  # fmt: skip
+from tests.report import made
 
 
 @given(st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), min_size=1, max_size=12))
@@ -103,6 +104,25 @@ def test_the_forests_title_tells_every_verdict():
         "1 comparison not tested."
     )
     assert forest.finding(rows[3:]) == "ours was not tested; 1 comparison not tested."
+
+
+def test_contrasts_stand_beside_those_of_second_runs_on_one_machine():
+    rows = pd.DataFrame([made.contrast("full", -0.02), made.contrast("bitfit", 0.1), made.contrast("vim", 0.2)])
+    pair = {"data": "test", "metric": "accuracy", "runs": 15}
+    ours = {**pair, "role": "declared", "reference": f"{made.METHOD}-2"}
+    pairs = pd.DataFrame([
+        {**pair, "method": f"{made.METHOD}-2", "role": "again", "reference": made.METHOD},
+        {**pair, "method": "full-2", "role": "again", "reference": "full"},
+        {**ours, "method": "full-2", "difference": 0.007, "lo": -0.001, "hi": 0.016},
+        {**ours, "method": "vim", "difference": -0.3, "lo": -0.4, "hi": -0.2},  # has run there alone
+        {**ours, "method": "another", "difference": 0.5, "lo": 0.4, "hi": 0.6},  # is not declared
+        {**ours, "method": "bitfit", "reference": made.METHOD, "difference": -0.1, "lo": -0.2, "hi": 0.0},
+    ]).fillna({"difference": 0.0})  # fmt: skip
+    (table,) = forest.second_runs(rows, pairs)
+    assert list(table.text["Minus"]) == ["full", "vim"]
+    assert list(table.text["There"]) == ["\N{MINUS SIGN}0.007 [\N{MINUS SIGN}0.016, +0.001]", "+0.300 [+0.200, +0.400]"]
+    assert list(table.text["Which are"]) == ["full-2", "vim"]
+    assert forest.second_runs(rows, pairs[pairs.role == "declared"]) == []
 
 
 def test_growth_is_told_by_its_power():
