@@ -11,8 +11,8 @@ Here, `python -m pipelines.pack data.tar.xz --without-code` packs what the code 
     python -m pipelines.campaign plan.yaml --out back.tar.gz --minutes 20 --per-gpu 8 --threads 2
 
 checks that the GPU computes what a CPU does, and trains until the time is up. Every half minute, and at the end,
-back.tar.gz is written anew with all that was made there; unpacked in the project's folder here, the runs count.
-Trained weights stay in models/ there.
+back.tar.gz is written anew with all that was made there. `tar xf back.tar.gz --keep-newer-files` in the project's
+folder here, and the runs count. Trained weights stay in models/ there.
 """
 
 from pathlib import Path
@@ -26,7 +26,9 @@ from pipelines.launching.processes import Workers
 def main(argv=None):
     parser = _cli.parser("campaign", __doc__, profile_file=False)
     parser.add_argument("plan", type=Path, help="a YAML list of {profile_file, methods, seeds}")
-    parser.add_argument("--out", type=Path, default=Path("campaign.tar.gz"), help="archive of results, .gz or .xz")
+    parser.add_argument(
+        "--out", type=Path, default=Path("campaign.tar.gz"), help="archive of results: .tar, .tar.gz or .tar.xz"
+    )
     parser.add_argument("--skip-checks", action="store_true", help="leave out tests/test_gpu.py")
     parser.add_argument("--cost", action="store_true", help="measure each profile's costs before its runs")
     parser.add_argument("--dry-run", action="store_true", help="say what would run, and run nothing")

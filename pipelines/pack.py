@@ -24,7 +24,7 @@ from pipelines.launching import packing
 @_cli.command
 def main(argv=None):
     parser = _cli.parser("pack", __doc__, profile_file=False)
-    parser.add_argument("archive", type=Path, help="the tar file to write; .xz or .gz at its end compresses")
+    parser.add_argument("archive", type=Path, help="archive to write: .tar, .tar.gz or .tar.xz")
     parser.add_argument("--profile-file", action="append", help="parameters (may be repeated); default: params.yaml")
     parser.add_argument(
         "--without-code", action="store_true", help="for a machine that has this commit: to be unpacked in its folder"

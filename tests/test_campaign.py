@@ -1,5 +1,6 @@
 """A campaign end to end on the CPU, stopped and gone on with."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import yaml
 from pipelines import campaign as command
 from pipelines import launch, prepare
 from pipelines.files.errors import UserError
-from pipelines.launching import campaign
+from pipelines.launching import campaign, launcher
 from pipelines.profile import Params, ParamsError
 from pipelines.runs.code import ROOT
 from tests.conftest import tiny_params
@@ -43,6 +44,10 @@ def unpacked(archive, folder):
     return folder
 
 
+def contents(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
 def test_a_campaign_trains_its_waves_in_order_and_packs_what_it_makes(plan, workdir, capsys):
     arguments = ["plan.yaml", "--skip-checks", "--jobs", "1", "--threads", "1", "--out", "back.tar.gz"]
     assert command.main(arguments) == 0
@@ -64,9 +69,39 @@ def test_a_campaign_trains_its_waves_in_order_and_packs_what_it_makes(plan, work
     # Nothing is left to do; a later campaign here packs what the first has made too, though its archive was moved away.
     assert command.main([*arguments[:-1], "again.tar.gz"]) == 0
     assert "5 of 5 runs are complete" in capsys.readouterr().out
-    again = unpacked("again.tar.gz", workdir / "again")
-    assert sorted(path.name for path in again.rglob("*")) == sorted(path.name for path in there.rglob("*"))
+    assert contents(unpacked("again.tar.gz", workdir / "again")) == contents(there)
     assert launch.main(["--dry-run"]) == 0
+
+
+def test_the_archive_has_what_is_new_of_all_profiles_and_is_written_when_something_is(workdir, monkeypatch):
+    monkeypatch.setattr(campaign, "EVERY_S", 0)
+    files = [Path("results/first/runs/a/0/record.json"), Path("results/second/runs/b/0/record.json")]
+    early, log = Path("results/first/runs/a/1/record.json"), Path("checkpoints/first/a/0.log")
+    for path in (*files, early, log):
+        path.parent.mkdir(parents=True)
+    early.write_text("there before")
+    archive, written = Path("back.tar.gz"), []
+
+    def launch(waves, make_pool, minutes, tick):
+        for path in (log, *([] if files[0].exists() else files[:1]), *([files[1]] if files[0].exists() else [])):
+            path.write_text(path.name)
+            os.utime(path, (0, 0))  # the clock was put back meanwhile
+            tick()
+        for _ in range(2):
+            tick()
+            written.append(archive.stat().st_ino)
+        return 0
+
+    monkeypatch.setattr(launcher, "launch", launch)
+    for _ in range(2):  # the second makes the second file, and its archive has the first's too
+        assert campaign.run([], pytest.fail, archive, checks=None) == 0
+    assert written[0] == written[1] and written[2] == written[3]
+    assert set(contents(unpacked(archive, workdir / "there"))) == {log, *files}
+    Path("checkpoints/first/a/0.pt").write_bytes(b"a checkpoint stays")
+    with pytest.raises(UserError, match="expected the name of an archive.*found a name in .zip"):
+        campaign.run([], pytest.fail, Path("back.zip"), checks=None)
+    with pytest.raises(UserError, match="found a folder"):
+        campaign.run([], pytest.fail, Path("results"), checks=None)
 
 
 def test_a_killed_campaign_leaves_a_whole_archive_and_no_process(plan, workdir):

@@ -7,7 +7,11 @@ FAMILIES = ("full", "head_only")
 
 
 def references(
-    method: str, settings: dict[str, dict], declared: str | None = None, machines: dict[str, str] | None = None
+    method: str,
+    settings: dict[str, dict],
+    declared: str | None = None,
+    machines: dict[str, str] | None = None,
+    seeds: dict[str, set[int]] | None = None,
 ) -> dict[str, str]:
     """The methods that a method is set against, {role: method}: the declared one where the profile has it, the first
     `full` and `head_only` method on its backbone that train on the same share of the labels, and as `again` the first
@@ -15,13 +19,14 @@ def references(
 
     A network trained from scratch on whose backbone there is no other such method is set against the first of the
     profile, whatever their backbone. No method is compared with itself, but a second `full` method is with the first.
-    Where a reference has a second run, the same in all its settings, on the method's own machine, that one is taken.
+    A reference that was trained on another machine gives way to its second run, the same in all its settings, on the
+    method's own, where that has every seed that the two have in common.
 
     Args:
         settings: every method's, in the profile's order.
-        machines: what methods were trained on, as far as it is known.
+        machines, seeds: what methods were trained on and with, as far as it is known.
     """
-    machines = machines or {}
+    machines, seeds = machines or {}, seeds or {}
 
     def first(candidates):
         found = {}
@@ -30,8 +35,13 @@ def references(
         return {family: found[family] for family in FAMILIES if found.get(family, method) != method}
 
     def nearest(reference):
-        same = [other for other in settings if settings[other] == settings[reference] and other != method]
-        here = [other for other in same if other in machines and machines[other] == machines.get(method)]
+        needed = seeds.get(reference, set()) & seeds.get(method, set())
+        here = [
+            other
+            for other in (reference, *settings)
+            if settings[other] == settings[reference] and other in machines and machines[other] == machines.get(method)
+            and needed <= seeds.get(other, set()) and other != method
+        ]  # fmt: skip
         return here[0] if here else reference
 
     backbone, weights = (settings[method].get(key) for key in ("backbone", "weights"))
@@ -62,9 +72,9 @@ def rows(
     machines: dict[str, str],
 ) -> list[dict]:
     """Rows of pairs.csv on one data set; a pair without a common seed has none."""
-    found = []
+    found, seeds = [], {method: {run.seed for run in own} for method, own in outcomes.items()}
     for method, own in outcomes.items():
-        for role, reference in references(method, settings, declared, machines).items():
+        for role, reference in references(method, settings, declared, machines, seeds).items():
             pairs = tests.paired(own, outcomes.get(reference, []))
             for metric in ("accuracy", "auc") if data == "test" else ("balanced_accuracy", "auc"):
                 if pairs:

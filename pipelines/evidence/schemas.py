@@ -123,7 +123,9 @@ TABLES: dict[str, Table] = {
     ),
     "pairs": _table(
         "a method against a reference, exploratory: no verdicts, intervals unadjusted",
-        _DATA, _METHOD, "*reference: the declared method, full or head_only there, or the same method at another rate",
+        _DATA, _METHOD,
+        "*reference: the declared method, full or head_only, or its second run on the method's own machine; or the "
+        "same method at another rate or on another machine",
         "*role: declared, full, head_only or again: what the reference is", "*metric: accuracy or auc",
         "difference: mean over runs, paired by seed", _LIMITS, "runs: pairs of runs", _IMAGES,
     ),

@@ -201,7 +201,7 @@ def method_summary(runs: list[dict], outcomes: list[Outcome]) -> dict:
     for name, metric in (("acc", "accuracy"), ("balanced", "balanced_accuracy"), ("auc", "auc")):
         found, each = tests.mean(outcomes, metric), pd.Series([own.figure(metric)[0] for own in outcomes])
         lo, hi = found.share_interval(counted=tests.counted(outcomes, metric))
-        values |= {f"{name}_mean": found.mean, f"{name}_sd": each.std(), f"{name}_lo": lo, f"{name}_hi": hi}
+        values |= {f"{name}_mean": found.mean, f"{name}_sd": each.std(skipna=False), f"{name}_lo": lo, f"{name}_hi": hi}
     values |= {
         "acc_max": max(own.figure("accuracy")[0] for own in outcomes),
         "train_acc": train_accuracy(runs),

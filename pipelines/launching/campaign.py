@@ -5,16 +5,18 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import yaml
 from pydantic import Field, TypeAdapter, ValidationError
 
+from pipelines.files import records
 from pipelines.files.errors import UserError
 from pipelines.launching import launcher
 from pipelines.launching.grid import Wave
-from pipelines.launching.packing import write_tar
+from pipelines.launching.packing import check_name, write_tar
 from pipelines.launching.processes import cores
 from pipelines.profile import ParamsError, Section, load
 from pipelines.profile.base import explain
@@ -69,19 +71,17 @@ def run(
         costs: whether each profile's costs are measured before its runs.
 
     Raises:
-        UserError: a check failed, or as `launcher.launch`.
+        UserError: no name for an archive, a check failed, or as `launcher.launch`.
     """
+    check_name(archive)
     start, profiles = time.monotonic(), {wave.params.profile: wave for wave in waves}
-    begun = Path("checkpoints", "campaign")
-    if not begun.exists():
-        begun.parent.mkdir(exist_ok=True)
-        begun.touch()
+    pack = _packing(archive)
     next_time = 0.0
 
     def tick(now: bool = False) -> None:
         nonlocal next_time
         if now or time.monotonic() > next_time:
-            _pack(archive, profiles, begun.stat().st_mtime)
+            pack()
             next_time = time.monotonic() + EVERY_S
 
     try:
@@ -119,13 +119,31 @@ def _heed_interrupts() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def _pack(archive: Path, profiles: Iterable[str], since: float) -> None:
-    """Write the archive of results and logs that have changed since then, where there are any."""
-    made = [
-        path
-        for name in profiles
-        for path in (*Path("results", name).rglob("[!.]*"), *Path("checkpoints", name).rglob("*.log"))
-        if path.is_file() and path.stat().st_mtime >= since
-    ]
-    if made:
-        write_tar(archive, {path: path for path in made})
+def _packing(archive: Path) -> Callable[[], None]:
+    """What writes the archive where anything is new: all results and logs that differ from what was there before the
+    first campaign in this folder, which checkpoints/campaign.json remembers.
+    """
+
+    def files() -> dict[str, list[int]]:
+        found = (*Path("results").rglob("[!.]*"), *Path("checkpoints").rglob("*.log"))
+        return {str(path): _stamp(path) for path in found if path.is_file()}
+
+    memory, packed = Path("checkpoints", "campaign.json"), {}
+    if not memory.exists():
+        records.write_json(memory, files())
+    before = records.read_json(memory, "delete it")
+
+    def pack() -> None:
+        nonlocal packed
+        made = {name: stamp for name, stamp in files().items() if before.get(name) != stamp}
+        if made != packed:
+            with suppress(FileNotFoundError):  # a run that is trained anew just lost its old record: next time
+                write_tar(archive, {Path(name): Path(name) for name in made})
+                packed = made
+
+    return pack
+
+
+def _stamp(path: Path) -> list[int]:
+    found = path.stat()
+    return [found.st_size, found.st_mtime_ns]

@@ -14,6 +14,7 @@ from pipelines.files.errors import UserError
 from pipelines.profile import Params, ParamsError, load
 from pipelines.runs.code import ROOT
 
+MODES = {".tar": "w", ".gz": "w:gz", ".xz": "w:xz"}
 CODE = ("baselines", "colora", "conf", "pipelines", "report", "tests")
 
 
@@ -21,12 +22,12 @@ def pack(profile_files: list[str], archive: Path, *, code: bool = True) -> None:
     """Write what profiles need elsewhere: parameter files, prepared data, weights, results so far, and the code.
 
     With the code all lies in one folder of the archive's name; without it, to be unpacked where the code is, in none.
-    A name that ends in .xz or .gz is compressed so.
 
     Raises:
-        UserError: no git checkout, or code that is not committed.
+        UserError: no name for an archive, no git checkout, or code that is not committed.
         ParamsError, FileNotFoundError: a method's settings, the prepared data or a weights file are not there.
     """
+    check_name(archive)
     profiles = {Path(name).name: load(name) for name in profile_files}
     if len(profiles) < len(profile_files):
         raise UserError(f"two parameter files of one name among {', '.join(profile_files)}; rename one of them")
@@ -124,12 +125,18 @@ def _git(*words: str) -> bytes:
     return done.stdout
 
 
+def check_name(archive: Path) -> None:
+    """Raises UserError where an archive of this name could not be written, or would not be what the name says."""
+    if archive.suffix not in MODES or archive.is_dir():
+        found = "a folder" if archive.is_dir() else f"a name in {archive.suffix or 'nothing'}"
+        raise UserError(f"{archive}: expected the name of an archive in .tar, .tar.gz or .tar.xz, found {found}")
+
+
 def write_tar(archive: Path, members: dict[Path, Path]) -> None:
-    """Write files and folders, by their names in the archive, atomically; .xz or .gz at its end compresses."""
-    mode = {".xz": "w:xz", ".gz": "w:gz"}.get(archive.suffix, "w")
+    """Write files and folders, by their names in the archive, atomically."""
 
     def write(file):
-        with tarfile.open(fileobj=file, mode=mode, dereference=True) as tar:
+        with tarfile.open(fileobj=file, mode=MODES[archive.suffix], dereference=True) as tar:
             for name, path in members.items():
                 tar.add(path, name)
 

@@ -70,7 +70,7 @@ def table(methods: pd.DataFrame, groups: dict[str, list[str]], results: Results)
         "Budget of": raw.budget, "Method": raw.method, "Trained": numbers(raw.trainable, ",.0f"),
         "Accuracy": estimates(raw.acc_mean, raw.acc_lo, raw.acc_hi),
         "Minus the declared": [DASH if pd.isna(row.lo) else gap(row) for row in raw.itertuples()],
-        "Which is": raw.reference.fillna(DASH),
+        "Which is": [DASH if pd.isna(name) else name for name in raw.reference],
     })  # fmt: skip
     name = results.declared[0] if results.declared else "none here"
     note = (

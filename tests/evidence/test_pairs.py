@@ -79,11 +79,13 @@ def test_a_reference_that_has_a_second_run_on_the_same_machine_is_that_run():
     for name in ("full", "colora-blocks2-5"):
         settings[f"{name}-again"] = dict(settings[name])
     settings["full-faster"] = {**settings["full"], "train": {"share": 1.0, "lr": 3e-3}}  # not the same method
+    settings = {"colora-earlier": dict(settings["colora-blocks2-5"]), **settings}
     machines = {name: "GPU" for name in settings}
+    seeds = {name: set(range(5)) for name in settings}
     machines |= dict.fromkeys(["conv-lora-r8", "colora-blocks2-5-again", "full-again", "full-faster"], "CPU")
 
     def found(method):
-        return pairs.references(method, settings, "colora-blocks2-5", machines)
+        return pairs.references(method, settings, "colora-blocks2-5", machines, seeds)
 
     assert found("conv-lora-r8") == {
         "declared": "colora-blocks2-5-again",
@@ -91,12 +93,19 @@ def test_a_reference_that_has_a_second_run_on_the_same_machine_is_that_run():
         "head_only": "head-only",  # it has no second run
     }
     assert found("colora-blocks2-5-again")["full"] == "full-again"
-    assert found("colora-blocks2-5") == {"full": "full", "head_only": "head-only"}
+    assert found("colora-blocks2-5") == {"full": "full", "head_only": "head-only", "again": "colora-earlier"}
     assert found("full-again") == {
         "declared": "colora-blocks2-5-again", "full": "full", "head_only": "head-only", "again": "full",
     }  # fmt: skip
+    seeds["full-again"] = {0, 1}  # while it is trained it would take runs away from the pair
+    assert found("conv-lora-r8")["full"] == "full"
+    seeds["conv-lora-r8"] = {0, 1}
+    assert found("conv-lora-r8")["full"] == "full-again"
     machines["conv-lora-r8"] = "another CPU"
-    assert found("conv-lora-r8") == {"declared": "colora-blocks2-5", "full": "full", "head_only": "head-only"}
+    expected = {"declared": "colora-blocks2-5", "full": "full", "head_only": "head-only"}
+    assert found("conv-lora-r8") == expected
+    machines["conv-lora-r8"] = "GPU"  # where the reference itself was trained, though not alone
+    assert found("conv-lora-r8") == expected
 
 
 @pytest.mark.parametrize("folds", [0, 3])

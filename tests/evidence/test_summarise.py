@@ -12,11 +12,13 @@ import pytest
 import yaml
 from sklearn.metrics import confusion_matrix
 
-from pipelines.evidence import schemas
-from pipelines.evidence.summary import summarise
+from pipelines.evidence import outcomes, schemas
+from pipelines.evidence.outcomes import Outcome
+from pipelines.evidence.summary import method_summary, summarise
 from pipelines.files.errors import UserError
 from pipelines.files.records import RecordError
 from pipelines.profile.recipe import Tune
+from pipelines.runs.reading import read_runs
 from pipelines.summarise import main
 from tests import fake_results as fake
 
@@ -127,6 +129,20 @@ def test_one_seed_has_no_standard_deviation():
     own = summarise(params)["full"]
     assert own["acc_sd"] is None and own["auc_sd"] is None and own["seeds"] == 1
     assert json.loads((params.results_dir / "summary.json").read_text(), parse_constant=pytest.fail)
+
+
+def test_a_run_without_an_auc_leaves_the_method_without_its_deviation(monkeypatch):
+    params = fake.params(["full"], seeds=(0, 1, 2))
+    fake.write_profile(params)
+    runs, _ = read_runs(params)
+    test = outcomes.gather(params, runs)["test"]["full"]
+    figure = Outcome.figure
+    undefined = (float("nan"), np.full(test[0].n_units, np.nan))
+    monkeypatch.setattr(
+        Outcome, "figure", lambda own, metric: undefined if (own.seed, metric) == (0, "auc") else figure(own, metric)
+    )
+    own = method_summary(list(runs.values()), test)
+    assert own["auc_sd"] is None and own["auc_mean"] is None and own["acc_sd"] is not None
 
 
 def test_missing_run_is_named_with_the_command_that_makes_it():
