@@ -1,6 +1,7 @@
 """Run records as `pipelines.train` leaves them, made up: for tests of what reads them."""
 
 import json
+import re
 
 import numpy as np
 
@@ -74,7 +75,10 @@ def section(method):
     if family in SCRATCH:
         return {"family": family, "backbone": family, "weights": "random"}
     named = [backbone for start, backbone in BACKBONES.items() if method.startswith(f"{start}-")]
-    return {"family": family, **({"backbone": named[0]} if named else {})}
+    found = {"family": family, **({"backbone": named[0]} if named else {})}
+    if blocks := re.search(r"colora-blocks?(\d)(?:-(\d))?", method):  # else two placements were one method
+        found["blocks"] = [int(blocks[1]), int(blocks[2] or blocks[1])]
+    return found
 
 
 def params(methods=None, seeds=(0, 1), profile="fake", **more):

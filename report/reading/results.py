@@ -216,9 +216,9 @@ class Results:
 
 def ranked(methods: pd.DataFrame) -> pd.DataFrame:
     """Those with as many runs as any method should have, for the mean of fewer folds is not told beside theirs; where
-    there is none, all with a run.
+    there is none, all with a run. A method counts once: its second run on another machine is left out.
     """
-    run = methods[methods.seeds > 0]
+    run = methods[(methods.seeds > 0) & ~methods.second]
     whole = run.seeds >= methods.planned.min()
     return run[whole] if whole.any() else run
 
@@ -237,6 +237,9 @@ def load(directory: Path) -> Results:
         tables[name] = schemas.read(directory, name) if there else schemas.frame(name, [])
     card = directory / "data" / "card.json"
     methods = _methods(directory, summary, tables["runs"], tables["labels"])
+    again = tables["pairs"].query("role == 'again'")
+    same = again.method.map(methods.lr) == again.reference.map(methods.lr)
+    methods["second"] = methods.index.isin(again.method[same])
     return Results(
         profile=directory.name, directory=directory, methods=methods, card=_card(card) if card.is_file() else {},
         paper=pd.read_csv(PAPER), explained=read_explained(directory / "explain.npz", methods.index),

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from pipelines.evidence import schemas
 from pipelines.files.errors import UserError
 from report import drawing
 from report.reading import load, ranked
@@ -180,7 +181,22 @@ def test_vgg16s_figures_stand_beside_another_cnn_only_where_there_is_no_vgg16():
 
 
 def test_the_mean_of_fewer_runs_is_not_ranked():
-    methods = pd.DataFrame({"seeds": [5, 10, 1, 0], "planned": [5, 15, 5, 5]}, index=list("abcd"))
+    methods = pd.DataFrame({"seeds": [5, 10, 1, 0], "planned": [5, 15, 5, 5], "second": False}, index=list("abcd"))
     assert list(ranked(methods).index) == ["a", "b"]
     assert list(ranked(methods.loc[["c", "d"]]).index) == ["c"]
     assert ranked(methods.loc[["d"]]).empty
+
+
+def test_a_method_counts_once_though_it_ran_twice(copy):
+    rows = [
+        {"data": "test", "metric": "accuracy", "role": "again", "reference": "full", "runs": 3, **own}
+        for own in ({"method": "bitfit"}, {"method": "head-only"})
+    ]
+    schemas.frame("pairs", rows).to_csv(copy / "pairs.csv", index=False)
+    summary = json.loads((copy / "summary.json").read_text())
+    summary["bitfit"]["lr"] = summary["full"]["lr"]
+    summary["head-only"]["lr"] = 2 * summary["full"]["lr"]  # another rate, another method
+    (copy / "summary.json").write_text(json.dumps(summary))
+    results = load(copy)
+    assert results.methods.second[results.methods.second].index.tolist() == ["bitfit"]
+    assert set(results.ranked.index) == set(results.methods.index) - {"bitfit"}
