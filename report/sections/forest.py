@@ -35,9 +35,12 @@ def section(results: Results) -> Section | None:
         for row in rows.itertuples()
     )
     alt = f"Differences in accuracy, {rows.method[0]} minus the other: {told}."
-    drawn = figure(rows, results.methods.ink, margin)
-    tables = [table(results.contrasts, results.label), *second_runs(rows, results.pairs)]
-    return Section(finding(rows), caption, alt, drawn, tables)
+    again = second_runs(rows, results)
+    tables = [table(results.contrasts, results.label)]
+    if len(again):
+        caption += " Grey: the same difference where both were trained on another machine too, interval unadjusted."
+        tables.append(second_table(again))
+    return Section(finding(rows), caption, alt, figure(rows, results.methods.ink, margin, again), tables)
 
 
 def finding(rows: pd.DataFrame) -> str:
@@ -53,8 +56,8 @@ def finding(rows: pd.DataFrame) -> str:
     return f"{text}; {plural(untested, 'comparison')} not tested." if untested else f"{text}."
 
 
-def figure(rows: pd.DataFrame, inks, margin: float) -> Figure:
-    """A row a comparator, largest difference first; `rows` as `declared` gives them, sorted."""
+def figure(rows: pd.DataFrame, inks, margin: float, again: pd.DataFrame) -> Figure:
+    """A row a comparator, largest difference first; rows: as `declared` gives them, sorted; again: `second_runs`."""
     xlabel = f"Accuracy of {rows.method[0]} minus the other's, points"
     figure, (axis,) = drawing.stacked({"": list(rows.against)}, inks, xlabel)
     # Of two runs an interval may leave what a difference can be, or have no end: it then reaches the edge.
@@ -69,6 +72,12 @@ def figure(rows: pd.DataFrame, inks, margin: float) -> Figure:
         word = {"supported": "better", "contradicted": "worse"}.get(row.higher, row.higher)
         drawing.beside(axis, place, f"{points(row.difference, plus=True)}  {word}")
     ends = pd.concat([low, high, 100 * rows.difference, pd.Series([-100 * margin, 100 * margin])])
+    second = {"color": drawing.QUIET, "marker": "D", "ms": 3.5, "lw": 1.0}
+    for row in again.itertuples():
+        place = rows.index[rows.against == row.against][0] + 0.3
+        axis.plot([100 * row.lo_there, 100 * row.hi_there], [place] * 2, **{**second, "marker": ""})
+        axis.plot(100 * row.difference_there, place, **second)
+        ends = pd.concat([ends, 100 * pd.Series([row.lo_there, row.hi_there])])
     room = 0.04 * np.ptp(ends)
     axis.set_xlim(ends.min() - room, ends.max() + room)
     drawing.ticks(axis)
@@ -77,6 +86,7 @@ def figure(rows: pd.DataFrame, inks, margin: float) -> Figure:
         Line2D([], [], mfc=drawing.HUES["CoLoRA"], label="shown", **dot),
         Line2D([], [], mfc="white", label="inconclusive or not tested", **dot),
         Patch(color="#EFEFEF", label=f"within {100 * margin:g} points"),
+        *[Line2D([], [], label="on another machine", **second)][: len(again)],
     ])  # fmt: skip
     return figure
 
@@ -105,32 +115,36 @@ def table(contrasts: pd.DataFrame, label: str) -> Table:
     return Table("contrasts", f"Declared contrasts: {label}", note, rows, text.drop(columns=alike), left=5 - len(alike))
 
 
-def second_runs(rows: pd.DataFrame, pairs: pd.DataFrame) -> list[Table]:
-    """The declared contrasts beside the same ones on another machine, for methods that have run there together with a
-    second run of the declared one; no table where there are none.
+def second_runs(rows: pd.DataFrame, results: Results) -> pd.DataFrame:
+    """The contrasts of `rows` whose two methods were trained on one other machine too: against, the names of the runs
+    there (`method_there`, `reference`), their difference, lo, hi and number, beside those declared.
     """
-    pairs = pairs.query("data == 'test' and metric == 'accuracy'").dropna(subset="difference")
-    first = pairs[pairs.role == "again"].set_index("method").reference
+    pairs = results.pairs.query("data == 'test' and metric == 'accuracy'").dropna(subset="lo")
+    again = pairs[(pairs.role == "again") & pairs.method.isin(results.methods.index[results.methods.second])]
+    first = again.set_index("method").reference
     there = pairs[(pairs.role == "declared") & (pairs.reference.map(first) == rows.method.iloc[0])]
     there = there.assign(
         against=there.method.map(first).fillna(there.method),
         difference=-there.difference, lo=-there.hi, hi=-there.lo,  # the declared method minus the other
     )[["against", "method", "reference", "difference", "lo", "hi", "runs"]]  # fmt: skip
     declared = rows[["against", "method", "difference", "lo", "hi", "higher"]]
-    there["there"] = [gap(row) for row in there.itertuples()]
-    raw = declared.merge(there, on="against", suffixes=("", "_there"))
-    if raw.empty:
-        return []
+    return declared.merge(there, on="against", suffixes=("", "_there"))
+
+
+def second_table(raw: pd.DataFrame) -> Table:
+    """`second_runs` as a table."""
+    there = raw[["difference_there", "lo_there", "hi_there"]].set_axis(["difference", "lo", "hi"], axis=1)
     text = pd.DataFrame({
         "Minus": raw.against, "Declared": [gap(row) for row in raw.itertuples()], "Better": raw.higher,
-        "There": raw.there, "Runs there": numbers(raw.runs, ".0f"), "Which are": raw.method_there,
+        "There": [gap(row) for row in there.itertuples()], "Runs there": numbers(raw.runs, ".0f"),
+        "Which are": raw.method_there,
     })  # fmt: skip
     note = (
-        f"Accuracy of {rows.method.iloc[0]} minus that of each method: as declared, with the interval of the verdict, "
-        f"and where both ran on one machine a second time ({listed(list(raw.reference.unique()))}), with an unadjusted "
+        f"Accuracy of {raw.method[0]} minus that of each method: as declared, with the interval of the verdict, and "
+        f"where both were trained on another machine ({listed(list(raw.reference.unique()))} there), with an unadjusted "
         "95 % interval; exploratory."
     )
-    return [Table("second_runs", "Declared contrasts on another machine", note, raw.drop(columns="there"), text)]
+    return Table("second_runs", "Declared contrasts on another machine", note, raw, text)
 
 
 def _design(rows: pd.DataFrame) -> str:

@@ -1,6 +1,7 @@
 """The numbers behind figures, each against something independent."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -108,21 +109,34 @@ def test_the_forests_title_tells_every_verdict():
 
 def test_contrasts_stand_beside_those_of_second_runs_on_one_machine():
     rows = pd.DataFrame([made.contrast("full", -0.02), made.contrast("bitfit", 0.1), made.contrast("vim", 0.2)])
-    pair = {"data": "test", "metric": "accuracy", "runs": 15}
-    ours = {**pair, "role": "declared", "reference": f"{made.METHOD}-2"}
+    ours = f"{made.METHOD}-2"
+    pair = {"data": "test", "metric": "accuracy", "role": "declared", "reference": ours, "runs": 15}
+    again = {**pair, "role": "again", "difference": 0.0, "lo": -0.1, "hi": 0.1}
     pairs = pd.DataFrame([
-        {**pair, "method": f"{made.METHOD}-2", "role": "again", "reference": made.METHOD},
-        {**pair, "method": "full-2", "role": "again", "reference": "full"},
-        {**ours, "method": "full-2", "difference": 0.007, "lo": -0.001, "hi": 0.016},
-        {**ours, "method": "vim", "difference": -0.3, "lo": -0.4, "hi": -0.2},  # has run there alone
-        {**ours, "method": "another", "difference": 0.5, "lo": 0.4, "hi": 0.6},  # is not declared
-        {**ours, "method": "bitfit", "reference": made.METHOD, "difference": -0.1, "lo": -0.2, "hi": 0.0},
-    ]).fillna({"difference": 0.0})  # fmt: skip
-    (table,) = forest.second_runs(rows, pairs)
-    assert list(table.text["Minus"]) == ["full", "vim"]
-    assert list(table.text["There"]) == ["\N{MINUS SIGN}0.007 [\N{MINUS SIGN}0.016, +0.001]", "+0.300 [+0.200, +0.400]"]
-    assert list(table.text["Which are"]) == ["full-2", "vim"]
-    assert forest.second_runs(rows, pairs[pairs.role == "declared"]) == []
+        {**again, "method": ours, "reference": made.METHOD},
+        {**again, "method": "full-2", "reference": "full"},
+        {**again, "method": "full-faster", "reference": "full"},  # at another rate, and so another method
+        {**pair, "method": "full-2", "difference": 0.007, "lo": -0.001, "hi": 0.016},
+        {**pair, "method": "full-faster", "difference": 0.2, "lo": 0.1, "hi": 0.3},
+        {**pair, "method": "vim", "difference": -0.3, "lo": -0.4, "hi": -0.2},  # has run there alone
+        {**pair, "method": "another", "difference": 0.5, "lo": 0.4, "hi": 0.6},  # is not declared
+        {**pair, "method": "bitfit", "reference": made.METHOD, "difference": -0.1, "lo": -0.2, "hi": 0.0},
+    ])  # fmt: skip
+    second = pd.DataFrame({"second": True}, index=[ours, "full-2"])
+    second.loc["full-faster"] = False
+    results = SimpleNamespace(pairs=pairs, methods=second)
+    raw = forest.second_runs(rows, results)
+    assert list(raw.against) == ["full", "vim"]
+    text = forest.second_table(raw).text
+    assert list(text["There"]) == [
+        "\N{MINUS SIGN}0.007 [\N{MINUS SIGN}0.016, +0.001]", "+0.300 [+0.200, +0.400]",
+    ]  # fmt: skip
+    assert list(text["Which are"]) == ["full-2", "vim"]
+    axis = forest.figure(rows, dict.fromkeys(rows.against, "black"), 0.02, raw).axes[0]
+    drawn = {round(line.get_ydata()[0] - 0.3): line.get_xdata()[0] for line in axis.lines if line.get_marker() == "D"}
+    assert drawn == pytest.approx({0: -0.7, 2: 30.0}) and axis.get_xlim()[1] > 40
+    results.pairs = pairs[pairs.role == "declared"]
+    assert forest.second_runs(rows, results).empty
 
 
 def test_growth_is_told_by_its_power():

@@ -103,7 +103,7 @@ def test_a_dot_without_an_interval_lies_in_the_forest(results):
     rows = [made.contrast("full", 0.6, lo=np.nan, hi=np.nan), made.contrast("bitfit", -0.3, lo=np.nan, hi=np.nan)]
     rows = pd.DataFrame(rows).assign(repeats=0.8, runs=4)
     rows = rows.reindex(columns=results.contrasts.columns)
-    low, high = forest.figure(rows, results.methods.ink, 0.02).axes[0].get_xlim()
+    low, high = forest.figure(rows, results.methods.ink, 0.02, rows[:0]).axes[0].get_xlim()
     assert low < -30 and high > 60
     assert "5 folds, 4 runs, " in forest.section(replace(results, contrasts=rows)).caption
 
