@@ -139,10 +139,10 @@ def second_table(raw: pd.DataFrame) -> Table:
         "There": [gap(row) for row in there.itertuples()], "Runs there": numbers(raw.runs, ".0f"),
         "Which are": raw.method_there,
     })  # fmt: skip
+    name = listed(list(raw.reference.unique()))
     note = (
         f"Accuracy of {raw.method[0]} minus that of each method: as declared, with the interval of the verdict, and "
-        f"where both were trained on another machine ({listed(list(raw.reference.unique()))} there), with an unadjusted "
-        "95 % interval; exploratory."
+        f"where both were trained on another machine ({name} there), with an unadjusted 95 % interval; exploratory."
     )
     return Table("second_runs", "Declared contrasts on another machine", note, raw, text)
 
