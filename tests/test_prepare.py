@@ -298,6 +298,10 @@ def test_distilled_follows_its_entropies(workplace):
     run(data)
     with np.load("data/tiny/splits.npz", allow_pickle=False) as splits:
         assert splits["train"].tolist() == [4, 5, 6, 7]
+    written = identity("data/tiny/images.npy")
+    Path("entropies.npz").rename("moved.npz")
+    run({**data, "distilled": {"entropies": "moved.npz", "keep": [0, 1]}})
+    assert identity("data/tiny/images.npy") == written
 
 
 def test_a_failed_build_keeps_what_was_there_and_leaves_no_scraps(scans, workplace):

@@ -71,7 +71,7 @@ def settings(data) -> dict:
     if data.mode != "full":
         found["balanced"] = data.balanced.model_dump(mode="json")
     if data.mode == "distilled":
-        found["distilled"] = data.distilled.model_dump(mode="json")
+        found["distilled"] = data.distilled.model_dump(mode="json", exclude={"entropies"})
     if data.shares:
         found["shares"] = data.shares
     return found
