@@ -126,7 +126,8 @@ TABLES: dict[str, Table] = {
         _DATA, _METHOD,
         "*reference: the declared method, full or head_only, or its second run on the method's own machine; or the "
         "same method at another rate or on another machine",
-        "*role: declared, full, head_only or again: what the reference is", "*metric: accuracy or auc",
+        "*role: declared, full, head_only or again: what the reference is",
+        "*metric: accuracy (balanced_accuracy on external data) or auc",
         "difference: mean over runs, paired by seed", _LIMITS, "runs: pairs of runs", _IMAGES,
     ),
     "external": _table(
@@ -201,7 +202,7 @@ TABLES: dict[str, Table] = {
         "inference_batch_ms, inference_batch_merged_ms: of one, before and after the merge",
         "inference_batch_ratio±: of full's", "input_ratio±: a step fed as in training, of one whose batch lies ready",
         "*compile: whether the network was compiled", "inference_flops: of a deployed network, one image",
-        "*inference_operators: that it runs, with how often", command=_COST,
+        "*inference_operators: digest of those that it runs on one image, in order and with shapes", command=_COST,
     ),
     "cost_growth": _table(
         "a method at one point of a sweep",

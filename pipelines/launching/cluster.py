@@ -137,7 +137,9 @@ class Cluster:
             )
 
     def __str__(self):
-        return f"{self.slots} at a time on a cluster of {len(_nodes())} nodes, {self.threads} threads each"
+        nodes = len(_nodes())
+        where = f"a cluster of {nodes} node{'s' * (nodes > 1)}"
+        return f"{self.slots} at a time on {where}, {self.threads} thread{'s' * (self.threads > 1)} each"
 
     @property
     def slots(self) -> int:

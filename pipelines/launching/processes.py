@@ -160,7 +160,7 @@ class Workers:
 
     def __str__(self):
         where = f"on {len(self.gpus)} GPUs" if self.gpus else "on the CPU"
-        return f"{self.slots} at a time {where}, {self.threads} threads each"
+        return f"{self.slots} at a time {where}, {self.threads} thread{'s' * (self.threads > 1)} each"
 
     @property
     def busy(self) -> list[Worker]:

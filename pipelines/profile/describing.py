@@ -164,5 +164,5 @@ def _kind(field: dict) -> str:
     if "items" in field:
         return f"list of {_kind(field['items'])}"
     word = "path" if field.get("format") == "path" else WORDS[field["type"]]
-    limits = ", ".join(f"{sign} {field[name]:g}" for name, sign in SIGNS.items() if name in field)
+    limits = ", ".join(f"{sign} {field[name]:.10g}" for name, sign in SIGNS.items() if name in field)
     return f"{word} {limits}".strip()

@@ -1,6 +1,6 @@
 """What a trained network is asked beyond its test: corrupted test images, and where it looked.
 
-A run keeps no weights, so it is asked while they are there. Two files join the run's folder:
+A run may keep no weights, so it is asked while they are there. Two files join the run's folder:
     corruptions.npz  indices (n,), labels (n,), clean (n,) and predicted (kinds, 5, n): class numbers, uint8; kinds
     gradcam.npz      indices (n,), maps (n, h, w) uint8, 255 the strongest position, for the class named on the image
 """

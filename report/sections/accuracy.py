@@ -103,6 +103,8 @@ def caption(results: Results) -> str:
         text += f" Learnt little (training accuracy nearer to chance than to the best method's): {few(weak, 6)}."
     if short := list(run.index[run.seeds < run.planned]):
         text += f" Some runs are missing of {few(short, 6)}."
+    if methods.second.any():
+        text += " A method's second run on another machine is shown, and counts as no method of its own."
     if none := list(methods.index[methods.seeds == 0]):
         text += f" Not run yet: {few(none, 12)}."
     return text

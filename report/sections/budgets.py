@@ -19,8 +19,7 @@ def section(results: Results) -> Section | None:
     titles = {f"As many as {name}: {scaled(methods.trainable[name])}": rows for name, rows in groups.items()}
     caption = (
         f"Methods whose trained parameters, head included, are within {percent(NEAR)} of a CoLoRA method's on the same "
-        f"network. {results.label}; exploratory: learning rates are tuned where the name states none, and no other "
-        "option is."
+        f"network. {results.label}; exploratory: learning rates are tuned, and no other option is."
     )
     told = "; ".join(
         f"{panel}: {', '.join(f'{name} {methods.acc_mean[name]:.3f}' for name in rows)}"

@@ -38,7 +38,7 @@ def section(results: Results) -> Section | None:
     again = second_runs(rows, results)
     tables = [table(results.contrasts, results.label)]
     if len(again):
-        caption += " Grey: the same difference where both were trained on another machine too, interval unadjusted."
+        caption += " Grey: the same difference with both trained on one other machine, interval unadjusted."
         tables.append(second_table(again))
     return Section(finding(rows), caption, alt, figure(rows, results.methods.ink, margin, again), tables)
 
@@ -142,7 +142,7 @@ def second_table(raw: pd.DataFrame) -> Table:
     name = listed(list(raw.reference.unique()))
     note = (
         f"Accuracy of {raw.method[0]} minus that of each method: as declared, with the interval of the verdict, and "
-        f"where both were trained on another machine ({name} there), with an unadjusted 95 % interval; exploratory."
+        f"with both trained on one other machine ({name} there), with an unadjusted 95 % interval; exploratory."
     )
     return Table("second_runs", "Declared contrasts on another machine", note, raw, text)
 
