@@ -80,7 +80,7 @@ def test_the_archive_has_what_is_new_of_all_profiles_and_is_written_when_somethi
     for path in (*files, early, log):
         path.parent.mkdir(parents=True)
     early.write_text("there before")
-    archive, written = Path("back.tar.gz"), []
+    archive, written = Path("results/back.tar.gz"), []  # among what is packed, and left out of itself
 
     def launch(waves, make_pool, minutes, tick):
         for path in (log, *([] if files[0].exists() else files[:1]), *([files[1]] if files[0].exists() else [])):

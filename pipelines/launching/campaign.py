@@ -126,7 +126,7 @@ def _packing(archive: Path) -> Callable[[], None]:
 
     def files() -> dict[str, list[int]]:
         found = (*Path("results").rglob("[!.]*"), *Path("checkpoints").rglob("*.log"))
-        return {str(path): _stamp(path) for path in found if path.is_file()}
+        return {str(path): _stamp(path) for path in found if path.is_file() and path != archive}
 
     memory, packed = Path("checkpoints", "campaign.json"), {}
     if not memory.exists():
