@@ -220,7 +220,8 @@ def parted(panels: Mapping[str, Sequence]) -> dict[str, Sequence]:
     for title, rows in panels.items():
         size = -(-len(rows) // max(-(-len(rows) // MOST), 1))
         for part, start in enumerate(range(0, len(rows), max(size, 1))):
-            found[title + ", continued" * part] = rows[start : start + size]
+            further = ", continued" * (part > 0) + f" ({part + 1})" * (part > 1)
+            found[title + further] = rows[start : start + size]
     return found
 
 

@@ -197,3 +197,14 @@ def test_a_picture_full_of_heat_maps_keeps_the_colour_of_a_name(tmp_path):
     with Image.open(png) as picture:
         pixels = np.asarray(picture.convert("RGB"), float).reshape(-1, 3)
     assert np.abs(pixels - 255 * np.array(to_rgb(blue))).max(1).min() <= 8
+
+
+def test_a_panel_goes_on_in_further_ones_under_short_titles():
+    names = [f"m{number}" for number in range(50)]
+    parts = drawing.parted({"other-patients": names, "few": names[:3]})
+    assert [name for part in list(parts.values())[:-1] for name in part] == names
+    assert max(map(len, parts.values())) <= drawing.MOST
+    assert list(parts) == [
+        "other-patients", "other-patients, continued", "other-patients, continued (3)",
+        "other-patients, continued (4)", "other-patients, continued (5)", "few",
+    ]  # fmt: skip
