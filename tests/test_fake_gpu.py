@@ -27,6 +27,7 @@ from pipelines.data.prepared import Prepared
 from pipelines.prediction import ensemble
 from pipelines.profile import Train, compose
 from pipelines.training import loop, parallel, probe, step
+from pipelines.training.corruptions import KINDS
 from pipelines.training.loaders import batches_of, make_loaders
 
 PARAMS = compose("paper")
@@ -79,6 +80,7 @@ def without_driver(monkeypatch):
     for module in (loop, probe, ensemble):
         monkeypatch.setattr(module, "autocast", lambda recipe, device: nullcontext())
     monkeypatch.setattr(probe, "SEVERITIES", (3,))  # all take the same operators
+    monkeypatch.setattr(probe, "KINDS", KINDS[:1])  # the network meets the images when they are corrupted
     monkeypatch.setattr(torch, "autocast", lambda kind, **options: nullcontext())  # the probe's own
 
 
@@ -134,10 +136,18 @@ def test_training_evaluation_probe_and_prediction_stay_on_the_device(method, tmp
     assert seen.labels.shape == (8,) and seen.probabilities.shape == (8, CLASSES)
     assert seen.probabilities.dtype == np.float32
     with np.load(tmp_path / "corruptions.npz") as file:
-        assert file["predicted"].shape == (len(probe.KINDS), 1, 4)
+        assert file["predicted"].shape == (1, 1, 4)
     with np.load(tmp_path / "gradcam.npz") as file:
         assert file["maps"].shape[0] == 4 and file["maps"].ndim == 3
     assert probabilities.shape == (1, 4, CLASSES) and probabilities.dtype == torch.float32
+
+
+def test_every_corruption_stays_on_the_device(tmp_path, without_driver, monkeypatch):
+    monkeypatch.setattr(probe, "KINDS", KINDS)
+    with FakeGPU():
+        probe.run(network("head-only"), prepared(), PARAMS.train, GPU, tmp_path, images=4)
+    with np.load(tmp_path / "corruptions.npz") as file:
+        assert file["predicted"].shape == (len(KINDS), 1, 4)
 
 
 @pytest.mark.parametrize("home", [GPU, torch.device("cpu")], ids=["images on the GPU", "streamed"])

@@ -30,7 +30,7 @@ def resident():
 
 def steady():
     faults()
-    return sum(faults() for _ in range(3))
+    return min(faults() for _ in range(5))  # a busy system takes pages back from any process now and then
 
 print(steady())
 memory.keep()
@@ -44,6 +44,6 @@ print(held - resident())
 def test_freed_memory_is_kept_until_it_is_given_back():
     done = subprocess.run([sys.executable, "-c", SCRIPT], cwd=ROOT, capture_output=True, text=True, check=True)
     by_default, kept, given_back = map(int, done.stdout.split())
-    assert by_default > 1000  # 170,000 pages of 4 KiB; fewer where the system gives large ones
+    assert by_default > 300  # 57,000 pages of 4 KiB; fewer where the system gives large ones
     assert kept < by_default / 5
     assert given_back > 20e6  # of one feature map's 17 MB, and its gradient's

@@ -189,7 +189,7 @@ def test_files_bear_no_date_and_pictures_stay_small(tmp_path, monkeypatch):
 def test_a_picture_full_of_heat_maps_keeps_the_colour_of_a_name(tmp_path):
     blue = drawing.HUES["other adaptation"]  # which no heat map has
     with drawing.look():
-        figure, axes = plt.subplots(3, 3, figsize=(4, 4))
+        figure, axes = plt.subplots(2, 2, figsize=(3, 3))
         for number, axis in enumerate(axes.flat):
             axis.imshow(np.random.default_rng(number).random((60, 60)), cmap="inferno")
         figure.suptitle("lora", color=blue)

@@ -64,7 +64,9 @@ def test_the_best_has_as_many_runs_as_others(results):
 
 
 def test_an_earlier_report_stays_where_a_new_one_cannot_be_made(results, tmp_path, monkeypatch):
-    building.build(results, tmp_path)
+    for name in ("README.md", "index.html", "figures/accuracy.png"):  # of an earlier one
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("earlier")
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     broken = replace(results, confusion=results.confusion.drop(columns="predicted"))
     with pytest.raises(KeyError):
