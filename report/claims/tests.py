@@ -83,7 +83,7 @@ class Contrast(Section):
             return Finding(f"against {self.against}: no difference", word, reason)
         bounds = {"reaches": f", claimed {signed(row['size'])}", "noninferior": f", margin {row.margin:g}"}
         text = f"{signed(row.difference)} {interval(row.lo, row.hi, plus=True)} against {self.against}"
-        text += ", trained from scratch" * results.from_scratch(row.method, row.against)
+        text += f", {unlike}" if (unlike := results.unlike(row.method, row.against)) else ""
         return Finding(f"{text}{bounds.get(self.says, '')}; {row.runs:.0f} runs", word, reason)
 
 

@@ -9,7 +9,7 @@ import pandas as pd
 
 from report.claims import Verdict, method_of_claims, verdicts
 from report.claims.tests import CONTRADICTED, NOT_TESTED, SUPPORTED, WORDS
-from report.reading import Results, beside, ranked
+from report.reading import Results, beside, machines, ranked
 from report.text import percent, points, setting, small, span
 
 PAPER = "https://arxiv.org/abs/2505.18315"
@@ -42,7 +42,7 @@ def answer(results: Results, found: list[Verdict]) -> Answer:
     ends = [pd.Timestamp(day).strftime("%-d %B %Y") for day in (dates.min(), dates.max())] if len(dates) else []
     return Answer(
         sentence=sentence(results), again=again(results), tiles=tiles(results, found), not_run=not_run(results),
-        when=" to ".join(dict.fromkeys(ends)) or "no date recorded", machine=_machines(results.complete),
+        when=" to ".join(dict.fromkeys(ends)) or "no date recorded", machine=machines(results.complete),
     )  # fmt: skip
 
 
@@ -89,6 +89,7 @@ def _against_full(results: Results, methods: pd.DataFrame) -> str:
     row = rows.iloc[0]
     size, lo, hi = _points(row)
     interval = "no interval" if pd.isna(row.lo) else f"interval {lo} to {hi}"
+    interval += f"; {unlike}" if (unlike := results.unlike(row.method, row.against)) else ""
     told = f"not shown to differ from full fine-tuning ({size} points, {interval})"
     if row.higher in (SUPPORTED, CONTRADICTED):
         more = "more" if row.higher == SUPPORTED else "fewer"
@@ -103,11 +104,11 @@ def again(results: Results) -> str:
     """
     own = results.pairs.query("data == 'test' and metric == 'accuracy'").dropna(subset="lo")
     method, methods, told = subject(results), results.methods, []
-    machines = {name: _machines(runs) for name, runs in results.complete.groupby("method")}
+    made = results.machines
     for row in own[(own.role == "again") & (own.reference == method)].itertuples():
         new, old = methods.lr[row.method], methods.lr[method]
         if new == old:
-            here, there = machines[row.method], machines[method]
+            here, there = made[row.method], made[method]
             how = "trained a second time" if here == there else f"trained on {here} in place of {there}"
         else:
             chosen = "tuning chose" if method in set(results.tuning.method) else "it states"
@@ -116,15 +117,10 @@ def again(results: Results) -> str:
         for other in own[(own.method == row.method) & (own.role == "full")].itertuples():
             text += f", which is {_gap(other)} from {other.reference}"
             if new == old:
-                where = machines[other.reference]
+                where = made[other.reference]
                 text += " on the same machine" if where == here else f" on {where}"
         told.append(text)
     return f"{'; '.join(told)}; exploratory, unadjusted" if told else ""
-
-
-def _machines(runs: pd.DataFrame) -> str:
-    """What runs were made on."""
-    return ", ".join(runs.gpu.fillna(runs.cpu).dropna().unique()) or "machine not recorded"
 
 
 def _points(row) -> list[str]:
@@ -208,17 +204,15 @@ def headline(results: Results, *others: Results) -> str:
     told = []
     for word, text in ((SUPPORTED, "More accurate than"), (CONTRADICTED, "less accurate than")):
         own = rows[rows.higher == word]
-        named = []
-        for row in own.itertuples():
-            how = " trained from scratch" * results.from_scratch(row.method, row.against)
-            named.append("{}{} ({} points, {} to {})".format(row.comparator, how, *_points(row)))
+        named = ["{} ({} points, {} to {})".format(_called(row, results), *_points(row)) for row in own.itertuples()]
         told += [f"{text} {', '.join(named)}"] if named else []
     if told:
         told = "; ".join(told)
         lines.append(f"{told[0].upper()}{told[1:]}.")
     open_ = rows[~rows.higher.isin([SUPPORTED, CONTRADICTED])]
     if len(open_):
-        lines.append(f"Not decided on these images: {', '.join(open_.comparator + ' (' + open_.higher + ')')}.")
+        named = [f"{_called(row, results)} ({row.higher})" for row in open_.itertuples()]
+        lines.append(f"Not decided on these images: {', '.join(named)}.")
     if told := again(results):
         lines.append(f"**The same method again:** {told}.")
     if shown := tiles(results, found):
@@ -227,6 +221,11 @@ def headline(results: Results, *others: Results) -> str:
     if missing := not_run(results):
         lines.append(f"**Not run:** {'; '.join(missing)}.")
     return "\n".join(f"- {line}" for line in lines)
+
+
+def _called(row, results: Results) -> str:
+    """The comparator of a contrast, and in what its training was unlike."""
+    return f"{row.comparator} {results.unlike(row.method, row.against)}".rstrip()
 
 
 def _percent(methods: pd.DataFrame, method: str) -> str:

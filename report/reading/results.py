@@ -125,10 +125,19 @@ class Results:
         run = own.share[own.difference.notna()]
         return own[own.share == (run if len(run) else own.share).min()].reset_index(drop=True)
 
-    def from_scratch(self, method: str, against: str) -> bool:
-        """Whether `against` was trained from scratch, and `method` was not."""
-        weights = self.methods.weights
-        return weights.get(against) == "random" != weights.get(method)
+    @property
+    def machines(self) -> pd.Series:
+        """What each method's runs were made on."""
+        return pd.Series({method: machines(runs) for method, runs in self.complete.groupby("method")}, dtype=object)
+
+    def unlike(self, method: str, against: str) -> str:
+        """In what the training of `against` was unlike that of `method`, beyond what is compared: 'trained from scratch
+        and on another machine', or ''.
+        """
+        scratch, made = self.methods.weights == "random", self.machines.reindex([method, against]).dropna()
+        how = ["from scratch"] * bool(scratch.get(against) and not scratch.get(method))
+        how += ["on another machine"] * (made.nunique() > 1)
+        return f"trained {' and '.join(how)}" if how else ""
 
     def leading(self, count: int = 6) -> list[str]:
         """Methods that stand for all where only `count` can be shown: the declared ones that have a run, one of every
@@ -212,6 +221,11 @@ class Results:
         if not found.get("gpu") and not found.get("cpu"):
             return "a machine that cost.json does not name"
         return found.get("gpu") or f"{found['cpu']}, {plural(found['threads'], 'thread')}"
+
+
+def machines(runs: pd.DataFrame) -> str:
+    """What runs were made on: GPUs, or else CPUs."""
+    return ", ".join(sorted(runs.gpu.fillna(runs.cpu).dropna().unique())) or "machine not recorded"
 
 
 def ranked(methods: pd.DataFrame) -> pd.DataFrame:

@@ -22,12 +22,13 @@ def section(results: Results) -> Section | None:
     rows = rows.sort_values("difference", ascending=False, kind="stable")
     rows = rows.sort_values("higher", key=lambda word: word == "not tested", kind="stable").reset_index(drop=True)
     margin = float(rows.margin.max())
-    scratch = [name for name in rows.against if results.from_scratch(rows.method[0], name)]
+    unlike = rows.against.map(lambda name: results.unlike(rows.method[0], name).capitalize())
+    unlike = "".join(f"{how}: {listed(list(names))}. " for how, names in rows.against.groupby(unlike) if how)
     caption = (
         f"Test accuracy of {rows.method[0]} minus that of each method, {_design(rows)}. Line: "
         f"{'Holm-adjusted' if len(rows) > 1 else '95 %'} interval, the one the verdict rests on. Band: "
         f"\N{PLUS-MINUS SIGN}{100 * margin:g} points, the margin of non-inferiority. "
-        f"{f'Trained from scratch: {listed(scratch)}. ' if scratch else ''}{_inferences(rows)}"
+        f"{unlike}{_inferences(rows)}"
     )
     told = "; ".join(
         f"{row.comparator}: {points(row.difference, plus=True)} points "

@@ -172,6 +172,27 @@ def test_a_comparator_from_scratch_beside_a_pretrained_method_is_called_so(resul
     assert "scratch" not in judge(replace(results, contrasts=rows), made.METHOD).evidence
 
 
+def test_a_comparator_on_another_machine_is_called_so(results):
+    rows = pd.DataFrame([made.contrast("bitfit", 0.1), made.contrast("full", -0.1)])
+    runs = results.runs.assign(gpu=results.runs.gpu.astype(object).where(results.runs.method != made.METHOD, None))
+    weights = results.methods.weights.where(results.methods.index != "bitfit", "random")
+    changed = replace(
+        results, methods=results.methods.assign(weights=weights), runs=runs,
+        contrasts=rows.reindex(columns=results.contrasts.columns),
+    )  # fmt: skip
+    assert changed.machines[made.METHOD] == "Some CPU" and changed.machines["full"] == "Some GPU"
+    told = pages.headline(changed)
+    assert "More accurate than bitfit trained from scratch and on another machine (+10.0 points" in told
+    assert "less accurate than full trained on another machine (" in told
+    assert "to \N{MINUS SIGN}8.5; trained on another machine), training" in told
+    caption = forest.section(changed).caption
+    assert "Trained from scratch and on another machine: bitfit. " in caption
+    assert "Trained on another machine: full. " in caption
+    judge = kinds.Contrast(kind="contrast", says="higher", metric="accuracy", against="full").judge
+    assert "against full, trained on another machine; " in judge(changed, made.METHOD).evidence
+    assert "another machine" not in pages.headline(replace(changed, runs=results.runs))
+
+
 @pytest.mark.parametrize(
     ("card", "words"),
     [({"folds": 5, "patients": 7}, "patient-grouped folds"), ({"folds": 5, "patients": None}, "folds by image"),
