@@ -41,7 +41,7 @@ def ran(tmp_path_factory):
     folder = tmp_path_factory.mktemp("project")
     for name in CODE:
         if (ROOT / name).is_dir():
-            shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "quick", "oct1k"))
+            shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "quick", "oct1k*"))
         else:
             shutil.copy(ROOT / name, folder / name)
     methods = {name: tiny_params()["method"][name] for name in sorted(PRETRAINED)}
