@@ -16,6 +16,7 @@ from pipelines.evidence.outcomes import Outcome, count_units, counted, mean, uni
 
 WHOLE = ("accuracy", "balanced_accuracy", "kappa")
 POINTS = np.linspace(0, 1, 51)
+MOST = 20  # classes, of which each is set against the rest: nobody reads more, and they take hours
 
 
 def rows(outcomes: dict[str, list[Outcome]], classes: list[str]) -> list[dict]:
@@ -42,8 +43,12 @@ def by_patient(outcome: Outcome) -> Outcome:
 
 
 def measured(tested: list[Outcome], classes: list[str]) -> dict[tuple[str | None, str], tuple[float, float, float]]:
-    """{(class, measure): (mean over runs, lower, upper limit)}; the class is None for measures of all classes."""
+    """{(class, measure): (mean over runs, lower, upper limit)}; the class is None for measures of all classes, which
+    are the only ones where there are more than `MOST`.
+    """
     found = {(None, measure): _limits(mean(tested, measure), measure, counted(tested, measure)) for measure in WHOLE}
+    if len(classes) > MOST:
+        return found
     values, influence = map(np.array, zip(*(own.jackknife(measures.ranked) for own in tested), strict=True))
     units, of_class = count_units(tested), units_of_class(tested)
     for (place, measure), (c, name) in product(enumerate(measures.RANKED), enumerate(classes)):

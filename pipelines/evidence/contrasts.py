@@ -150,14 +150,14 @@ def _decide(declared: Declared, trial: Trial, row: dict, p_holm: float, p_swap_h
         row["corrected_lo"], row["corrected_hi"] = tests.corrected(pairs, row["metric"], level)
     row |= judge(lo, hi, row["margin"], row["size"], p_swap_holm)
     # A size that is excluded already needs no more runs.
-    target = row["size"] if row["size"] and row["reaches"] != CONTRADICTED else declared.margin
-    needed = estimate.repeats_needed(target, trial.folds, level)
+    target = row["size"] if row["size"] and row["reaches"] != CONTRADICTED else row["margin"]
+    needed = estimate.repeats_needed(target, trial.folds, level) if target else float("nan")
     row["repeats_needed"] = np.ceil(needed * trial.folds / trial.repeat) if np.isfinite(needed) else needed
     if INCONCLUSIVE in (row["higher"], row["reaches"], row["noninferior"]):
         row["reason"] = _what_would_decide(row, target)
 
 
-def _what_would_decide(row: dict, target: float) -> str:
+def _what_would_decide(row: dict, target: float | None) -> str:
     if row["runs"] < 2:
         return "two runs or more"
     if np.isnan(row["lo"]):
@@ -166,11 +166,13 @@ def _what_would_decide(row: dict, target: float) -> str:
         return f"the patient swap test does not agree (Holm's p {row['p_swap_holm']:.2g}): more patients"
     if INCONCLUSIVE not in (row["higher"], row["reaches"]):
         return "whether it is at most the margin worse: more repeats, or more patients"
+    if target is None:
+        return "more repeats, or more patients: no size is claimed by which to say how many"
     needed, shown = row["repeats_needed"], f"a true difference of {target:g} with 80 % power"
     if np.isnan(needed):
         return f"a second repeat of the folds, which would say how many show {shown}"
     if np.isinf(needed):
         return f"not reachable on these images: no number of repeats shows {shown}; more patients"
     if needed <= row["repeats"]:
-        return f"{row['repeats']:g} repeats would show {shown}; for a smaller one, more patients"
+        return f"{row['repeats']:g} repeats would show {shown}; a smaller one takes more repeats, or more patients"
     return f"{needed:.0f} repeats in place of {row['repeats']:g} show {shown}"

@@ -10,8 +10,7 @@ def references(
     method: str,
     settings: dict[str, dict],
     declared: str | None = None,
-    machines: dict[str, str] | None = None,
-    seeds: dict[str, set[int]] | None = None,
+    machines: dict[str, dict[int, str]] | None = None,
 ) -> dict[str, str]:
     """The methods that a method is set against, {role: method}: the declared one where the profile has it, the first
     `full` and `head_only` method on its backbone that train on the same share of the labels, and as `again` the first
@@ -19,14 +18,15 @@ def references(
 
     A network trained from scratch on whose backbone there is no other such method is set against the first of the
     profile, whatever their backbone. No method is compared with itself, but a second `full` method is with the first.
-    A reference that was trained on another machine gives way to its second run, the same in all its settings, on the
-    method's own, where that has every seed that the two have in common.
+    A reference that was trained on another machine gives way to its second run, the same in all its settings, which
+    has every seed that the two have in common on the method's own machine.
 
     Args:
         settings: every method's, in the profile's order.
-        machines, seeds: what methods were trained on and with, as far as it is known.
+        machines: what each run of a method was trained on, by seed.
     """
-    machines, seeds = machines or {}, seeds or {}
+    machines = machines or {}
+    own = machines.get(method, {})
 
     def first(candidates):
         found = {}
@@ -35,14 +35,10 @@ def references(
         return {family: found[family] for family in FAMILIES if found.get(family, method) != method}
 
     def nearest(reference):
-        needed = seeds.get(reference, set()) & seeds.get(method, set())
-        here = [
-            other
-            for other in (reference, *settings)
-            if settings[other] == settings[reference] and other in machines and machines[other] == machines.get(method)
-            and needed <= seeds.get(other, set()) and other != method
-        ]  # fmt: skip
-        return here[0] if here else reference
+        needed = machines.get(reference, {}).keys() & own.keys()
+        same = [other for other in (reference, *settings) if settings[other] == settings[reference] and other != method]
+        here = [other for other in same if all(machines.get(other, {}).get(seed) == own[seed] for seed in needed)]
+        return here[0] if here and needed else reference
 
     backbone, weights = (settings[method].get(key) for key in ("backbone", "weights"))
     like = [other for other in settings if share(settings[other]) == share(settings[method])]
@@ -69,12 +65,12 @@ def rows(
     outcomes: dict[str, list[Outcome]],
     settings: dict[str, dict],
     declared: str | None,
-    machines: dict[str, str],
+    machines: dict[str, dict[int, str]],
 ) -> list[dict]:
     """Rows of pairs.csv on one data set; a pair without a common seed has none."""
-    found, seeds = [], {method: {run.seed for run in own} for method, own in outcomes.items()}
+    found = []
     for method, own in outcomes.items():
-        for role, reference in references(method, settings, declared, machines, seeds).items():
+        for role, reference in references(method, settings, declared, machines).items():
             pairs = tests.paired(own, outcomes.get(reference, []))
             for metric in ("accuracy", "auc") if data == "test" else ("balanced_accuracy", "auc"):
                 if pairs:

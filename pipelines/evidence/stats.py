@@ -184,17 +184,23 @@ def jackknife(
         values (...), influence (n_units, ...): zero for units that the test does not have; NaN where leaving out a unit
         leaves a metric undefined, and with a single unit.
     """
-    values = draw(np.ones((1, len(units)), np.int64))[0]
-    present = np.unique(units)
-    influence = np.zeros((n_units, *values.shape))
+    values, present = draw(np.ones((1, len(units)), np.int64))[0], np.unique(units)
     if len(present) < 2:
-        influence[present] = np.nan
-        return values, influence
+        return values, influence(np.full((len(present), *values.shape), np.nan), units, n_units)
     step = max(1, _BLOCK // len(units))
     blocks = [present[start : start + step] for start in range(0, len(present), step)]
     without = np.concatenate([draw((units != block[:, None]).astype(np.int32)) for block in blocks])
-    influence[present] = (without.mean(0) - without) * np.sqrt((len(present) - 1) / len(present))
-    return values, influence
+    return values, influence(without, units, n_units)
+
+
+def influence(without: np.ndarray, units: np.ndarray, n_units: int) -> np.ndarray:
+    """The influence of each unit, as `jackknife` gives it, by what metrics are without each of the test's units: (G,
+    ...), in the order of their numbers.
+    """
+    present = np.unique(units)
+    found = np.zeros((n_units, *without.shape[1:]))
+    found[present] = (without.mean(0) - without) * np.sqrt((len(present) - 1) / len(present))
+    return found
 
 
 def estimate(values: np.ndarray, influence: np.ndarray, units: int, *, grid: float = 0.0) -> Estimate:

@@ -58,7 +58,7 @@ def summarise(params: Params) -> dict[str, dict]:
     # What the runs say, where there are any: networks trained from scratch have a backbone of their own there.
     planned = {method: shares.settings_of(params, method) for method in params.method}
     settings = {method: own[0]["settings"] if own else planned[method] for method, own in by_method.items()}
-    machines = {method: trained_on(own) for method, own in by_method.items() if own}
+    machines = {method: {run["seed"]: trained_on(run) for run in own} for method, own in by_method.items()}
     chosen = choose(params, declared, outcomes, shares.names_by_share(planned))
     corrupted = robustness.read(params, runs, test)
     shown = declarations.present(params, [method for method, own in test.items() if own])
@@ -107,9 +107,9 @@ def summarise(params: Params) -> dict[str, dict]:
     return summary
 
 
-def trained_on(runs: list[dict]) -> str:
-    """The GPUs, or else the CPUs, that runs were made on."""
-    return ", ".join(sorted({str(get(run, "environment.gpu") or get(run, "environment.cpu")) for run in runs}))
+def trained_on(run: dict) -> str | None:
+    """The GPU, or else the CPU, that a run was made on, as far as its record says."""
+    return get(run, "environment.gpu") or get(run, "environment.cpu")
 
 
 def check_same_weights(runs: dict) -> None:

@@ -8,6 +8,7 @@ from matplotlib.ticker import MaxNLocator
 from report.drawing import luminance
 from report.pages.cells import TONES, rank
 from report.reading import Results
+from report.sections.forest import second_runs, unlike
 from report.text import DASH, MARK, MINUS, interval, listed, number, percent, points, scaled, unnamed
 
 METRICS = {
@@ -52,7 +53,7 @@ def methods(results: Results) -> dict:
         {
             "number": results.methods.index.get_loc(method), "backbone": str(row.backbone),
             "name": row.shown + f" {MARK}" * (method in results.never_named),
-            "declared": [method] == results.declared[:1],
+            "declared": [method] == results.declared[:1], "again": None,
             "lo": axis.place(row.acc_lo), "hi": axis.place(row.acc_hi), "mean": axis.place(row.acc_mean),
             "beyond": bool(row.acc_mean < axis.low),
             "seeds": [axis.place(value) for value in tested.get(method, [])],
@@ -84,13 +85,16 @@ def forest(results: Results) -> dict | None:
     frame = results.declared_contrasts
     if frame.difference.isna().all():
         return None
-    margin = frame.margin.max()
-    axis = Axis([*frame.lo, *frame.hi, *frame.difference, -margin, margin], steps=7)
+    margin, there = frame.margin.max(), second_runs(frame, results).set_index("against")
+    there = there[["difference_there", "lo_there", "hi_there"]]
+    ends = [*frame.lo, *frame.hi, *frame.difference, *there.to_numpy().flat, -margin, margin]
+    axis = Axis(ends, steps=7)
     frame = frame.sort_values("difference", ascending=False, kind="stable")
     rows = [
         {
             "method": place, "number": max(place, 0), "name": row.comparator,
             "lo": axis.place(row.lo), "hi": axis.place(row.hi), "mean": axis.place(row.difference),
+            "again": list(map(axis.place, there.loc[row.against])) if row.against in there.index else None,
             "seeds": [], "beyond": False, "why": "" if pd.isna(row.reason) else row.reason,
             "difference": points(row.difference, plus=True),
             "interval": DASH if pd.isna(row.lo) else f"{points(row.lo, plus=True)} to {points(row.hi, plus=True)}",
@@ -109,7 +113,9 @@ def forest(results: Results) -> dict | None:
         "zone": (axis.place(-margin), axis.place(margin)),
         "note": f"Right of the dashed line {method} is more accurate. Bars: the intervals that the verdicts rest on, "
         f"Holm-adjusted over all rows. Grey: ±{points(margin)} points, the margin of non-inferiority. Supported: "
-        f"{method} is shown to be more accurate; contradicted: less.",
+        f"{method} is shown to be more accurate; contradicted: less. {unlike(frame, results)}"
+        + "Small: the same difference with both trained on one other machine, interval unadjusted."
+        * bool(len(there)),
     }
 
 

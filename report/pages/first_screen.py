@@ -65,19 +65,26 @@ def sentence(results: Results) -> str:
     best = told.acc_mean.idxmax()
     where = f"{span(runs.n_train)} {images(results)}{design(results)}"
     if method not in methods.index:
-        several = f"of {len(told)} methods" if len(told) > 1 else "the only method,"
-        right = f"{_percent(methods, best)} of unseen images right"
-        return f"Trained on {where}, {best} is most accurate {several} with {right}."
+        place = f"is most accurate of {_among(told, methods)} with" if len(told) > 1 else "has"
+        return f"Trained on {where}, {best} {place} {_percent(methods, best)} of unseen images right."
     if methods.share[method] < 1:
         where += f", {percent(methods.share[method])} of the labels"
     start = (
         f"Trained on {where}, CoLoRA ({method}: small branches on a frozen {methods.backbone[method]}) is right on "
         f"{_percent(methods, method)} of unseen images"
     )
-    last = f"the highest mean of {len(told)} methods is that of {best}, {_percent(methods, best)}"
-    if best == method:
-        last = f"that is the highest mean of {len(told)} methods"
-    return f"{start}{_against_full(results, methods)}; {last}."
+    last = ""
+    if len(told) > 1:
+        last = f"; the highest mean of {_among(told, methods)} is that of {best}, {_percent(methods, best)}"
+        if best == method:
+            last = f"; that is the highest mean of {_among(told, methods)}"
+    return f"{start}{_against_full(results, methods)}{last}."
+
+
+def _among(told: pd.DataFrame, methods: pd.DataFrame) -> str:
+    """Of how many methods the best is told, those left out that lack a run."""
+    left = bool((~methods.second).sum() > len(told))
+    return f"{'the ' * left}{len(told)} methods{' that have all their runs' * left}"
 
 
 def _against_full(results: Results, methods: pd.DataFrame) -> str:
@@ -107,18 +114,19 @@ def again(results: Results) -> str:
     made = results.machines
     for row in own[(own.role == "again") & (own.reference == method)].itertuples():
         new, old = methods.lr[row.method], methods.lr[method]
-        if new == old:
-            here, there = made[row.method], made[method]
-            how = "trained a second time" if here == there else f"trained on {here} in place of {there}"
-        else:
+        here, there = made[row.method], made[method]
+        how = []
+        if new != old:
             chosen = "tuning chose" if method in set(results.tuning.method) else "it states"
-            how = f"at {new:g} in place of the {old:g} that {chosen}"
+            how.append(f"at {new:g} in place of the {old:g} that {chosen}")
+        if here != there:
+            how.append(f"on {here} in place of {there}")
+        how = f"trained {' and '.join(how) or 'a second time'}"
         text = f"{how}, {method} is right on {_percent(methods, row.method)} ({_gap(row)}; {row.runs:.0f} runs)"
         for other in own[(own.method == row.method) & (own.role == "full")].itertuples():
             text += f", which is {_gap(other)} from {other.reference}"
-            if new == old:
-                where = made[other.reference]
-                text += " on the same machine" if where == here else f" on {where}"
+            where = made[other.reference]
+            text += f" on {where}" if where != here else " on the same machine" * (here != there)
         told.append(text)
     return f"{'; '.join(told)}; exploratory, unadjusted" if told else ""
 
@@ -200,18 +208,19 @@ def not_run(results: Results) -> list[str]:
 def headline(results: Results, *others: Results) -> str:
     """ "What came out" of README: five lines of Markdown and the sentence of each other profile, all from results/."""
     rows, found = results.declared_contrasts, verdicts(results) if len(results.paper) else []
+    rows = rows[rows.method.isin(results.methods.index)]  # else the profile is about something else
     lines = [sentence(results)]
     told = []
     for word, text in ((SUPPORTED, "More accurate than"), (CONTRADICTED, "less accurate than")):
         own = rows[rows.higher == word]
-        named = ["{} ({} points, {} to {})".format(_called(row, results), *_points(row)) for row in own.itertuples()]
+        named = ["{} ({} points, {} to {})".format(results.called(row), *_points(row)) for row in own.itertuples()]
         told += [f"{text} {', '.join(named)}"] if named else []
     if told:
         told = "; ".join(told)
         lines.append(f"{told[0].upper()}{told[1:]}.")
     open_ = rows[~rows.higher.isin([SUPPORTED, CONTRADICTED])]
     if len(open_):
-        named = [f"{_called(row, results)} ({row.higher})" for row in open_.itertuples()]
+        named = [f"{results.called(row)} ({row.higher})" for row in open_.itertuples()]
         lines.append(f"Not decided on these images: {', '.join(named)}.")
     if told := again(results):
         lines.append(f"**The same method again:** {told}.")
@@ -221,11 +230,6 @@ def headline(results: Results, *others: Results) -> str:
     if missing := not_run(results):
         lines.append(f"**Not run:** {'; '.join(missing)}.")
     return "\n".join(f"- {line}" for line in lines)
-
-
-def _called(row, results: Results) -> str:
-    """The comparator of a contrast, and in what its training was unlike."""
-    return f"{row.comparator} {results.unlike(row.method, row.against)}".rstrip()
 
 
 def _percent(methods: pd.DataFrame, method: str) -> str:

@@ -28,11 +28,14 @@ def render(results: Results, answer: Answer, sections: list[Section]) -> str:
         f"(`report/{results.profile}/index.html`), figures in all formats, tables as CSV and LaTeX, from results alone."
     )
     for group in GROUPS:
-        own = [section for section in sections if section.group == group and section.name != FIRST]
+        own = [section for section in sections if section.group == group]
         if own or group == GROUPS[-1]:
             parts.append(f"## {group}")
         for section in own:
             parts.append(f"### {plain(section.title)}")
+            if section.name == FIRST:
+                parts += [_table(table) for table in section.tables]
+                continue
             if section.figure is not None and not section.folded:
                 parts.append(_figure(section))
             elif section.caption and section.figure is None:

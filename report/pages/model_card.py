@@ -83,7 +83,8 @@ def _analyses(results: Results, method: str, row: pd.Series) -> str:
     ]
     rows = results.contrasts[(results.contrasts.method == method) & (results.contrasts.metric == "accuracy")]
     lines += [
-        f"Minus {code(own.against)} on {plain(own.data)} data: {gap(own)} (more accurate: {own.higher})."
+        f"Minus {code(own.against)} on {plain(own.data)} data: {gap(own)} (more accurate: {own.higher}"
+        + (f"; it was {unlike})." if (unlike := results.unlike(method, own.against)) else ").")
         for own in rows.dropna(subset="difference").itertuples()
     ]
     text = "\n".join(f"- {line}" for line in lines)

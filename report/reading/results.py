@@ -132,12 +132,19 @@ class Results:
 
     def unlike(self, method: str, against: str) -> str:
         """In what the training of `against` was unlike that of `method`, beyond what is compared: 'trained from scratch
-        and on another machine', or ''.
+        and on another machine' (than on the same seeds, as far as it is known), or ''.
         """
-        scratch, made = self.methods.weights == "random", self.machines.reindex([method, against]).dropna()
+        scratch, runs = self.methods.weights == "random", self.complete
+        on = runs.assign(machine=runs.gpu.fillna(runs.cpu)).pivot(index="seed", columns="method", values="machine")
+        on = on.reindex(columns=[method, against]).dropna()
+        other = (on[method] != on[against]).mean() if method != against else 0
         how = ["from scratch"] * bool(scratch.get(against) and not scratch.get(method))
-        how += ["on another machine"] * (made.nunique() > 1)
+        how += [f"{'' if other == 1 else 'partly '}on another machine"] * bool(other > 0)
         return f"trained {' and '.join(how)}" if how else ""
+
+    def called(self, row) -> str:
+        """The comparator of a row of contrasts, and in what its training was unlike the method's."""
+        return f"{row.comparator} {self.unlike(row.method, row.against)}".rstrip()
 
     def leading(self, count: int = 6) -> list[str]:
         """Methods that stand for all where only `count` can be shown: the declared ones that have a run, one of every
@@ -230,7 +237,7 @@ def machines(runs: pd.DataFrame) -> str:
 
 def ranked(methods: pd.DataFrame) -> pd.DataFrame:
     """Those with as many runs as any method should have, for the mean of fewer folds is not told beside theirs; where
-    there is none, all with a run. A method counts once: its second run on another machine is left out.
+    there is none, all with a run. A method counts once: its second run is left out.
     """
     run = methods[(methods.seeds > 0) & ~methods.second]
     whole = run.seeds >= methods.planned.min()

@@ -20,14 +20,20 @@ def section(results: Results) -> Section | None:
     drawn = figure(methods, results.complete, panels(methods, results.declared[:1]))
     best = methods.sort_values("acc_mean", ascending=False)
     told = "; ".join(f"{name} {number(value, '.3f')}" for name, value in best.acc_mean.items())
-    return Section(finding(results.ranked), caption(results), f"Mean accuracies: {told}.", drawn, [table(results)])
+    left = bool(len(results.ranked) < (~methods.second).sum())
+    return Section(
+        finding(results.ranked, left), caption(results), f"Mean accuracies: {told}.", drawn, [table(results)]
+    )
 
 
-def finding(methods: pd.DataFrame) -> str:
-    """The best method, what it trains, and the cheapest one that is as good as its interval says."""
+def finding(methods: pd.DataFrame, left: bool = False) -> str:
+    """The best method, what it trains, and the cheapest one that is as good as its interval says; left: whether methods
+    that lack a run were left out.
+    """
     tested = methods[methods.acc_mean.notna()]
     best = tested.acc_mean.idxmax()
-    text = f"{best} is the most accurate, {tested.acc_mean[best]:.3f}"
+    whole = " of those with all their runs" * left
+    text = f"{best} is the most accurate{whole}, {tested.acc_mean[best]:.3f}"
     near = tested[tested.acc_mean >= tested.acc_lo[best]]
     least = near.trainable.idxmin() if near.trainable.notna().any() else best
     if least == best:
@@ -104,7 +110,7 @@ def caption(results: Results) -> str:
     if short := list(run.index[run.seeds < run.planned]):
         text += f" Some runs are missing of {few(short, 6)}."
     if methods.second.any():
-        text += " A method's second run on another machine is shown, and counts as no method of its own."
+        text += " A method's second run is shown, and counts as no method of its own."
     if none := list(methods.index[methods.seeds == 0]):
         text += f" Not run yet: {few(none, 12)}."
     return text

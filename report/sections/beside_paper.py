@@ -63,7 +63,10 @@ def differences(results: Results) -> pd.DataFrame:
     pairs = pairs[pairs.role.isin(list(BASES)) & pairs.difference.notna()].drop_duplicates(["method", "role"])
     pairs = pairs[~pairs.method.map(results.methods.family).isin(list(BASES))]
     rows = pairs.merge(paper, left_on="method", right_index=True)
-    rows = rows.merge(paper, left_on="reference", right_index=True, suffixes=("", "_base"))
+    again = results.pairs[results.pairs.role == "again"]
+    first = dict(zip(again.method, again.reference, strict=True))  # for which a second run stands
+    base = rows.reference.map(lambda name: first.get(name, name))
+    rows = rows.merge(paper, left_on=base, right_index=True, suffixes=("", "_base"))
     rows = rows[rows.backbone == rows.backbone_base].reset_index(drop=True)
     half, gain = (rows.accuracy_sd**2 + rows.accuracy_sd_base**2) ** 0.5, rows.accuracy - rows.accuracy_base
     return rows[["method", "role", "difference", "lo", "hi"]].rename(columns={"role": "base"}).assign(

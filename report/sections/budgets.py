@@ -4,7 +4,7 @@ import pandas as pd
 
 from report.reading import Results
 from report.sections import Section, Table, accuracy
-from report.text import DASH, estimates, gap, numbers, percent, scaled
+from report.text import DASH, estimates, gap, numbers, percent, points, scaled
 
 GROUP, ORDER = "Result", 50
 NEAR = 0.25  # of the CoLoRA method's trained parameters
@@ -26,8 +26,10 @@ def section(results: Results) -> Section | None:
         for panel, rows in titles.items()
     )
     drawn = accuracy.figure(methods.loc[shown], results.complete, titles)
-    tables = [table(methods, groups, results)]
-    return Section(finding(methods, groups), caption, f"Mean accuracies. {told}.", drawn, tables)
+    rows = paired(methods, groups, results)
+    if rows.difference.notna().any():
+        caption += " Means may be over other seeds and of other machines than their neighbour's: the table pairs them."
+    return Section(finding(rows), caption, f"Mean accuracies. {told}.", drawn, [table(rows, results)])
 
 
 def budgets(methods: pd.DataFrame, declared: list[str]) -> dict[str, list[str]]:
@@ -50,21 +52,34 @@ def budgets(methods: pd.DataFrame, declared: list[str]) -> dict[str, list[str]]:
     return found
 
 
-def finding(methods: pd.DataFrame, groups: dict[str, list[str]]) -> str:
-    """Who is the most accurate of each group, and where the CoLoRA method that names it stands."""
-    parts = []
-    for name, (best, *_) in groups.items():
-        own = "" if best == name else f" ({name} {methods.acc_mean[name]:.3f})"
-        parts.append(f"{scaled(methods.trainable[name])} {best}, {methods.acc_mean[best]:.3f}{own}")
-    return f"Most accurate with about so many trained parameters: with {'; with '.join(parts)}."
-
-
-def table(methods: pd.DataFrame, groups: dict[str, list[str]], results: Results) -> Table:
-    """A row a method and budget; its difference to the declared CoLoRA method, paired by run and image."""
+def paired(methods: pd.DataFrame, groups: dict[str, list[str]], results: Results) -> pd.DataFrame:
+    """A row a method and budget: trainable, acc_mean, acc_lo, acc_hi and lr; and the difference to the declared CoLoRA
+    method (reference, difference, lo, hi), paired by run and image.
+    """
     pairs = results.pairs.query("data == 'test' and metric == 'accuracy' and role == 'declared'")
     own = pairs.drop_duplicates("method").set_index("method")[["reference", "difference", "lo", "hi"]]
     raw = pd.Series(groups, name="method").explode().rename_axis("budget").reset_index()
-    raw = raw.join(methods[["trainable", "acc_mean", "acc_lo", "acc_hi", "lr"]], on="method").join(own, on="method")
+    return raw.join(methods[["trainable", "acc_mean", "acc_lo", "acc_hi", "lr"]], on="method").join(own, on="method")
+
+
+def finding(rows: pd.DataFrame) -> str:
+    """Who is the most accurate of each group, and how far from the CoLoRA method that names it, on the same seeds where
+    they were paired.
+    """
+    parts = []
+    for name, own in rows.groupby("budget", sort=False):
+        best, first = own.iloc[0], own.set_index("method").loc[name]
+        text = f"{scaled(first.trainable)} {best.method}, {best.acc_mean:.3f}"
+        if best.method != name:
+            there = pd.notna(best.difference) and rows.budget.iloc[0] == name
+            gap_ = f"{points(best.difference, plus=True)} points on its seeds from {best.reference}" if there else ""
+            text += f" ({gap_ or f'{name} {first.acc_mean:.3f}'})"
+        parts.append(text)
+    return f"Most accurate with about so many trained parameters: with {'; with '.join(parts)}."
+
+
+def table(raw: pd.DataFrame, results: Results) -> Table:
+    """`paired` as a table."""
     text = pd.DataFrame({
         "Budget of": raw.budget, "Method": raw.method, "Trained": numbers(raw.trainable, ",.0f"),
         "Accuracy": estimates(raw.acc_mean, raw.acc_lo, raw.acc_hi),

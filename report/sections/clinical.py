@@ -84,7 +84,7 @@ def tables(clinical: pd.DataFrame, order: list[str], label: str) -> list[Table]:
         "Means over runs with 95 % intervals; none where one patient has all images of a class in a test split. Of "
         "patients: probabilities averaged over a patient's images of one class."
     )
-    if not crowded:
+    if not crowded and clinical["class"].notna().any():
         note += " AUC, average precision and sensitivity: of a class against the rest."
     first = Table("clinical", f"Clinical measures: {label}", note, clinical, text, left=2)
     return [first, _by_class(clinical, label)] if crowded else [first]

@@ -16,7 +16,7 @@ def section(results: Results) -> Section | None:
     rows = results.external[results.external.balanced_accuracy.notna()]
     if rows.empty:
         return None
-    title = finding(rows[rows.method.isin(ranked(results.methods).index)], results.contrasts)
+    title = finding(rows[rows.method.isin(ranked(results.methods).index)], results)
     sizes = "; ".join(
         f"{data}: {span(own.images)} images{of_patients(own)}" for data, own in rows.groupby("data", sort=False)
     )
@@ -32,7 +32,7 @@ def section(results: Results) -> Section | None:
     return Section(title, caption, alt, figure(rows, results.methods), [table(rows, results.profile)])
 
 
-def finding(rows: pd.DataFrame, contrasts: pd.DataFrame) -> str:
+def finding(rows: pd.DataFrame, results: Results) -> str:
     """How much is lost on other patients, who is best there, and what the declared contrasts show there."""
     data = rows.data.iloc[0]
     own = rows[rows.data == data].set_index("method")
@@ -41,9 +41,10 @@ def finding(rows: pd.DataFrame, contrasts: pd.DataFrame) -> str:
         f"On other patients ({data}) methods change by {points(own.change.min(), plus=True)} to "
         f"{points(own.change.max(), plus=True)} points; {best} does best, {own.balanced_accuracy[best]:.3f}"
     )
-    declared = contrasts[(contrasts.data == data) & (contrasts.metric == "balanced_accuracy")]
+    declared = results.contrasts[(results.contrasts.data == data) & (results.contrasts.metric == "balanced_accuracy")]
+    named = pd.Series([results.called(row) for row in declared.itertuples()], declared.index, dtype=object)
     parts = [
-        f"{word} {few(list(declared.comparator[declared.higher == verdict]))}"
+        f"{word} {few(list(named[declared.higher == verdict]))}"
         for verdict, word in (("supported", "above"), ("contradicted", "below"))
         if (declared.higher == verdict).any()
     ]

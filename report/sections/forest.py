@@ -22,13 +22,11 @@ def section(results: Results) -> Section | None:
     rows = rows.sort_values("difference", ascending=False, kind="stable")
     rows = rows.sort_values("higher", key=lambda word: word == "not tested", kind="stable").reset_index(drop=True)
     margin = float(rows.margin.max())
-    unlike = rows.against.map(lambda name: results.unlike(rows.method[0], name).capitalize())
-    unlike = "".join(f"{how}: {listed(list(names))}. " for how, names in rows.against.groupby(unlike) if how)
     caption = (
         f"Test accuracy of {rows.method[0]} minus that of each method, {_design(rows)}. Line: "
         f"{'Holm-adjusted' if len(rows) > 1 else '95 %'} interval, the one the verdict rests on. Band: "
         f"\N{PLUS-MINUS SIGN}{100 * margin:g} points, the margin of non-inferiority. "
-        f"{unlike}{_inferences(rows)}"
+        f"{unlike(rows, results)}{_inferences(rows)}"
     )
     told = "; ".join(
         f"{row.comparator}: {points(row.difference, plus=True)} points "
@@ -122,6 +120,8 @@ def second_runs(rows: pd.DataFrame, results: Results) -> pd.DataFrame:
     """
     pairs = results.pairs.query("data == 'test' and metric == 'accuracy'").dropna(subset="lo")
     again = pairs[(pairs.role == "again") & pairs.method.isin(results.methods.index[results.methods.second])]
+    made = results.machines
+    again = again[again.method.map(made) != again.reference.map(made)]
     first = again.set_index("method").reference
     there = pairs[(pairs.role == "declared") & (pairs.reference.map(first) == rows.method.iloc[0])]
     there = there.assign(
@@ -146,6 +146,13 @@ def second_table(raw: pd.DataFrame) -> Table:
         f"with both trained on one other machine ({name} there), with an unadjusted 95 % interval; exploratory."
     )
     return Table("second_runs", "Declared contrasts on another machine", note, raw, text)
+
+
+def unlike(rows: pd.DataFrame, results: Results) -> str:
+    """'Trained from scratch: medmamba. ', of comparators whose training was unlike the method's, or ''."""
+    rows = rows.dropna(subset="difference")
+    how = [results.unlike(row.method, row.against).capitalize() for row in rows.itertuples()]
+    return "".join(f"{words}: {listed(list(names))}. " for words, names in rows.against.groupby(how) if words)
 
 
 def _design(rows: pd.DataFrame) -> str:

@@ -18,7 +18,8 @@ def section(results: Results) -> Section | None:
     if rows.empty:
         return None
     pictured = rows[rows.image.isin(list(results.scans))].head(SHOWN)
-    whose = "the declared methods" if results.declared else "the profile's first methods"
+    whole = results.declared and results.methods.seeds[results.declared[0]] > 0
+    whose = "the declared methods" if whole else "the profile's first methods"
     caption = (
         f"Test images that most runs of {whose} call something else, the {len(rows)} surest errors: label "
         "noise and look-alikes. Below each: the class of the data set, what the runs call it, and their mean "

@@ -114,7 +114,7 @@ def needed(rows: pd.DataFrame, label: str) -> Table:
         if own.share.max() < rows.share.max():  # never run on so many
             found.append({"Series": series})
             continue
-        near = own[own.difference >= -CLOSE - 1e-9]
+        near = own[(own.difference >= -CLOSE - 1e-9) | (own.share == own.share.max())]
         sure = own[(own.lo > -CLOSE) | (own.share == own.share.max())]
         found.append({
             "Series": series, f"With {most}": number(own.acc_mean.iloc[-1], ".3f"),

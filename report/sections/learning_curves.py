@@ -20,7 +20,8 @@ def section(results: Results) -> Section | None:
     names = results.varied(SHOWN, set(results.curves.method))
     curves = results.curves[results.curves.method.isin(names)]
     title = finding(results.curves, [name for name in results.ranked.index if name in results.learnt])
-    there = [words for family, words in BEHIND.items() if family in set(results.methods.family[names])]
+    families = set(results.methods.family[names]) if len(names) > 1 else set()  # nothing is drawn behind itself
+    there = [words for family, words in BEHIND.items() if family in families]
     grey = f" Grey: {listed(there)} of the first network." if there else ""
     caption = (
         "Validation accuracy after each epoch, mean over runs; band: lowest to highest run. "

@@ -109,15 +109,13 @@ def again(results: Results) -> list[Table]:
     )
     if rows.empty:
         return []
-    lr, accuracy = results.methods.lr, results.methods.acc_mean
+    lr, accuracy, made = results.methods.lr, results.methods.acc_mean, results.machines
     text = pd.DataFrame({
-        "Method": rows.method, "Rate": numbers(lr[rows.method], "g"),
+        "Method": rows.method, "Rate": numbers(lr[rows.method], "g"), "On": list(made.reindex(rows.method)),
         "Accuracy": numbers(accuracy[rows.method], ".3f"), "The same method": rows.reference,
-        "Its rate": numbers(lr[rows.reference], "g"), "Difference": list(map(gap, rows.itertuples())),
+        "Its rate": numbers(lr[rows.reference], "g"), "Its machine": list(made.reindex(rows.reference)),
+        "Difference": list(map(gap, rows.itertuples())),
         "Runs": numbers(rows.runs, ".0f"),
     })  # fmt: skip
-    note = (
-        "Test accuracy at the one rate minus that at the other, paired by run; where both are the same, the machines "
-        "differ. Exploratory, unadjusted intervals."
-    )
+    note = "Test accuracy of the one minus that of the other, paired by run. Exploratory, unadjusted intervals."
     return [Table("again", "The same methods again", note, rows, text)]

@@ -36,6 +36,15 @@ def test_values_are_scikit_learns_means_over_runs():
     assert ((rows.lo < rows.value) & (rows.value < rows.hi)).all()
 
 
+def test_of_many_classes_only_what_is_of_all_of_them_is_told():
+    labels, probabilities = noisy_test()
+    many = [f"class{number}" for number in range(clinical.MOST + 1)]
+    wide = np.pad(probabilities, ((0, 0), (0, len(many) - 4)))
+    rows = found(one_set([(labels, wide)] * 2), many)
+    assert list(rows.measure) == ["accuracy", "balanced_accuracy", "kappa"]
+    assert rows["value"].tolist() == pytest.approx(found(one_set([(labels, probabilities)] * 2))["value"].tolist()[:3])
+
+
 def test_a_patients_images_of_one_class_are_one():
     labels = np.array([0, 0, 1, 1, 0])
     score = np.array([0.9, 0.6, 0.3, 0.9, 0.2])

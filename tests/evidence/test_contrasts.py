@@ -213,6 +213,17 @@ def test_what_no_number_of_repeats_decides():
     assert row["reason"].startswith("not reachable on these images")
 
 
+def test_the_margin_of_accuracy_says_nothing_of_an_auc():
+    content = DECLARED.model_dump(exclude_none=True)
+    for sizes, needed in (({"auc": "none"}, False), ({"auc": 0.03}, True)):
+        content["against"] = {"full": {"accuracy": 0.04, **sizes}}
+        made = trial({"ours": 0.9, "full": 0.89})
+        (row,) = [r for r in contrasts.rows(Declared.model_validate(content), made) if r["metric"] == "auc"]
+        assert row["margin"] is None and row["higher"] == INCONCLUSIVE
+        assert np.isfinite(row["repeats_needed"]) == needed
+        assert row["reason"].startswith("more repeats, or more patients") != needed
+
+
 def test_the_guard_can_hold_back_a_verdict(monkeypatch):
     monkeypatch.setattr(stats, "swap_p", lambda *parts: 0.2)
     made = trial({"ours": 0.95, "head": 0.6})

@@ -24,14 +24,12 @@ def test_whole_measures_are_scikit_learns_with_weights(digits):
         measures.accuracy(labels, probabilities, counts(300)),
         measures.balanced_accuracy(labels, probabilities, counts(300)),
         measures.kappa(labels, probabilities, counts(300)),
-        measures.confusion(labels, probabilities, counts(300)),
     ):
         expected = [
             metric(labels, named, sample_weight=row)
             for metric in (sk.accuracy_score, sk.balanced_accuracy_score, sk.cohen_kappa_score)
         ]
-        assert found[:3] == pytest.approx(expected, abs=1e-12)
-        assert np.array_equal(found[3], sk.confusion_matrix(labels, named, sample_weight=row))
+        assert found == pytest.approx(expected, abs=1e-12)
 
 
 @pytest.mark.parametrize("digits", CASES.values(), ids=CASES)
@@ -49,6 +47,19 @@ def test_ranked_measures_are_scikit_learns_with_weights(digits):
             assert found["sensitivity"][b, c] == pytest.approx(recall[alarms <= 0.05 + 1e-9].max(), abs=1e-12)
     auc = measures.auc(labels, probabilities, np.ones((1, 300), int))[0]
     assert auc == pytest.approx(metrics.macro_auc(labels, probabilities), abs=1e-12)  # what training chooses by
+
+
+@pytest.mark.parametrize("digits", CASES.values(), ids=CASES)
+@pytest.mark.parametrize("units", [np.arange(300), np.arange(300)[::-1] // 4, np.repeat([7, 3, 9], 100)])
+def test_auc_without_each_unit_is_that_of_the_other_images(units, digits):
+    labels, probabilities = noisy_test(digits=digits)
+    labels[units == units[0]] = 3  # the whole class is one unit's in the last case
+    found = measures.auc_without(labels, probabilities, units)
+    others = (units != np.unique(units)[:, None]).astype(int)
+    assert found == pytest.approx(measures.auc(labels, probabilities, others), abs=1e-12, nan_ok=True)
+    few = np.where(labels == 3, 3, 0)  # classes that only one unit has, or none
+    found = measures.auc_without(few, probabilities, units)
+    assert found == pytest.approx(measures.auc(few, probabilities, others), abs=1e-12, nan_ok=True)
 
 
 def test_sensitivity_at_specificity_by_hand():

@@ -80,12 +80,12 @@ def test_a_reference_that_has_a_second_run_on_the_same_machine_is_that_run():
         settings[f"{name}-again"] = dict(settings[name])
     settings["full-faster"] = {**settings["full"], "train": {"share": 1.0, "lr": 3e-3}}  # not the same method
     settings = {"colora-earlier": dict(settings["colora-blocks2-5"]), **settings}
-    machines = {name: "GPU" for name in settings}
-    seeds = {name: set(range(5)) for name in settings}
-    machines |= dict.fromkeys(["conv-lora-r8", "colora-blocks2-5-again", "full-again", "full-faster"], "CPU")
+    machines = {name: dict.fromkeys(range(5), "GPU") for name in settings}
+    there = ["conv-lora-r8", "colora-blocks2-5-again", "full-again", "full-faster"]
+    machines |= {name: dict.fromkeys(range(5), "CPU") for name in there}
 
     def found(method):
-        return pairs.references(method, settings, "colora-blocks2-5", machines, seeds)
+        return pairs.references(method, settings, "colora-blocks2-5", machines)
 
     assert found("conv-lora-r8") == {
         "declared": "colora-blocks2-5-again",
@@ -97,15 +97,18 @@ def test_a_reference_that_has_a_second_run_on_the_same_machine_is_that_run():
     assert found("full-again") == {
         "declared": "colora-blocks2-5-again", "full": "full", "head_only": "head-only", "again": "full",
     }  # fmt: skip
-    seeds["full-again"] = {0, 1}  # while it is trained it would take runs away from the pair
+    machines["full-again"] = {0: "CPU", 1: "CPU"}  # while it is trained it would take runs away from the pair
     assert found("conv-lora-r8")["full"] == "full"
-    seeds["conv-lora-r8"] = {0, 1}
+    machines["conv-lora-r8"] = {0: "CPU", 1: "CPU"}
     assert found("conv-lora-r8")["full"] == "full-again"
-    machines["conv-lora-r8"] = "another CPU"
+    machines["conv-lora-r8"] = {0: "another CPU", 1: "another CPU"}
     expected = {"declared": "colora-blocks2-5", "full": "full", "head_only": "head-only"}
     assert found("conv-lora-r8") == expected
-    machines["conv-lora-r8"] = "GPU"  # where the reference itself was trained, though not alone
+    machines["conv-lora-r8"] = {0: "GPU", 1: "GPU"}  # where the reference itself was trained
     assert found("conv-lora-r8") == expected
+    machines["full-again"] = {0: "GPU", 1: "CPU"}  # as many runs on each machine, but not of the same seeds
+    machines["conv-lora-r8"] = {0: "CPU", 1: "GPU"}
+    assert found("conv-lora-r8")["full"] == "full"
 
 
 @pytest.mark.parametrize("folds", [0, 3])

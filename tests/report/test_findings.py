@@ -124,7 +124,8 @@ def test_contrasts_stand_beside_those_of_second_runs_on_one_machine():
     ])  # fmt: skip
     second = pd.DataFrame({"second": True}, index=[ours, "full-2"])
     second.loc["full-faster"] = False
-    results = SimpleNamespace(pairs=pairs, methods=second)
+    machines = pd.Series({ours: "CPU", "full-2": "CPU", "full-faster": "CPU", made.METHOD: "GPU", "full": "GPU"})
+    results = SimpleNamespace(pairs=pairs, methods=second, machines=machines)
     raw = forest.second_runs(rows, results)
     assert list(raw.against) == ["full", "vim"]
     text = forest.second_table(raw).text
@@ -135,7 +136,9 @@ def test_contrasts_stand_beside_those_of_second_runs_on_one_machine():
     axis = forest.figure(rows, dict.fromkeys(rows.against, "black"), 0.02, raw).axes[0]
     drawn = {round(line.get_ydata()[0] - 0.3): line.get_xdata()[0] for line in axis.lines if line.get_marker() == "D"}
     assert drawn == pytest.approx({0: -0.7, 2: 30.0}) and axis.get_xlim()[1] > 40
-    results.pairs = pairs[pairs.role == "declared"]
+    results.machines = machines.where(machines.index != made.METHOD, "CPU")  # the same again on the same machine
+    assert forest.second_runs(rows, results).empty
+    results.machines, results.pairs = machines, pairs[pairs.role == "declared"]
     assert forest.second_runs(rows, results).empty
 
 
@@ -232,7 +235,7 @@ def test_a_series_that_was_never_run_on_all_labels_needs_no_share_of_them():
         "hi": [0.0, np.nan, 0.0, np.nan],
     })  # fmt: skip
     other, own = label_efficiency.needed(rows, "").text.to_dict("records")  # by the least share
-    assert own["With all labels"] == "0.900" and own["Shown from"] == "100 %"
+    assert own["With all labels"] == "0.900" and own["Shown from"] == own["Within 1.0 points from"] == "100 %"
     assert set(other.values()) == {"b", "\N{EM DASH}"}
 
 
@@ -373,8 +376,12 @@ def test_a_budget_holds_who_trains_about_as_much_of_the_same_network():
     ).set_index("method")  # fmt: skip
     groups = budgets.budgets(methods, ["ours"])
     assert groups == {"ours": ["ours-too", "lora", "ours"], "small": ["small", "bias"]}
-    assert budgets.finding(methods, groups) == (
-        "Most accurate with about so many trained parameters: with 100 ours-too, 0.920 (ours 0.900); with 10.0 small, "
-        "0.800."
-    )
+    methods = methods.assign(acc_lo=0.0, acc_hi=1.0, lr=0.001)
+    pair = {"data": "test", "metric": "accuracy", "role": "declared", "lo": -0.01, "hi": 0.02}
+    pairs = pd.DataFrame([{**pair, "method": "ours-too", "reference": "ours", "difference": 0.005}])
+    told = "Most accurate with about so many trained parameters: with 100 ours-too, 0.920 ({}); with 10.0 small, 0.800."
+    rows = budgets.paired(methods, groups, SimpleNamespace(pairs=pairs))
+    assert budgets.finding(rows) == told.format("+0.5 points on its seeds from ours")  # not the means' 2.0
+    rows = budgets.paired(methods, groups, SimpleNamespace(pairs=pairs[:0]))
+    assert budgets.finding(rows) == told.format("ours 0.900")
     assert budgets.budgets(methods[methods.family == "colora"], ["ours"]) == {}
