@@ -33,14 +33,9 @@ def prepare(params, data: Manifest, code: str) -> dict[str, Manifest]:
 
 
 def listed(
-    path: Path,
-    classes: list[str],
-    pattern: str | None,
-    usual: str | None,
-    follow_links: bool,
-    key: str,
+    path: Path, classes: list[str], pattern: str | None, usual: str | None, follow_links: bool, key: str,
     pattern_key: str,
-) -> Listing:
+) -> Listing:  # fmt: skip
     """Labelled images in class folders or in a CSV file, their labels in the order of the training data's classes.
 
     Args:

@@ -60,8 +60,8 @@ class External(Section):
     path: Place
     """A folder of class folders, or a CSV file."""
     pattern: str | None = None
-    """As in `data.folder`, and by default of a folder the same as there; `(?P<patient>.+)` makes every image a patient.
-    For a CSV file without a column patient."""
+    """As in `data.folder`, and by default the same as there for a folder, none for a CSV file; refused where that has a
+    column patient. `(?P<patient>.+)` makes every image a patient."""
     follow_links: bool = False
     """Links may lead out of the folder."""
 
