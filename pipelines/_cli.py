@@ -54,7 +54,12 @@ def command(main: Callable[[list[str] | None], int | None]) -> Callable[..., int
     @functools.wraps(main)
     def ended(argv: list[str] | None = None) -> int:
         try:
-            return main(argv) or 0
+            code = main(argv) or 0
+            sys.stdout.flush()  # what nobody reads is noticed here, not at the interpreter's end
+            return code
+        except BrokenPipeError as error:
+            print(f"error: {error.strerror}: what reads the output, such as `head`, has ended", file=sys.stderr)
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         except (UserError, MethodError) as error:
             print(f"error: {error}", file=sys.stderr)
         except OSError as error:

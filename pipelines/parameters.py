@@ -17,6 +17,8 @@ def main(argv=None):
     parser.add_argument("--classes", type=int, default=4, help="outputs of the networks (default: %(default)s)")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     args = parser.parse_args(argv)
+    if args.classes < 1:
+        parser.error(f"argument --classes: found {args.classes}, expected 1 or more")
 
     from pipelines.profile import compose, load
     from pipelines.training import counting

@@ -20,7 +20,7 @@ def main(argv=None):
     )
     args = parser.parse_args(argv)
 
-    if args.profile:
+    if args.profile is not None:
         from pipelines.profile import load, write
         from pipelines.training import checking
 

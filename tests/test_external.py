@@ -139,6 +139,55 @@ def test_a_patient_of_the_training_data_is_refused(here):
     assert not Path("data/tiny/external/late/manifest.json").exists()
 
 
+def listed(header="image,label", patients=False):
+    files = [file for name in "AB" for file in sorted(Path("other", name).iterdir())]
+    rows = [f"{f.parent.name}/{f.name},{f.parent.name}" + (f",{f.stem.split('-')[1]}" * patients) for f in files]
+    Path("other/list.csv").write_text("\n".join([header, *rows]) + "\n")
+    return {"name": "other", "path": "other/list.csv"}
+
+
+def test_a_pattern_reads_the_patients_of_a_list_without_them(here):
+    scans(here / "other" / "late", 9, seed=1)
+    pattern = r"(?P<label>.)-(?P<patient>\d+)-"
+    preparation.prepare(params({**listed(), "pattern": pattern}))
+    assert pd.read_csv("results/tiny/data/external-other.csv")["patient"].tolist() == [n // 2 for n in range(24)]
+    Path("other/list.csv").write_text(Path("other/list.csv").read_text() + "late/A/A-9-0.png,A\n")
+    with pytest.raises(DataError, match=r"1 patients are in the training data too: 9"):
+        preparation.prepare(params({**OTHER, "path": "other/list.csv", "pattern": pattern}))
+    with pytest.raises(DataError, match=r"data.external \(other\).pattern '\(\(\(': not a regular expression"):
+        preparation.prepare(params({**listed(), "pattern": "((("}))
+    with pytest.raises(DataError, match=r"data.external \(other\).pattern: other/list.csv has a column patient"):
+        preparation.prepare(params({**listed("image,label,patient", True), "pattern": pattern}))
+    preparation.prepare(params(listed("image,label,patient", True)))  # data.folder.pattern is of folders
+
+
+def test_patients_that_cannot_be_compared_are_told(here, capsys):
+    """Printed and in the card: a test set of the same patients looks better than it is."""
+    told = "whether its patients are in the training data too cannot be checked: "
+    preparation.prepare(params(OTHER))
+    assert told not in capsys.readouterr().out
+    preparation.prepare(params(listed()))
+    warning = f"{told}these images name no patients; set data.external (other).pattern, or a column patient"
+    assert f"warning: other: {warning}" in capsys.readouterr().out
+    assert f"Warning: other: {warning}" in Path("results/tiny/data/card.md").read_text()
+    preparation.prepare(params(OTHER, folder={"path": "own", "folds": 3, "val_share": 0.25, "pattern": None}))
+    assert f"{told}the training data name no patients; set data.folder.pattern" in capsys.readouterr().out
+    rows = [f"{f.parent.name}/{f.name},{f.parent.name},{f.stem[2:-2]}" for f in sorted(Path("own").rglob("*.png"))]
+    Path("own/list.csv").write_text("\n".join(["image,label,patient", *rows]))
+    section = {"path": "own/list.csv", "folds": 3, "val_share": 0.25}
+    preparation.prepare(params(OTHER, source="manifest", folder=None, manifest=section))
+    assert f"{told}these images name no patients" in capsys.readouterr().out
+
+
+def test_classes_in_two_unicode_forms_are_the_same(here):
+    Path("own/A").rename("own/O\u0308dem")
+    Path("other/A").rename("other/Ödem")
+    preparation.prepare(
+        params(OTHER, folder={"path": "own", "folds": 3, "val_share": 0.25, "pattern": r"-(?P<patient>\d+)-"})
+    )
+    assert open_external(Path("data/tiny"), ["other"], CPU)["other"].classes == ["B", "Ödem"]
+
+
 def test_an_image_of_the_training_data_is_refused_whatever_its_name(here):
     Image.open("own/A/A-3-1.png").save("other/B/B-107-0.png", compress_level=1)
     with pytest.raises(DataError, match=r"1 images are in the training data too \(B/B-107-0.png is A/A-3-1.png\)"):

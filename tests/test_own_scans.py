@@ -1,6 +1,7 @@
 """Scans as a clinic has them: CSV lists, given splits, 16 bits, odd shapes, colours, links, names without patients."""
 
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -109,7 +110,7 @@ def test_a_list_without_patients_says_so_and_splits_by_image(split_scans, capsys
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda r: ["image,class", "a.png,A"], "no column 'label', found 'image', 'class'"),
+        (lambda r: ["image,class", "a.png,A"], "expected one column 'label' in the first line, found 'image', 'class'"),
         (lambda r: [HEADER, *r, r[0]], "names 1 images more than once: train/A/A-0-0.png"),
         (lambda r: [HEADER, *r, f"./{r[0]}"], "names 1 images more than once: ./train/A/A-0-0.png"),
         (lambda r: [HEADER, "none.png,A,1,train", *r], "none.png: no such file in scans"),
@@ -118,7 +119,7 @@ def test_a_list_without_patients_says_so_and_splits_by_image(split_scans, capsys
         (lambda r: [HEADER, r[0].replace(",0,", ",,"), *r[1:]], "line 2 has no patient; .*leave the"),
         (lambda r: [HEADER, *[x.replace(",val", ",dev") for x in r]], "column split holds dev, test"),
         (lambda r: [HEADER, *[x for x in r if "/A/" in x]], "at least two labels, found 1"),
-        (lambda r: ["image,label", *r], "not a CSV file"),
+        (lambda r: ["image,label", *r], "line 2 has 4 values, the first line names 2; put a value that holds"),
         (lambda r: [HEADER, *[x.replace(",110,", ",10,") for x in r]],
          "1 patients are in train and in val: 10"),
     ],
@@ -140,7 +141,7 @@ def test_a_list_that_is_not_there_or_not_text_is_named(workdir):
 def test_a_list_names_images_in_its_own_folder_unless_links_are_followed(split_scans, workdir):
     Image.fromarray(noise(seed=999)).save("elsewhere.png")
     settings = table("scans/list.csv", [*rows(), "../elsewhere.png,A,777,train"])
-    with pytest.raises(DataError, match="elsewhere.png: a link to .*outside scans; .*follow_links: true"):
+    with pytest.raises(DataError, match="elsewhere.png: leads to .*outside scans; .*follow_links: true"):
         read(settings, [0])
     section = settings.manifest.model_copy(update={"follow_links": True})
     assert len(manifest.listing(section.path, section.follow_links).files) == 73
@@ -176,13 +177,13 @@ def test_given_folders_must_be_complete(split_scans, gone, message):
 
 def test_a_pattern_may_match_a_part_of_the_name():
     files = [Path(f"2024_export_pat{n:03}_OD_v2.png") for n in (7, 7, 12)]
-    found = labelled.patients_in(files, r"pat(?P<patient>\d+)", "data.folder.pattern")
+    found = labelled.patients_in(files, ["A"] * 3, r"pat(?P<patient>\d+)", "data.folder.pattern")
     assert found.tolist() == ["007", "007", "012"]
 
 
 def test_a_pattern_that_would_never_end_is_stopped():
     with pytest.raises(DataError, match=r"takes more than 1 s for one name; it repeats a repetition"):
-        labelled.patients_in([Path("a" * 60 + "!.png")], r"^(?P<patient>(a|aa)+)$", "data.folder.pattern")
+        labelled.patients_in([Path("a" * 60 + "!.png")], ["A"], r"^(?P<patient>(a|aa)+)$", "data.folder.pattern")
 
 
 def test_names_that_tell_no_patient_are_split_by_image(workdir):
@@ -277,7 +278,8 @@ def test_the_preprocessing_of_a_manifest_makes_the_prepared_arrays(workdir):
 # --- what is told -----------------------------------------------------------------------------------------------------
 
 
-def test_oddities_are_counted_and_named_on_stdout_and_in_the_card(workdir, capsys):
+def test_oddities_are_named_on_stdout_and_counted_and_numbered_in_the_card(workdir, capsys):
+    """The card goes into Git, and names of files may tell who is who."""
     classes(workdir / "scans")
     Image.fromarray(noise((20, 20, 3), 1)).save("scans/A/A-0-0.png")
     Image.new("L", (1, 1), 7).save("scans/A/A-1-0.png")
@@ -289,20 +291,35 @@ def test_oddities_are_counted_and_named_on_stdout_and_in_the_card(workdir, capsy
     Path("scans/loose.png").write_bytes(b"x")
     prepare(data())
     told, page = capsys.readouterr().out, Path("results/tiny/data/card.md").read_text()
+    numbers = {name: number for number, name in enumerate(prepared.read_files(Path("data/tiny"))["file"])}
     for warning in (
-        "1 of 24 images are coloured, so all are stored as RGB: A/A-0-0.png",
-        "1 images have a side of fewer than 16 pixels: A/A-1-0.png",
-        "1 images are more than 10 times as long as wide: B/B-10-0.png",
-        "1 images repeat another one under another label: A/A-2-0.png = B/B-11-0.png",
+        "1 of 24 images are coloured, so all are stored as RGB: {A/A-0-0.png}",
+        "1 images have a side of fewer than 16 pixels: {A/A-1-0.png}",
+        "1 images are more than 10 times as long as wide: {B/B-10-0.png}",
+        "1 images repeat another one under another label: {A/A-2-0.png} = {B/B-11-0.png}",
     ):
-        assert f"warning: {warning}" in told and f"Warning: {warning}" in page
-    for left in (
-        "1 hidden (A/.hidden.png)",
-        "1 files ending in .txt (A/notes.txt)",
-        "1 subfolders of classes (A/deeper)",
-        "1 images outside of class folders (loose.png)",
-    ):
-        assert left in page and left in told
+        numbered = re.sub("{(.*?)}", lambda name: f"image {numbers[name[1]]}", warning)
+        assert f"warning: {re.sub('[{}]', '', warning)}\n" in told and f"- Warning: {numbered}\n" in page
+    for left, names in (
+        ("1 hidden", "A/.hidden.png"), ("1 files ending in .txt", "A/notes.txt"),
+        ("1 subfolders of classes", "A/deeper"), ("1 images outside of class folders", "loose.png"),
+    ):  # fmt: skip
+        assert left in page and f"{left} ({names})" in told
+    for name in (*numbers, ".hidden.png", "notes.txt", "deeper", "loose.png"):
+        assert name not in page and name not in Path("results/tiny/data/card.json").read_text()
+
+
+def test_what_was_left_out_is_what_is_left_out_now(workdir, capsys):
+    classes(workdir / "scans")
+    Path("scans/A/.first.png").write_bytes(b"x")
+    before = prepare(data())
+    assert "left out: 1 hidden (A/.first.png)" in capsys.readouterr().out
+    Path("scans/A/.first.png").rename("scans/A/.second.png")
+    assert prepare(data()).files == before.files
+    assert "left out: 1 hidden (A/.second.png)" in capsys.readouterr().out
+    Path("scans/A/.second.png").unlink()
+    prepare(data())
+    assert "left out" not in capsys.readouterr().out
 
 
 def test_files_csv_says_which_file_an_image_is(workdir):
@@ -323,6 +340,6 @@ def test_links_out_of_the_folder_are_followed_where_that_is_asked_for(workdir):
     classes(workdir / "scans")
     classes(workdir / "store", first=500)
     os.symlink(workdir / "store" / "A" / "A-500-0.png", "scans/A/A-500-0.png")
-    with pytest.raises(DataError, match="a link to .*outside scans; .*follow_links: true"):
+    with pytest.raises(DataError, match="leads to .*outside scans; .*follow_links: true"):
         read(data(), [0])
     assert len(folder.listing(Path("scans"), None, follow_links=True).files) == 25

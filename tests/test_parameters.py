@@ -114,6 +114,13 @@ def test_known_networks_have_their_known_flops():
     assert counted["total"] == counted["trainable"] == 14_455_684
 
 
+@pytest.mark.parametrize("classes", ["0", "-1"])
+def test_a_number_of_classes_that_cannot_be_is_told(capsys, classes):
+    with pytest.raises(SystemExit):
+        parameters.main(["--classes", classes])
+    assert f"--classes: found {classes}, expected 1 or more" in capsys.readouterr().err
+
+
 def test_unknown_profile_is_an_error_without_traceback(capsys):
     assert parameters.main(["--profile", "papr"]) == 1
     assert "did you mean 'paper'" in capsys.readouterr().err

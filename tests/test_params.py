@@ -1,5 +1,8 @@
+import os
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -216,6 +219,22 @@ def test_documented_keys_and_defaults_are_those_of_the_schema(capsys):
     assert capsys.readouterr().out.startswith("train.lr: number > 0 (needed)\n    The learning rate")
     assert main(["--schema", "train.rate"]) == 1
     assert "no key 'train.rate' (did you mean" in capsys.readouterr().err
+
+
+def test_an_empty_name_is_no_profile(capsys):
+    assert main([""]) == 1
+    assert "no profile ''" in capsys.readouterr().err
+
+
+def test_a_reader_that_has_ended_is_one_line_and_no_traceback():
+    """As `head`, which closes the pipe; a buffer of any size may still hold what was printed."""
+    reads, writes = os.pipe()
+    os.close(reads)
+    command = [sys.executable, "-m", "pipelines.params", "--schema", "train"]
+    done = subprocess.run(command, stdout=writes, stderr=subprocess.PIPE, text=True)
+    os.close(writes)
+    told = "error: Broken pipe: what reads the output, such as `head`, has ended\n"
+    assert (done.returncode, done.stderr) == (1, told)
 
 
 def test_every_key_says_what_it_means():

@@ -220,7 +220,7 @@ def test_link_that_leaves_the_folder_is_refused(tmp_path, kind):
     write_classes(outside, classes=("C",))
     link, target = (inside / "A" / "A-50-0.png", "C/C-0-0.png") if kind == "file" else (inside / "C", "C")
     link.symlink_to(outside / target)
-    with pytest.raises(DataError, match="a link to .*outside"):
+    with pytest.raises(DataError, match="leads to .*outside"):
         read(inside)
 
 
@@ -258,6 +258,33 @@ def test_name_that_contradicts_its_folder_is_refused(tmp_path):
     with pytest.raises(DataError, match="its name says 'B' but its class is 'A'"):
         read(tmp_path)
     assert read(tmp_path, pattern=r".-(?P<patient>\d+)-\d+").classes == ["A", "B"]
+
+
+COMPOSED, DECOMPOSED = "Ödem", "O\u0308dem"  # one word in two Unicode forms, NFC and NFD
+
+
+def test_one_patient_in_two_unicode_forms_is_one_patient(tmp_path):
+    write_classes(tmp_path)
+    (tmp_path / "A" / "A-0-0.png").rename(tmp_path / "A" / f"A-{COMPOSED}-0.png")
+    (tmp_path / "A" / "A-0-1.png").rename(tmp_path / "A" / f"A-{DECOMPOSED}-1.png")
+    found = read(tmp_path)
+    assert set(found.patients[:12]) == {COMPOSED, "1", "2", "3", "4", "5"}
+    assert f"A/A-{DECOMPOSED}-1.png" in found.files  # a path stays as the disk has it
+    composed = read(tmp_path, pattern=f"-(?P<patient>{COMPOSED}|[0-9]+)-").patients
+    assert (composed == found.patients).all()
+
+
+def test_one_class_in_two_unicode_forms_is_one_class(tmp_path):
+    for number, part in enumerate(("train", "val", "test")):
+        write_classes(tmp_path / part, ("A", COMPOSED if part == "val" else DECOMPOSED), seed=number)
+    pattern = r"(?P<label>[^-]+)-(?P<patient>.+)"  # every image is a patient, but in all three parts
+    with pytest.raises(DataError, match="12 patients|24 patients"):
+        read(tmp_path, pattern=pattern)
+    found = read(tmp_path, pattern=None)
+    assert found.classes == ["A", COMPOSED] and np.bincount(found.labels).tolist() == [36, 36]
+    (tmp_path / "train" / COMPOSED).mkdir()
+    with pytest.raises(DataError, match=f"train: two folders are called {COMPOSED}, in two Unicode forms"):
+        read(tmp_path)
 
 
 def test_class_with_fewer_patients_than_folds_is_named(tmp_path):

@@ -1,5 +1,6 @@
 """Splits: patients stay together, folds cover everything, and the paper's subsets are what it says."""
 
+import re
 from types import SimpleNamespace
 
 import numpy as np
@@ -71,7 +72,11 @@ def test_a_seed_gets_the_same_splits_whatever_other_seeds_there_are():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"val_share": 0.001}, "seed 0: a class has .* fewer than the 1000 parts"),
+        (
+            {"val_share": 0.001},
+            r"seed 0: class '.' has \d+ patients outside the test fold, .*data\.folder\.val_share = 0\.001, "
+            r"one part of 1000; raise it to 0\.0\d+ or add patients",
+        ),
         ({"folds": 40}, r"class '.' has \d+ patients, fewer than data\.folder\.folds = 40"),
     ],
 )
@@ -80,6 +85,26 @@ def test_impossible_folds_are_explained(changes, message):
     settings = {"seeds": [0], "folds": 5, "val_share": 0.2, **changes}
     with pytest.raises(DataError, match=message):
         splits.patient_folds(labels, patients, **settings, classes=CLASSES)
+
+
+def test_the_share_that_a_class_of_few_patients_is_told_to_ask_for_is_enough():
+    """Six patients of C with twelve images each: four are left outside the test fold, and one of ten parts is none."""
+    rng = np.random.default_rng(0)
+    patients = np.concatenate(
+        [np.repeat([f"{name}{n}" for n in range(count)], 12) for name, count in (("A", 40), ("C", 6))]
+    )
+    patients = patients[rng.permutation(len(patients))]
+    labels = np.array([int(name.startswith("C")) for name in patients])
+    settings = {"seeds": range(6), "folds": 3, "classes": ["A", "C"], "key": "data.manifest"}
+    with pytest.raises(DataError) as told:
+        splits.patient_folds(labels, patients, val_share=0.1, **settings)
+    found = re.fullmatch(
+        r"seed \d: class 'C' has 4 patients outside the test fold, too few for training and validation by "
+        r"data\.manifest\.val_share = 0\.1, one part of 10; raise it to (0\.25) or add patients", str(told.value)
+    )  # fmt: skip
+    assert found
+    made = splits.patient_folds(labels, patients, val_share=float(found[1]), **settings)
+    assert all(set(labels[indices]) == {0, 1} for indices in made.values())
 
 
 def test_a_split_that_lacks_a_class_is_named():

@@ -5,11 +5,12 @@ import numpy as np
 import pytest
 import yaml
 
-from pipelines import cost, evaluate, train
+from pipelines import cost, evaluate, prepare, train
 from pipelines.files import records
 from pipelines.profile import Params, ParamsError
 from pipelines.training import counting, runner, saved, tuning
 from tests.conftest import tiny_params
+from tests.test_sources_folder import write_classes
 
 
 def profile(folder, **changes):
@@ -71,6 +72,24 @@ def test_a_complete_run_is_kept_and_a_stale_one_trained_again(prepared, workdir,
     changed = profile(workdir, train={"epochs": 1, "batch_size": 16, "lr": 2e-3, "input": "unit"})
     runner.run_method(changed, "head-only", [0])
     assert read("head-only")["settings"]["train"]["epochs"] == 1
+
+
+def test_square_scans_prepared_in_another_way_are_trained_on_again(workdir, capsys):
+    """The arrays are equal and the fingerprint too, but the kept network would prepare new scans in the old way."""
+    write_classes(workdir / "scans", size=(32, 32))
+    folder = {"path": "scans", "folds": 3, "val_share": 0.25}
+    told, images, ways = [], [], []
+    for fit in ("crop", "pad", "pad"):
+        data = {"source": "folder", "image_size": 32, "fit": fit, "folder": folder}
+        params = profile(workdir, seeds=[0], data=data)
+        assert prepare.main([]) == 0 and train.main(["--method", "head-only"]) == 0
+        told.append("complete, kept" in capsys.readouterr().out)
+        images.append((params.data_dir / "images.npy").read_bytes())
+        ways.append(saved.read_card(params.model_dir("head-only", 0)).preprocessing["fit"])
+    assert told == [False, False, True] and images[0] == images[1] and ways == ["crop", "pad", "pad"]
+    saved_card = params.model_dir("head-only", 0) / saved.CARD
+    saved_card.unlink()  # a run whose weights lie elsewhere is complete
+    assert train.main(["--method", "head-only"]) == 0 and "complete, kept" in capsys.readouterr().out
 
 
 def test_an_interrupt_among_a_runs_files_leaves_no_record_of_the_run_before(prepared, workdir, monkeypatch):

@@ -40,7 +40,7 @@ def write(folder: Path, manifest: Manifest, others: dict[str, Manifest], out: Pa
         patients = range(other.count) if other.patients is None else other.patient_of_image
         write_numbers(out / f"external-{name}.csv", label=own, patient=patients)
         card["external"][name] = {
-            "origin": other.origin, "count": other.count, "patients": other.patients,
+            "origin": _origin(other), "count": other.count, "patients": other.patients,
             "per_class": _per_class(own, other.classes), "warnings": other.warnings,
             "images_sha256": other.files["images.npy"],
         }  # fmt: skip
@@ -65,14 +65,18 @@ def write_numbers(path: Path, **columns) -> None:
 
 
 def repeated_images(dataset) -> list[str]:
-    """A warning where images that are equal byte for byte stand under two labels, naming some."""
+    """A warning where images that are equal byte for byte stand under two labels, with the numbers of some."""
     copies = _first_copies(dataset.images)
     found = np.flatnonzero(dataset.labels != dataset.labels[copies])
     if not len(found):
         return []
-    names = dataset.files or [f"image {number}" for number in range(len(dataset.labels))]
-    pairs = [f"{names[copies[i]]} = {names[i]}" for i in found]
+    pairs = [f"image {copies[i]} = image {i}" for i in found]
     return [f"{len(found):,} images repeat another one under another label: {some(pairs)}"]
+
+
+def _origin(manifest: Manifest) -> dict:
+    """Without the names of what was left out: the card goes into Git, and they may tell who is who."""
+    return {name: "; ".join(fact) if name == "left out" else fact for name, fact in manifest.origin.items()}
 
 
 def _per_class(labels: np.ndarray, classes: list[str]) -> dict[str, int]:
@@ -94,7 +98,7 @@ def describe(images: np.ndarray, labels: np.ndarray, splits: dict[str, np.ndarra
         seed, _, part = name.rpartition("/")
         groups[seed or "all"][part] = indices
     card = {
-        "origin": manifest.origin,
+        "origin": _origin(manifest),
         "settings": (manifest.made_from or {}).get("settings", {}),
         "classes": classes,
         "count": manifest.count,

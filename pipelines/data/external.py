@@ -33,40 +33,51 @@ def prepare(params, data: Manifest, code: str) -> dict[str, Manifest]:
 
 
 def listed(
-    path: Path, classes: list[str], pattern: str | None, follow_links: bool, key: str, pattern_key: str
-) -> Listing:
+    path: Path, classes: list[str], pattern: str | None, usual: str | None, follow_links: bool, key: str,
+    pattern_key: str,
+) -> Listing:  # fmt: skip
     """Labelled images in class folders or in a CSV file, their labels in the order of the training data's classes.
 
     Args:
         path: a folder, or a file as `data.manifest.path`. classes: of the training data, in their order.
-        pattern: reads patients from the names of a folder's files. key, pattern_key: name both in errors.
+        pattern: reads patients from the names of the files; where it is None `usual` does, in a folder; "" reads none.
+        key, pattern_key: name path and pattern in errors.
 
     Raises:
-        DataError: it cannot be listed, or its classes are not those of the data.
+        DataError: it cannot be listed, its classes are not those of the data, or a file that has a column patient is
+            given a pattern.
     """
     if path.expanduser().is_file():
         found = manifest.listing(path, follow_links, key, split=False)
+        if pattern and found.patients is not None:
+            raise DataError(
+                f"{pattern_key}: {path} has a column patient, which says whose images they are; leave one out"
+            )
     else:
         found = folder.listing(path, None, follow_links, key, split=False)
-    if set(found.classes) != set(classes):
-        differing = {"lacks": set(classes) - set(found.classes), "has": set(found.classes) - set(classes)}
+        pattern = usual if pattern is None else pattern
+    known = [labelled.composed(name) for name in classes]
+    if set(found.classes) != set(known):
+        differing = {"lacks": set(known) - set(found.classes), "has": set(found.classes) - set(known)}
         what = [f"it {verb} {labelled.some(sorted(names))}" for verb, names in differing.items() if names]
         raise DataError(
             f"{key}: {path}: expected the classes of the data, {', '.join(classes)}; {' and '.join(what)}; rename its "
             "folders or labels"
         )
-    if pattern is not None and not path.expanduser().is_file():
-        found = replace(found, patients=labelled.patients_in(found.files, pattern, pattern_key))
-    order = np.array([classes.index(name) for name in found.classes])
+    if pattern:
+        of = [found.classes[label] for label in found.labels]
+        found = replace(found, patients=labelled.patients_in(found.files, of, pattern, pattern_key))
+    order = np.array([known.index(name) for name in found.classes])
     return replace(found, labels=order[found.labels], classes=classes)
 
 
 def _prepare(params, data: Manifest, external, code: str) -> Manifest:
     place, key = prepared.external_dir(params.data_dir, external.name), f"data.external ({external.name})"
-    pattern = external.pattern
-    if pattern is None and params.data.source == "folder":
-        pattern = params.data.folder.pattern
-    listing = listed(external.path, data.classes, pattern, external.follow_links, f"{key}.path", f"{key}.pattern")
+    usual = params.data.pattern
+    listing = listed(
+        external.path, data.classes, external.pattern, usual, external.follow_links, f"{key}.path", f"{key}.pattern"
+    )
+    pattern = usual if external.pattern is None else external.pattern
     made_from = {
         "settings": {"name": external.name, "pattern": pattern, "classes": data.classes},
         "preprocessing": data.preprocessing.model_dump(mode="json"),
@@ -86,7 +97,7 @@ def _prepare(params, data: Manifest, external, code: str) -> Manifest:
         read = Dataset(
             images, listing.labels, listing.classes, {"test": np.arange(len(images))}, data.preprocessing,
             listing.patients, None, listing.names, labelled.describe(listing),
-            warned + odd_white(brightest, data.preprocessing),
+            warned + odd_white(brightest, data.preprocessing) + _unknown(params.data, data, listing, key),
         )  # fmt: skip
         _check_apart(params.data_dir, data, read, key)
         written = writing.finish(read, read.splits, made_from=made_from)
@@ -102,6 +113,18 @@ def odd_white(brightest: int | None, preprocessing: Preprocessing) -> list[str]:
         f"the brightest 16-bit value is {brightest:,}, but white is {preprocessing.white:,} as in the training data: "
         f"these images come out {'darker' if brightest < preprocessing.white else 'clipped'}"
     ]
+
+
+def _unknown(settings, data: Manifest, listing: Listing, key: str) -> list[str]:
+    """A warning where it cannot be known whether patients of the training data are among the external ones."""
+    ways = {"folder": "; set data.folder.pattern", "manifest": "; add a column patient to data.manifest.path"}
+    lacking = []
+    if data.patients is None:
+        lacking.append(f"the training data name no patients{ways.get(settings.source, '')}")
+    if listing.patients is None:
+        lacking.append(f"these images name no patients; set {key}.pattern, or a column patient in a CSV file")
+    told = "whether its patients are in the training data too cannot be checked"
+    return [f"{told}: {reason}" for reason in lacking]
 
 
 def _check_apart(home: Path, data: Manifest, read: Dataset, key: str) -> None:

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -47,8 +48,9 @@ class Listing:
         return [self.root / name for name in self.names]
 
     def digest(self) -> str:
-        """One digest of the files' names and contents."""
+        """One digest of the files' names and contents, and of the names of what was left out."""
         listed = "".join(f"{name}\0{sha256_file(file)}\n" for name, file in zip(self.names, self.files))
+        listed += "".join(f"{kind}\0{name}\n" for kind, names in self.left_out.items() for name in names)
         return hashlib.sha256(listed.encode()).hexdigest()
 
 
@@ -76,10 +78,11 @@ def read(listing: Listing, data, seeds: Sequence[int], allocate: Allocate) -> Da
     if images is None:
         preprocessing = preprocessing.model_copy(update={"channels": 3})
         images = decoded(listing.files, preprocessing, allocate)
-        coloured = [name for name, image in zip(listing.names, images) if (image != image[..., :1]).any()]
+        coloured = [number for number, image in enumerate(images) if (image != image[..., :1]).any()]
         if len(coloured) < len(images) / 2:
             warned.append(
-                f"{len(coloured):,} of {len(images):,} images are coloured, so all are stored as RGB: {some(coloured)}"
+                f"{len(coloured):,} of {len(images):,} images are coloured, so all are stored as RGB: "
+                + numbered(coloured)
             )
     if listing.patients is None:
         warned.append(
@@ -118,19 +121,19 @@ def survey(listing: Listing) -> tuple[list[str], int | None]:
     """Warnings of images that are hardly scans, and the highest value of all 16-bit grey ones (None without any)."""
     shapes = [pictures.survey(file) for file in listing.files]
     sides = [sorted(shape[:2]) for shape in shapes]
-    small = [name for name, (short, _) in zip(listing.names, sides) if short < SMALL]
-    long = [name for name, (short, side) in zip(listing.names, sides) if side > LONG * short]
+    small = [number for number, (short, _) in enumerate(sides) if short < SMALL]
+    long = [number for number, (short, side) in enumerate(sides) if side > LONG * short]
     warned = []
     if small:
-        warned.append(f"{len(small):,} images have a side of fewer than {SMALL} pixels: {some(small)}")
+        warned.append(f"{len(small):,} images have a side of fewer than {SMALL} pixels: {numbered(small)}")
     if long:
-        warned.append(f"{len(long):,} images are more than {LONG} times as long as wide: {some(long)}")
+        warned.append(f"{len(long):,} images are more than {LONG} times as long as wide: {numbered(long)}")
     brightest = [value for *_, value in shapes if value is not None]
     return warned, max(1, *brightest) if brightest else None
 
 
 def describe(listing: Listing) -> dict:
-    """Facts about the files for the data card."""
+    """Facts about the files for the data card; of what was left out a few names too, for the terminal alone."""
     text = note(listing.root)
     found = {
         "source": f"folder of images ({listing.root.resolve().name})",
@@ -138,15 +141,18 @@ def describe(listing: Listing) -> dict:
         "note": text,
     }
     if listing.left_out:
-        found["left out"] = "; ".join(
-            f"{len(names):,} {kind} ({some(names)})" for kind, names in sorted(listing.left_out.items())
-        )
+        found["left out"] = {f"{len(names):,} {kind}": some(names) for kind, names in sorted(listing.left_out.items())}
     return found
 
 
 def some(names: Sequence[str]) -> str:
     """A few names for a message."""
     return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN:,} more" if len(names) > SHOWN else "")
+
+
+def numbered(numbers: Sequence[int]) -> str:
+    """A few images by number, for what goes to the data card: names may tell who is who."""
+    return some([f"image {number}" for number in numbers])
 
 
 def check_place(file: Path, root: Path, follow_links: bool) -> None:
@@ -158,7 +164,7 @@ def check_place(file: Path, root: Path, follow_links: bool) -> None:
     place = Path(os.path.realpath(file))  # which takes a link to itself, too
     if not follow_links and not place.is_relative_to(root.resolve()):
         raise DataError(
-            f"{file}: a link to {place}, outside {root}; copy it into the folder, or set follow_links: true "
+            f"{file}: leads to {place}, outside {root}; copy it into the folder, or set follow_links: true "
             "(--follow-links of evaluate)"
         )
     if not place.is_file():
@@ -166,10 +172,15 @@ def check_place(file: Path, root: Path, follow_links: bool) -> None:
 
 
 def plain_name(name: str, where) -> str:
-    """The name; raises DataError where it holds control characters or the like."""
+    """The name, `composed`; raises DataError where it holds control characters or the like."""
     if not name.isprintable():
         raise DataError(f"{where}: the name {name!r} is not plain text; rename it")
-    return name
+    return composed(name)
+
+
+def composed(name: str) -> str:
+    """The name in Unicode's form NFC: systems write one name in several, and it must stay one class or one patient."""
+    return unicodedata.normalize("NFC", name)
 
 
 def note(root: Path) -> str:
@@ -184,9 +195,10 @@ def note(root: Path) -> str:
     return ""
 
 
-def patients_in(files: Sequence[Path], pattern: str, key: str) -> np.ndarray:
+def patients_in(files: Sequence[Path], classes: Sequence[str], pattern: str, key: str) -> np.ndarray:
     """The patient of each file, (N,) str: group `patient` of `pattern`, a regular expression that is searched for in
-    the name without suffix. A group `label` in it must be the file's class, its folder's name. `key` names the pattern.
+    the name without suffix, `composed`. A group `label` in it must be the file's class, of `classes` (N,). `key` names
+    the pattern.
 
     Raises:
         DataError: no regular expression, no such group, a name without a patient or that takes too long, or a name
@@ -196,13 +208,13 @@ def patients_in(files: Sequence[Path], pattern: str, key: str) -> np.ndarray:
 
     key = f"{key} {pattern!r}"
     try:
-        compiled = regex.compile(pattern)
+        compiled = regex.compile(composed(pattern))
     except regex.error as error:
         raise DataError(f"{key}: not a regular expression: {error}") from None
     if "patient" not in compiled.groupindex:
         raise DataError(f"{key}: it has no group (?P<patient>...), which says whose image it is")
     try:
-        matches = [compiled.search(file.stem, timeout=TIMEOUT) for file in files]
+        matches = [compiled.search(composed(file.stem), timeout=TIMEOUT) for file in files]
     except TimeoutError:
         raise DataError(
             f"{key}: it takes more than {TIMEOUT:g} s for one name; it repeats a repetition, as (a+)+ does: write it "
@@ -218,11 +230,11 @@ def patients_in(files: Sequence[Path], pattern: str, key: str) -> np.ndarray:
             f"{'; '.join(_caught(files[number].stem, matches[number]) for number in shown)}; change the pattern or the "
             "names, or leave it out (null, --pattern '') where names tell no patient"
         )
-    for file, match in zip(files, matches):
-        if "label" in compiled.groupindex and match["label"] not in (None, file.parent.name):
+    for file, match, label in zip(files, matches, classes):
+        if "label" in compiled.groupindex and match["label"] not in (None, label):
             raise DataError(
-                f"{file}: its name says {match['label']!r} but its class is {file.parent.name!r}; move it, or leave "
-                f"the group `label` out of {key.split()[0]} when names carry no class"
+                f"{file}: its name says {match['label']!r} but its class is {label!r}; move it, or leave the group "
+                f"`label` out of {key.split()[0]} when names carry no class"
             )
     return np.array([match["patient"] for match in matches])
 

@@ -1,5 +1,6 @@
 """One image file, decoded and brought to a square of one size."""
 
+import re
 import warnings
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,7 +22,8 @@ VOLUMES = (
     "export B-scans as single images first, for instance with oct-converter"
 )
 WHITE = np.iinfo(np.uint16).max  # of 16-bit grey, where no folder says otherwise
-PHOTOMETRIC, WHITE_IS_ZERO = 262, 0  # a TIFF tag, which Pillow heeds for 8 bits and not for 16
+BITS = 258  # a TIFF tag
+PHOTOMETRIC, WHITE_IS_ZERO = 262, 0  # another one, which Pillow heeds for 8 bits and not for 16
 
 
 def load_image(file: Path, size: int, fit: str = "crop", white: int = WHITE) -> np.ndarray:
@@ -63,30 +65,36 @@ def _opened(file: Path):
     try:
         if not file.stat().st_size:
             raise DataError(f"{file}: the file is empty (0 bytes); fetch it again or remove it")
-        # Our own, lower limit follows.
-        with warnings.catch_warnings(action="ignore", category=Image.DecompressionBombWarning):
-            opened = Image.open(file, formats=FORMATS)
-        wrong = "the image cannot be decoded"
-        with opened as image:
-            width, height = image.size
-            if width * height > MAX_PIXELS:  # known from the header, before anything is decoded
-                raise DataError(
-                    f"{file}: {width} x {height} is more than {MAX_PIXELS:,} pixels; shrink it or remove it"
-                )
-            if image.mode not in GREY_MODES | COLOUR_MODES | DEEP_MODES:
-                raise DataError(
-                    f"{file}: pixel mode {image.mode!r} is not supported; save it as 8- or 16-bit grey or as RGB"
-                )
-            frames = getattr(image, "n_frames", 1)  # for which a TIFF is searched to its end
-            if frames != 1:
-                raise DataError(f"{file}: it holds {frames} frames, expected one; {VOLUMES}")
-            yield image
+        with open(file, "rb") as stream:  # a name Pillow would map into memory, with the sides of a turned TIFF swapped
+            # Our own, lower limit follows.
+            with warnings.catch_warnings(action="ignore", category=Image.DecompressionBombWarning):
+                opened = Image.open(stream, formats=FORMATS)
+            wrong = "the image cannot be decoded"
+            with opened as image:
+                _check_header(file, image)
+                yield image
     except DataError:
         raise
     except Image.DecompressionBombError:
         raise DataError(f"{file}: more than {MAX_PIXELS:,} pixels; shrink it or remove it") from None
     except Exception as error:  # decoders raise many types; each means the same here
         raise DataError(f"{file}: {wrong} ({error}); fetch it again or remove it") from None
+
+
+def _check_header(file: Path, image: Image.Image) -> None:
+    """Raise DataError where the header, read before anything is decoded, says what is not read here."""
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        raise DataError(f"{file}: {width} x {height} is more than {MAX_PIXELS:,} pixels; shrink it or remove it")
+    if image.mode not in GREY_MODES | COLOUR_MODES | DEEP_MODES:
+        raise DataError(f"{file}: pixel mode {image.mode!r} is not supported; save it as 8- or 16-bit grey or as RGB")
+    # Of these Pillow keeps the upper 8 bits: next to nothing of scans of 12.
+    deep = re.search(r";16[BLN]", str(image.tile)) or max(getattr(image, "tag_v2", {}).get(BITS, (8,))) > 8
+    if deep and image.mode not in DEEP_MODES:
+        raise DataError(f"{file}: 16 bits a value in colour or with alpha; save it as 16-bit grey or as 8-bit RGB")
+    frames = getattr(image, "n_frames", 1)  # for which a TIFF is searched to its end
+    if frames != 1:
+        raise DataError(f"{file}: it holds {frames} frames, expected one; {VOLUMES}")
 
 
 def _deep(image: Image.Image) -> np.ndarray:

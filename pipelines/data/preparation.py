@@ -1,5 +1,6 @@
 """Prepares a profile's data: reads its source, splits it, and writes it with its external data and its data card."""
 
+import re
 from pathlib import Path
 
 from pipelines.data import card, external, prepared, sources, splits
@@ -33,13 +34,20 @@ def prepare(params) -> Manifest:
         card.write_patients(manifest, params.results_dir / "data")  # statistics go by it, whatever fails from here on
         others = external.prepare(params, manifest, facts["code"])
         card.write(folder, manifest, others, params.results_dir / "data")
-        for name, each in {"": manifest, **others}.items():
-            about = f"{name}: " if name else ""
-            if "left out" in each.origin:
-                print(f"{about}left out: {each.origin['left out']}")
-            for warning in each.warnings:
-                print(f"warning: {about}{warning}")
+        _tell("", folder, manifest)
+        for name, other in others.items():
+            _tell(f"{name}: ", prepared.external_dir(folder, name), other)
     return manifest
+
+
+def _tell(about: str, folder: Path, manifest: Manifest) -> None:
+    """Print what was left out, and warnings with the names of the images whose numbers they hold."""
+    if left_out := manifest.origin.get("left out"):
+        print(f"{about}left out: {'; '.join(f'{kind} ({names})' for kind, names in left_out.items())}")
+    names = prepared.read_files(folder)["file"] if prepared.FILES in manifest.files else {}
+    for warning in manifest.warnings:
+        named = re.sub(r"\bimage (\d+)", lambda number: names.get(int(number[1]), number[0]), warning)
+        print(f"warning: {about}{named}")
 
 
 def _build(params, facts: dict) -> Manifest:

@@ -43,19 +43,27 @@ def patient_folds(
             raise DataError(
                 f"class {name!r} has {count} {kind}, fewer than {key}.folds = {folds}; lower the folds or add {kind}"
             )
+
+    def too_few(seed: int, rest: np.ndarray, label: int) -> DataError:
+        count = len(np.unique(owners[rest][labels[rest] == label]))
+        raised = f"raise it to {1 / count:.3g} or " if 2 <= count < parts else ""
+        return DataError(
+            f"seed {seed}: class {classes[label]!r} has {count} {kind} outside the test fold, too few for training and "
+            f"validation by {key}.val_share = {val_share}, one part of {parts}; {raised}add {kind}"
+        )
+
     splits = {}
     for seed in seeds:
         repeat, fold = divmod(seed, folds)
         outer = splitter(n_splits=folds, shuffle=True, random_state=repeat)
         rest, test = list(outer.split(labels, labels, patients))[fold]
-        rarest = np.bincount(labels[rest], minlength=len(classes)).min()
-        if rarest < parts:
-            raise DataError(
-                f"seed {seed}: a class has {rarest} images outside the test fold, fewer than the {parts} parts that "
-                f"{key}.val_share = {val_share} asks for; raise the share or add images"
-            )
+        images = np.bincount(labels[rest], minlength=len(classes))
+        if images.min() < parts:
+            raise too_few(seed, rest, images.argmin())
         inner = splitter(n_splits=parts, shuffle=True, random_state=seed)
         train, val = next(iter(inner.split(rest, labels[rest], None if patients is None else patients[rest])))
+        if lacking := set(labels[rest]) - (set(labels[rest[train]]) & set(labels[rest[val]])):
+            raise too_few(seed, rest, min(lacking))
         for name, indices in zip(SPLITS, (rest[train], rest[val], test)):
             splits[f"{seed}/{name}"] = np.sort(indices).astype(np.int64)
     check(labels, splits, classes)

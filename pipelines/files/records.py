@@ -71,13 +71,20 @@ def write_arrays(path: Path, **arrays) -> None:
 
 
 def write_atomically(path: Path, write) -> None:
-    """Call `write(file)` on a temporary binary file beside `path`, then rename it into place.
+    """Call `write(file)` on a temporary binary file beside `path`, then rename it into place. A link stays, and what it
+    leads to is written; so is, as it stands, what is no regular file (a device, a pipe).
 
     Raises:
         OSError: the folder cannot be made or written, or the disk is full; `path` is then what it was.
     """
     if path.is_dir():
         raise IsADirectoryError(f"{path}: expected a file to write, found a folder; name a file in it")
+    if path.exists() and not path.is_file():
+        with writing(path), open(path, "wb") as file:
+            write(file)
+        return
+    if path.is_symlink():
+        path = Path(os.path.realpath(path))
     temporary = path.with_name(f".{path.name}.{_HOST}.{os.getpid()}.tmp")
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from pydantic import ValidationError
 from tqdm import tqdm
 
 from pipelines.data import external
@@ -17,6 +18,7 @@ from pipelines.files import records
 from pipelines.files.errors import UserError
 from pipelines.prediction import images
 from pipelines.profile import Params, Train
+from pipelines.profile.base import explain
 from pipelines.training import saved
 from pipelines.training.loaders import batches_of
 from pipelines.training.step import autocast, pick_device
@@ -44,7 +46,7 @@ class Ensemble:
 
     @property
     def recipe(self) -> Train:
-        return Train.model_validate(self.cards[0].settings["train"])
+        return Train.model_validate(self.cards[0].settings.get("train"))
 
     def normalised(self, images: np.ndarray) -> torch.Tensor:
         """Decoded images, uint8 (B, H, W) or (B, H, W, 3), as the networks see them: by training's own batches."""
@@ -85,7 +87,13 @@ def load(
                     f"{method}: seeds {cards[0].seed} and {card.seed} were trained on other {key} "
                     f"({getattr(cards[0], key)} and {getattr(card, key)}); train both again, or predict with one"
                 )
-    return Ensemble(list(networks), list(cards), place)
+    found = Ensemble(list(networks), list(cards), place)
+    try:
+        _ = found.recipe, found.preprocessing
+    except ValidationError as error:
+        where = params.model_dir(method, seeds[0]) / saved.CARD
+        raise UserError(f"{explain(error, where, Train)}; it is of another version: train again") from None
+    return found
 
 
 def predict(ensemble: Ensemble, files: Sequence[Path]) -> tuple[np.ndarray, np.ndarray]:
@@ -120,7 +128,7 @@ def write_predictions(
     class's. Returns how many files could not be read; each was told on stderr.
 
     Raises:
-        UserError: a place is not there, or no networks; see `load`.
+        UserError: a place is not there, no file can be read, or no networks; see `load`. What `out` held then stays.
         OSError: `out` cannot be written.
     """
     files = images.find(places)
@@ -131,6 +139,8 @@ def write_predictions(
         nonlocal told
         table = _table(networks, files)
         told = len(table)
+        if not told:
+            raise UserError(f"none of the {len(files)} files can be read; {out} is left as it was")
         text = table.to_csv(index=False, float_format="%.6f", lineterminator="\n")
         file.write(text.encode(errors="surrogateescape"))
 

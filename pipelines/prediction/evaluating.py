@@ -27,8 +27,8 @@ def evaluate(
 
     Args:
         folder: class folders, or a CSV file as `data.manifest.path`; the classes must be the networks'.
-        pattern: reads patients from file names; by default the profile's, where its data are a folder; "" reads none,
-            and every image counts as a patient. follow_links: whether links may lead out of the folder.
+        pattern: reads patients from file names; by default the profile's, where both are folders; "" reads none, and
+            every image counts as a patient. follow_links: whether links may lead out of the folder.
 
     Raises:
         UserError: the folder cannot be listed, has other classes, or no readable image; or see `ensemble.load`.
@@ -36,9 +36,9 @@ def evaluate(
     if not folder.expanduser().exists():
         raise UserError(f"--folder: {folder}: no such folder; expected one with a subfolder a class, or a CSV file")
     networks = ensemble.load(params, method, seeds, device, merged=merged)
-    if pattern is None and params.data.source == "folder":
-        pattern = params.data.folder.pattern
-    listing = external.listed(folder, networks.classes, pattern or None, follow_links, "--folder", "--pattern")
+    listing = external.listed(
+        folder, networks.classes, pattern, params.data.pattern, follow_links, "--folder", "--pattern"
+    )
     places, each = ensemble.predict(networks, listing.files)
     if not len(places):
         raise UserError(f"--folder: {folder}: none of its {len(listing.files)} images can be read")

@@ -2,6 +2,7 @@
 
 import functools
 import os
+import sys
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -35,15 +36,16 @@ def find(places: Sequence[Path]) -> list[Path]:
     """The image files named, and those in the folders named, at any depth, in the order of their names.
 
     Hidden files and those without an image's suffix are passed over in folders; a file that is named is always read.
+    Links to folders are not followed, and told on stderr.
 
     Raises:
-        UserError: a place is not there, or a folder holds no image.
+        UserError: a place is not there, a folder holds no image, or one cannot be read.
     """
     found = []
     for place in places:
         if not place.exists():
             raise UserError(f"{place}: no such file or folder; name image files, or folders of them")
-        own = [place] if not place.is_dir() else [file for file in sorted(place.rglob("*")) if _is_image(file, place)]
+        own = [place] if not place.is_dir() else sorted(_searched(place))
         if not own:
             raise UserError(f"{place}: no image in it; expected files ending in {', '.join(sorted(SUFFIXES))}")
         found += own
@@ -78,6 +80,15 @@ def _decoded(preprocessing: Preprocessing, file: Path) -> tuple[np.ndarray, int]
         return str(error)
 
 
-def _is_image(file: Path, root: Path) -> bool:
-    hidden = any(part.startswith(".") for part in file.relative_to(root).parts)
-    return not hidden and file.suffix.lower() in SUFFIXES and file.is_file()
+def _searched(root: Path) -> Iterator[Path]:
+    for place, folders, names in os.walk(root, onerror=_refuse):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for folder in (Path(place, name) for name in folders):
+            if folder.is_symlink():
+                print(f"{folder}: a link to a folder, not searched; name it on the command line", file=sys.stderr)
+        files = (Path(place, name) for name in names if not name.startswith("."))
+        yield from (file for file in files if file.suffix.lower() in SUFFIXES and file.is_file())
+
+
+def _refuse(error: OSError):
+    raise UserError(f"{error.filename}: cannot be searched ({error.strerror}); allow reading it, or name other folders")

@@ -60,7 +60,8 @@ class External(Section):
     path: Place
     """A folder of class folders, or a CSV file."""
     pattern: str | None = None
-    """As in `data.folder`, and the same as there by default; `(?P<patient>.+)` makes every image a patient."""
+    """As in `data.folder`, and by default the same as there for a folder, none for a CSV file; refused where that has a
+    column patient. `(?P<patient>.+)` makes every image a patient."""
     follow_links: bool = False
     """Links may lead out of the folder."""
 
@@ -123,6 +124,11 @@ class Data(Section):
     distilled: Distilled | None = None
     external: list[External] = []
     """More labelled images that every run is tested on once."""
+
+    @property
+    def pattern(self) -> str | None:
+        """What reads patients from the names of files in folders, where nothing else is said."""
+        return self.folder.pattern if self.folder and self.source == "folder" else None
 
     @property
     def external_names(self) -> list[str]:

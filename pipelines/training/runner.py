@@ -4,7 +4,7 @@ import shutil
 import statistics
 import sys
 import time
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
 from pipelines.data import prepared
@@ -74,11 +74,18 @@ def identity(params: Params, method: str, settings: dict, seed: int) -> str:
 
 
 def is_complete(params: Params, method: str, seed: int, fingerprint: str) -> bool:
-    """Whether the run with this fingerprint is there with all its files."""
+    """Whether the run with this fingerprint is there with all its files, and its weights, if any are kept, say how
+    images are prepared now: where all are square, another `data.fit` leaves the arrays and so the fingerprint alone.
+    """
     files = [f"external-{name}.npz" for name in params.data.external_names]
     files += PROBE_FILES if params.probed(method, seed) else ()
-    classes = prepared.read_manifest(params.data_dir).classes
-    return run_record.is_complete(params.run_dir(method, seed), fingerprint, *files, classes=classes)
+    manifest = prepared.read_manifest(params.data_dir)
+    with suppress(records.RecordError):  # no weights, or damaged ones, which those who use them are told
+        card = records.read_json(params.model_dir(method, seed) / "model.json", "")
+        prepares_as = manifest.preprocessing.model_dump(mode="json")
+        if card.get("fingerprint") == fingerprint and card.get("preprocessing") != prepares_as:
+            return False
+    return run_record.is_complete(params.run_dir(method, seed), fingerprint, *files, classes=manifest.classes)
 
 
 def train_run(

@@ -80,6 +80,22 @@ def test_without_patients_every_image_counts_as_one(here, tmp_path, other, capsy
     pd.testing.assert_series_equal(row, again)
 
 
+def test_a_pattern_reads_the_patients_of_a_list_too(here, tmp_path, other, capsys):
+    """The same patients as of the folder; beside a column patient, or if it is none, it is refused."""
+    files = [file for name in CLASSES for file in sorted((other / name).iterdir())]
+    rows = [f"{file},{file.parent.name}" for file in files]
+    listed = tmp_path / "list.csv"
+    listed.write_text("\n".join(["image,label", *rows]) + "\n")
+    command = ["--method", "full", "--seed", "0", "--device", "cpu", "--follow-links", "--folder", str(listed)]
+    table = evaluated(tmp_path, *command, "--pattern", r"[A-Z]-(?P<patient>\d+)-")
+    assert table["patients"].tolist() == [15]
+    assert evaluate.main([*command, "--pattern", "(("]) == 1
+    assert "error: --pattern '((': not a regular expression" in capsys.readouterr().err
+    listed.write_text("\n".join(["image,label,patient", *(f"{row},1" for row in rows)]) + "\n")
+    assert evaluate.main([*command, "--pattern", "(?P<patient>.+)"]) == 1
+    assert f"--pattern: {listed} has a column patient" in capsys.readouterr().err
+
+
 def test_other_classes_a_missing_folder_and_a_damaged_file_are_told(here, tmp_path, other, capsys):
     command = ["--method", "full", "--seed", "0", "--device", "cpu", "--folder"]
     strange = write_scans(tmp_path / "strange", 0, patients=1, classes=("CNV", "DRUSEN"))

@@ -1,5 +1,7 @@
 """`pipelines.predict`: new files through the preprocessing of training, one network or several."""
 
+import os
+import re
 import shutil
 from pathlib import Path
 
@@ -76,6 +78,63 @@ def test_folders_are_searched_and_the_order_is_that_of_the_names(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match=r"empty: no image in it; expected files ending in \.bmp"):
         images.find([tmp_path / "empty"])
+
+
+def test_what_is_not_searched_is_told(tmp_path, capsys, monkeypatch):
+    new = write_scans(tmp_path / "new", 0, patients=1, classes=("A", "B"))
+    store = write_scans(tmp_path / "store", 10, patients=1, classes=("C",))
+    (new / "linked").symlink_to(store)
+    (new / "A" / "scan.png").symlink_to(store / "C" / "C-10-0.png")
+    (new / ".hidden").mkdir()
+    (new / ".hidden" / "a.png").write_bytes(b"x")
+    names = [file.name for file in images.find([new])]
+    assert names == ["A-0-0.png", "A-0-1.png", "scan.png", "B-1-0.png", "B-1-1.png"]
+    told = f"{new / 'linked'}: a link to a folder, not searched; name it on the command line\n"
+    assert capsys.readouterr().err == told
+    assert len(images.find([new, new / "linked"])) == 7
+    scandir = os.scandir
+
+    def refuse(place):  # root may read what others may not
+        if Path(place).name == "B":
+            raise PermissionError(13, "Permission denied", place)
+        return scandir(place)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(UserError, match=r"new/B: cannot be searched \(Permission denied\); allow reading it"):
+        images.find([new])
+
+
+def test_predictions_of_nothing_leave_those_that_are_there(here, tmp_path, capsys):
+    (tmp_path / "a.png").write_bytes(b"no image")
+    out = tmp_path / "p.csv"
+    out.write_text("earlier")
+    command = ["--method", "full", "--seed", "0", str(tmp_path / "a.png"), "--out", str(out), "--device", "cpu"]
+    assert predict.main(command) == 1
+    told = capsys.readouterr().err.splitlines()
+    assert told[-1] == f"error: none of the 1 files can be read; {out} is left as it was"
+    assert out.read_text() == "earlier" and sorted(tmp_path.iterdir()) == [tmp_path / "a.png", out]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('"fit": "crop"', '"fit": "circle"', "fit: Input should be 'crop', 'pad' or 'stretch', found 'circle'"),
+        ('"batch_size"', '"batches"', r"missing key 'batch_size' \(Images of a step\); unknown key 'batches'"),
+    ],
+)
+def test_networks_of_another_version_are_refused(here, tmp_path, capsys, monkeypatch, old, new, message):
+    for name in ("models", "params.yaml", "scans"):
+        copy = shutil.copytree if Path(name).is_dir() else shutil.copy
+        copy(name, tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    card = Path("models/clinic/full/0/model.json")
+    card.write_text(card.read_text().replace(old, new))
+    command = ["--method", "full", "--seed", "0", "scans/CNV/CNV-0-0.png", "--device", "cpu"]
+    assert predict.main(command) == 1
+    told = capsys.readouterr().err
+    assert (
+        re.search(f"error: {card}: {message}.*; it is of another version: train again", told) and told.count("\n") == 1
+    )
 
 
 def test_damaged_files_are_told_and_the_others_go_on(here, tmp_path, capsys):

@@ -49,44 +49,48 @@ def listing(
     if not root.is_dir():
         found = "a file" if root.exists() else "nothing"
         raise DataError(f"{key}: {root}: expected a folder with one subfolder a class, found {found}; set the key")
-    parts, left_out = [""], defaultdict(list)
-    names = _subfolders(root, left_out)
+    left_out = defaultdict(list)
+    parts = {"": _subfolders(root, left_out)}
+    names = list(parts[""])
     if split and set(names) & set(SPLITS):
         if set(names) != set(SPLITS):
             raise DataError(f"{key}: {root}: found {labelled.some(names)}; expected train, val and test, or classes")
-        parts, by_part = list(SPLITS), {part: _subfolders(root / part, left_out, part) for part in SPLITS}
-        names = by_part["train"]
-        for part, there in by_part.items():
-            if there != names:
+        parts = {part: _subfolders(root / part, left_out, part) for part in SPLITS}
+        names = list(parts["train"])
+        for part, there in parts.items():
+            if list(there) != names:
                 raise DataError(
-                    f"{root / part}: its classes are {labelled.some(there)}, those of train {labelled.some(names)}; "
-                    "give each split a folder for every class"
+                    f"{root / part}: its classes are {labelled.some(list(there))}, those of train "
+                    f"{labelled.some(names)}; give each split a folder for every class"
                 )
     if len(names) < 2:
         raise DataError(f"{key}: {root}: expected at least two class subfolders, found {len(names)}")
     placed = [
         (file, label, part)
-        for part in parts
-        for label, name in enumerate(names)
-        for file in _images(root / part / name, root, follow_links, left_out)
+        for part, folders in parts.items()
+        for label, folder in enumerate(folders.values())
+        for file in _images(folder, root, follow_links, left_out)
     ]
     files, labels, owners = zip(*placed)
-    ids = None if pattern is None else labelled.patients_in(files, pattern, "data.folder.pattern")
-    given = {part: np.flatnonzero(np.array(owners) == part) for part in SPLITS} if parts != [""] else None
+    of = [names[label] for label in labels]
+    ids = None if pattern is None else labelled.patients_in(files, of, pattern, "data.folder.pattern")
+    given = None if "" in parts else {part: np.flatnonzero(np.array(owners) == part) for part in SPLITS}
     relative = [file.relative_to(root).as_posix() for file in files]
     return Listing(root, relative, np.array(labels, np.int64), names, ids, given, left_out)
 
 
-def _subfolders(folder: Path, left_out, prefix: str = "") -> list[str]:
-    names = []
+def _subfolders(folder: Path, left_out, prefix: str = "") -> dict[str, Path]:
+    found: dict[str, Path] = {}
     for entry in sorted(folder.iterdir()):
         if entry.is_dir() and not entry.name.startswith("."):
-            names.append(labelled.plain_name(entry.name, folder))
+            name = labelled.plain_name(entry.name, folder)
+            if found.setdefault(name, entry) != entry:
+                raise DataError(f"{folder}: two folders are called {name}, in two Unicode forms; put them into one")
         elif entry.is_dir() or entry.suffix.lower() in pictures.SUFFIXES:
             left_out["hidden folders" if entry.is_dir() else "images outside of class folders"].append(
                 ascii(f"{prefix}/{entry.name}".lstrip("/"))[1:-1]
             )
-    return names
+    return dict(sorted(found.items()))
 
 
 def _images(folder: Path, root: Path, follow_links: bool, left_out) -> list[Path]:

@@ -1,7 +1,7 @@
 """A CSV file that lists images: image, label, and where known patient and split."""
 
+import csv
 import os
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -41,29 +41,20 @@ def listing(path: Path, follow_links: bool = False, key: str = "data.manifest.pa
         DataError: no such file, no CSV, a column missing, a value missing, an image that is not there, is named twice,
             or lies outside of the folder, an unknown split, or fewer than two classes.
     """
-    import pandas as pd
-
     path = path.expanduser()
     if not path.is_file():
         raise DataError(f"{key}: {path}: no such file; expected a CSV file with columns image,label[,patient,split]")
-    try:
-        with warnings.catch_warnings(action="error", category=pd.errors.ParserWarning):  # a line with too many values
-            table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig", index_col=False)
-    except (ValueError, OSError, Warning) as error:  # ValueError: pandas' parser errors, or no UTF-8
-        raise DataError(f"{path}: not a CSV file in UTF-8 ({error})") from None
-    if missing := [name for name in COLUMNS[:2] if name not in table]:
-        raise DataError(
-            f"{path}: no column {missing[0]!r}, found {', '.join(map(repr, table))}; add it to the first line"
-        )
-    table = table[[name for name in COLUMNS if name in table]].apply(lambda column: column.str.strip())
+    table = _table(path)
     for name in table:
-        if empty := (table[name] == "").to_numpy().nonzero()[0].tolist():
+        if len(empty := table.index[table[name] == ""]):
             if name in COLUMNS[2:] and len(empty) == len(table):
                 table = table.drop(columns=name)
                 continue
             optional = ", or leave the column out" if name in COLUMNS[2:] else ""
-            raise DataError(f"{path}: line {empty[0] + 2} has no {name}; fill it in{optional}")
-    if twice := sorted(set(table["image"][table["image"].map(os.path.normpath).duplicated()])):
+            raise DataError(f"{path}: line {empty[0]} has no {name}; fill it in{optional}")
+    places = table["image"].map(lambda name: os.path.realpath(path.parent / name))
+    first = dict(zip(places[::-1], table.index[::-1]))
+    if twice := [f"{table['image'][n]} (lines {first[places[n]]} and {n})" for n in table.index[places.duplicated()]]:
         raise DataError(f"{path}: names {len(twice)} images more than once: {labelled.some(twice)}; remove the others")
     if not split:
         table = table.drop(columns="split", errors="ignore")
@@ -78,7 +69,8 @@ def listing(path: Path, follow_links: bool = False, key: str = "data.manifest.pa
     if len(classes) < 2:
         raise DataError(f"{path}: expected at least two labels, found {len(classes)}")
     for name in table["image"]:
-        file = path.parent / labelled.plain_name(name, path)
+        file = path.parent / name
+        labelled.plain_name(name, path)
         if file.suffix.lower() not in pictures.SUFFIXES:
             raise DataError(f"{path}: {name}: expected an image, {', '.join(sorted(pictures.SUFFIXES))}")
         if not file.is_file():
@@ -90,3 +82,30 @@ def listing(path: Path, follow_links: bool = False, key: str = "data.manifest.pa
     if "split" in table:
         given = {name: np.flatnonzero((table["split"] == name).to_numpy()) for name in SPLITS}
     return Listing(path.parent, list(table["image"]), labels, classes, patients, given)
+
+
+def _table(path: Path):
+    """The columns that are read, as a data frame of words by line number; labels and patients are `composed`."""
+    import pandas as pd
+
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            reader = csv.reader(file, strict=True)
+            head = next(reader, [])
+            lines = [(reader.line_num, line) for line in reader if any(map(str.strip, line))]
+    except (ValueError, OSError, csv.Error) as error:  # ValueError: no UTF-8
+        raise DataError(f"{path}: not a CSV file in UTF-8 ({error})") from None
+    for name in COLUMNS:
+        if name in COLUMNS[:2] and name not in head or head.count(name) > 1:
+            found = ", ".join(map(repr, head)) or "nothing"
+            raise DataError(f"{path}: expected one column {name!r} in the first line, found {found}; mend that line")
+    for number, line in lines:
+        if len(line) > len(head):
+            raise DataError(
+                f"{path}: line {number} has {len(line)} values, the first line names {len(head)}; put a value that "
+                "holds a comma in quotes, and take away a comma at the end"
+            )
+    read = [name for name in COLUMNS if name in head]
+    rows = [dict.fromkeys(read, "") | dict(zip(head, map(str.strip, line))) for _, line in lines]
+    table = pd.DataFrame(rows, index=[number for number, _ in lines], columns=read, dtype=str)
+    return table.assign(**{name: table[name].map(labelled.composed) for name in read[1:]})
