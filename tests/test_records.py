@@ -175,12 +175,12 @@ def test_a_write_that_breaks_leaves_the_old_file_and_no_other(tmp_path):
     assert json.loads(path.read_text()) == {"a": 1} and list(tmp_path.iterdir()) == [path]
 
 
-def test_links_devices_and_pipes_stay_what_they_are(tmp_path):
-    (tmp_path / "there").mkdir()
-    (tmp_path / "link.json").symlink_to("there/a.json")  # to nothing yet
-    for content in ({"a": 1}, {"a": 2}):
-        records.write_json(tmp_path / "link.json", content)
-        assert (tmp_path / "link.json").is_symlink() and json.loads((tmp_path / "there/a.json").read_text()) == content
+def test_devices_and_pipes_stay_what_they_are_and_a_linked_file_keeps_its_content(tmp_path):
+    (tmp_path / "cached.json").write_text("in DVC's cache")
+    (tmp_path / "link.json").symlink_to("cached.json")
+    records.write_json(tmp_path / "link.json", {"a": 1})
+    assert json.loads((tmp_path / "link.json").read_text()) == {"a": 1}
+    assert (tmp_path / "cached.json").read_text() == "in DVC's cache"
     os.mkfifo(tmp_path / "pipe")
     with subprocess.Popen(["cat", tmp_path / "pipe"], stdout=subprocess.PIPE, text=True) as reader:
         records.write_json(tmp_path / "pipe", {"a": 3})
@@ -188,7 +188,7 @@ def test_links_devices_and_pipes_stay_what_they_are(tmp_path):
     (tmp_path / "null").symlink_to("/dev/null")
     records.write_json(tmp_path / "null", {})
     assert (tmp_path / "pipe").is_fifo() and Path("/dev/null").is_char_device() and (tmp_path / "null").is_symlink()
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["link.json", "null", "pipe", "there"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cached.json", "link.json", "null", "pipe"]
 
 
 def test_json_of_the_wrong_kind_is_refused(tmp_path):

@@ -71,8 +71,8 @@ def write_arrays(path: Path, **arrays) -> None:
 
 
 def write_atomically(path: Path, write) -> None:
-    """Call `write(file)` on a temporary binary file beside `path`, then rename it into place. A link stays, and what it
-    leads to is written; so is, as it stands, what is no regular file (a device, a pipe).
+    """Call `write(file)` on a temporary binary file beside `path`, then rename it into place. What is no regular file (a
+    device, a pipe) is written as it stands. A link to a file is replaced: DVC may have linked it into its cache.
 
     Raises:
         OSError: the folder cannot be made or written, or the disk is full; `path` is then what it was.
@@ -83,8 +83,6 @@ def write_atomically(path: Path, write) -> None:
         with writing(path), open(path, "wb") as file:
             write(file)
         return
-    if path.is_symlink():
-        path = Path(os.path.realpath(path))
     temporary = path.with_name(f".{path.name}.{_HOST}.{os.getpid()}.tmp")
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
