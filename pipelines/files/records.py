@@ -71,8 +71,8 @@ def write_arrays(path: Path, **arrays) -> None:
 
 
 def write_atomically(path: Path, write) -> None:
-    """Call `write(file)` on a temporary binary file beside `path`, then rename it into place. What is no regular file (a
-    device, a pipe) is written as it stands. A link to a file is replaced: DVC may have linked it into its cache.
+    """Call `write(file)` on a temporary binary file beside `path`, then rename it into place. What is no regular file
+    (a device, a pipe) is written as it stands. A link to a file is replaced: DVC may have linked it into its cache.
 
     Raises:
         OSError: the folder cannot be made or written, or the disk is full; `path` is then what it was.
