@@ -107,7 +107,7 @@ def test_ctrl_c_leaves_no_process_and_keeps_checkpoints(project):
 
 def test_two_launchers_on_one_profile_end_the_second_with_the_firsts_process(project):
     assert project["other"].returncode == 1
-    assert f"another launcher, process {project['pid']} on" in project["other"].stderr
+    assert f"launch.lock: process {project['pid']} on" in project["other"].stderr
     assert len(project["other"].stderr.splitlines()) == 1
 
 

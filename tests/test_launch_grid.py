@@ -16,7 +16,8 @@ from pipelines.data import sources
 from pipelines.data.prepared import read_manifest
 from pipelines.files import records
 from pipelines.files.errors import UserError
-from pipelines.launching import launcher, processes
+from pipelines.files.locks import locked
+from pipelines.launching import processes
 from pipelines.launching.grid import Grid, Wave
 from pipelines.profile import Params, ParamsError
 from pipelines.runs.code import ROOT
@@ -130,20 +131,17 @@ def test_a_method_that_cannot_be_set_up_fails_alone_and_before_anything_runs(pro
     assert names(made.queue()) == ["good tuning"]
 
 
-def test_a_profile_locked_by_a_process_that_died_is_free(workdir):
+def test_what_is_locked_by_a_process_that_died_is_free(workdir):
     path = workdir / "checkpoints/tiny/launch.lock"
     script = (
-        "import os, signal, sys; from pathlib import Path; from pipelines.launching import launcher\n"
-        f"with launcher._locked(Path({str(path)!r})): os.kill(os.getpid(), signal.SIGKILL)"
+        "import os, signal, sys; from pathlib import Path; from pipelines.files.locks import locked\n"
+        f"with locked(Path({str(path)!r})): os.kill(os.getpid(), signal.SIGKILL)"
     )
     died = subprocess.run([sys.executable, "-c", script], env={**environment(), "PYTHONPATH": str(ROOT)})
     assert died.returncode == -signal.SIGKILL and path.read_text().startswith("process ")
-    with launcher._locked(path):
+    with locked(path):
         assert path.read_text().startswith(f"process {os.getpid()} on ")
-        with (
-            pytest.raises(UserError, match=f"another launcher, process {os.getpid()} on"),
-            launcher._locked(path),
-        ):
+        with pytest.raises(UserError, match=f"launch.lock: process {os.getpid()} on .* is at work"), locked(path):
             pass
 
 

@@ -2,17 +2,14 @@
 
 import argparse
 import contextlib
-import fcntl
 import math
-import os
 import signal
-import socket
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-from pipelines.files.errors import UserError
+from pipelines.files.locks import locked
 from pipelines.launching.grid import Grid, Wave
 from pipelines.launching.progress import Progress, clock
 
@@ -37,7 +34,7 @@ def launch(
     """
     with contextlib.ExitStack() as stack:
         for profile in sorted({wave.params.profile for wave in waves}):
-            stack.enter_context(_locked(Path("checkpoints") / profile / "launch.lock"))
+            stack.enter_context(locked(Path("checkpoints") / profile / "launch.lock"))
         stops = stack.enter_context(_stop_requests())
         grid = Grid(waves)
         if waiting := grid.in_state("waiting"):
@@ -120,29 +117,6 @@ def _stop_requests():
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-@contextlib.contextmanager
-def _locked(path: Path):
-    """Hold the profile's lock; the system drops it with the process, so one that died never blocks.
-
-    Raises:
-        UserError: another launcher holds it.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            raise UserError(
-                f"{path}: another launcher, {file.read().strip()}, is at work on this profile; "
-                "wait until it ends, or stop it with Ctrl-C there"
-            ) from None
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-        file.flush()
-        yield
 
 
 def positive(kind):
