@@ -26,10 +26,8 @@ def tune_method(params: Params, method: str, device: str | None = None) -> dict:
     lock = Path("checkpoints", params.profile, method, "tune.lock")
     with nullcontext() if is_chosen(params, method) else locked(lock):
         if not params.tuned(method):
-            record = dict.fromkeys(["fingerprint", "method", "seeds", "epochs", "chosen"]) | {
-                "method": method,
-                "trials": [],
-            }
+            none = dict.fromkeys(["seeds", "epochs", "chosen"])
+            record = {"fingerprint": None, "method": method, **none, "trials": []}
             print(f"{method}: learning rate {settings['train']['lr']:g}, as the profile states")
         elif is_chosen(params, method):  # by now
             print(f"{method}: tuned, kept")
