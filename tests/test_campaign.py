@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tarfile
 from pathlib import Path
+from textwrap import indent
 
 import pytest
 import yaml
@@ -13,7 +14,9 @@ import yaml
 from pipelines import campaign as command
 from pipelines import launch, prepare
 from pipelines.files.errors import UserError
+from pipelines.files.locks import locked
 from pipelines.launching import campaign, launcher
+from pipelines.launching.grid import Wave
 from pipelines.profile import Params, ParamsError
 from pipelines.runs.code import ROOT
 from tests.conftest import tiny_params
@@ -73,7 +76,8 @@ def test_a_campaign_trains_its_waves_in_order_and_packs_what_it_makes(plan, work
     assert launch.main(["--dry-run"]) == 0
 
 
-def test_the_archive_has_what_is_new_of_all_profiles_and_is_written_when_something_is(workdir, monkeypatch):
+@pytest.mark.parametrize("absolute", [False, True])
+def test_the_archive_has_what_is_new_of_all_profiles_and_is_written_when_something_is(workdir, monkeypatch, absolute):
     monkeypatch.setattr(campaign, "EVERY_S", 0)
     files = [Path("results/first/runs/a/0/record.json"), Path("results/second/runs/b/0/record.json")]
     early, log = Path("results/first/runs/a/1/record.json"), Path("checkpoints/first/a/0.log")
@@ -81,8 +85,9 @@ def test_the_archive_has_what_is_new_of_all_profiles_and_is_written_when_somethi
         path.parent.mkdir(parents=True)
     early.write_text("there before")
     archive, written = Path("results/back.tar.gz"), []  # among what is packed, and left out of itself
+    archive = archive.absolute() if absolute else archive
 
-    def launch(waves, make_pool, minutes, tick):
+    def launch(waves, make_pool, minutes, tick, first):
         for path in (log, *([] if files[0].exists() else files[:1]), *([files[1]] if files[0].exists() else [])):
             path.write_text(path.name)
             os.utime(path, (0, 0))  # the clock was put back meanwhile
@@ -126,13 +131,61 @@ def test_nothing_is_trained_where_a_check_fails(plan, workdir):
     Path("test_wrong.py").write_text("def test_wrong():\n    assert False\n")
     waves = campaign.read_plan(Path("plan.yaml"))
     with pytest.raises(UserError, match="test_wrong.py failed: nothing is trained"):
-        campaign.run(waves, pytest.fail, Path("back.tar.gz"), checks=Path("test_wrong.py"))
-    assert not Path("results/tiny/runs").exists() and not Path("back.tar.gz").exists()
+        campaign.run(waves, lambda grid: None, Path("back.tar.gz"), checks=Path("test_wrong.py"))
+    assert not Path("results/tiny/runs").exists() and contents(unpacked("back.tar.gz", workdir / "there")) == {}
 
 
-def test_a_command_that_takes_too_long_is_interrupted(workdir):
-    Path("slow.py").write_text("import time\ntime.sleep(100)\n")
-    assert campaign._call(["slow"], 0.5) == -signal.SIGINT
+def test_what_is_wrong_is_told_before_the_checks(plan, workdir):
+    Path("test_told.py").write_text("def test_told():\n    open('told', 'w')\n")
+    Path("file").touch()
+    tiny, _ = plan
+    good, checks = campaign.read_plan(Path("plan.yaml")), Path("test_told.py")
+    with pytest.raises(ParamsError, match="seed 7 is not one of"):
+        campaign.run([*good, Wave("params.yaml", tiny, seeds=[7])], pytest.fail, Path("back.tar"), checks=checks)
+    with pytest.raises(OSError, match="file"):
+        campaign.run(good, pytest.fail, Path("file/back.tar"), checks=checks)
+    with (
+        locked(Path("checkpoints/phantom/launch.lock")),
+        pytest.raises(UserError, match="phantom/launch.lock: process"),
+    ):
+        campaign.run(good, pytest.fail, Path("back.tar"), checks=checks)
+    assert not Path("told").exists()
+
+
+DEAF = """
+import signal, subprocess, sys, time
+deaf = "import signal, time; signal.signal(signal.SIGINT, signal.SIG_IGN); open('up', 'w'); time.sleep(100)"
+subprocess.Popen([sys.executable, "-c", deaf])
+"""
+
+
+@pytest.mark.parametrize("ending", ["time.sleep(100)", "signal.signal(signal.SIGINT, signal.SIG_IGN); time.sleep(100)"])
+def test_a_command_that_takes_too_long_is_interrupted_and_leaves_no_process(workdir, monkeypatch, ending):
+    monkeypatch.setattr(campaign, "GRACE_S", 1)
+    Path("slow.py").write_text(f"{DEAF}{ending}\n")
+    assert campaign._call(["slow"], 3) == -(signal.SIGKILL if "SIG_IGN" in ending else signal.SIGINT)
+    wait_for(lambda: processes_in(workdir) == [" ".join(Path("/proc/self/cmdline").read_text().split("\0"))])
+
+
+def test_a_signal_during_the_checks_leaves_an_archive_and_no_process(plan, workdir):
+    Path("test_slow.py").write_text(f"def test_slow():\n{indent(DEAF, '    ')}    time.sleep(100)\n")
+    script = (
+        "import sys; from pathlib import Path; from pipelines import _cli; from pipelines.launching import campaign\n"
+        "waves, checks = campaign.read_plan(Path('plan.yaml')), Path('test_slow.py')\n"
+        "run = lambda argv: campaign.run(waves, lambda grid: None, Path('back.tar.gz'), checks=checks)\n"
+        "sys.exit(_cli.command(run)())"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", script], env={**environment(), "PYTHONPATH": str(ROOT)}, stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        wait_for(lambda: Path("up").exists() or process.poll() is not None)
+        Path("results/new").write_text("made meanwhile")
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate()
+    assert (process.returncode, err.splitlines()[-1:]) == (130, ["interrupted; run the same command again to go on"])
+    assert Path("results/new") in contents(unpacked("back.tar.gz", workdir / "there"))
+    wait_for(lambda: processes_in(workdir) == [" ".join(Path("/proc/self/cmdline").read_text().split("\0"))])
 
 
 @pytest.mark.parametrize(

@@ -234,3 +234,14 @@ def test_what_ray_cannot_carry_is_refused_with_the_way_round_it(profile, monkeyp
     monkeypatch.setattr(cluster, "LARGEST", 1000)
     with pytest.raises(ParamsError, match="a folder that all nodes see, and name it with --shared"):
         cluster.Cluster(grid, SimpleNamespace(shared=None, ray="auto"))
+
+
+@pytest.mark.parametrize("per_gpu", [1, 5, 10, 11, 13])
+def test_each_gpu_takes_as_many_runs_as_asked_for(profile, monkeypatch, per_gpu):
+    monkeypatch.setattr(cluster, "_connect", lambda address, folder: None)
+    monkeypatch.setattr(
+        cluster, "_nodes", lambda: [{"CPU": 3.0 * per_gpu, "GPU": 1.0}, {"CPU": 6.0 * per_gpu, "GPU": 2.0}]
+    )
+    args = SimpleNamespace(shared="/data", ray="auto", per_gpu=per_gpu, threads=None, memory=None, jobs=None)
+    made = cluster.Cluster(Grid([Wave("params.yaml", profile())]), args)
+    assert (made.slots, made.threads) == (3 * per_gpu, 3)

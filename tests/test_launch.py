@@ -107,7 +107,7 @@ def test_ctrl_c_leaves_no_process_and_keeps_checkpoints(project):
 
 def test_two_launchers_on_one_profile_end_the_second_with_the_firsts_process(project):
     assert project["other"].returncode == 1
-    assert f"another launcher, process {project['pid']} on" in project["other"].stderr
+    assert f"launch.lock: process {project['pid']} on" in project["other"].stderr
     assert len(project["other"].stderr.splitlines()) == 1
 
 
@@ -123,6 +123,8 @@ def test_the_next_launch_completes_the_grid_but_for_the_runs_that_fail(project):
         )
     assert "seed 0: training loss is nan" in (project["folder"] / "checkpoints/tiny/wild/0.log").read_text()
     assert "\x1b" not in done.stdout
+    record = (project["folder"] / "results/tiny/runs/full/1/record.json").read_text()
+    assert '"command": "python -m pipelines.train --method full --seed 1"' in record  # what repeats the run
 
 
 def test_parallel_and_interrupted_runs_equal_serial_ones(project, workdir):

@@ -16,6 +16,7 @@ from pipelines.data import sources
 from pipelines.data.prepared import read_manifest
 from pipelines.files import records
 from pipelines.files.errors import UserError
+from pipelines.files.locks import locked
 from pipelines.launching import launcher, processes
 from pipelines.launching.grid import Grid, Wave
 from pipelines.profile import Params, ParamsError
@@ -130,20 +131,32 @@ def test_a_method_that_cannot_be_set_up_fails_alone_and_before_anything_runs(pro
     assert names(made.queue()) == ["good tuning"]
 
 
-def test_a_profile_locked_by_a_process_that_died_is_free(workdir):
+def test_nohup_keeps_a_launcher_through_a_hang_up_and_other_signals_stop_it():
+    stops, before = [], signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with launcher.on_stop(lambda number, frame: stops.append(number)):
+            signal.raise_signal(signal.SIGHUP)
+            signal.raise_signal(signal.SIGTERM)
+        assert stops == [signal.SIGTERM]
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        with launcher.on_stop(lambda number, frame: stops.append(number)):
+            signal.raise_signal(signal.SIGHUP)
+        assert stops == [signal.SIGTERM, signal.SIGHUP]
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_what_is_locked_by_a_process_that_died_is_free(workdir):
     path = workdir / "checkpoints/tiny/launch.lock"
     script = (
-        "import os, signal, sys; from pathlib import Path; from pipelines.launching import launcher\n"
-        f"with launcher._locked(Path({str(path)!r})): os.kill(os.getpid(), signal.SIGKILL)"
+        "import os, signal, sys; from pathlib import Path; from pipelines.files.locks import locked\n"
+        f"with locked(Path({str(path)!r})): os.kill(os.getpid(), signal.SIGKILL)"
     )
     died = subprocess.run([sys.executable, "-c", script], env={**environment(), "PYTHONPATH": str(ROOT)})
     assert died.returncode == -signal.SIGKILL and path.read_text().startswith("process ")
-    with launcher._locked(path):
+    with locked(path):
         assert path.read_text().startswith(f"process {os.getpid()} on ")
-        with (
-            pytest.raises(UserError, match=f"another launcher, process {os.getpid()} on"),
-            launcher._locked(path),
-        ):
+        with pytest.raises(UserError, match=f"launch.lock: process {os.getpid()} on .* is at work"), locked(path):
             pass
 
 
@@ -272,3 +285,16 @@ def test_a_stopped_run_has_not_failed_and_one_that_was_done_is_done(profile):
     for task in made.tasks:
         made.settle(task, "KeyboardInterrupt", stopped=True)
     assert [task.state for task in made.tasks] == ["done", "stopped"]
+
+
+def test_a_run_stopped_after_its_stale_record_went_is_stopped_and_one_that_died_then_failed(profile):
+    params = profile(**untuned("a"))
+    for task in grid_of(params).tasks:
+        finish(params, task, fingerprint="old")
+    made = grid_of(params)
+    for task in made.tasks:
+        made.start(task)
+        task.record_file.unlink()
+    made.settle(made.tasks[0], "KeyboardInterrupt", stopped=True)
+    made.settle(made.tasks[1], "killed by SIGKILL")
+    assert [(task.state, task.why) for task in made.tasks] == [("stopped", ""), ("failed", "killed by SIGKILL")]

@@ -102,6 +102,10 @@ def test_a_task_starts_only_where_its_memory_and_what_the_others_will_still_take
     assert made.has_room(other)
     made = pool(monkeypatch, free=0, memory_gib=2)
     assert made.has_room(first)  # one alone is tried
+    for memory, room in ((None, True), (2, False)):  # beside a GPU's, the memory of the host counts where it is asked
+        made = pool(monkeypatch, free=0, gpus=["0", "1"], memory_gib=memory)
+        made.start(first)
+        assert made.has_room(other) == room
 
 
 def test_memory_within_a_control_group(tmp_path):
@@ -186,6 +190,16 @@ def test_a_worker_does_task_after_task_and_its_death_costs_one(profile, monkeypa
     made.workers[0].process.wait()
     assert run(made, tasks["say"]).isdigit()
     assert made.stop(lambda: False) == [] and not [c for c in processes_in(Path.cwd()) if "work.py" in c]
+
+
+def test_a_task_stopped_before_its_worker_took_it_is_one_that_printed_nothing(profile, monkeypatch, working):
+    made = pool(monkeypatch, jobs=1)
+    first, second = grid_of(profile(**untuned("say"), seeds=[0, 1])).tasks
+    run(made, first)
+    os.kill(made.workers[0].process.pid, signal.SIGSTOP)
+    made.start(second)
+    ((task, why),) = made.stop(lambda: True)
+    assert task is second and why.endswith("it printed nothing")
 
 
 def test_a_worker_that_ignores_the_interrupt_is_killed_and_dies_with_its_parent(profile, monkeypatch, working, workdir):

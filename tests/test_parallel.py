@@ -134,6 +134,7 @@ def test_two_processes_give_one_processs_metrics(prepared, workdir):
 def test_only_the_first_process_writes(prepared, workdir, monkeypatch):
     before = sorted(workdir.rglob("*"))
     monkeypatch.setattr(parallel, "rank", lambda: 1)
+    monkeypatch.setenv("RANK", "1")  # as torchrun does
     fit, trained, seen = loop.fit, [], []
 
     def fit_and_look(*args, **options):

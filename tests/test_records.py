@@ -117,6 +117,22 @@ def test_code_counts_for_the_families_whose_numbers_it_decides(copied, monkeypat
     assert {family for family in (*BACKBONES, "vim") if after[family] != before[family]} == changed
 
 
+def test_code_that_changes_while_a_process_works_makes_no_other_run_but_an_error(copied, monkeypatch):
+    """The process may have loaded it before, and would train with that."""
+    monkeypatch.setattr(code, "ROOT", copied)
+    before, path = fingerprint(SETTINGS, 0, DATA), copied / "baselines" / "__init__.py"
+    text = path.read_text()
+    (copied / "baselines" / "head_only.py").write_text("def adapt(model):\n    return None\n")
+    path.write_text(f"{text}# a comment\n")
+    assert fingerprint(SETTINGS, 0, DATA) == before
+    path.write_text(f"{text}CHANGED = True\n")
+    for family in (SETTINGS["family"], "bitfit"):  # a family not asked for yet stands on the same file
+        with pytest.raises(UserError, match=f"{path}: changed while this process was at work.*; run again"):
+            fingerprint({**SETTINGS, "family": family}, 0, DATA)
+    path.write_text(text)
+    assert fingerprint(SETTINGS, 0, DATA) == before
+
+
 def a_record(**changes):
     scores = {"acc": 0.5, "balanced_acc": 0.5, "auc": 0.6, "loss": 1.0}
     return {

@@ -1,12 +1,16 @@
 import json
+import os
 import re
+from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
 
-from pipelines import cost, evaluate, prepare, train
+from pipelines import cost, evaluate, prepare, train, tune
 from pipelines.files import records
+from pipelines.files.locks import locked
 from pipelines.profile import Params, ParamsError
 from pipelines.training import counting, runner, saved, tuning
 from tests.conftest import tiny_params
@@ -50,6 +54,27 @@ def test_a_run_leaves_its_record_curves_and_predictions(prepared, workdir, capsy
     )
     assert not list((workdir / "checkpoints").rglob("*.pt"))
     assert "colora-blocks2-5 seed 0: accuracy" in capsys.readouterr().out
+
+
+def test_a_run_that_another_process_trains_is_left_to_it(prepared, workdir, monkeypatch, capsys):
+    params = profile(workdir, method={"full": {"family": "full"}}, seeds=[0], tune={"lrs": [1e-3, 3e-3], "epochs": 1})
+    for command, name in ((tune, "tune"), (train, "0")):
+        path = Path(f"checkpoints/tiny/full/{name}.lock")
+        with locked(path):
+            assert command.main(["--method", "full"]) == 1
+        assert f"{path}: process {os.getpid()} on" in capsys.readouterr().err
+        assert command.main(["--method", "full"]) == 0
+    done = params.run_dir("full", 0).rename("done")
+    capsys.readouterr()
+
+    @contextmanager
+    def late(path):  # the other process ends between the look at its record and the lock
+        done.rename(params.run_dir("full", 0))
+        yield
+
+    monkeypatch.setattr(runner, "locked", late)
+    monkeypatch.setattr(runner, "train_run", None)
+    assert train.main(["--method", "full"]) == 0 and capsys.readouterr().out == "full seed 0: complete, kept\n"
 
 
 def test_the_same_seed_gives_an_identical_record(prepared, workdir):

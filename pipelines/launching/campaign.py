@@ -1,6 +1,7 @@
 """A campaign: checks, costs, then waves of runs in the order of their value, with results packed as they come."""
 
 import importlib.util
+import os
 import signal
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from pipelines.files.errors import UserError
 from pipelines.launching import launcher
 from pipelines.launching.grid import Wave
 from pipelines.launching.packing import check_name, write_tar
-from pipelines.launching.processes import cores
+from pipelines.launching.processes import GRACE_S, cores
 from pipelines.profile import ParamsError, Section, load
 from pipelines.profile.base import explain
 from pipelines.runs.code import ROOT
@@ -72,6 +73,7 @@ def run(
 
     Raises:
         UserError: no name for an archive, a check failed, or as `launcher.launch`.
+        OSError: the archive cannot be written.
     """
     check_name(archive)
     start, profiles = time.monotonic(), {wave.params.profile: wave for wave in waves}
@@ -84,16 +86,18 @@ def run(
             pack()
             next_time = time.monotonic() + EVERY_S
 
-    try:
-        if checks and _call(_pytest(checks), minutes and 60 * minutes):
-            raise UserError(f"{checks.name} failed: nothing is trained; see above what does not hold here")
-        if costs:
-            for wave in profiles.values():
+    def first() -> None:
+        with launcher.on_stop(signal.default_int_handler):
+            if checks and _call(_pytest(checks), minutes and 60 * minutes):
+                raise UserError(f"{checks.name} failed: nothing is trained; see above what does not hold here")
+            for wave in profiles.values() if costs else ():
                 left = minutes and 60 * minutes / 2 - (time.monotonic() - start)
                 _call(["pipelines.cost", "--profile-file", wave.profile_file], left)
                 tick(now=True)
-        left = minutes and max(minutes - (time.monotonic() - start) / 60, 1e-3)
-        return launcher.launch(waves, make_pool, minutes=left, tick=tick)
+
+    tick(now=True)
+    try:
+        return launcher.launch(waves, make_pool, minutes=minutes, tick=tick, first=first)
     finally:
         tick(now=True)
 
@@ -105,13 +109,19 @@ def _pytest(checks: Path) -> list[str]:
 
 
 def _call(command: list[str], seconds: float | None) -> int:
-    """Run a module to its end, or interrupt it after so long; returns its exit status."""
-    with subprocess.Popen([sys.executable, "-m", *command], preexec_fn=_heed_interrupts) as process:
+    """Run a module to its end, or for so long; returns its exit status. What it started ends with it."""
+    command = [sys.executable, "-m", *command]
+    with subprocess.Popen(command, preexec_fn=_heed_interrupts, start_new_session=True) as process:
         try:
-            return process.wait(seconds and max(seconds, 0))
+            process.wait(seconds and max(seconds, 0))
         except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGINT)
-            return process.wait()
+            os.killpg(process.pid, signal.SIGINT)
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(GRACE_S)
+        finally:  # nothing of it stays on a GPU
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+    return process.returncode
 
 
 def _heed_interrupts() -> None:
@@ -123,12 +133,13 @@ def _packing(archive: Path) -> Callable[[], None]:
     """What writes the archive where anything is new: all results and logs that differ from what was there before the
     first campaign in this folder, which checkpoints/campaign.json remembers.
     """
+    own = archive.resolve()
 
     def files() -> dict[str, list[int]]:
         found = (*Path("results").rglob("[!.]*"), *Path("checkpoints").rglob("*.log"))
-        return {str(path): _stamp(path) for path in found if path.is_file() and path != archive}
+        return {str(path): _stamp(path) for path in found if path.is_file() and path.resolve() != own}
 
-    memory, packed = Path("checkpoints", "campaign.json"), {}
+    memory, packed = Path("checkpoints", "campaign.json"), None
     if not memory.exists():
         records.write_json(memory, files())
     before = records.read_json(memory, "delete it")

@@ -53,7 +53,7 @@ def work(method: str, seed: int | None, chosen: bytes | None, shared: str | None
     log = io.StringIO()
     with redirect_stdout(log), redirect_stderr(log):
         try:
-            worker.do({"profile_file": "params.yaml", "method": method, "seed": seed})
+            worker.do({"profile_file": "params.yaml", "method": method, "seed": seed, "command": task.command()})
         except Exception:  # told in the log, whose last line becomes what the launcher says of the task
             traceback.print_exc()
     files = {path.as_posix(): path.read_bytes() for path in _files(task)}
@@ -103,7 +103,7 @@ class Cluster:
         nodes = [node for node in _nodes() if node.get("GPU")] or _nodes()
         self.gpu = 1 / args.per_gpu if any(node.get("GPU") for node in nodes) else 0  # of one, for each run
         self.threads = args.threads or min(
-            max(1, int(node.get("CPU", 1) * self.gpu // node["GPU"])) if self.gpu else 1 for node in nodes
+            max(1, int(node.get("CPU", 1) // (node["GPU"] * args.per_gpu))) if self.gpu else 1 for node in nodes
         )
         self.running: dict = {}  # reference -> task
         self._losses: Counter = Counter()
@@ -147,7 +147,7 @@ class Cluster:
         room = 0
         for node in _nodes():
             cpus = node.get("CPU", 0) // self.threads
-            room += int(min(cpus, node.get("GPU", 0) // self.gpu) if self.gpu else cpus)
+            room += int(min(cpus, node.get("GPU", 0) * self.args.per_gpu) if self.gpu else cpus)
         return min(room, self.args.jobs or room)
 
     def has_room(self, task: Task) -> bool:

@@ -235,6 +235,8 @@ def _fresh_failure(task: Task) -> str | None:
     if task.seed is None or task.written() == task.found:
         return None
     record = read_record(task.record_file.parent)
+    if record is None:  # a stale one went, and the new one is not there yet
+        return None
     if record.status == "complete":
         return "its settings, data or code changed while it was trained; launch again"
     return record.failure

@@ -2,17 +2,14 @@
 
 import argparse
 import contextlib
-import fcntl
 import math
-import os
 import signal
-import socket
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-from pipelines.files.errors import UserError
+from pipelines.files.locks import locked
 from pipelines.launching.grid import Grid, Wave
 from pipelines.launching.progress import Progress, clock
 
@@ -23,6 +20,7 @@ def launch(
     *,
     minutes: float | None = None,
     tick: Callable[[], None] = lambda: None,
+    first: Callable[[], None] = lambda: None,
 ) -> int:
     """Do what is left of some waves; returns 0 if all of it is complete, 1 if not, 128 + a signal's number if stopped.
 
@@ -30,15 +28,17 @@ def launch(
         make_pool: called with the grid; gives a `processes.Workers` or a `cluster.Cluster`.
         minutes: stop after so long, as Ctrl-C would.
         tick: called several times a second, and at the end.
+        first: called once it is known that all can be done, before any of it is.
 
     Raises:
-        UserError: another launcher is at work on one of the profiles, or the pool cannot be used.
+        UserError: another launcher is at work on one of the profiles, `first` raised it, or the pool cannot be used.
         ParamsError, FileNotFoundError: as `Grid`; or a method with a run to train cannot be built.
     """
+    end, stops = time.monotonic() + 60 * (minutes or math.inf), []
     with contextlib.ExitStack() as stack:
         for profile in sorted({wave.params.profile for wave in waves}):
-            stack.enter_context(_locked(Path("checkpoints") / profile / "launch.lock"))
-        stops = stack.enter_context(_stop_requests())
+            stack.enter_context(locked(Path("checkpoints") / profile / "launch.lock"))
+        stack.enter_context(on_stop(lambda number, frame: stops.append(number)))
         grid = Grid(waves)
         if waiting := grid.in_state("waiting"):
             from pipelines.training import checking  # torch, where something is left to do
@@ -46,7 +46,11 @@ def launch(
             own = {task.name for task in waiting}
             for profile, params in grid.profiles.items():
                 checking.check(params, [method for method in params.method if (profile, method) in own])
-            _run(grid, make_pool(grid), time.monotonic() + 60 * (minutes or math.inf), stops, tick)
+            pool = make_pool(grid)
+        if not stops:
+            first()
+        if waiting:
+            _run(grid, pool, end, stops, tick)
         tick()
         return _close(grid, stops)
 
@@ -110,39 +114,17 @@ def _close(grid: Grid, stops: list[int]) -> int:
 
 
 @contextlib.contextmanager
-def _stop_requests():
-    """A list that SIGINT, SIGTERM and SIGHUP append their numbers to, instead of ending this process anywhere."""
-    stops = []
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = {number: signal.signal(number, lambda received, frame: stops.append(received)) for number in numbers}
+def on_stop(handler: Callable):
+    """SIGINT, SIGTERM and SIGHUP call a handler, instead of ending this process anywhere; `nohup` stays one."""
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)
+    before = {number: signal.signal(number, handler) for number in numbers}
     try:
-        yield stops
+        yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-@contextlib.contextmanager
-def _locked(path: Path):
-    """Hold the profile's lock; the system drops it with the process, so one that died never blocks.
-
-    Raises:
-        UserError: another launcher holds it.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            raise UserError(
-                f"{path}: another launcher, {file.read().strip()}, is at work on this profile; "
-                "wait until it ends, or stop it with Ctrl-C there"
-            ) from None
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-        file.flush()
-        yield
 
 
 def positive(kind):
@@ -172,7 +154,8 @@ def add_pool_options(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--memory", type=positive(float), metavar="GIB",
-        help="memory to be free for each run to start; default: what its method's earlier ones took, at first 2",
+        help="memory of the host to be free for each run to start; default: what its method's earlier ones took, at "
+        "first 2; on GPUs none",
     )  # fmt: skip
     parser.add_argument(
         "--minutes", type=positive(float), help="stop after this long, as Ctrl-C would; a later launch goes on"

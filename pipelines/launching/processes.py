@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from multiprocessing import Pipe, connection
 from pathlib import Path
 
@@ -67,7 +68,6 @@ class Worker:
             environment["CUDA_VISIBLE_DEVICES"] = gpu
         self.connection, theirs = Pipe()
         command = [sys.executable, "-m", "pipelines.launching.worker", str(theirs.fileno()), str(os.getpid())]
-        log.parent.mkdir(parents=True, exist_ok=True)
         with open(log, "wb") as output, theirs:
             # A session of its own: Ctrl-C in a terminal reaches the launcher alone, which then decides.
             self.process = subprocess.Popen(
@@ -77,12 +77,9 @@ class Worker:
 
     def start(self, task: Task) -> None:
         self.task = task
-        task.log.parent.mkdir(parents=True, exist_ok=True)
         message = {"profile_file": task.wave.profile_file, "method": task.method, "seed": task.seed}
-        try:
-            self.connection.send({**message, "log": str(task.log.absolute())})
-        except BrokenPipeError:  # it died meanwhile, which `collect` finds out
-            task.log.write_text("")
+        with suppress(BrokenPipeError):  # it died meanwhile, which `collect` finds out
+            self.connection.send({**message, "command": task.command(), "log": str(task.log.absolute())})
 
     def collect(self) -> tuple[str, int]:
         """The last word of a task that has ended, and the most memory it took; the process may have ended too."""
@@ -177,7 +174,7 @@ class Workers:
         busy = self.busy
         if len(busy) == self.slots:
             return False
-        if not busy or self.gpus:
+        if not busy or (self.gpus and not self._set):
             return True
         to_come = sum(max(0, self.estimate(worker.task) - worker.resident()) for worker in busy)
         idle = self.workers[self._free()]
@@ -188,6 +185,8 @@ class Workers:
 
     def start(self, task: Task) -> None:
         place = self._free()
+        task.log.parent.mkdir(parents=True, exist_ok=True)
+        task.log.write_text("")  # it will be read, though the worker may end before it has the task
         if not self.workers[place] or not self.workers[place].alive:
             self.workers[place] = Worker(task.log, threads=self.threads, gpu=self._places[place])
         self.workers[place].start(task)

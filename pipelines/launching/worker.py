@@ -39,6 +39,7 @@ def do(task: dict) -> None:
     from pipelines.profile import load
     from pipelines.training import runner, tuning
 
+    sys.argv = task["command"].split(" ")  # for the record
     try:
         params = load(task["profile_file"])
         if task["seed"] is None:

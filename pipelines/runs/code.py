@@ -10,6 +10,7 @@ import functools
 from pathlib import Path
 
 from baselines import families
+from pipelines.files.errors import UserError
 from pipelines.files.hashing import code_hash
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -21,6 +22,7 @@ SHARED = (
     *(f"pipelines/training/{name}.py" for name in ("loaders", "loop", "parallel", "step")),
 )
 PROBE = tuple(f"pipelines/training/{name}.py" for name in ("probe", "corruptions", "gradcam"))
+_first: dict[Path, str] = {}  # what files did when this process first asked
 
 
 def code_files(family: str) -> list[Path]:
@@ -40,6 +42,18 @@ def code_files(family: str) -> list[Path]:
 def probe_files() -> list[Path]:
     """The source files that decide what a probed run has beside its test."""
     return [ROOT / name for name in PROBE]
+
+
+def running_hash(files: list[Path]) -> str:
+    """`code_hash` of what this process runs: a module stays as it was loaded, whatever becomes of its file.
+
+    Raises:
+        UserError: a file does something else than when this process first asked.
+    """
+    for path in files:
+        if _first.setdefault(path, found := code_hash([path])) != found:
+            raise UserError(f"{path}: changed while this process was at work with what it did before; run again")
+    return code_hash(files)
 
 
 def hashes() -> dict:

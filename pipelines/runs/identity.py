@@ -6,9 +6,9 @@ import time
 from pathlib import Path
 
 from pipelines.files.errors import UserError
-from pipelines.files.hashing import code_hash, sha256_json
+from pipelines.files.hashing import sha256_json
 from pipelines.files.records import sha256_file
-from pipelines.runs.code import code_files
+from pipelines.runs.code import code_files, running_hash
 
 SETTLED_NS = 2_000_000_000  # after which the times of two changes differ on every file system
 
@@ -23,7 +23,7 @@ def fingerprint(settings: dict, seed: int, data: dict, *more_code: Path) -> str:
         more_code: source files that count beside those of the method's family.
 
     Raises:
-        UserError: `settings["weights"]` names a file that is not there.
+        UserError: `settings["weights"]` names a file that is not there, or the code changed under this process.
     """
     settings = described(settings)
     # By content, not by name: the same weights in another place give the same run.
@@ -31,7 +31,7 @@ def fingerprint(settings: dict, seed: int, data: dict, *more_code: Path) -> str:
         del settings["weights"]
     # What is kept on disk changes no number.
     settings["train"] = {key: value for key, value in settings.get("train", {}).items() if key != "keep"}
-    code = code_hash([*code_files(settings["family"]), *more_code])
+    code = running_hash([*code_files(settings["family"]), *more_code])
     return sha256_json({"settings": settings, "seed": seed, "data": data, "code": code})
 
 

@@ -1,5 +1,6 @@
 """One run, from its settings to its record; and the runs of a method, of which finished ones are kept."""
 
+import os
 import shutil
 import statistics
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 from pipelines.data import prepared
 from pipelines.files import records
 from pipelines.files.errors import UserError
+from pipelines.files.locks import locked
 from pipelines.profile import Params, ParamsError, Train, train_split
 from pipelines.runs import identity as identities
 from pipelines.runs import record as run_record
@@ -35,10 +37,13 @@ def run_method(params: Params, method: str, seeds: list[int] | None = None, devi
     params.model_dir(method, own[0]).parent.mkdir(parents=True, exist_ok=True)
     for seed in own if seeds is None else seeds:
         fingerprint = identity(params, method, settings, seed)
-        if is_complete(params, method, seed, fingerprint):
-            print(f"{method} seed {seed}: complete, kept")
-            continue
-        record = train_run(params, method, seed, settings, fingerprint, device)
+        # Of torchrun's processes, the one that writes holds the lock.
+        free = is_complete(params, method, seed, fingerprint) or os.environ.get("RANK", "0") != "0"
+        with nullcontext() if free else locked(Path("checkpoints", params.profile, method, f"{seed}.lock")):
+            if is_complete(params, method, seed, fingerprint):  # by now
+                print(f"{method} seed {seed}: complete, kept")
+                continue
+            record = train_run(params, method, seed, settings, fingerprint, device)
         if record.status == "complete":
             test = record.metrics.test
             print(

@@ -6,9 +6,11 @@ of other seeds, so with every fold in `tune.seeds` the choice has seen images of
 its rate, or a profile without a `tune` section, is recorded as such.
 """
 
+from contextlib import nullcontext
 from pathlib import Path
 
 from pipelines.files import records
+from pipelines.files.locks import locked
 from pipelines.profile import Params, ParamsError
 from pipelines.training import trials
 
@@ -17,19 +19,22 @@ def tune_method(params: Params, method: str, device: str | None = None) -> dict:
     """Train the method's trials unless they are recorded, and record the choice; returns the record.
 
     Raises:
-        UserError: no trial had an end.
+        UserError: no trial had an end, or another process is at work on them.
         ParamsError: the method's section is wrong.
     """
     path, settings = params.tune_file(method), params.settings(method)
-    if not params.tuned(method):
-        record = {"fingerprint": None, "method": method, "seeds": None, "epochs": None, "chosen": None, "trials": []}
-        print(f"{method}: learning rate {settings['train']['lr']:g}, as the profile states")
-    elif is_chosen(params, method):
-        print(f"{method}: tuned, kept")
-        return _read(path)
-    else:
-        record = trials.choose(params, method, device)
-    records.write_json(path, record)
+    lock = Path("checkpoints", params.profile, method, "tune.lock")
+    with nullcontext() if is_chosen(params, method) else locked(lock):
+        if not params.tuned(method):
+            none = dict.fromkeys(["seeds", "epochs", "chosen"])
+            record = {"fingerprint": None, "method": method, **none, "trials": []}
+            print(f"{method}: learning rate {settings['train']['lr']:g}, as the profile states")
+        elif is_chosen(params, method):  # by now
+            print(f"{method}: tuned, kept")
+            return _read(path)
+        else:
+            record = trials.choose(params, method, device)
+        records.write_json(path, record)
     return record
 
 
