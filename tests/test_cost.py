@@ -221,6 +221,12 @@ def test_a_bench_trains_what_the_method_trains_and_merges_what_merges():
     assert set(bench(full).round()) == {"step"}
 
 
+def test_balanced_class_weights_are_those_of_the_batch(workdir):
+    recipe = {**tiny_params()["train"], "class_weights": "balanced"}
+    made = bench(lineup(profile(train=recipe), batch_size=6)[0])  # labels 0, 1, 2, 3, 0, 1
+    assert made.loss.weight.tolist() == [0.75, 0.75, 1.5, 1.5] and made.steps(1) > 0
+
+
 def read_rows(path):
     with open(path, newline="") as file:
         return list(csv.DictReader(file))
