@@ -31,10 +31,10 @@ report: .venv/installed
 compare: .venv/installed
 	@COLUMNS=120 python -m dvc exp show --only-changed --no-pager --drop '$(HIDDEN)'
 
-# Minutes, with nothing else running; a profile that asks for no costs has every method measured.
+# Minutes, with nothing else running; a profile that asks for no costs has every method measured. `dvc repro` keeps them.
 cost: .venv/installed
 	sed 's/^cost: null$$/cost: {rounds: 11}/' params.yaml > params.new && mv params.new params.yaml
-	python -m dvc repro --force --single-item cost
+	python -m pipelines.cost --again
 	python -m dvc repro
 
 lint: .venv/installed
