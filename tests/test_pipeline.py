@@ -118,6 +118,12 @@ def test_the_recipe_reruns_every_method_but_not_the_data(ran, edit):
     assert {f"train@{method}" for method in PRETRAINED} <= stages and not {"pretrain", "cost"} & stages
 
 
+def test_a_weights_file_of_other_content_reruns_what_may_start_from_it(ran, edit):
+    """As data/PROFILE/weights.json says it, which tests/test_prepare.py tries."""
+    edit("data/tiny/weights.json", "{}", '{"mine.safetensors": "another digest"}')
+    assert {"tune", *(f"train@{method}" for method in (*PRETRAINED, "vim"))} <= changed(ran)
+
+
 @pytest.mark.parametrize(
     "name, old, new, methods",
     [
