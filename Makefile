@@ -34,6 +34,7 @@ compare: .venv/installed
 # Minutes, with nothing else running; a profile that asks for no costs has every method measured. `dvc repro` keeps them.
 cost: .venv/installed
 	sed 's/^cost: null$$/cost: {rounds: 11}/' params.yaml > params.new && mv params.new params.yaml
+	python -m dvc repro prepare
 	python -m pipelines.cost --again
 	python -m dvc repro
 
