@@ -15,9 +15,9 @@ export OMP_WAIT_POLICY ?= PASSIVE
 # trains all short runs; `dvc repro` then finds them complete.
 repro: .venv/installed
 	@grep -qx 'profile: $(PROFILE)' params.yaml || python -m pipelines.params $(PROFILE)
-	dvc repro prepare pretrain
+	python -m dvc repro prepare pretrain
 	python -m pipelines.launch
-	dvc repro
+	python -m dvc repro
 	@echo "report: report/$(PROFILE)/index.html"
 
 test: .venv/installed
@@ -29,18 +29,19 @@ report: .venv/installed
 
 # What changed between the experiments that `dvc exp run` made, and what came of it.
 compare: .venv/installed
-	@COLUMNS=120 dvc exp show --only-changed --no-pager --drop '$(HIDDEN)'
+	@COLUMNS=120 python -m dvc exp show --only-changed --no-pager --drop '$(HIDDEN)'
 
-# Minutes, with nothing else running; a profile that asks for no costs has every method measured.
+# Minutes, with nothing else running; a profile that asks for no costs has every method measured. `dvc repro` keeps them.
 cost: .venv/installed
 	sed 's/^cost: null$$/cost: {rounds: 11}/' params.yaml > params.new && mv params.new params.yaml
-	dvc repro --force --single-item cost
-	dvc repro
+	python -m dvc repro prepare
+	python -m pipelines.cost --again
+	python -m dvc repro
 
 lint: .venv/installed
-	ruff check .
-	ruff format --check .
-	mypy
+	python -m ruff check .
+	python -m ruff format --check .
+	python -m mypy
 
 .venv/installed: requirements.lock
 	$(PYTHON) -c 'import sys; sys.exit("Python >= 3.11 is needed, found " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'

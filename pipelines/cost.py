@@ -1,6 +1,7 @@
 """Measure what training and running every method costs, with nothing else running on the machine.
 
 Writes results/<profile>/cost.csv, cost_growth.csv, cost_layers.csv and cost.json; interrupted, it goes on where it was.
+Costs that are there for the same settings and code are kept, though another machine measured them.
 
     python -m pipelines.cost --method colora-blocks2-5
 """
@@ -17,12 +18,13 @@ def main(argv=None):
         action="append",
         help="only this method and what stands beside it (repeatable): printed, not written",
     )
+    parser.add_argument("--again", action="store_true", help="measure what was measured before")
     args = parser.parse_args(argv)
 
     from pipelines.costs import costing
     from pipelines.profile import load
 
-    costing.run(load(args.profile_file), args.device, args.method)
+    costing.run(load(args.profile_file), args.device, args.method, again=args.again)
 
 
 if __name__ == "__main__":

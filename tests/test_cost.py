@@ -176,6 +176,8 @@ def test_layers_that_fail_leave_the_earlier_table(workdir, monkeypatch):
     assert path.read_text() == "layer\nearlier\n" and read_rows("results/tiny/cost.csv")
     costing.run(profile(), "cpu")  # which asks for none
     assert read_rows(path) == []
+    costing.run(Params(**tiny_params()))
+    assert read_rows("results/tiny/cost.csv")
 
 
 def test_a_network_that_cannot_be_compiled_is_left_out(workdir, monkeypatch, capsys):
@@ -219,6 +221,12 @@ def test_a_bench_trains_what_the_method_trains_and_merges_what_merges():
     }
     assert set(bench(full, inference_batch=4).round()) == {"step", "fed", "inference 1", "inference 4"}
     assert set(bench(full).round()) == {"step"}
+
+
+def test_balanced_class_weights_are_those_of_the_batch(workdir):
+    recipe = {**tiny_params()["train"], "class_weights": "balanced"}
+    made = bench(lineup(profile(train=recipe), batch_size=6)[0])  # labels 0, 1, 2, 3, 0, 1
+    assert made.loss.weight.tolist() == [0.75, 0.75, 1.5, 1.5] and made.steps(1) > 0
 
 
 def read_rows(path):
@@ -311,8 +319,37 @@ def test_an_interrupted_run_goes_on_and_other_settings_start_over(workdir, monke
     assert calls.pop() == "32px-b4" and calls[3:] == []  # and measured again when asked again
     costing.run(params, "cpu")
     assert calls[3:] == ["32px-b8"] and len(read_rows(workdir / "results/tiny/cost.csv")) == 10
-    costing.run(params, "cpu")  # nothing is kept of a run that ended
+    costing.run(params, "cpu", again=True)  # no part is kept of a run that ended
     assert calls[4:] == ["32px-b4", "32px-b8"]
+
+
+def test_whole_files_of_another_machine_are_kept_until_asked_again(workdir, monkeypatch, capsys):
+    calls, path = [], workdir / "results/tiny/cost.json"
+    machine = dict.fromkeys(("torch", "cpu", "threads", "gpu", "cuda", "driver")) | {"date": "2026-01-01"}
+    monkeypatch.setattr(benches, "measure_all", fake_measurement(calls))
+    monkeypatch.setattr(costing, "environment", lambda device: {**machine, "gpu": "Some GPU"})
+    params, other = profile(), profile(train={**tiny_params()["train"], "batch_size": 4})
+    costing.run(params, "cpu")
+    monkeypatch.setattr(costing, "environment", lambda device: {**machine, "cpu": "Some CPU"})
+    before = {file: file.read_bytes() for file in path.parent.glob("cost*")}
+    capsys.readouterr()
+    for section in (params, Params(**tiny_params())):  # with its section, and without any
+        assert costing.run(section, "cpu") == {}
+        assert f"{path.relative_to(workdir)}: kept, measured on Some GPU, 2026-01-01\n" in capsys.readouterr().out
+    stored = json.loads(path.read_text())
+    del stored["fingerprint"]
+    path.write_text(json.dumps(stored))
+    costing.run(other, "cpu")
+    assert "2026-01-01, with settings that it does not name" in capsys.readouterr().out
+    path.write_bytes(before[path])
+    assert {file: file.read_bytes() for file in path.parent.glob("cost*")} == before and len(calls) == 1
+    costing.run(other, "cpu")
+    assert calls == ["32px-b16", "32px-b4"] and json.loads(path.read_text())["environment"]["cpu"] == "Some CPU"
+    (path.parent / "cost_growth.csv").write_text("<<<<<<< HEAD\n")
+    costing.run(other, "cpu")
+    Path("params.yaml").write_text(yaml.safe_dump(other.model_dump(mode="json", exclude_none=True), sort_keys=False))
+    assert cost.main(["--device", "cpu"]) == 0 and len(calls) == 3
+    assert cost.main(["--device", "cpu", "--again"]) == 0 and len(calls) == 4
 
 
 def test_references_that_cannot_be_made_are_left_out_and_named(workdir, monkeypatch, capsys):

@@ -80,6 +80,13 @@ def test_growth_points_are_those_of_every_sweep_and_alpha_follows_the_rank():
         assert (reference.name, reference.sweep) == ("full", point.sweep)
 
 
+@pytest.mark.parametrize("alpha", [{}, {"alpha": None}])
+def test_an_alpha_left_to_its_default_follows_the_rank_by_itself(alpha):
+    methods = {"lora": {"family": "peft", "tuner": "lora", "rank": 8, **alpha}}
+    points = contenders.growth(profile(methods, {"growth": {"methods": ["lora"], "ranks": [2, 4]}}))
+    assert [(c.settings["rank"], c.settings.get("alpha")) for c in points] == [(2, None), (4, None)]
+
+
 def test_a_compiled_network_is_related_to_a_compiled_one():
     methods = {name: dict(tiny_params()["method"][name]) for name in ("full", "colora-blocks2-5")}
     methods["colora-blocks2-5"]["train"] = {"compile": True}

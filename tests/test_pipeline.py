@@ -15,10 +15,25 @@ import yaml
 
 from pipelines.runs.code import ROOT
 from tests.conftest import tiny_params
+from tests.test_architecture import house
 
 ALWAYS = {"prepare"}  # looks at the content of what it reads each time
 PRETRAINED = {"head-only", "colora-blocks2-5"}
 CODE = ("baselines", "colora", "pipelines", "report", "dvc.yaml", ".dvcignore")
+
+
+@pytest.mark.parametrize("stage", ["prepare", "pretrain", "code", "summarise", "explain", "report"])
+def test_a_stage_depends_on_the_rooms_that_its_command_reads(stage):
+    """Up to what its numbers or pages are made with; the cost stage recognises what it has by its fingerprint."""
+    modules = {module.name: module for module in house()}
+    waiting, seen = ["report.__main__" if stage == "report" else f"pipelines.{stage}"], set()
+    while waiting:
+        if (name := waiting.pop()) in modules and name not in seen:
+            seen.add(name)
+            waiting += [imported for imported, *_ in modules[name].imports]
+    rooms = {room for room in ("data", "evidence", "files", "runs") if any(f"pipelines.{room}." in n for n in seen)}
+    deps = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"][stage]["deps"]
+    assert {f"pipelines/{room}" for room in rooms} <= set(deps)
 
 
 def dvc(folder, *arguments):
@@ -116,6 +131,12 @@ def test_the_recipe_reruns_every_method_but_not_the_data(ran, edit):
     edit("params.yaml", "batch_size: 16", "batch_size: 8")
     stages = changed(ran)
     assert {f"train@{method}" for method in PRETRAINED} <= stages and not {"pretrain", "cost"} & stages
+
+
+def test_a_weights_file_of_other_content_reruns_what_may_start_from_it(ran, edit):
+    """As data/PROFILE/weights.json says it, which tests/test_prepare.py tries."""
+    edit("data/tiny/weights.json", "{}", '{"mine.safetensors": "another digest"}')
+    assert {"tune", *(f"train@{method}" for method in (*PRETRAINED, "vim"))} <= changed(ran)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """The stage as a whole: what it writes, when it keeps it, and how it ends on bad input."""
 
+import hashlib
 import json
 import os
 import subprocess
@@ -83,6 +84,7 @@ def test_writes_arrays_that_open_memory_mapped_and_a_manifest_that_describes_the
         "labels.npy",
         "manifest.json",
         "splits.npz",
+        "weights.json",
     ]
     assert sorted(path.name for path in Path("results/tiny/data").iterdir()) == ["card.json", "card.md", "examples.png"]
 
@@ -109,7 +111,7 @@ def test_two_runs_write_the_same_bytes(scans, monkeypatch, tmp_path):
     monkeypatch.chdir(other)
     scans["folder"]["path"] = str(other / "scans")
     run(scans)
-    assert len(first) == 9  # five of data, the card, its page and picture, patients.csv
+    assert len(first) == 10  # five of data, weights.json, the card, its page and picture, patients.csv
     for path, body in first.items():
         assert path.read_bytes() == body, path
         assert str(tmp_path).encode() not in body
@@ -319,6 +321,28 @@ def test_old_images_stay_readable_while_new_ones_are_written():
     before = np.array(mapped)
     run({**PHANTOM, "phantom": {**PHANTOM["phantom"], "seed": 1}})
     np.testing.assert_array_equal(mapped, before)
+
+
+def test_what_weights_files_hold_is_told_beside_the_data_and_is_none_of_their_facts(workplace):
+    for name in ("mine", "other", "weights/tiny/pretrained"):
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).write_text(name)
+    settings = content()
+    settings["model"] = {"weights": {"vgg16": "mine", "resnet18": "imagenet", "smallcnn": "weights/tiny/pretrained"}}
+    settings["method"] |= {
+        "own": {"weights": str(workplace / "other")},
+        "later": {"weights": "not/there"},
+        "odd": {"weights": 7},
+    }
+    manifest = stage.prepare(Params(**settings))
+    told = json.loads(Path("data/tiny/weights.json").read_text())
+    assert told == {
+        name: hashlib.sha256(Path(name).read_bytes()).hexdigest() for name in (str(workplace / "other"), "mine")
+    }
+    Path("mine").write_text("new content")
+    assert stage.prepare(Params(**settings)) == manifest
+    changed = json.loads(Path("data/tiny/weights.json").read_text())
+    assert {name for name in told if told[name] != changed[name]} == {"mine"} and set(changed) == set(told)
 
 
 def test_command_line_succeeds_and_then_says_that_it_kept_the_data(capsys):

@@ -289,6 +289,17 @@ def test_the_recorded_command_names_no_folder_of_the_machine(monkeypatch):
     assert environment("cpu")["command"] == "cost.py --profile-file mine.yaml x/y"
 
 
+def test_the_driver_of_several_gpus_is_named_once(monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.get_device_name", lambda device: "Some GPU")
+    monkeypatch.setattr(
+        "pipelines.runs.environment._output", lambda *command: "550.1\n550.1" if "nvidia-smi" in command else None
+    )
+    assert environment("cuda:0")["driver"] == "550.1"
+    monkeypatch.setattr("pipelines.runs.environment._output", lambda *command: None)
+    assert environment("cuda:0")["driver"] is None
+
+
 def test_csv_keeps_whole_numbers_whole():
     frame = pd.DataFrame({"n": [14_846_532.0, np.nan], "x": [0.123456789, np.inf], "word": ["a", "b"]})
     assert records.csv(frame) == "n,x,word\n14846532,0.123457,a\n,inf,b\n"

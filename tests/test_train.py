@@ -1,6 +1,8 @@
+import itertools
 import json
 import os
 import re
+import time
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -12,8 +14,9 @@ from pipelines import cost, evaluate, prepare, train, tune
 from pipelines.files import records
 from pipelines.files.locks import locked
 from pipelines.profile import Params, ParamsError
-from pipelines.training import counting, runner, saved, tuning
+from pipelines.training import counting, loop, runner, saved, tuning
 from tests.conftest import tiny_params
+from tests.test_faults_files import stopped_after
 from tests.test_sources_folder import write_classes
 
 
@@ -85,6 +88,18 @@ def test_the_same_seed_gives_an_identical_record(prepared, workdir):
     runner.run_method(params, "adapters", [0])
     assert without_times(read("adapters")) == without_times(first)
     assert (params.run_dir("adapters", 0) / "predictions.npz").read_bytes() == predictions
+
+
+def test_the_seconds_of_a_resumed_run_are_those_of_all_its_legs(prepared, workdir, monkeypatch):
+    params = profile(workdir, train={**tiny_params()["train"], "epochs": 3})
+    for _ in range(2):  # legs of an epoch each, by a clock that is a thousand seconds on whenever it is read
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(time, "monotonic", itertools.count(0.0, 1000.0).__next__)
+            patch.setattr(loop, "evaluate", stopped_after(1))
+            runner.run_method(params, "head-only", [0])
+    runner.run_method(params, "head-only", [0])
+    assert len((params.run_dir("head-only", 0) / "curves.csv").read_text().splitlines()) == 4
+    assert read("head-only")["timings"]["total_s"] > 2000
 
 
 def test_a_complete_run_is_kept_and_a_stale_one_trained_again(prepared, workdir, capsys):

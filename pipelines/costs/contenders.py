@@ -97,7 +97,9 @@ def growth(params: Params) -> list[Contender]:
         found += [replace(_method(params, method, value, batch), sweep="image") for value in asked.image_sizes]
         if "rank" in own.settings:
             for rank in asked.ranks:
-                changed = {"rank": rank, "alpha": own.settings["alpha"] * rank / own.settings["rank"]}
+                changed = {"rank": rank}
+                if alpha := own.settings.get("alpha"):  # a default follows the rank by itself
+                    changed["alpha"] = alpha * rank / own.settings["rank"]
                 found.append(replace(own, settings=own.settings | changed))
         elif asked.ranks:
             found.append(own)

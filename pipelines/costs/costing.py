@@ -2,7 +2,8 @@
 
 All take turns in one process, round by round, each round in another order, and ratios to full fine-tuning are taken
 within a round; then another process does it all anew, and intervals are over the processes. A run that was interrupted
-goes on with the settings it had not finished, on the same machine and with the same code.
+goes on with the settings it had not finished, on the same machine and with the same code. Files that are whole, of the
+same settings and code, are kept, whatever machine they are from.
 """
 
 import json
@@ -21,34 +22,45 @@ from pipelines.profile import Params
 from pipelines.runs.code import ROOT, code_files
 from pipelines.runs.environment import environment
 
-OWN_CODE = ("benches.py", "contenders.py", "measure.py")  # beside the loop's and the methods'
+HERE = Path(__file__).parent
+OWN_CODE = [HERE / name for name in ("benches.py", "contenders.py", "measure.py")]  # beside the loop's and the methods'
+LAYER_CODE = [*HERE.glob("layer_*.py"), *(ROOT / "baselines" / "layers").glob("*.py")]
+TABLES = ("cost", "cost_growth", "cost_layers")
 GROWTH, LAYERS = "growth", "layers"
 
 
-def run(params: Params, device: str | None = None, methods: list[str] | None = None) -> dict:
+def run(params: Params, device: str | None = None, methods: list[str] | None = None, again: bool = False) -> dict:
     """Measure what the profile's `cost` section asks for and write it; without one, files without a row.
 
     Args:
         methods: only these, printed and not written.
+        again: files that are there are not kept.
 
     Returns:
-        The results of `benches.measure_all` by label, as in `plan`, and those of `layer_costs.measure_all`.
+        The results of `benches.measure_all` by label, as in `plan`, and those of `layer_costs.measure_all`; {} where
+        files are kept.
 
     Raises:
         ParamsError, baselines.MethodError: the section or a method is wrong.
         ValueError: a layer does not compute what its reference does.
     """
     if params.cost is None:
-        print(f"profile {params.profile}: no cost section, nothing to measure")
-        _write(params, {}, None)
+        print(f"profile {params.profile}: no cost section, nothing to measure; `make cost` measures every method")
+        if not _is_kept(params, None):
+            _write(params, {}, None)
+        return {}
+    planned, options = plan(params, methods), _options(params)
+    code = OWN_CODE + LAYER_CODE * params.cost.layers
+    fingerprint = _fingerprint(sum(planned.values(), []), code, options, params.cost.model_dump())
+    if not (again or methods) and _is_kept(params, fingerprint):
+        print("`python -m pipelines.cost --again` measures anew")
         return {}
     from pipelines.costs import benches
     from pipelines.training import step
 
     device = step.pick_device(device, deterministic=params.train.deterministic)
-    machine, options = environment(str(device)), _options(params)
-    results, kept = {}, []
-    for label, lineup in plan(params, methods).items():
+    machine, results, kept = environment(str(device)), {}, []
+    for label, lineup in planned.items():
         own = options if label != GROWTH else {**options, "rounds": params.cost.growth.rounds, "inference_batch": 0}
         processes, found = params.cost.processes, []
         for seed in range(processes):
@@ -64,12 +76,12 @@ def run(params: Params, device: str | None = None, methods: list[str] | None = N
         results[label] = benches.combined(found)
         _show(label, results[label])
     if not methods:
-        _write(params, results, machine)
         if params.cost.layers:  # last: all else is written, should a layer not compute what its reference does
             from pipelines.costs import layer_costs
 
-            results[LAYERS] = layer_costs.measure_all(device, rounds=options["rounds"], block_s=options["block_s"])
             _write(params, results, machine)
+            results[LAYERS] = layer_costs.measure_all(device, rounds=options["rounds"], block_s=options["block_s"])
+        _write(params, results, machine, fingerprint)
     for path in kept:
         path.unlink(missing_ok=True)
     return results
@@ -127,14 +139,40 @@ def _options(params: Params) -> dict:
 
 def _kept_file(params: Params, lineup, options: dict, environment: dict) -> Path:
     """Where the results of contenders measured together are kept until all are there."""
-    code = {file for contender in lineup for file in code_files(contender.settings["family"])}
-    code |= {ROOT / "pipelines" / "costs" / name for name in OWN_CODE}
     machine = {key: environment[key] for key in ("torch", "cpu", "threads", "gpu", "cuda", "driver")}
-    identity = sha256_json([[vars(contender) for contender in lineup], options, machine, code_hash(sorted(code))])
+    identity = _fingerprint(lineup, OWN_CODE, options, machine)
     return Path("checkpoints") / params.profile / "cost" / f"{identity}.json"
 
 
-def _write(params: Params, results: dict, environment: dict | None) -> None:
+def _fingerprint(lineup, own_code: list[Path], *facts: dict) -> str:
+    """Of contenders, how they are measured, and the code that trains and measures them."""
+    code = {*own_code, *(file for contender in lineup for file in code_files(contender.settings["family"]))}
+    return sha256_json([[vars(contender) for contender in lineup], facts, code_hash(sorted(code))])
+
+
+def _is_kept(params: Params, fingerprint: str | None) -> bool:
+    """Whether what was measured stays, which is then told: with the fingerprint, in files that can be read. Where an
+    older version wrote none, or the profile has no cost section (None), it always does.
+
+    Raises:
+        RecordError: cost.json cannot be read.
+    """
+    path = params.results_dir / "cost.json"
+    stored = records.read_json(path, "delete it, or run `python -m pipelines.cost --again`") if path.exists() else {}
+    if not (machine := stored.get("environment")) or fingerprint not in (None, stored.get("fingerprint", fingerprint)):
+        return False
+    try:
+        for name in TABLES if fingerprint else ():
+            schemas.read(params.results_dir, name)
+    except UserError:
+        return False
+    unknown = "" if "fingerprint" in stored else ", with settings that it does not name"
+    print(f"{path}: kept, measured on {machine.get('gpu') or machine.get('cpu')}, {machine.get('date')}{unknown}")
+    return True
+
+
+def _write(params: Params, results: dict, environment: dict | None, fingerprint: str | None = None) -> None:
+    """Without a fingerprint it is not all that was asked for, and the next run does not keep it."""
     rows = {label: found["rows"] for label, found in results.items()}
     grown, layers = rows.pop(GROWTH, []), rows.pop(LAYERS, [])
     _write_table(params, "cost", [{**row, "setting": label} for label, own in rows.items() for row in own])
@@ -143,6 +181,7 @@ def _write(params: Params, results: dict, environment: dict | None) -> None:
         _write_table(params, "cost_layers", layers)
     content = {
         "environment": environment,
+        "fingerprint": fingerprint,
         "deterministic": params.train.deterministic,  # on a GPU it keeps some faster kernels from being used
         "ceiling": {label: found["ceiling"] for label, found in results.items()},
         "left_out": {label: found["left_out"] for label, found in results.items() if found["left_out"]},

@@ -25,7 +25,8 @@ COLUMNS = [
     "total_h",
 ]  # fmt: skip
 AGAIN = (
-    "with the profile active (`python -m pipelines.params NAME`), run `python -m pipelines.cost` on the GPU it is for"
+    "with the profile active (`python -m pipelines.params NAME`), run `python -m pipelines.cost --again` on the GPU it "
+    "is for"
 )
 
 

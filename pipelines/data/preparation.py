@@ -6,6 +6,7 @@ from pathlib import Path
 from pipelines.data import card, external, prepared, sources, splits
 from pipelines.data.prepared import Manifest
 from pipelines.data.writing import Writing, locked
+from pipelines.files import records
 from pipelines.files.hashing import code_hash
 
 HERE = Path(__file__).parent
@@ -13,6 +14,7 @@ HERE = Path(__file__).parent
 
 def prepare(params) -> Manifest:
     """Prepare the data of `params` (`pipelines.profile.Params`) in data/PROFILE; describe them in results/PROFILE/data.
+    weights.json beside the data says what the weights files that methods name hold, for DVC.
 
     Data already there are kept when settings, the content of the files read, the code and the checksums match; anything
     else is built again.
@@ -31,6 +33,7 @@ def prepare(params) -> Manifest:
             print(f"{folder}: {manifest.count} images written")
         else:
             print(f"{folder}: kept, settings, files and checksums match")
+        records.write_json(folder / "weights.json", _weights(params))
         card.write_patients(manifest, params.results_dir / "data")  # statistics go by it, whatever fails from here on
         others = external.prepare(params, manifest, facts["code"])
         card.write(folder, manifest, others, params.results_dir / "data")
@@ -59,6 +62,16 @@ def _build(params, facts: dict) -> Manifest:
         splits.check(dataset.labels, chosen, dataset.classes)
         dataset.warnings.extend(card.repeated_images(dataset))
         return writing.finish(dataset, chosen, made_from=facts, seeds=list(params.all_seeds))
+
+
+def _weights(params) -> dict[str, str]:
+    """SHA-256 of each weights file that is there, but for weights/PROFILE, which DVC looks at itself."""
+    stated = [section.get("weights") for section in (params.model, *params.method.values())]
+    words = [word for each in stated for word in (each.values() if isinstance(each, dict) else [each])]
+    paths = {word: Path(word).expanduser() for word in words if isinstance(word, str)}
+    own = Path("weights", params.profile).resolve()
+    there = {word: path for word, path in paths.items() if path.is_file() and own not in path.resolve().parents}
+    return {word: records.sha256_file(path) for word, path in sorted(there.items())}
 
 
 def _facts(params) -> dict:

@@ -85,7 +85,7 @@ TABLES: dict[str, Table] = {
     ),
     "curves": _table(
         "an epoch of a run",
-        _METHOD, _SEED, "epoch: from 1", "lr: at its end", "train_loss, train_acc: mean over the epoch",
+        _METHOD, _SEED, "epoch: from 1", "lr: at its start", "train_loss, train_acc: mean over the epoch",
         "val_loss, val_acc, val_balanced_acc, val_auc: after it", "epoch_s: seconds",
     ),
     "confusion": _table(

@@ -3,6 +3,9 @@
 The `code` stage writes these hashes to data/code.json, one a family; a train stage depends on its family's entry
 alone, and the fingerprint of a run holds the same hash. So DVC and the fingerprints agree on what code counts. An
 edited comment, a moved or renamed file reruns nothing, and a change in `colora/` reruns the CoLoRA methods only.
+
+A known limit: imports do not count, so `from ... import relu as act` and `gelu as act` have one hash. CONTRIBUTING.md
+says what to do then, and which files are in no hash.
 """
 
 import ast

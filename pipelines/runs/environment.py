@@ -39,7 +39,7 @@ def environment(device: str | None = None) -> dict:
         "threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name(device) if gpu else None,
         "cuda": torch.version.cuda if gpu else None,
-        "driver": _output("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader") if gpu else None,
+        "driver": _driver() if gpu else None,
         "commit": commit(),
         "dirty": dirty(),
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -67,6 +67,12 @@ def _cpu_name() -> str:
         if found := re.search(r"^model name\s*:(.*)", Path("/proc/cpuinfo").read_text(), re.MULTILINE):
             return found[1].strip()
     return platform.processor()
+
+
+def _driver() -> str | None:
+    """Of the GPUs, which share one; nvidia-smi has a line for each."""
+    found = _output("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")
+    return found and found.splitlines()[0]
 
 
 def _git(*args) -> str | None:

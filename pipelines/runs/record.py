@@ -55,7 +55,9 @@ class DataCounts(_Part):
 
 
 class Timings(_Part):
-    """`epoch_s`: the median epoch's seconds without the first, None where there was one alone."""
+    """Seconds. `epoch_s`: of the median epoch without the first, or of the only one. `total_s`: of the whole run, with
+    what it was resumed from.
+    """
 
     epoch_s: float | None
     total_s: float

@@ -18,11 +18,15 @@ _since: dict[Path | None, float] = {}  # when a run began or was last written, i
 
 @dataclass
 class Fit:
-    """What training leaves: a row an epoch, and the state of the best one."""
+    """What training leaves: a row an epoch, the state of the best one, and the seconds of earlier legs, where it was
+    resumed: those that their last checkpoint had seen.
+    """
 
     curves: list[dict] = field(default_factory=list)
     best_epoch: int = 0
     best_state: dict = field(default_factory=dict)
+    earlier_s: float = 0.0
+    began: float = field(default_factory=lambda: time.monotonic())
 
 
 def save(path: Path, identity: str, model, optimizer, schedule, state: Fit) -> None:
@@ -37,6 +41,7 @@ def save(path: Path, identity: str, model, optimizer, schedule, state: Fit) -> N
         "optimizer": optimizer.state_dict(),
         "schedule": schedule.state_dict() if schedule else None,
         **vars(state),
+        "earlier_s": state.earlier_s + time.monotonic() - state.began,
     }
     records.write_atomically(path, lambda file: torch.save(content, file))
     _since[path] = time.monotonic()
@@ -58,7 +63,7 @@ def resume(path: Path | None, identity: str, model, optimizer, schedule) -> Fit:
     optimizer.load_state_dict(content["optimizer"])
     if schedule:
         schedule.load_state_dict(content["schedule"])
-    return Fit(content["curves"], content["best_epoch"], content["best_state"])
+    return Fit(content["curves"], content["best_epoch"], content["best_state"], content.get("earlier_s", 0.0))
 
 
 def _read(path: Path) -> dict | None:

@@ -163,7 +163,7 @@ def train_run(
         },
         timings={
             "epoch_s": statistics.median(row["epoch_s"] for row in fit.curves[1:] or fit.curves),
-            "total_s": time.perf_counter() - start,
+            "total_s": fit.earlier_s + time.perf_counter() - start,
         },
     )
     if not writes:
