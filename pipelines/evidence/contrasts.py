@@ -167,7 +167,7 @@ def _what_would_decide(row: dict, target: float | None) -> str:
     if INCONCLUSIVE not in (row["higher"], row["reaches"]):
         return "whether it is at most the margin worse: more repeats, or more patients"
     if target is None:
-        return "more repeats, or more patients: no size is claimed by which to say how many"
+        return "more repeats, or more patients"
     needed, shown = row["repeats_needed"], f"a true difference of {target:g} with 80 % power"
     if np.isnan(needed):
         return f"a second repeat of the folds, which would say how many show {shown}"

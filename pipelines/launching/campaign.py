@@ -92,7 +92,7 @@ def run(
                 raise UserError(f"{checks.name} failed: nothing is trained; see above what does not hold here")
             for wave in profiles.values() if costs else ():
                 left = minutes and 60 * minutes / 2 - (time.monotonic() - start)
-                _call(["pipelines.cost", "--profile-file", wave.profile_file], left)
+                _call(["pipelines.cost", "--again", "--profile-file", wave.profile_file], left)
                 tick(now=True)
 
     tick(now=True)

@@ -223,7 +223,7 @@ class Results:
             UserError: cost.json cannot be read.
         """
         path = self.directory / "cost.json"
-        content = read_json(path, "run `python -m pipelines.cost` again") if path.is_file() else {}
+        content = read_json(path, "run `python -m pipelines.cost --again`") if path.is_file() else {}
         found = content.get("environment") or {}
         if not found.get("gpu") and not found.get("cpu"):
             return "a machine that cost.json does not name"

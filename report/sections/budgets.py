@@ -72,7 +72,7 @@ def finding(rows: pd.DataFrame) -> str:
         text = f"{scaled(first.trainable)} {best.method}, {best.acc_mean:.3f}"
         if best.method != name:
             there = pd.notna(best.difference) and rows.budget.iloc[0] == name
-            gap_ = f"{points(best.difference, plus=True)} points on its seeds from {best.reference}" if there else ""
+            gap_ = f"{points(best.difference, plus=True)} points from {best.reference} on the same seeds" if there else ""
             text += f" ({gap_ or f'{name} {first.acc_mean:.3f}'})"
         parts.append(text)
     return f"Most accurate with about so many trained parameters: with {'; with '.join(parts)}."

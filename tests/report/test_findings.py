@@ -381,7 +381,7 @@ def test_a_budget_holds_who_trains_about_as_much_of_the_same_network():
     pairs = pd.DataFrame([{**pair, "method": "ours-too", "reference": "ours", "difference": 0.005}])
     told = "Most accurate with about so many trained parameters: with 100 ours-too, 0.920 ({}); with 10.0 small, 0.800."
     rows = budgets.paired(methods, groups, SimpleNamespace(pairs=pairs))
-    assert budgets.finding(rows) == told.format("+0.5 points on its seeds from ours")  # not the means' 2.0
+    assert budgets.finding(rows) == told.format("+0.5 points from ours on the same seeds")  # not the means' 2.0
     rows = budgets.paired(methods, groups, SimpleNamespace(pairs=pairs[:0]))
     assert budgets.finding(rows) == told.format("ours 0.900")
     assert budgets.budgets(methods[methods.family == "colora"], ["ours"]) == {}
