@@ -71,9 +71,10 @@ def finding(rows: pd.DataFrame) -> str:
         best, first = own.iloc[0], own.set_index("method").loc[name]
         text = f"{scaled(first.trainable)} {best.method}, {best.acc_mean:.3f}"
         if best.method != name:
-            there = pd.notna(best.difference) and rows.budget.iloc[0] == name
-            gap_ = f"{points(best.difference, plus=True)} points from {best.reference} on the same seeds" if there else ""
-            text += f" ({gap_ or f'{name} {first.acc_mean:.3f}'})"
+            beside = f"{name} {first.acc_mean:.3f}"
+            if pd.notna(best.difference) and name == rows.budget.iloc[0]:  # the declared method's
+                beside = f"{points(best.difference, plus=True)} points from {best.reference} on the same seeds"
+            text += f" ({beside})"
         parts.append(text)
     return f"Most accurate with about so many trained parameters: with {'; with '.join(parts)}."
 
