@@ -311,28 +311,6 @@ def test_the_forest_shows_every_declared_contrast(built):
     assert np.array(points)[:, 1] == pytest.approx(slope * np.array(points)[:, 0] + offset, abs=0.02) and slope > 0
 
 
-def test_the_forest_shows_second_runs_on_another_machine(built):
-    results, first, own = built[0], built[0].declared_contrasts.method[0], built[0].declared_contrasts.against[0]
-    row = {"data": "test", "metric": "accuracy", "runs": 5, "lo": -0.1, "hi": 0.1, "difference": 0.02}
-    again = {**row, "role": "again"}
-    pairs = [
-        {**again, "method": "ours-2", "reference": first}, {**again, "method": "theirs-2", "reference": own},
-        {**row, "role": "declared", "method": "theirs-2", "reference": "ours-2"},
-    ]  # fmt: skip
-    extra = [results.methods.loc[first].rename("ours-2"), results.methods.loc[own].rename("theirs-2")]
-    methods = pd.concat([results.methods, pd.DataFrame(extra).assign(second=True)])
-    methods["second"] = methods.second.astype(bool)
-    runs = [results.runs[results.runs.method == name].assign(method=f"{new}-2", gpu="Elsewhere")
-            for name, new in ((first, "ours"), (own, "theirs"))]  # fmt: skip
-    runs = pd.concat([results.runs.assign(gpu=results.runs.gpu.astype(object)), *runs])
-    forest = charts.forest(replace(results, methods=methods, runs=runs, pairs=pd.DataFrame(pairs)))
-    (drawn,) = (found for found in forest["rows"] if found["again"])
-    assert drawn["name"] == own and drawn["again"][1] < drawn["again"][0] < drawn["again"][2]
-    scale = (forest["zone"][1] - forest["zone"][0]) / 0.04
-    assert drawn["again"][0] == pytest.approx(forest["zero"] - 0.02 * scale, abs=0.02)
-    assert "both trained on one other machine" in forest["note"]
-
-
 def test_without_declared_contrasts_there_is_no_forest(built):
     results = built[0]
     bare = replace(results, contrasts=results.contrasts.iloc[:0], paper=results.paper.iloc[:0])
