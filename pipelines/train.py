@@ -6,6 +6,7 @@ from elsewhere. Under torchrun one run is trained on several GPUs.
     python -m pipelines.train --method colora-blocks2-5 --seed 0
 """
 
+import contextlib
 import os
 import sys
 
@@ -31,9 +32,11 @@ def main(argv=None):
         return runner.run_method(params, args.method, args.seed, args.device)
     from pipelines.training import parallel
 
-    with parallel.group(), open(os.devnull, "w") as nowhere:
-        if parallel.rank() > 0:
-            sys.stdout = nowhere
+    with (
+        parallel.group(),
+        open(os.devnull, "w") as nowhere,
+        contextlib.redirect_stdout(nowhere if parallel.rank() > 0 else sys.stdout),
+    ):
         return runner.run_method(params, args.method, args.seed, args.device)
 
 

@@ -313,7 +313,7 @@ def test_links_and_devices_in_a_folder_of_images(tmp_path, target):
     for name in ("A", "B"):
         (tmp_path / "scans" / name).mkdir(parents=True)
     (tmp_path / "scans" / "A" / "A-1-1.png").symlink_to(target)
-    with pytest.raises(DataError, match="A-1-1.png: (a link to|expected an image file)"):
+    with pytest.raises(DataError, match="A-1-1.png: (leads to|expected an image file)"):
         folder.listing(tmp_path / "scans", None)
     (tmp_path / "scans" / "A" / "A-1-1.png").unlink()
     os.mkfifo(tmp_path / "scans" / "A" / "A-1-1.png")
@@ -325,7 +325,7 @@ def test_a_readme_that_is_a_link_is_not_copied_into_the_card(tmp_path):
     (tmp_path / "secret").write_text("secret")
     (tmp_path / "scans").mkdir()
     (tmp_path / "scans" / "README.md").symlink_to(tmp_path / "secret")
-    with pytest.raises(DataError, match="README.md: a link to .*secret, outside"):
+    with pytest.raises(DataError, match="README.md: leads to .*secret, outside"):
         labelled.note(tmp_path / "scans")
     (tmp_path / "scans" / "README.md").unlink()
     (tmp_path / "scans" / "README.md").write_text("line\n" * 10**6)

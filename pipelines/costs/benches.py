@@ -46,7 +46,7 @@ class Bench:
         if inference_batch and not contender.form and any(isinstance(m, ColoraConv2d) for m in self.model.modules()):
             self.merged = colora.merge_and_unload(copy.deepcopy(self.model))
         self.images, self.labels = self._batch(self.train.batch_size, num_classes)
-        self.loss = step.Loss(self.train, torch.bincount(self.labels, minlength=num_classes))
+        self.loss = step.Loss(self.train, torch.nn.functional.one_hot(self.labels, num_classes).sum(0))
         self.optimizer = step.make_optimizer(self.model, self.train, device)
         self.replica = parallel.Replica(
             self.model, device, micro_batch=self.train.micro_batch, compile=self.train.compile

@@ -204,7 +204,7 @@ def test_a_ledger_that_is_no_ledger(tmp_path, content):
 def test_a_cost_file_that_cannot_be_read(tmp_path):
     folder = made.write(tmp_path / "fake")
     (folder / "cost.json").write_text("{")
-    with pytest.raises(UserError, match=r"cost.json: not readable as JSON .* run `python -m pipelines.cost` again"):
+    with pytest.raises(UserError, match=r"cost.json: not readable as JSON .* run `python -m pipelines.cost --again`"):
         claims.verdicts(load(folder))
     (folder / "cost.json").write_text(json.dumps({}))
     assert "does not name" in {own.id: own for own in claims.verdicts(load(folder))}["memory"].scope
