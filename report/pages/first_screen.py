@@ -226,7 +226,10 @@ def headline(results: Results, *others: Results) -> str:
         lines.append(f"**The same method again:** {told}.")
     if shown := tiles(results, found):
         lines.append(" ".join(f"{tile.label}: {tile.value} ({tile.detail})." for tile in shown))
-    lines += [f"[{own.profile}](report/{own.profile}/README.md): {sentence(own)}" for own in others]
+    for own in others:
+        size = own.card.get("settings", {}).get("image_size")
+        px = f", {size} px" if size else ""
+        lines.append(f"[{own.profile}](report/{own.profile}/README.md){px}: {sentence(own)}")
     if missing := not_run(results):
         lines.append(f"**Not run:** {'; '.join(missing)}.")
     return "\n".join(f"- {line}" for line in lines)

@@ -175,6 +175,8 @@ def test_at_most_three_tiles_with_numbers_of_the_results(results):
 
 
 def test_the_headline_for_readme_is_five_lines_at_most_with_every_declared_contrast(results):
+    larger = replace(results, card={"settings": {"source": "folder", "image_size": 224}})
+    assert "\n- [fake](report/fake/README.md), 224 px: Trained on " in pages.headline(results, larger)
     text = pages.headline(results)
     lines = text.splitlines()
     assert len(lines) <= 5 and all(line.startswith("- ") for line in lines)
@@ -306,7 +308,7 @@ def test_command_line_builds_one_or_all(commanded, capsys):
     assert main(["--headline", "a", "b"]) == 0
     told = capsys.readouterr().out.splitlines()
     assert told[0].startswith("- Trained on 640 images") and told[-1].startswith(
-        "- [b](report/b/README.md): Trained on"
+        "- [b](report/b/README.md), 224 px: Trained on"
     )
 
 
