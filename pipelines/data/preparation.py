@@ -5,9 +5,10 @@ from pathlib import Path
 
 from pipelines.data import card, external, prepared, sources, splits
 from pipelines.data.prepared import Manifest
-from pipelines.data.writing import Writing, locked
+from pipelines.data.writing import Writing
 from pipelines.files import records
 from pipelines.files.hashing import code_hash
+from pipelines.files.locks import in_turn
 
 HERE = Path(__file__).parent
 
@@ -25,7 +26,7 @@ def prepare(params) -> Manifest:
         OSError: a folder cannot be written; what was there before is then left whole.
     """
     folder = params.data_dir
-    with locked(folder):
+    with in_turn(folder):
         facts = _facts(params)
         manifest = prepared.finished(folder, facts, params.all_seeds)
         if manifest is None:

@@ -1,10 +1,8 @@
 """Writes a prepared data set, whose files `prepared` describes, so that a reader sees the old one or the new one."""
 
-import fcntl
 import json
 import math
 import os
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -96,15 +94,3 @@ class Writing:
             for name in (*there, MANIFEST):
                 os.replace(self.partial[name], self.folder / name)
         return manifest
-
-
-@contextmanager
-def locked(folder: Path):
-    """One `prepare` a folder at a time; the lock goes with the process, so a kill leaves none behind."""
-    folder.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)

@@ -91,4 +91,4 @@ def _below(ascending: np.ndarray, values: np.ndarray) -> np.ndarray:
     return (np.searchsorted(ascending, values, "left") + np.searchsorted(ascending, values, "right")) / 2
 
 
-METRICS = {own.__name__: own for own in (accuracy, balanced_accuracy, auc, kappa)}
+COUNTED = {own.__name__: own for own in (accuracy, balanced_accuracy, kappa)}

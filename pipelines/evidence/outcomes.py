@@ -42,8 +42,8 @@ class Outcome:
     @cache  # noqa: B019 (the command ends soon)
     def figure(self, metric: str) -> tuple[float, np.ndarray]:
         """A metric's value and the influence of each unit on it, (n_units,)."""
-        if metric != "auc":
-            return self.jackknife(measures.METRICS[metric])
+        if metric in measures.COUNTED:
+            return self.jackknife(measures.COUNTED[metric])
         once = np.ones((1, len(self.labels)), np.int64)
         without = measures.auc_without(self.labels, self.probabilities, self.units)
         return (
