@@ -98,6 +98,8 @@ def _against_full(results: Results, methods: pd.DataFrame) -> str:
     interval = "no interval" if pd.isna(row.lo) else f"interval {lo} to {hi}"
     interval += f"; {unlike}" if (unlike := results.unlike(row.method, row.against)) else ""
     told = f"not shown to differ from full fine-tuning ({size} points, {interval})"
+    if row.noninferior == SUPPORTED and row.difference < 0:
+        told += f" and shown to be less than {100 * row.margin:g} points behind"
     if row.higher in (SUPPORTED, CONTRADICTED):
         more = "more" if row.higher == SUPPORTED else "fewer"
         told = f"{points(abs(row.difference))} points {more} than full fine-tuning ({interval})"

@@ -22,24 +22,30 @@ def section(results: Results) -> Section | None:
     told = "; ".join(f"{name} {number(value, '.3f')}" for name, value in best.acc_mean.items())
     left = bool(len(results.ranked) < (~methods.second).sum())
     return Section(
-        finding(results.ranked, left), caption(results), f"Mean accuracies: {told}.", drawn, [table(results)]
+        finding(results.ranked, results.pairs, left),
+        caption(results),
+        f"Mean accuracies: {told}.",
+        drawn,
+        [table(results)],
     )
 
 
-def finding(methods: pd.DataFrame, left: bool = False) -> str:
-    """The best method, what it trains, and the cheapest one that is as good as its interval says; left: whether methods
-    that lack a run were left out.
+def finding(methods: pd.DataFrame, pairs: pd.DataFrame, left: bool = False) -> str:
+    """The best method, and of those that were compared with it and are not told apart the one that trains least, where
+    it trains less; left: whether methods that lack a run were left out.
     """
     tested = methods[methods.acc_mean.notna()]
     best = tested.acc_mean.idxmax()
     whole = " of those with all their runs" * left
     text = f"{best} is the most accurate{whole}, {tested.acc_mean[best]:.3f}"
-    near = tested[tested.acc_mean >= tested.acc_lo[best]]
-    least = near.trainable.idxmin() if near.trainable.notna().any() else best
+    own = pairs.query("data == 'test' and metric == 'accuracy' and lo <= 0 and hi >= 0")
+    near = [*own.reference[own.method == best], *own.method[own.reference == best]]
+    near = tested.trainable[tested.index.isin([best, *near])]
+    least = near.idxmin() if near.notna().any() else best
     if least == best:
         return f"{text}, of {plural(len(tested), 'method')}."
-    share = near.trainable[least] / near.total[least]
-    text += f"; {least} comes within its interval ({tested.acc_mean[least]:.3f}) and trains"
+    share = tested.trainable[least] / tested.total[least]
+    text += f"; {least} is not told apart from it ({tested.acc_mean[least]:.3f}) and trains"
     return f"{text} {small(share)} of its network."
 
 

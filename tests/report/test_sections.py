@@ -94,6 +94,22 @@ def test_accuracies_are_sorted_within_their_panels(results, built):
     assert built["accuracy"].title.startswith(f"{best} is the most accurate, {results.methods.acc_mean[best]:.3f}")
 
 
+@pytest.mark.parametrize(
+    ("method", "reference", "ends", "told"),
+    [("best", "bitfit", (-0.01, 0.12), True), ("bitfit", "best", (-0.12, 0.01), True),
+     ("bitfit", "best", (-0.12, -0.01), False),  # told apart from the best
+     ("bitfit", "full", (-0.12, 0.01), False)],  # compared with another one
+)  # fmt: skip
+def test_a_method_is_as_good_as_the_best_only_where_a_comparison_says_so(results, method, reference, ends, told):
+    method, reference = (results.methods.acc_mean.idxmax() if name == "best" else name for name in (method, reference))
+    row = {"data": "test", "metric": "accuracy", "method": method, "reference": reference}
+    pairs = pd.DataFrame([{**row, "lo": ends[0], "hi": ends[1]}])
+    share = 100 * results.methods.trainable["bitfit"] / results.methods.total["bitfit"]
+    words = f"; bitfit is not told apart from it ({results.methods.acc_mean['bitfit']:.3f}) and trains {share:.1f} %"
+    found = accuracy.finding(results.methods, pairs)
+    assert (words in found) == told and found.endswith("network." if told else f", of {len(results.methods)} methods.")
+
+
 def test_many_methods_are_parted_into_panels():
     names = [f"m{i}" for i in range(31)]
     methods = pd.DataFrame(
