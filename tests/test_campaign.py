@@ -81,14 +81,15 @@ def test_the_archive_has_what_is_new_of_all_profiles_and_is_written_when_somethi
     monkeypatch.setattr(campaign, "EVERY_S", 0)
     files = [Path("results/first/runs/a/0/record.json"), Path("results/second/runs/b/0/record.json")]
     early, log = Path("results/first/runs/a/1/record.json"), Path("checkpoints/first/a/0.log")
-    for path in (*files, early, log):
+    cost = Path("checkpoints/first/cost/1f.json")  # not all measured yet
+    for path in (*files, early, log, cost):
         path.parent.mkdir(parents=True)
     early.write_text("there before")
     archive, written = Path("results/back.tar.gz"), []  # among what is packed, and left out of itself
     archive = archive.absolute() if absolute else archive
 
     def launch(waves, make_pool, minutes, tick, first):
-        for path in (log, *([] if files[0].exists() else files[:1]), *([files[1]] if files[0].exists() else [])):
+        for path in (log, cost, *([] if files[0].exists() else files[:1]), *([files[1]] if files[0].exists() else [])):
             path.write_text(path.name)
             os.utime(path, (0, 0))  # the clock was put back meanwhile
             tick()
@@ -101,7 +102,7 @@ def test_the_archive_has_what_is_new_of_all_profiles_and_is_written_when_somethi
     for _ in range(2):  # the second makes the second file, and its archive has the first's too
         assert campaign.run([], pytest.fail, archive, checks=None) == 0
     assert written[0] == written[1] and written[2] == written[3]
-    assert set(contents(unpacked(archive, workdir / "there"))) == {log, *files}
+    assert set(contents(unpacked(archive, workdir / "there"))) == {log, cost, *files}
     Path("checkpoints/first/a/0.pt").write_bytes(b"a checkpoint stays")
     with pytest.raises(UserError, match="expected the name of an archive.*found a name in .zip"):
         campaign.run([], pytest.fail, Path("back.zip"), checks=None)

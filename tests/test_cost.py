@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import re
 import pickle
 import sys
 from concurrent.futures import Future
@@ -410,7 +411,7 @@ class Inline:
         return done
 
 
-def test_processes_are_put_together_by_the_ratios_of_each(workdir, monkeypatch):
+def test_processes_are_put_together_by_the_ratios_of_each(workdir, monkeypatch, capsys):
     monkeypatch.setattr(costing, "ProcessPoolExecutor", Inline)
     params = profile(("full", "colora-blocks2-5"), {"processes": 2, "rounds": 1, "batch_sizes": [4]})
     results = costing.run(params, "cpu")
@@ -419,6 +420,7 @@ def test_processes_are_put_together_by_the_ratios_of_each(workdir, monkeypatch):
     assert 0 < float(ours["step_ratio_lo"]) < float(ours["step_ratio"]) < float(ours["step_ratio_hi"])
     assert results["32px-b4"]["rows"][1]["step_ratio"] == pytest.approx(float(ours["step_ratio"]), rel=1e-4)
     assert not list(workdir.glob("checkpoints/**/*.json"))
+    assert re.search(r"^32px-b4, process 2 of 2: \d+ s$", capsys.readouterr().out, re.MULTILINE)
 
 
 def test_what_one_process_left_out_is_left_out_of_all():

@@ -108,12 +108,18 @@ def test_results_so_far_go_along_and_those_of_other_profiles_do_not(prepared, wo
     kept = params.run_dir("head-only", 0) / "record.json"
     kept.parent.mkdir(parents=True)
     kept.write_text(json.dumps({"status": "failed"}))
-    Path("results/other").mkdir()
-    Path("results/other/x.csv").write_text("")
+    for path in (
+        Path("results/other/x.csv"),
+        Path("checkpoints/tiny/cost/1f.json"),
+        Path("checkpoints/other/cost/2.json"),
+    ):
+        path.parent.mkdir(parents=True)
+        path.write_text("{}")
     assert pack.main(["tiny.tar"]) == 0
     with tarfile.open("tiny.tar") as tar:
         names = tar.getnames()
-    assert "tiny/results/tiny/runs/head-only/0/record.json" in names and not any("other" in name for name in names)
+    assert {"tiny/results/tiny/runs/head-only/0/record.json", "tiny/checkpoints/tiny/cost/1f.json"} <= set(names)
+    assert not any("other" in name for name in names)
 
 
 def test_what_cannot_be_packed_is_said_and_an_earlier_archive_stays(prepared, workdir, committed, capsys):

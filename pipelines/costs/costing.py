@@ -8,6 +8,7 @@ same settings and code, are kept, whatever machine they are from.
 
 import json
 import multiprocessing
+import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -69,8 +70,10 @@ def run(params: Params, device: str | None = None, methods: list[str] | None = N
             if file.is_file():
                 print(f"{label}: measured before, kept", flush=True)
             else:
+                start = time.monotonic()
                 measured = _measured(benches.measure_all, label, lineup, str(device), given, processes)
                 records.write_json(file, measured)
+                print(f"{label}, process {seed + 1} of {processes}: {time.monotonic() - start:.0f} s", flush=True)
             found.append(json.loads(file.read_text()))
             kept.append(file)
         results[label] = benches.combined(found)

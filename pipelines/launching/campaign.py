@@ -24,6 +24,7 @@ from pipelines.profile.base import explain
 from pipelines.runs.code import ROOT
 
 EVERY_S = 30  # seconds between two packings
+KEPT = ("*.log", "cost/*.json")  # of checkpoints: with unfinished costs `pipelines.cost` goes on, on such a machine
 
 
 class Entry(Section):
@@ -130,13 +131,13 @@ def _heed_interrupts() -> None:
 
 
 def _packing(archive: Path) -> Callable[[], None]:
-    """What writes the archive where anything is new: all results and logs that differ from what was there before the
-    first campaign in this folder, which checkpoints/campaign.json remembers.
+    """What writes the archive where anything is new: all results, logs and unfinished costs that differ from what was
+    there before the first campaign in this folder, which checkpoints/campaign.json remembers.
     """
     own = archive.resolve()
 
     def files() -> dict[str, list[int]]:
-        found = (*Path("results").rglob("[!.]*"), *Path("checkpoints").rglob("*.log"))
+        found = (*Path("results").rglob("[!.]*"), *(path for kind in KEPT for path in Path("checkpoints").rglob(kind)))
         return {str(path): _stamp(path) for path in found if path.is_file() and path.resolve() != own}
 
     memory, packed = Path("checkpoints", "campaign.json"), None

@@ -19,7 +19,7 @@ CODE = ("baselines", "colora", "conf", "pipelines", "report", "tests")
 
 
 def pack(profile_files: list[str], archive: Path, *, code: bool = True) -> None:
-    """Write what profiles need elsewhere: parameter files, prepared data, weights, results so far, and the code.
+    """Write what profiles need elsewhere: parameter files, data, weights, the code, and results and costs so far.
 
     With the code all lies in one folder of the archive's name; without it, to be unpacked where the code is, in none.
 
@@ -43,7 +43,8 @@ def pack(profile_files: list[str], archive: Path, *, code: bool = True) -> None:
                 tar.extractall(folder, filter="data")
         stage(folder, profiles, commit)
         for params in profiles.values():
-            for made in (params.results_dir / part for part in ("data", "tune", "runs")):
+            unfinished = Path("checkpoints", params.profile, "cost")
+            for made in (*(params.results_dir / part for part in ("data", "tune", "runs")), unfinished):
                 if made.exists():
                     _link(folder / made, made)
         write_tar(archive, {Path(top, path.name): path for path in sorted(folder.iterdir())})
