@@ -3,8 +3,8 @@
 import csv
 import json
 import math
-import re
 import pickle
+import re
 import sys
 from concurrent.futures import Future
 from pathlib import Path
