@@ -146,6 +146,12 @@ def few(names: Sequence[str], most: int = 4) -> str:
     return listed(list(names)) if len(names) <= most + 1 else f"{', '.join(names[:most])} and {len(names) - most} more"
 
 
+def not_counted(methods) -> str:
+    """' Second runs, which count as no methods of their own: full-lr1e-4.', or ''; methods: `Results.methods`."""
+    names = list(methods.index[methods.second])
+    return f" Second runs, which count as no methods of their own: {few(names, 8)}." if names else ""
+
+
 def unnamed(never: Mapping[str, Sequence[str]]) -> str:
     """What `MARK` means: the classes, by method, that it names for no test image; nothing where there are none."""
     if not never:

@@ -9,7 +9,7 @@ from report.drawing import luminance
 from report.pages.cells import TONES, rank
 from report.reading import Results
 from report.sections.forest import second_runs, unlike
-from report.text import DASH, MARK, MINUS, interval, listed, number, percent, points, scaled, unnamed
+from report.text import DASH, MARK, MINUS, interval, listed, not_counted, number, percent, points, scaled, unnamed
 
 METRICS = {
     "val_acc": "Validation accuracy",
@@ -76,7 +76,7 @@ def methods(results: Results) -> dict:
         "kinds": results.methods[["family", "backbone"]].astype(str).to_dict("records"),
         "note": "Filled dot: mean over seeds. Bar: its 95 % interval for "
         f"{results.drawn_anew}. Hollow dots: seeds. An arrow: below the axis.{line} "
-        f"A name leads to its runs.{missing}{unnamed(results.never_named)}",
+        f"A name leads to its runs.{not_counted(frame)}{missing}{unnamed(results.never_named)}",
     }
 
 

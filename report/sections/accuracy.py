@@ -8,7 +8,20 @@ from matplotlib.lines import Line2D
 from report import drawing
 from report.reading import Results
 from report.sections import Section, Table
-from report.text import DASH, MARK, few, intervals, mean_sd, number, numbers, plural, small, three_digits, unnamed
+from report.text import (
+    DASH,
+    MARK,
+    few,
+    intervals,
+    mean_sd,
+    not_counted,
+    number,
+    numbers,
+    plural,
+    small,
+    three_digits,
+    unnamed,
+)
 
 GROUP, ORDER = "Result", 20
 
@@ -115,8 +128,7 @@ def caption(results: Results) -> str:
         text += f" Learnt little (training accuracy nearer to chance than to the best method's): {few(weak, 6)}."
     if short := list(run.index[run.seeds < run.planned]):
         text += f" Some runs are missing of {few(short, 6)}."
-    if methods.second.any():
-        text += " A method's second run is shown, and counts as no method of its own."
+    text += not_counted(run)
     if none := list(methods.index[methods.seeds == 0]):
         text += f" Not run yet: {few(none, 12)}."
     return text

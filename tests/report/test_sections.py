@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from report import drawing, sections
+from report.pages import charts
 from report.sections import GROUPS, accuracy, beside_paper, confusion, pareto
 
 
@@ -108,6 +109,14 @@ def test_a_method_is_as_good_as_the_best_only_where_a_comparison_says_so(results
     words = f"; bitfit is not told apart from it ({results.methods.acc_mean['bitfit']:.3f}) and trains {share:.1f} %"
     found = accuracy.finding(results.methods, pairs)
     assert (words in found) == told and found.endswith("network." if told else f", of {len(results.methods)} methods.")
+
+
+def test_second_runs_are_named_beside_the_methods_they_repeat(results):
+    methods = results.methods.assign(second=results.methods.index == "bitfit")
+    told = "Second runs, which count as no methods of their own: bitfit."
+    changed = replace(results, methods=methods)
+    assert told in accuracy.caption(changed) and told in charts.methods(changed)["note"]
+    assert "Second runs" not in accuracy.caption(results) + charts.methods(results)["note"]
 
 
 def test_many_methods_are_parted_into_panels():
