@@ -51,6 +51,7 @@ REFERENCE_LINE = {"color": RULE, "lw": 1.0, "ls": (0, (4, 3)), "zorder": 1}
 
 WIDTH = 5.6  # inches
 ROW = 0.25  # inches
+LOWEST = 1.7  # inches of a figure of one row, with its axis and legend
 MOST = 12  # rows of a panel
 SMALL = 8.5  # points, of what is written inside a panel
 LARGEST = 120_000  # bytes of a PNG, since some stand in Git
@@ -160,7 +161,7 @@ def stacked(panels: Mapping[str, Sequence[str]], inks: Mapping[str, str], xlabel
     """
     heights = [len(names) + 0.3 for names in panels.values()]
     lines = max(wrapped(name).count("\n") for names in panels.values() for name in names)
-    size = (WIDTH, (ROW + 0.1 * lines) * sum(heights) + 0.3 * len(panels) + 0.35)
+    size = (WIDTH, max(LOWEST, (ROW + 0.1 * lines) * sum(heights) + 0.3 * len(panels) + 0.35))
     figure, axes = plt.subplots(len(panels), 1, figsize=size, height_ratios=heights, squeeze=False, sharex=True)
     for axis, (title, names) in zip(axes[:, 0], panels.items(), strict=True):
         label_rows(axis, names, inks)

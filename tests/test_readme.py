@@ -34,14 +34,15 @@ def test_the_example_method_trains_what_it_says():
 
 
 def test_what_came_out_is_what_the_results_say():
+    from pipelines.profile import compose
     from report import pages
 
     text = (ROOT / "README.md").read_text()
     (names, stated) = re.search(
         r"<!-- headline: python -m report --headline (.*) -->\n(.*?)<!-- /headline", text, re.S
     ).groups()
-    results = [pages.read(ROOT / "results" / name, paper=True) for name in names.split()]
-    assert stated.strip() == pages.headline(*results).strip() and len(results) == 3
+    results = [pages.read(ROOT / "results" / name, compose(name).report.paper) for name in names.split()]
+    assert stated.strip() == pages.headline(*results).strip() and len(results) == 4
 
 
 def test_readme_is_one_page_and_its_links_lead_somewhere():

@@ -99,12 +99,16 @@ def _against_full(results: Results, methods: pd.DataFrame) -> str:
     interval += f"; {unlike}" if (unlike := results.unlike(row.method, row.against)) else ""
     told = f"not shown to differ from full fine-tuning ({size} points, {interval})"
     if row.noninferior == SUPPORTED and row.difference < 0:
-        told += f" and shown to be less than {100 * row.margin:g} points behind"
+        told += f", but {_near(row)}"
     if row.higher in (SUPPORTED, CONTRADICTED):
         more = "more" if row.higher == SUPPORTED else "fewer"
         told = f"{points(abs(row.difference))} points {more} than full fine-tuning ({interval})"
     share = methods.trainable.get(row.method, float("nan")) / methods.trainable.get(row.against, float("nan"))
     return f", {told}" + ("" if pd.isna(share) else f", training {100 * share:.0f} % as many parameters")
+
+
+def _near(row) -> str:
+    return f"shown to be less than {100 * row.margin:g} points behind"
 
 
 def again(results: Results) -> str:
@@ -221,9 +225,14 @@ def headline(results: Results, *others: Results) -> str:
         told = "; ".join(told)
         lines.append(f"{told[0].upper()}{told[1:]}.")
     open_ = rows[~rows.higher.isin([SUPPORTED, CONTRADICTED])]
-    if len(open_):
-        named = [f"{results.called(row)} ({row.higher})" for row in open_.itertuples()]
-        lines.append(f"Not decided on these images: {', '.join(named)}.")
+    near = open_[open_.noninferior == SUPPORTED]
+    told = []
+    if len(near):
+        told.append(f"Not told apart, but {_near(near.iloc[0])}: {', '.join(map(results.called, near.itertuples()))}.")
+    if named := [f"{results.called(row)} ({row.higher})" for row in open_.drop(near.index).itertuples()]:
+        told.append(f"Not decided on these images: {', '.join(named)}.")
+    if told:
+        lines.append(" ".join(told))
     if told := again(results):
         lines.append(f"**The same method again:** {told}.")
     if shown := tiles(results, found):

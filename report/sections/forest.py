@@ -27,7 +27,7 @@ def section(results: Results) -> Section | None:
         f"{'Holm-adjusted' if len(rows) > 1 else '95 %'} interval, the one the verdict rests on. Band: "
         f"\N{PLUS-MINUS SIGN}{100 * margin:g} points, the margin of non-inferiority. "
         f"{unlike(rows, results)}{_inferences(rows)}"
-    )
+    ).rstrip()
     told = "; ".join(
         f"{row.comparator}: {points(row.difference, plus=True)} points "
         f"({points(row.lo, plus=True)} to {points(row.hi, plus=True)})"
@@ -152,7 +152,8 @@ def unlike(rows: pd.DataFrame, results: Results) -> str:
     """'Trained from scratch: medmamba. ', of comparators whose training was unlike the method's, or ''."""
     rows = rows.dropna(subset="difference")
     how = [results.unlike(row.method, row.against).capitalize() for row in rows.itertuples()]
-    return "".join(f"{words}: {listed(list(names))}. " for words, names in rows.against.groupby(how) if words)
+    groups = rows.against.groupby(pd.Series(how, rows.index, dtype=object))  # a list of one would be a list of keys
+    return "".join(f"{words}: {listed(list(names))}. " for words, names in groups if words)
 
 
 def _design(rows: pd.DataFrame) -> str:

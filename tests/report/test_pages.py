@@ -34,7 +34,7 @@ def results(tmp_path_factory):
     [(0.05, "5.0 points more than full fine-tuning (interval +3.5 to +6.5)"),
      (-0.05, "5.0 points fewer than full fine-tuning (interval \N{MINUS SIGN}6.5 to \N{MINUS SIGN}3.5)"),
      (0.01, "not shown to differ from full fine-tuning (+1.0 points, interval \N{MINUS SIGN}0.5 to +2.5), training"),
-     (-0.002, "interval \N{MINUS SIGN}1.7 to +1.3) and shown to be less than 2 points behind, training"),
+     (-0.002, "interval \N{MINUS SIGN}1.7 to +1.3), but shown to be less than 2 points behind, training"),
      (-0.008, "interval \N{MINUS SIGN}2.3 to +0.7), training")],
 )  # fmt: skip
 def test_the_sentence_follows_the_declared_verdict(results, difference, words):

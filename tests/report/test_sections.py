@@ -10,7 +10,7 @@ import pytest
 
 from report import drawing, sections
 from report.pages import charts
-from report.sections import GROUPS, accuracy, beside_paper, confusion, pareto
+from report.sections import GROUPS, accuracy, beside_paper, confusion, forest, pareto
 
 
 @pytest.fixture(scope="module")
@@ -117,6 +117,13 @@ def test_second_runs_are_named_beside_the_methods_they_repeat(results):
     changed = replace(results, methods=methods)
     assert told in accuracy.caption(changed) and told in charts.methods(changed)["note"]
     assert "Second runs" not in accuracy.caption(results) + charts.methods(results)["note"]
+
+
+def test_one_contrast_alone_is_told_and_drawn(results, tmp_path):
+    """pandas takes a list of one for a list of keys; a figure as low as one row has no room for its axis and legend."""
+    section = forest.section(replace(results, contrasts=results.contrasts[:1]))
+    assert "('" not in section.caption and section.caption.endswith("the margin of non-inferiority.")
+    drawing.save(section.figure, tmp_path / "forest")  # warnings are errors
 
 
 def test_many_methods_are_parted_into_panels():
