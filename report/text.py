@@ -58,8 +58,14 @@ def signed(value: float, digits: int = 3) -> str:
 
 
 def points(value: float, *, plus: bool = False) -> str:
-    """An accuracy in percentage points, one decimal: 0.0312 is '3.1'; `plus` writes the sign of a difference."""
-    return DASH if pd.isna(value) else signed(100 * value, 1) if plus else f"{100 * value:.1f}".replace("-", MINUS)
+    """An accuracy in percentage points, one decimal: 0.0312 is '3.1'; `plus` writes the sign of a difference, and of
+    one that would round to nothing a second decimal, since an end of an interval decides by its sign.
+    """
+    if pd.isna(value):
+        return DASH
+    if plus:
+        return signed(100 * value, 2 if 0 < abs(value) < 0.0005 else 1)
+    return f"{100 * value:.1f}".replace("-", MINUS)
 
 
 def percent(share: float) -> str:

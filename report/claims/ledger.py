@@ -129,7 +129,8 @@ def claims(results: Results, found: list[Verdict]) -> Table:
         "Claims of arXiv:2505.18315 in this project's words. Method, comparators, sizes and thresholds stand in "
         f"claims.yaml and were declared before the runs: the method is {method_of_claims()}. Intervals are those that "
         "the verdicts rest on, Holm-adjusted over the declared contrasts. Inconclusive: neither is shown, not "
-        "that the claim is wrong. Costs count as measured by pipelines.cost, never as epoch times of runs. "
+        "that the claim is wrong. Comparable and about as accurate are tested as less than the margin behind. Costs "
+        "count as measured by pipelines.cost, never as epoch times of runs. "
         f"Verdicts are about: {scopes}. The CSV states the test and the scope of each."
     )
     widths = (0.24, 0.11, 0.28, 0.19, 0.15)

@@ -10,7 +10,7 @@ import pandas as pd
 from report.claims import Verdict, method_of_claims, verdicts
 from report.claims.tests import CONTRADICTED, NOT_TESTED, SUPPORTED, WORDS
 from report.reading import Results, beside, machines, ranked
-from report.text import percent, points, setting, small, span
+from report.text import listed, percent, points, setting, small, span
 
 PAPER = "https://arxiv.org/abs/2505.18315"
 
@@ -97,6 +97,8 @@ def _against_full(results: Results, methods: pd.DataFrame) -> str:
     size, lo, hi = _points(row)
     interval = "no interval" if pd.isna(row.lo) else f"interval {lo} to {hi}"
     interval += f"; {unlike}" if (unlike := results.unlike(row.method, row.against)) else ""
+    if row.higher not in (SUPPORTED, CONTRADICTED) and row.lo * row.hi > 0:
+        interval += "; the swap test of patients does not agree"
     told = f"not shown to differ from full fine-tuning ({size} points, {interval})"
     if row.noninferior == SUPPORTED and row.difference < 0:
         told += f", but {_near(row)}"
@@ -105,6 +107,19 @@ def _against_full(results: Results, methods: pd.DataFrame) -> str:
         told = f"{points(abs(row.difference))} points {more} than full fine-tuning ({interval})"
     share = methods.trainable.get(row.method, float("nan")) / methods.trainable.get(row.against, float("nan"))
     return f", {told}" + ("" if pd.isna(share) else f", training {100 * share:.0f} % as many parameters")
+
+
+def _elsewhere(results: Results) -> list[str]:
+    """'On other-patients: -2.2 points of balanced accuracy from full fine-tuning (-4.9 to +0.5; inconclusive).'"""
+    rows = results.contrasts.query("data != 'test' and metric == 'balanced_accuracy' and comparator == 'full'")
+    rows = rows[rows.difference.notna() & (rows.method == subject(results)) & rows.lo.notna()]
+    words = {SUPPORTED: "shown to be better", CONTRADICTED: "shown to be worse"}
+    return [
+        "On {}: {} points of balanced accuracy from full fine-tuning ({} to {}; {}).".format(
+            row.data, *_points(row), words.get(row.higher, row.higher)
+        )
+        for row in rows.itertuples()
+    ]
 
 
 def _near(row) -> str:
@@ -164,7 +179,7 @@ def tiles(results: Results, found: list[Verdict]) -> list[Tile]:
     if len(cost):
         own = cost.iloc[0]
         where = f"{setting(own)}; {results.cost_machine}"
-        detail = f"of full fine-tuning's; peak memory {100 * own.peak_ratio:.0f} % ({where})"
+        detail = f"of full fine-tuning's; peak memory {100 * own.peak_ratio:.0f} %; {where}"
         tiles.append(Tile("Time of a training step", f"{100 * own.step_ratio:.0f} %", detail))
     elif shown:
         tiles.append(Tile(f"AUC of {shown}", f"{row.auc_mean:.3f}", "macro, one class against the rest"))
@@ -228,9 +243,11 @@ def headline(results: Results, *others: Results) -> str:
     near = open_[open_.noninferior == SUPPORTED]
     told = []
     if len(near):
-        told.append(f"Not told apart, but {_near(near.iloc[0])}: {', '.join(map(results.called, near.itertuples()))}.")
+        named = [f"{results.called(row)} ({points(row.difference, plus=True)} points)" for row in near.itertuples()]
+        told.append(f"Not told apart from {listed(named)}, but {_near(near.iloc[0])}{' each' * (len(near) > 1)}.")
     if named := [f"{results.called(row)} ({row.higher})" for row in open_.drop(near.index).itertuples()]:
         told.append(f"Not decided on these images: {', '.join(named)}.")
+    told += _elsewhere(results)
     if told:
         lines.append(" ".join(told))
     if told := again(results):

@@ -12,6 +12,7 @@ from report.text import (
     DASH,
     MARK,
     few,
+    gap,
     intervals,
     mean_sd,
     not_counted,
@@ -39,7 +40,7 @@ def section(results: Results) -> Section | None:
         caption(results),
         f"Mean accuracies: {told}.",
         drawn,
-        [table(results)],
+        [table(results), *again(results)],
     )
 
 
@@ -50,7 +51,7 @@ def finding(methods: pd.DataFrame, pairs: pd.DataFrame, left: bool = False) -> s
     tested = methods[methods.acc_mean.notna()]
     best = tested.acc_mean.idxmax()
     whole = " of those with all their runs" * left
-    text = f"{best} is the most accurate{whole}, {tested.acc_mean[best]:.3f}"
+    text = f"{best} has the highest mean{whole}, {tested.acc_mean[best]:.3f}"
     own = pairs.query("data == 'test' and metric == 'accuracy' and lo <= 0 and hi >= 0")
     near = [*own.reference[own.method == best], *own.method[own.reference == best]]
     near = tested.trainable[tested.index.isin([best, *near])]
@@ -158,3 +159,22 @@ def table(results: Results) -> Table:
         "may be compared." + unnamed(results.never_named)
     )
     return Table("main", f"Test results: {results.label}", note, raw, text, left=4)
+
+
+def again(results: Results) -> list[Table]:
+    """Methods that were run a second time at a stated rate, beside the first; no table where there are none."""
+    rows = results.pairs.query("role == 'again' and data == 'test' and metric == 'accuracy'").dropna(
+        subset="difference"
+    )
+    if rows.empty:
+        return []
+    lr, accuracy, made = results.methods.lr, results.methods.acc_mean, results.machines
+    text = pd.DataFrame({
+        "Method": rows.method, "Rate": numbers(lr[rows.method], "g"), "On": list(made.reindex(rows.method)),
+        "Accuracy": numbers(accuracy[rows.method], ".3f"), "The same method": rows.reference,
+        "Its rate": numbers(lr[rows.reference], "g"), "Its machine": list(made.reindex(rows.reference)),
+        "Difference": list(map(gap, rows.itertuples())),
+        "Runs": numbers(rows.runs, ".0f"),
+    })  # fmt: skip
+    note = "Test accuracy of the one minus that of the other, paired by run. Exploratory, unadjusted intervals."
+    return [Table("again", "The same methods again", note, rows, text)]

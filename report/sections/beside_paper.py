@@ -82,7 +82,7 @@ def finding(rows: pd.DataFrame) -> str:
         if len(own):
             found, against = (own.lo > 0).sum(), (own.hi < 0).sum()
             text = f"of the paper's gains over {words} {found} of {len(own)} found here"
-            parts.append(f"{text}, {against} reversed" if against else text)
+            parts.append(f"{text}, {against} below zero (unadjusted)" if against else text)
     text = "; ".join(parts) or "The paper states no gain for the methods measured here"
     return f"{text[0].upper()}{text[1:]}."
 

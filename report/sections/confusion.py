@@ -52,7 +52,7 @@ def finding(shares: dict[str, pd.DataFrame]) -> str:
         return f"{first} confuses no two classes."
     same = sum(_worst(shares[name])[:2] == (true, predicted) for name in others)
     text = f"{first} takes {small(round(share, 2) or share)} of {true} for {predicted}"
-    return f"{text}, the commonest confusion of {same} of {len(others)} others too." if same else f"{text}."
+    return f"{text}, the commonest confusion of {same} of {len(others)} others drawn too." if same else f"{text}."
 
 
 def _worst(share: pd.DataFrame) -> tuple[str, str, float]:

@@ -24,7 +24,8 @@ def section(results: Results) -> Section | None:
     margin = float(rows.margin.max())
     caption = (
         f"Test accuracy of {rows.method[0]} minus that of each method, {_design(rows)}. Line: "
-        f"{'Holm-adjusted' if len(rows) > 1 else '95 %'} interval, the one the verdict rests on. Band: "
+        f"{'Holm-adjusted' if len(rows) > 1 else '95 %'} interval; a verdict rests on it and on a swap test of "
+        "patients. Band: "
         f"\N{PLUS-MINUS SIGN}{100 * margin:g} points, the margin of non-inferiority. "
         f"{unlike(rows, results)}{_inferences(rows)}"
     ).rstrip()

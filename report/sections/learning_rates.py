@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 from report import drawing
 from report.reading import Results
 from report.sections import Section, Table
-from report.text import crossed, few, gap, number, numbers
+from report.text import crossed, few, number
 
 GROUP, ORDER = "Data and methods", 20
 SHOWN = 9  # panels
@@ -31,7 +31,7 @@ def section(results: Results) -> Section | None:
     caption += f" Rates stated, not tuned: {few(stated, 6)}." if stated else ""
     best = tried[tried.chosen == "True"].drop_duplicates("method").set_index("method").lr
     alt = f"Rates chosen: {', '.join(f'{name} {best[name]:g}' for name in names if name in best.index)}."
-    tables = [table(tried, list(results.methods.index)), *again(results)]
+    tables = [table(tried, list(results.methods.index))]
     return Section(title, caption, alt, figure(tried, names, results.methods), tables)
 
 
@@ -64,7 +64,10 @@ def _seeds(tried: pd.DataFrame, mark: str) -> str:
     if most == 1:
         return "one seed"
     where = "where the first could not tell rates apart"
-    return f"means over {most} seeds {where} ({mark}: on the first alone, which ruled it out)"
+    seeds = tried.seeds[tried.val_acc.notna()].groupby(tried.method).max()
+    alone = [name for name, count in seeds.items() if count == 1]
+    text = f"means over {most} seeds {where} ({mark}: on the first alone, which ruled it out"
+    return f"{text}; on the first alone was decided for {few(alone, 6)})" if alone else f"{text})"
 
 
 def figure(tried: pd.DataFrame, names: list[str], methods: pd.DataFrame) -> Figure:
@@ -100,22 +103,3 @@ def table(tried: pd.DataFrame, order: list[str]) -> Table:
     note = f"Best validation accuracy of short runs at each rate, {_seeds(tried, 'in brackets')}; * the rate chosen, a "
     note += "dash: not tried, or failed."
     return Table("tuning", "Learning rates tried", note, tried.sort_index(), text)
-
-
-def again(results: Results) -> list[Table]:
-    """Methods that were run a second time at a stated rate, beside the first; no table where there are none."""
-    rows = results.pairs.query("role == 'again' and data == 'test' and metric == 'accuracy'").dropna(
-        subset="difference"
-    )
-    if rows.empty:
-        return []
-    lr, accuracy, made = results.methods.lr, results.methods.acc_mean, results.machines
-    text = pd.DataFrame({
-        "Method": rows.method, "Rate": numbers(lr[rows.method], "g"), "On": list(made.reindex(rows.method)),
-        "Accuracy": numbers(accuracy[rows.method], ".3f"), "The same method": rows.reference,
-        "Its rate": numbers(lr[rows.reference], "g"), "Its machine": list(made.reindex(rows.reference)),
-        "Difference": list(map(gap, rows.itertuples())),
-        "Runs": numbers(rows.runs, ".0f"),
-    })  # fmt: skip
-    note = "Test accuracy of the one minus that of the other, paired by run. Exploratory, unadjusted intervals."
-    return [Table("again", "The same methods again", note, rows, text)]

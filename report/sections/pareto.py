@@ -76,7 +76,7 @@ def finding(points: pd.DataFrame, fronts: dict[str, list[str]]) -> str:
         less = {"trainable": "fewer trained parameters", "step_ms": "less time a step", "peak_mib": "less memory"}
         than = " as every CoLoRA method" if ahead else ""
         return f"{who} accurate{than} with {listed([less[name] for name in fronts], 'and' if ahead else 'or')}."
-    text = f"A CoLoRA method is among the best trade-offs of accuracy and {listed(on)}"
+    text = f"By means alone a CoLoRA method is among the best trade-offs of accuracy and {listed(on)}"
     return f"{text}, none of accuracy and {listed(off, 'or')}." if off else f"{text}."
 
 

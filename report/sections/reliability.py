@@ -46,7 +46,7 @@ def finding(errors: pd.DataFrame) -> str:
     least, most = f"{errors.ece[best]:.3f}", f"{errors.ece[worst]:.3f}"
     if best == worst:
         return f"{best} has a calibration error of {least}, {errors.ece_chance[best]:.3f} by chance alone."
-    return f"{best}'s probabilities can be believed most (ECE {least}), {worst}'s least ({most})."
+    return f"Of those drawn {best}'s probabilities can be believed most (ECE {least}), {worst}'s least ({most})."
 
 
 def figure(bins: pd.DataFrame, names: list[str], errors: pd.DataFrame, methods: pd.DataFrame) -> Figure:

@@ -59,7 +59,7 @@ def test_who_is_ahead_of_every_colora_method_is_named():
     assert told == "vit-lora is as accurate as every CoLoRA method with fewer trained parameters."
     points.loc["ours", "trainable"] = 0.5
     told = pareto.finding(points, {"trainable": pareto.front(points.trainable, points.acc_mean)})
-    assert told == "A CoLoRA method is among the best trade-offs of accuracy and trained parameters."
+    assert told == "By means alone a CoLoRA method is among the best trade-offs of accuracy and trained parameters."
 
 
 def test_a_method_without_a_cost_is_on_no_front():
@@ -87,7 +87,7 @@ def test_the_commonest_confusion_is_told_with_who_shares_it():
         return pd.DataFrame([[1 - a_to_b, a_to_b], [b_to_a, 1 - b_to_a]], ["A", "B"], ["A", "B"])
 
     told = confusion.finding({"x": share(0.2, 0.1), "y": share(0.3, 0.1), "z": share(0.1, 0.2)})
-    assert told == "x takes 20 % of A for B, the commonest confusion of 1 of 2 others too."
+    assert told == "x takes 20 % of A for B, the commonest confusion of 1 of 2 others drawn too."
     assert confusion.finding({"x": share(0, 0)}) == "x confuses no two classes."
 
 
@@ -269,7 +269,10 @@ def test_few_labels_are_told_by_the_declared_contrasts():
 
 def test_the_best_calibrated_is_the_one_nearest_to_chance():
     errors = pd.DataFrame({"ece": [0.05, 0.04], "ece_chance": [0.045, 0.01]}, ["a", "b"])
-    assert reliability.finding(errors) == "a's probabilities can be believed most (ECE 0.050), b's least (0.040)."
+    assert (
+        reliability.finding(errors)
+        == "Of those drawn a's probabilities can be believed most (ECE 0.050), b's least (0.040)."
+    )
 
 
 def test_a_run_without_a_value_leaves_its_method_without_one():
@@ -385,3 +388,10 @@ def test_a_budget_holds_who_trains_about_as_much_of_the_same_network():
     rows = budgets.paired(methods, groups, SimpleNamespace(pairs=pairs[:0]))
     assert budgets.finding(rows) == told.format("ours 0.900")
     assert budgets.budgets(methods[methods.family == "colora"], ["ours"]) == {}
+
+
+def test_methods_whose_rate_was_decided_on_the_first_seed_are_named():
+    row = {"method": "raced", "lr": 1e-3, "seeds": 5, "val_acc": 0.9, "chosen": "True"}
+    tried = pd.DataFrame([row, {**row, "lr": 3e-3, "seeds": 1}, {**row, "method": "sure", "seeds": 1}])
+    assert learning_rates._seeds(tried, "hollow").endswith("ruled it out; on the first alone was decided for sure)")
+    assert learning_rates._seeds(tried[:2], "hollow").endswith("(hollow: on the first alone, which ruled it out)")

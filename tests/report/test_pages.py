@@ -190,6 +190,25 @@ def test_the_headline_for_readme_is_five_lines_at_most_with_every_declared_contr
     assert first_screen.sentence(results) in lines[0] and "**Not run:**" in lines[-1]
 
 
+def test_the_headline_says_what_is_near_what_disagrees_and_what_other_patients_show(results):
+    rows = [
+        made.contrast("full", -0.0099, half=0.0095, higher="inconclusive"),  # the swap test does not agree
+        made.contrast("bitfit", 0.01),
+        made.contrast("full", -0.022, data="other-patients", metric="balanced_accuracy"),
+    ]
+    told = pages.headline(replace(results, contrasts=pd.DataFrame(rows)))
+    minus = "\N{MINUS SIGN}"
+    assert (
+        f"interval {minus}1.9 to {minus}0.04; the swap test of patients does not agree), but shown to be less" in told
+    )
+    assert (
+        f"Not told apart from full ({minus}1.0 points) and bitfit (+1.0 points), but shown to be less than 2 points "
+        in told
+    )
+    assert f"behind each. On other-patients: {minus}2.2 points of balanced accuracy from full fine-tuning " in told
+    assert f"({minus}3.7 to {minus}0.7; shown to be worse)." in told
+
+
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
     """(results, folder of the report) over few sections."""

@@ -35,6 +35,9 @@ def test_points_are_per_cent_of_accuracy():
     assert text.points(0.0312) == "3.1" and text.points(0.0312, plus=True) == "+3.1"
     assert text.points(-0.0312, plus=True) == "\N{MINUS SIGN}3.1" and text.points(-0.0312) == "\N{MINUS SIGN}3.1"
     assert text.points(np.nan) == text.DASH
+    # An end of an interval decides by its sign, which a rounded one would not have.
+    assert text.points(-0.0002, plus=True) == "\N{MINUS SIGN}0.02" and text.points(0.0004, plus=True) == "+0.04"
+    assert text.points(0.0, plus=True) == "0.0" and text.points(0.0005, plus=True) == "+0.1"
 
 
 def test_missing_values_are_dashes():

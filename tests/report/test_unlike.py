@@ -8,7 +8,7 @@ import pytest
 from report import pages
 from report.claims import tests as kinds
 from report.pages import charts, first_screen, markdown, model_card
-from report.sections import accuracy, beside_paper, build, external, forest, hard_scans, learning_rates
+from report.sections import accuracy, beside_paper, build, external, forest, hard_scans
 from tests.report import made
 
 
@@ -36,9 +36,9 @@ def test_what_another_rate_or_machine_changes_is_told_first(results):
         in told
     )
     assert told in pages.headline(changed)
-    (table,) = learning_rates.again(changed)
+    (table,) = accuracy.again(changed)
     assert list(table.text.iloc[0])[:7] == [name, "0.003", "Some GPU", "0.956", made.METHOD, "0.001", "Some GPU"]
-    assert learning_rates.again(results) == []
+    assert accuracy.again(results) == []
     gpus = results.runs.gpu.astype(object)
     both = replace(changed, runs=results.runs.assign(gpu=gpus.where(results.runs.method != name, "NVIDIA Y")))
     told = first_screen.again(both)  # a rate and a machine
@@ -125,7 +125,7 @@ def test_a_method_that_lacks_a_run_is_not_ranked_and_that_is_said(results):
     told = first_screen.sentence(replace(results, methods=methods))
     assert "; the highest mean of the 9 methods that have all their runs is that of vit-full, 94.7 %" in told
     assert accuracy.section(replace(results, methods=methods)).title.startswith(
-        "vit-full is the most accurate of those with all their runs, 0.947"
+        "vit-full has the highest mean of those with all their runs, 0.947"
     )
     alone = replace(results, methods=results.methods.loc[[made.METHOD]])
     assert "highest mean" not in first_screen.sentence(alone)
